@@ -1,0 +1,17 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""DITO: region-centric image-language pretraining for open vocabularies.
+
+Importing the package registers every module of it in MMDetection's
+registries, so ``custom_imports = dict(imports=['dito'])`` in a config is
+enough.
+"""
+
+from .utils import op_fallback
+
+# mmdet cannot be imported without mmcv's ops, so this comes first.
+op_fallback.install()
+
+from . import models  # noqa: E402
+from .version import __version__  # noqa: E402
+
+__all__ = ['__version__', 'models']

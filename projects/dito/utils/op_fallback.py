@@ -1,0 +1,137 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Run mmcv without its compiled extension, on torchvision's kernels.
+
+A plain ``pip install`` of mmcv has no ``mmcv._ext``, and mmdet cannot be
+imported without it. DITO only calls NMS and RoIAlign, both of which
+torchvision ships compiled for CPU and CUDA, so a stand-in module with these
+is put in the extension's place. It is used only where the real extension is
+absent.
+"""
+
+import importlib.util
+import logging
+import sys
+from types import ModuleType
+from typing import Any, Callable
+
+import torch
+import torchvision
+from torch import Tensor
+
+_EXT = 'mmcv._ext'
+
+
+def _nms(bboxes: Tensor, scores: Tensor, iou_threshold: float,
+         offset: int) -> Tensor:
+    """Greedy NMS: indices kept, best score first.
+
+    Args:
+        bboxes (Tensor): Boxes (x1, y1, x2, y2), shape (N, 4).
+        scores (Tensor): Shape (N, ).
+        iou_threshold (float): A box is dropped when its IoU with a kept one
+            is above this.
+        offset (int): 0, or 1 for the legacy convention in which a box's side
+            is ``x2 - x1 + 1``.
+
+    Returns:
+        Tensor: Indices, int64, shape (M, ).
+    """
+    if offset:
+        # Moving the far corner by one gives the legacy sides and overlaps.
+        bboxes = bboxes + bboxes.new_tensor([0, 0, offset, offset])
+    return torchvision.ops.nms(bboxes.float(), scores.float(), iou_threshold)
+
+
+def _require_average(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise NotImplementedError(
+            'RoIAlign with pool_mode="max" needs mmcv\'s compiled ops, which '
+            'are not installed; use pool_mode="avg" or build mmcv with '
+            'MMCV_WITH_OPS=1.')
+
+
+def _roi_align_forward(input: Tensor, rois: Tensor, output: Tensor,
+                       argmax_y: Tensor, argmax_x: Tensor,
+                       aligned_height: int, aligned_width: int,
+                       spatial_scale: float, sampling_ratio: int,
+                       pool_mode: int, aligned: bool) -> None:
+    """Fill ``output`` (K, C, h, w) with the RoIs (K, 5) of the input."""
+    _require_average(pool_mode)
+    output.copy_(
+        torchvision.ops.roi_align(
+            input, rois.to(input.dtype), (aligned_height, aligned_width),
+            spatial_scale, sampling_ratio, aligned))
+
+
+def _roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor,
+                        argmax_x: Tensor, grad_input: Tensor,
+                        aligned_height: int, aligned_width: int,
+                        spatial_scale: float, sampling_ratio: int,
+                        pool_mode: int, aligned: bool) -> None:
+    """Add the gradient to ``grad_input`` (B, C, H, W), in place."""
+    _require_average(pool_mode)
+    grad_input.add_(
+        torch.ops.torchvision._roi_align_backward(
+            grad_output, rois.to(grad_output.dtype), spatial_scale,
+            aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
+            aligned))
+
+
+def _missing(name: str) -> Callable[..., Any]:
+
+    def op(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            f'mmcv op "{name}" is not available: mmcv was installed without '
+            'compiled ops and the torchvision fallback has only nms and '
+            'roi_align; build mmcv with MMCV_WITH_OPS=1 to use it.')
+
+    op.__name__ = name
+    return op
+
+
+class _TorchvisionExt(ModuleType):
+    """Stand-in for ``mmcv._ext``: every op exists, two of them work."""
+
+    nms = staticmethod(_nms)
+    roi_align_forward = staticmethod(_roi_align_forward)
+    roi_align_backward = staticmethod(_roi_align_backward)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return _missing(name)
+
+
+def compiled_ops_available() -> bool:
+    """Whether mmcv's own compiled extension is installed."""
+    module = sys.modules.get(_EXT)
+    if module is not None:
+        return not isinstance(module, _TorchvisionExt)
+    return importlib.util.find_spec(_EXT) is not None
+
+
+def fallback_active() -> bool:
+    """Whether the torchvision fallback stands in for mmcv's extension."""
+    return isinstance(sys.modules.get(_EXT), _TorchvisionExt)
+
+
+def install() -> bool:
+    """Put the fallback in place where mmcv has no compiled ops.
+
+    Must run before ``mmcv.ops`` or ``mmdet`` is imported. A second call
+    does nothing.
+
+    Returns:
+        bool: Whether the fallback is in use.
+    """
+    if fallback_active():
+        return True
+    if compiled_ops_available():
+        return False
+    import mmcv
+    module = _TorchvisionExt(_EXT)
+    sys.modules[_EXT] = module
+    mmcv._ext = module
+    logging.getLogger('mmengine').info(
+        'mmcv has no compiled ops: using torchvision for nms and roi_align.')
+    return True
