@@ -11,7 +11,20 @@ from .utils import op_fallback
 # mmdet cannot be imported without mmcv's ops, so this comes first.
 op_fallback.install()
 
-from . import models  # noqa: E402
+from . import (  # noqa: E402
+    datasets,
+    engine,
+    evaluation,
+    models,
+    visualization,
+)
 from .version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'models']
+__all__ = [
+    '__version__',
+    'datasets',
+    'engine',
+    'evaluation',
+    'models',
+    'visualization',
+]
