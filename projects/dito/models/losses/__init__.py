@@ -1,2 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+"""Losses: image-text contrastive ones and cosine distillation."""
+
+from .contrastive_loss import DITOContrastiveLoss
+from .cosine_distill_loss import DITOCosineDistillLoss
+from .focal_contrastive_loss import DITOFocalContrastiveLoss
+from .sigmoid_loss import DITOSigmoidLoss
+
+__all__ = [
+    'DITOContrastiveLoss',
+    'DITOCosineDistillLoss',
+    'DITOFocalContrastiveLoss',
+    'DITOSigmoidLoss',
+]

@@ -1,0 +1,239 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Algebra of the image-text contrastive loss, free of modules and state.
+
+Notation: ``N`` pairs in the whole batch (over all ranks), ``n`` of them on
+this rank (the *rows*, which carry gradients here), ``D`` channels. All
+functions compute in float32 whatever the input type or the autocast state;
+float64 is kept, so that tests can be exact.
+
+Every function that returns the share of one rank scales it by the number of
+ranks ``W``. DistributedDataParallel averages gradients over ranks, so the
+gradient of the whole batch comes out, and the mean over ranks of the
+returned values is the value of the whole batch:
+``1/W * sum_r W * share_r = sum_r share_r``. This holds for uneven shares too.
+"""
+
+from typing import List, NamedTuple, Tuple
+
+import torch
+import torch.distributed as torch_dist
+import torch.nn.functional as F
+from mmengine.dist import get_world_size
+from torch import Tensor
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Cast to float32; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def normalize(x: Tensor) -> Tensor:
+    """L2-normalise the last axis in full precision; a zero row stays zero.
+
+    Args:
+        x (Tensor): Features, shape (..., D), any floating type.
+
+    Returns:
+        Tensor: Shape (..., D), float32 or float64.
+    """
+    return F.normalize(full_precision(x), dim=-1)
+
+
+class Gathered(NamedTuple):
+    """Rows of all ranks, and where this rank's rows are among them.
+
+    Attributes:
+        rows (Tensor): Shape (N, D), rank after rank.
+        start (int): Index of the first row of this rank.
+        world_size (int): Number of ranks.
+    """
+
+    rows: Tensor
+    start: int
+    world_size: int
+
+    def positives(self, num_rows: int) -> Tensor:
+        """Columns that belong to this rank's rows, shape (num_rows,)."""
+        return torch.arange(
+            self.start, self.start + num_rows, device=self.rows.device)
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather of row blocks of any height, with gradient.
+
+    Backward sums over ranks what each of them has to say about a row and
+    returns the sum to the rank that owns the row.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, counts: List[int]) -> Tensor:
+        """Gather (n_r, D) blocks of every rank r into (sum n_r, D)."""
+        ctx.counts = counts
+        height = max(counts)
+        padded = x.new_zeros((height, *x.shape[1:]))
+        padded[:x.shape[0]] = x
+        blocks = [torch.empty_like(padded) for _ in counts]
+        torch_dist.all_gather(blocks, padded)
+        return torch.cat([b[:n] for b, n in zip(blocks, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
+        """Sum the gradients over ranks and keep the own rows."""
+        grad = grad.contiguous()
+        torch_dist.all_reduce(grad)
+        rank = torch_dist.get_rank()
+        start = sum(ctx.counts[:rank])
+        return grad[start:start + ctx.counts[rank]], None
+
+
+def gather_rows(x: Tensor) -> Gathered:
+    """Concatenate the rows of all ranks, with gradient.
+
+    Args:
+        x (Tensor): This rank's rows, shape (n, D). ``n`` may differ between
+            ranks and may be 0; every rank must call this.
+
+    Returns:
+        Gathered: All rows; with one process, ``x`` itself.
+    """
+    world_size = get_world_size()
+    if world_size == 1:
+        return Gathered(x, 0, 1)
+    own = torch.tensor([x.shape[0]], device=x.device)
+    counts = [torch.empty_like(own) for _ in range(world_size)]
+    torch_dist.all_gather(counts, own)
+    sizes = [int(c) for c in torch.cat(counts).tolist()]
+    start = sum(sizes[:torch_dist.get_rank()])
+    return Gathered(_GatherRows.apply(x, sizes), start, world_size)
+
+
+def similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor) -> Tensor:
+    """Scaled similarity matrix outside autocast.
+
+    Args:
+        rows (Tensor): Shape (n, D), L2-normalised.
+        columns (Tensor): Shape (N, D), L2-normalised.
+        logit_scale (Tensor): Factor on the cosine (1 / temperature), scalar.
+
+    Returns:
+        Tensor: Logits of shape (n, N), float32 or float64.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        scale = full_precision(torch.as_tensor(logit_scale))
+        return (full_precision(rows) * scale) @ full_precision(columns).t()
+
+
+def info_nce_rows(image_rows: Tensor,
+                  text_rows: Tensor,
+                  image_columns: Tensor,
+                  text_columns: Tensor,
+                  logit_scale: Tensor,
+                  start: int = 0) -> Tensor:
+    """Sum over some rows of the symmetric InfoNCE loss, paper Eq. (1).
+
+    Rows and columns are separate arguments: columns may come from other
+    ranks, or from a cache of features without gradient. Row ``i`` belongs
+    to column ``start + i``.
+
+    Args:
+        image_rows (Tensor): Normalised image embeddings, shape (n, D).
+        text_rows (Tensor): Normalised text embeddings, shape (n, D).
+        image_columns (Tensor): Normalised, shape (N, D).
+        text_columns (Tensor): Normalised, shape (N, D).
+        logit_scale (Tensor): Factor on the cosine, scalar.
+        start (int): Column of the first row. Defaults to 0.
+
+    Returns:
+        Tensor: Scalar: sum over the n rows of the mean of the image-to-text
+        and the text-to-image cross entropy. Divide by N for the loss.
+    """
+    num_rows = image_rows.shape[0]
+    targets = torch.arange(start, start + num_rows, device=image_rows.device)
+    to_text = similarity(image_rows, text_columns, logit_scale)
+    square = image_rows is image_columns and text_rows is text_columns
+    # With all rows at hand one matrix serves both directions.
+    to_image = to_text.t() if square else similarity(
+        text_rows, image_columns, logit_scale)
+    return 0.5 * (F.cross_entropy(to_text, targets, reduction='sum') +
+                  F.cross_entropy(to_image, targets, reduction='sum'))
+
+
+def info_nce(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE over the pairs of all ranks, paper Eq. (1).
+
+    Each rank computes its own rows against all columns.
+
+    Args:
+        image (Tensor): This rank's image embeddings, shape (n, D); they need
+            not be normalised.
+        text (Tensor): The texts of the same pairs, shape (n, D).
+        logit_scale (Tensor): Factor on the cosine, scalar.
+
+    Returns:
+        Tensor: Scalar share of this rank, see the module's docstring.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    check_pairs(image, text)
+    image, text = normalize(image), normalize(text)
+    images, texts = gather_rows(image), gather_rows(text)
+    total = info_nce_rows(image, text, images.rows, texts.rows, logit_scale,
+                          images.start)
+    return total * (images.world_size / max(images.rows.shape[0], 1))
+
+
+def focal_matrix_loss(logits: Tensor,
+                      targets: Tensor,
+                      alpha: float = 0.5,
+                      gamma: float = 1.0) -> Tensor:
+    """Sum of the sigmoid focal loss over a similarity matrix, times two.
+
+    The focal contrastive loss of RO-ViT as in the authors' release: every
+    entry is a yes/no decision, the pair is the positive one.
+
+    Args:
+        logits (Tensor): Shape (..., n, N), temperature included.
+        targets (Tensor): Column of the positive, shape (..., n), int64.
+        alpha (float): Weight of positives; negatives get ``1 - alpha``.
+        gamma (float): Exponent of the error probability.
+
+    Returns:
+        Tensor: Scalar sum.
+    """
+    logits = full_precision(logits)
+    positive = F.one_hot(targets.long(), logits.shape[-1]).bool()
+    signed = torch.where(positive, logits, -logits)
+    weight = torch.where(positive, alpha, 1.0 - alpha).to(logits)
+    # Probability of the wrong answer to the power gamma, by logarithms: the
+    # gradient of 0 ** gamma stays finite where the answer is sure.
+    modulator = torch.exp(gamma * F.logsigmoid(-signed))
+    return 2.0 * (weight * modulator * -F.logsigmoid(signed)).sum()
+
+
+def sigmoid_pair_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over a matrix of the pairwise sigmoid loss of SigLIP.
+
+    Args:
+        logits (Tensor): Shape (n, N), with scale and bias applied.
+        targets (Tensor): Column of the positive, shape (n,), int64.
+
+    Returns:
+        Tensor: Scalar sum of ``-log sigmoid(+-logit)``.
+    """
+    logits = full_precision(logits)
+    positive = F.one_hot(targets.long(), logits.shape[-1]).bool()
+    return -F.logsigmoid(torch.where(positive, logits, -logits)).sum()
+
+
+def check_pairs(image: Tensor, text: Tensor) -> None:
+    """Refuse embeddings that are not pairs.
+
+    Raises:
+        ValueError: If the shapes differ or are not (n, D).
+    """
+    if image.shape != text.shape or image.dim() != 2:
+        raise ValueError(
+            'Image and text embeddings must be pairs of one shape (N, D), '
+            f'got {tuple(image.shape)} and {tuple(text.shape)}; give the text '
+            'tower the width of the image embedding (embed_dims).')
