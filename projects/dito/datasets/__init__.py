@@ -1,2 +1,17 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .categories import CategoryTable, build_category_table
+from .coco import DITOCocoDataset
+from .load_image import DITOLoadImageFromFile
+from .lvis import DITOLVISDataset
+from .objects365 import DITOObjects365Dataset
+from .ov_dataset import OpenVocabularyDataset
+
+__all__ = [
+    'CategoryTable',
+    'DITOCocoDataset',
+    'DITOLVISDataset',
+    'DITOLoadImageFromFile',
+    'DITOObjects365Dataset',
+    'OpenVocabularyDataset',
+    'build_category_table',
+]

@@ -1,0 +1,240 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Pair class names with the categories of an annotation file, by name.
+
+A label is the position of a name in the class list, and the text embedding of
+that label is computed from that name. Category ids and the order in which a
+file lists its categories therefore never decide a label here: both differ
+between releases of the same data set (Objects365) and between splits.
+"""
+
+from dataclasses import dataclass
+from typing import Collection, Dict, List, Optional, Sequence, Tuple
+
+SPLITS = ('base', 'all')
+_SHOWN_NAMES = 10
+
+
+@dataclass(frozen=True)
+class CategoryTable:
+    """The classes of a data set in label order.
+
+    Args:
+        names (tuple[str]): Class names; the index is the label.
+        ids (tuple[int]): Category ids in the annotation file, aligned with
+            ``names``.
+        frequency (tuple[str]): LVIS frequency group of each class ('r', 'c',
+            'f'), or '' where the file has none.
+        novel (tuple[bool]): Whether each class is novel, that is, never
+            annotated in training.
+    """
+
+    names: Tuple[str, ...]
+    ids: Tuple[int, ...]
+    frequency: Tuple[str, ...]
+    novel: Tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def base_classes(self) -> Tuple[str, ...]:
+        """Names of the base classes, in label order."""
+        pairs = zip(self.names, self.novel, strict=True)
+        return tuple(name for name, new in pairs if not new)
+
+    @property
+    def novel_classes(self) -> Tuple[str, ...]:
+        """Names of the novel classes, in label order."""
+        pairs = zip(self.names, self.novel, strict=True)
+        return tuple(name for name, new in pairs if new)
+
+    def metainfo(self) -> Dict[str, tuple]:
+        """Meta information as MMEngine's data sets carry it."""
+        return dict(
+            classes=self.names,
+            base_classes=self.base_classes,
+            novel_classes=self.novel_classes,
+            frequency=self.frequency,
+            category_ids=self.ids,
+        )
+
+
+def list_names(names: Collection[str]) -> str:
+    """Write names into an error message, at most ten of them.
+
+    Args:
+        names (Collection[str]): The names.
+
+    Returns:
+        str: "'a', 'b' and 3 more".
+    """
+    names = list(names)
+    text = ', '.join(repr(name) for name in names[:_SHOWN_NAMES])
+    if len(names) > _SHOWN_NAMES:
+        text += f' and {len(names) - _SHOWN_NAMES} more'
+    return text
+
+
+def index_categories(categories: Sequence[dict]) -> Dict[str, dict]:
+    """Index the categories of an annotation file by name.
+
+    Args:
+        categories (Sequence[dict]): The file's ``categories`` list.
+
+    Returns:
+        dict[str, dict]: Category by name, in order of category id.
+
+    Raises:
+        ValueError: If two categories share a name or an id.
+    """
+    by_name: Dict[str, dict] = {}
+    seen_ids: set = set()
+    for category in sorted(categories, key=lambda item: item['id']):
+        name = category['name']
+        if name in by_name or category['id'] in seen_ids:
+            raise ValueError(
+                f'category {name!r} (id {category["id"]}) appears twice in '
+                'the annotation file; names and ids must be unique'
+            )
+        seen_ids.add(category['id'])
+        by_name[name] = category
+    return by_name
+
+
+def _fold(name: str) -> str:
+    """Drop what differs between releases: case and surrounding blanks."""
+    return ' '.join(name.split()).casefold()
+
+
+def match_names(
+    names: Sequence[str], by_name: Dict[str, dict]
+) -> List[Optional[dict]]:
+    """Find the category of each name.
+
+    An exact match wins. A name that has none is looked up without regard to
+    case and surrounding blanks, provided that this is not ambiguous: class
+    lists of Objects365 carry stray blanks ('tissue ').
+
+    Args:
+        names (Sequence[str]): Names to look up.
+        by_name (dict[str, dict]): Output of :func:`index_categories`.
+
+    Returns:
+        list[dict | None]: The category of each name, None where there is
+        none.
+    """
+    folded: Dict[str, List[dict]] = {}
+    for name, category in by_name.items():
+        folded.setdefault(_fold(name), []).append(category)
+    matches: List[Optional[dict]] = []
+    for name in names:
+        match = by_name.get(name)
+        if match is None:
+            close = folded.get(_fold(name), [])
+            match = close[0] if len(close) == 1 else None
+        matches.append(match)
+    return matches
+
+
+def _novel_flags(
+    names: Sequence[str],
+    by_name: Dict[str, dict],
+    base_classes: Optional[Collection[str]],
+    novel_classes: Optional[Collection[str]],
+) -> Optional[List[bool]]:
+    """Tell which names are novel, or None if nothing says so."""
+    if base_classes is not None and novel_classes is not None:
+        both = sorted(set(base_classes) & set(novel_classes))
+        if both:
+            raise ValueError(
+                'these classes are listed as base and as novel: '
+                f'{list_names(both)}'
+            )
+        lost = set(names) - set(base_classes) - set(novel_classes)
+        if lost:
+            raise ValueError(
+                'these classes are neither in base_classes nor in '
+                f'novel_classes: {list_names(sorted(lost))}'
+            )
+    if novel_classes is not None:
+        novel = set(novel_classes)
+        return [name in novel for name in names]
+    if base_classes is not None:
+        base = set(base_classes)
+        return [name not in base for name in names]
+    if all('frequency' in category for category in by_name.values()):
+        matches = match_names(names, by_name)
+        return [m is not None and m['frequency'] == 'r' for m in matches]
+    return None
+
+
+def build_category_table(
+    categories: Sequence[dict],
+    *,
+    split: str = 'all',
+    classes: Optional[Sequence[str]] = None,
+    base_classes: Optional[Collection[str]] = None,
+    novel_classes: Optional[Collection[str]] = None,
+) -> CategoryTable:
+    """Choose the classes of a data set and pair them with category ids.
+
+    Args:
+        categories (Sequence[dict]): The annotation file's ``categories``:
+            dicts with ``id``, ``name`` and, for LVIS, ``frequency``.
+        split (str): 'all', or 'base' to leave novel classes out.
+            Defaults to 'all'.
+        classes (Sequence[str], optional): Class names in label order. None
+            takes every category of the file, in order of id.
+        base_classes (Collection[str], optional): Names of base classes.
+        novel_classes (Collection[str], optional): Names of novel classes. If
+            neither list is given, classes of LVIS frequency 'r' are novel
+            (paper, section 4.1).
+
+    Returns:
+        CategoryTable: The classes in label order.
+
+    Raises:
+        ValueError: If ``split`` is unknown, a class is not in the file or
+            appears twice, or if base classes are asked for and nothing says
+            which ones these are.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split must be one of {SPLITS}, but got {split!r}')
+    by_name = index_categories(categories)
+    names = list(by_name) if classes is None else list(classes)
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f'classes appear twice: {list_names(twice)}')
+    novel = _novel_flags(names, by_name, base_classes, novel_classes)
+    if novel is None:
+        if split == 'base':
+            raise ValueError(
+                "split='base' needs base_classes or novel_classes in "
+                "metainfo, because the annotation file has no 'frequency'"
+            )
+        novel = [False] * len(names)
+    if split == 'base':
+        pairs = zip(names, novel, strict=True)
+        names = [name for name, new in pairs if not new]
+        novel = [False] * len(names)
+    matches = match_names(names, by_name)
+    unknown = [
+        name
+        for name, match in zip(names, matches, strict=True)
+        if match is None
+    ]
+    if unknown:
+        raise ValueError(
+            f'{len(unknown)} of {len(names)} classes are not in the '
+            f'annotation file: {list_names(unknown)}; its categories are '
+            f'{list_names(by_name)}'
+        )
+    ids = tuple(match['id'] for match in matches)
+    if len(set(ids)) != len(ids):
+        raise ValueError('two classes match the same category by name')
+    return CategoryTable(
+        names=tuple(names),
+        ids=ids,
+        frequency=tuple(match.get('frequency', '') for match in matches),
+        novel=tuple(novel),
+    )

@@ -1,0 +1,117 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Image loading that names the file it could not read."""
+
+import logging
+from typing import Optional
+
+import mmcv
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmdet.registry import TRANSFORMS
+from mmengine.logging import print_log
+
+
+@TRANSFORMS.register_module()
+class DITOLoadImageFromFile(LoadImageFromFile):
+    """Load an image, and say in one sentence which file is broken if not.
+
+    ``LoadImageFromFile`` ends on a broken file with an assertion or a
+    decoder's own error, often without the path. In a test such an image must
+    stop the run, because leaving it out would change the result. In training
+    one broken file among millions should not: ``on_error='skip'`` returns
+    None, for which the data set draws another image, up to a limit.
+
+    Args:
+        on_error (str): 'raise' or 'skip'. Defaults to 'raise'.
+        max_skipped (int): Broken files each loading process leaves out
+            before it stops the run after all. Defaults to 100.
+        **kwargs: Passed to :class:`mmcv.transforms.LoadImageFromFile`.
+
+    Raises:
+        FileNotFoundError: If the image does not exist.
+        ValueError: If the image cannot be decoded, or if too many cannot.
+    """
+
+    def __init__(
+        self, on_error: str = 'raise', max_skipped: int = 100, **kwargs
+    ) -> None:
+        if on_error not in ('raise', 'skip'):
+            raise ValueError(
+                f"on_error must be 'raise' or 'skip', not {on_error!r}"
+            )
+        super().__init__(**kwargs)
+        self.on_error = on_error
+        self.max_skipped = max_skipped
+        self.num_skipped = 0
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Load the image of ``results['img_path']``.
+
+        Args:
+            results (dict): Data of one image.
+
+        Returns:
+            dict | None: The same with ``img`` (H, W, 3) uint8, BGR,
+            ``img_shape`` and ``ori_shape``; None if skipped.
+        """
+        path = results['img_path']
+        try:
+            image = self._read(path)
+        except (FileNotFoundError, ValueError) as error:
+            if self.on_error == 'raise':
+                raise
+            self._count_skipped(error)
+            return None
+        if self.to_float32:
+            image = image.astype(np.float32)
+        results['img'] = image
+        results['img_shape'] = image.shape[:2]
+        results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _read(self, path: str) -> np.ndarray:
+        """Decode a file into an array, or raise one clear sentence."""
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'image {path} does not exist; check data_root and '
+                'data_prefix of the dataset'
+            ) from error
+        try:
+            image = mmcv.imfrombytes(
+                content, flag=self.color_type, backend=self.imdecode_backend
+            )
+        except Exception as error:  # decoders raise types of their own
+            reason = ' '.join(str(error).split())
+            raise ValueError(
+                f'image {path} ({len(content)} bytes) cannot be decoded '
+                f'({reason}); fetch it again or remove it from the annotations'
+            ) from error
+        if image is None:
+            raise ValueError(
+                f'image {path} ({len(content)} bytes) cannot be decoded; '
+                'fetch it again or remove it from the annotations'
+            )
+        return image
+
+    def _count_skipped(self, error: Exception) -> None:
+        """Log a skipped image and stop if there are too many."""
+        self.num_skipped += 1
+        if self.num_skipped > self.max_skipped:
+            raise ValueError(
+                f'{self.num_skipped} images could not be read, more than '
+                f'max_skipped={self.max_skipped}; the last: {error}'
+            ) from error
+        print_log(
+            f'Skipped ({self.num_skipped} so far in this process): {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f'{super().__repr__()[:-1]}, on_error={self.on_error!r}, '
+            f'max_skipped={self.max_skipped})'
+        )
