@@ -1,0 +1,47 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Pure functions of the proposal head: centerness and lrtb boxes.
+
+The proposal head regresses (left, right, top, bottom), the distances from an
+anchor's centre to the four sides in units of the anchor's own sides, without
+any activation (release). MMDetection's :class:`TBLRBBoxCoder` does the same in
+the order (top, bottom, left, right), so only the columns are exchanged.
+"""
+
+import torch
+from torch import Tensor
+
+
+def lrtb_to_tblr(lrtb: Tensor) -> Tensor:
+    """Reorder (left, right, top, bottom) to (top, bottom, left, right).
+
+    The exchange is its own inverse.
+
+    Args:
+        lrtb (Tensor): Distances, shape (..., 4).
+
+    Returns:
+        Tensor: The same distances, shape (..., 4).
+    """
+    return torch.cat([lrtb[..., 2:], lrtb[..., :2]], dim=-1)
+
+
+def centerness(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Centerness of each anchor's centre in the box matched to it.
+
+    ``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, and 0 where the
+    centre is not strictly inside the box (release).
+
+    Args:
+        anchors (Tensor): Anchors (x1, y1, x2, y2) in pixels, shape (N, 4).
+        boxes (Tensor): The box matched to each of them, shape (N, 4).
+
+    Returns:
+        Tensor: Values in [0, 1], shape (N, ).
+    """
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    near, far = centers - boxes[:, :2], boxes[:, 2:] - centers
+    small, large = torch.minimum(near, far), torch.maximum(near, far)
+    inside = (small > 0).all(dim=1)
+    # Outside the box the ratio has no meaning and may be negative or 0 / 0.
+    ratio = torch.where(inside[:, None], small / large, small.new_zeros(()))
+    return ratio.prod(dim=1).sqrt()
