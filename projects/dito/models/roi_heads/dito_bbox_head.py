@@ -1,0 +1,327 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Box head that classifies regions by text embeddings."""
+
+from typing import TYPE_CHECKING, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmdet.models.losses import accuracy
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.models.utils import empty_instances, multi_apply
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures.bbox import scale_boxes
+from mmdet.utils import ConfigType, InstanceList, OptMultiConfig
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..layers import DITOLayerNorm2d
+from .nms_ops import topk_class_nms
+from .score_ops import cosine_logits
+
+if TYPE_CHECKING:
+    from ..text import Vocabulary
+
+
+@MODELS.register_module()
+class DITOBBoxHead(BaseModule):
+    """Region embedding, text classifier and class-agnostic boxes (paper 3.1).
+
+    Four 3x3 convolutions and one linear layer, each with LayerNorm and ReLU,
+    then a normalised linear layer to the region embedding and a linear layer
+    to the box (release). Classes are the rows of the current vocabulary,
+    held in buffers that are not saved, so no parameter depends on their
+    number and a checkpoint serves any vocabulary. The background is the last
+    class, as in MMDetection.
+
+    Args:
+        in_channels (int): Channels of the RoI features.
+        embed_dims (int): Size of region and text embeddings.
+        conv_out_channels (int): Channels of the convolutions. Defaults
+            to 256.
+        num_shared_convs (int): Number of convolutions. Defaults to 4.
+        fc_out_channels (int): Width of the linear layer. Defaults to 1024.
+        roi_feat_size (int): Cells a side of the RoI features. Defaults to 7.
+        temperature (float): Divides the cosines, besides the learnt scalar
+            that starts at 1. Defaults to 0.01.
+        background_weight (float): Loss weight of background rows. Defaults
+            to 0.9 (release).
+        norm_eps (float): Epsilon of the LayerNorms. Defaults to 1e-6.
+        bbox_coder (dict): Box coder; weights 10, 10, 5, 5 by default.
+        loss_cls (dict): Softmax cross entropy, divided by the number of
+            RoIs.
+        loss_bbox (dict): Huber loss, averaged over the coordinates of
+            foreground RoIs only (release).
+        init_cfg (dict, optional): The release's initial distributions by
+            default.
+    """
+
+    predict_box_type = 'hbox'
+
+    def __init__(
+            self,
+            in_channels: int,
+            embed_dims: int,
+            *,
+            conv_out_channels: int = 256,
+            num_shared_convs: int = 4,
+            fc_out_channels: int = 1024,
+            roi_feat_size: int = 7,
+            temperature: float = 0.01,
+            background_weight: float = 0.9,
+            norm_eps: float = 1e-6,
+            bbox_coder: ConfigType = dict(  # noqa: B006
+                type='DeltaXYWHBBoxCoder',
+                target_means=(0., 0., 0., 0.),
+                target_stds=(0.1, 0.1, 0.2, 0.2)),
+            loss_cls: ConfigType = dict(  # noqa: B006
+                type='CrossEntropyLoss', loss_weight=1.0),
+            loss_bbox: ConfigType = dict(  # noqa: B006
+                type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
+            init_cfg: OptMultiConfig = (
+                dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
+                dict(
+                    type='Xavier',
+                    layer='Linear',
+                    distribution='uniform',
+                    override=[
+                        dict(type='Normal', std=0.01, name='fc_embed'),
+                        dict(type='Normal', std=0.001, name='fc_reg')
+                    ]))
+    ) -> None:
+        super().__init__(init_cfg=list(init_cfg) if isinstance(
+            init_cfg, tuple) else init_cfg)
+        self.embed_dims = embed_dims
+        self.temperature = temperature
+        self.background_weight = background_weight
+        self.bbox_coder = TASK_UTILS.build(bbox_coder)
+        self.loss_cls = MODELS.build(loss_cls)
+        self.loss_bbox = MODELS.build(loss_bbox)
+
+        channels = [in_channels] + [conv_out_channels] * num_shared_convs
+        norm_cfg = dict(type=DITOLayerNorm2d, eps=norm_eps)
+        self.shared_convs = nn.Sequential(*(
+            # bias=True: the LayerNorm runs over channels and does not
+            # cancel a bias that differs between them.
+            ConvModule(c_in, c_out, 3, padding=1, bias=True,
+                       norm_cfg=norm_cfg)
+            for c_in, c_out in zip(channels, channels[1:], strict=False)))
+        self.shared_fc = nn.Linear(channels[-1] * roi_feat_size**2,
+                                   fc_out_channels)
+        self.shared_norm = nn.LayerNorm(fc_out_channels, eps=norm_eps)
+        self.fc_embed = MODELS.build(
+            dict(
+                type='NormedLinear',
+                in_features=fc_out_channels,
+                out_features=embed_dims,
+                bias=False,
+                eps=1e-12))
+        self.fc_reg = nn.Linear(fc_out_channels, 4)
+        self.temperature_scale = nn.Parameter(torch.ones(1))
+
+        self.register_buffer('text', torch.empty(0, embed_dims), False)
+        self.register_buffer('background', torch.zeros(embed_dims), False)
+        self.register_buffer('novel', torch.empty(0, dtype=torch.bool), False)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the current vocabulary."""
+        return len(self.text)
+
+    def set_vocabulary(self, vocabulary: 'Vocabulary') -> None:
+        """Replace the classes.
+
+        Args:
+            vocabulary (Vocabulary): Text embeddings (K, D), background
+                embedding (D, ) and novel flags (K, ).
+
+        Raises:
+            ValueError: If it is empty or its embeddings have another size.
+        """
+        text = torch.as_tensor(vocabulary.embeddings)
+        if text.ndim != 2 or len(text) == 0 or (text.shape[1]
+                                                != self.embed_dims):
+            raise ValueError(
+                f'The vocabulary has embeddings of shape {tuple(text.shape)}; '
+                f'the box head needs (classes > 0, {self.embed_dims}): build '
+                'it with the text encoder of this model.')
+        device = self.text.device
+        self.text = text.to(device, torch.float32)
+        self.background = torch.as_tensor(vocabulary.background).to(
+            device, torch.float32)
+        self.novel = torch.as_tensor(vocabulary.novel).to(device, torch.bool)
+
+    def classifier(self) -> Tensor:
+        """Text embeddings of all classes, background last, (K + 1, D).
+
+        Raises:
+            ValueError: If no vocabulary was set.
+        """
+        if self.num_classes == 0:
+            raise ValueError('No vocabulary is set: call '
+                             'set_vocabulary(vocabulary), or use '
+                             'DITOVocabularyHook in training and testing.')
+        return torch.cat([self.text, self.background[None]])
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        x = self.shared_fc(self.shared_convs(x).flatten(1))
+        return F.relu(self.shared_norm(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Region embeddings alone, for region-centric pretraining.
+
+        Args:
+            x (Tensor): RoI features, shape (N, C, size, size).
+
+        Returns:
+            Tensor: Embeddings, not normalised, shape (N, D).
+        """
+        return self.fc_embed(self._hidden(x))
+
+    def classify(self, embeds: Tensor) -> Tensor:
+        """Class logits of region embeddings.
+
+        Args:
+            embeds (Tensor): Shape (N, D).
+
+        Returns:
+            Tensor: Cosine over ``temperature`` times the learnt scalar,
+            float32, shape (N, K + 1), background last.
+        """
+        return cosine_logits(embeds, self.classifier(),
+                             self.temperature * self.temperature_scale)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Class logits and box deltas of RoI features.
+
+        Args:
+            x (Tensor): Shape (N, C, size, size).
+
+        Returns:
+            Tuple[Tensor, Tensor]: Logits (N, K + 1) and deltas (N, 4), both
+            float32.
+        """
+        hidden = self._hidden(x)
+        return (self.classify(self.fc_embed(hidden)),
+                self.fc_reg(hidden).float())
+
+    def _get_targets_single(self,
+                            result: SamplingResult) -> Tuple[Tensor, Tensor]:
+        """Labels (N, ) and box deltas (N, 4) of one image's RoIs."""
+        num_pos = len(result.pos_priors)
+        labels = torch.full((len(result.priors), ),
+                            self.num_classes,
+                            dtype=torch.long,
+                            device=result.priors.device)
+        deltas = result.priors.new_zeros(len(labels), 4)
+        if num_pos:
+            labels[:num_pos] = result.pos_gt_labels
+            deltas[:num_pos] = self.bbox_coder.encode(result.pos_priors,
+                                                      result.pos_gt_bboxes)
+        return labels, deltas
+
+    def loss_and_target(self,
+                        cls_score: Tensor,
+                        bbox_pred: Tensor,
+                        rois: Tensor,
+                        sampling_results: List[SamplingResult],
+                        rcnn_train_cfg: ConfigType) -> dict:
+        """Losses of sampled RoIs.
+
+        Args:
+            cls_score (Tensor): Logits, shape (N, K + 1).
+            bbox_pred (Tensor): Deltas, shape (N, 4).
+            rois (Tensor): Unused; MMDetection passes them.
+            sampling_results (List[SamplingResult]): RoIs of each image,
+                foreground first.
+            rcnn_train_cfg (dict): Unused; MMDetection passes it.
+
+        Returns:
+            dict: ``loss_bbox``, a dict of losses, and ``bbox_targets``.
+        """
+        labels, deltas = map(
+            torch.cat, multi_apply(self._get_targets_single,
+                                   sampling_results))
+        losses = self.loss(cls_score, bbox_pred, labels, deltas)
+        return dict(loss_bbox=losses, bbox_targets=(labels, deltas))
+
+    def loss(self, cls_score: Tensor, bbox_pred: Tensor, labels: Tensor,
+             bbox_targets: Tensor) -> dict:
+        """Classification and box losses (release).
+
+        Args:
+            cls_score (Tensor): Logits, shape (N, K + 1).
+            bbox_pred (Tensor): Deltas, shape (N, 4).
+            labels (Tensor): Classes, K for background, int64 (N, ).
+            bbox_targets (Tensor): Target deltas, shape (N, 4).
+
+        Returns:
+            dict: ``loss_cls``, ``loss_bbox`` and, for the log, ``acc``.
+        """
+        foreground = labels < self.num_classes
+        weight = torch.where(foreground, 1.0, self.background_weight)
+        loss_cls = self.loss_cls(
+            cls_score, labels, weight, avg_factor=max(len(labels), 1))
+        pred, target = bbox_pred[foreground], bbox_targets[foreground]
+        loss_bbox = self.loss_bbox(
+            pred, target, avg_factor=max(pred.numel(), 1))
+        losses = dict(loss_cls=loss_cls, loss_bbox=loss_bbox)
+        if len(labels):
+            losses['acc'] = accuracy(cls_score, labels)
+        return losses
+
+    def predict_by_feat(self,
+                        rois: Tuple[Tensor, ...],
+                        scores: Tuple[Tensor, ...],
+                        bbox_preds: Tuple[Tensor, ...],
+                        batch_img_metas: List[dict],
+                        rcnn_test_cfg: Optional[ConfigType] = None,
+                        rescale: bool = False) -> InstanceList:
+        """Detections of each image.
+
+        Args:
+            rois (Tuple[Tensor, ...]): RoIs, (N, 5) each.
+            scores (Tuple[Tensor, ...]): Final scores, not logits,
+                (N, K + 1) each.
+            bbox_preds (Tuple[Tensor, ...]): Deltas, (N, 4) each.
+            batch_img_metas (List[dict]): Image sizes and scale factors.
+            rcnn_test_cfg (dict, optional): ``score_thr``, ``nms``,
+                ``max_per_img``. None returns all boxes with all scores.
+            rescale (bool): Whether boxes are wanted in pixels of the
+                original image. Defaults to False.
+
+        Returns:
+            InstanceList: ``bboxes``, ``scores`` and ``labels``, best first.
+        """
+        results = []
+        for roi, score, delta, meta in zip(
+                rois, scores, bbox_preds, batch_img_metas, strict=True):
+            results.append(
+                self._predict_single(roi, score, delta, meta, rcnn_test_cfg,
+                                     rescale))
+        return results
+
+    def _predict_single(self, roi: Tensor, score: Tensor, delta: Tensor,
+                        img_meta: dict, cfg: Optional[ConfigType],
+                        rescale: bool) -> InstanceData:
+        if len(roi) == 0:
+            return empty_instances([img_meta],
+                                   roi.device,
+                                   task_type='bbox',
+                                   num_classes=self.num_classes,
+                                   score_per_cls=cfg is None)[0]
+        boxes = self.bbox_coder.decode(
+            roi[:, 1:], delta, max_shape=img_meta['img_shape'])
+        if rescale:
+            boxes = scale_boxes(boxes,
+                                [1 / s for s in img_meta['scale_factor']])
+        if cfg is None:
+            return InstanceData(bboxes=boxes, scores=score)
+        if cfg['nms'].get('type', 'nms') != 'nms':
+            raise ValueError(f'DITOBBoxHead has class-wise NMS of type "nms" '
+                             f'only, got {cfg["nms"]["type"]!r}.')
+        boxes, score, labels, _ = topk_class_nms(
+            boxes, score[:, :-1], cfg['score_thr'],
+            cfg['nms']['iou_threshold'], cfg['max_per_img'])
+        return InstanceData(bboxes=boxes, scores=score, labels=labels)

@@ -1,0 +1,81 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Class-agnostic mask head with normalised convolutions."""
+
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmdet.models.layers import NormedConv2d
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.registry import MODELS
+from mmdet.utils import ConfigType
+from mmengine.model import ModuleList
+from torch import Tensor
+
+from ..layers import DITOLayerNorm2d
+
+
+@MODELS.register_module()
+class DITOMaskHead(FCNMaskHead):
+    """One mask a box, whatever its class (release).
+
+    Four normalised 3x3 convolutions and a 2x2 transposed convolution, each
+    with bias, LayerNorm over channels and ReLU, then a normalised 1x1
+    convolution. MMDetection's head has no norm after the transposed
+    convolution and drops the biases beside a norm.
+
+    Args:
+        in_channels (int): Channels of the RoI features. Defaults to 256.
+        conv_out_channels (int): Width. Defaults to 256.
+        num_convs (int): Number of 3x3 convolutions. Defaults to 4.
+        roi_feat_size (int): Cells a side of the RoI features; masks have
+            twice as many. Defaults to 14.
+        norm_eps (float): Epsilon of the LayerNorms. Defaults to 1e-6.
+        loss_mask (dict): Sigmoid cross entropy, mean over pixels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 256,
+        *,
+        conv_out_channels: int = 256,
+        num_convs: int = 4,
+        roi_feat_size: int = 14,
+        norm_eps: float = 1e-6,
+        loss_mask: ConfigType = dict(  # noqa: B006
+            type='CrossEntropyLoss', use_mask=True, loss_weight=1.0)
+    ) -> None:
+        conv_cfg = dict(type=NormedConv2d, eps=1e-12)
+        super().__init__(
+            num_convs=num_convs,
+            roi_feat_size=roi_feat_size,
+            in_channels=in_channels,
+            conv_out_channels=conv_out_channels,
+            num_classes=1,
+            class_agnostic=True,
+            predictor_cfg=conv_cfg,
+            loss_mask=loss_mask)
+        channels = [in_channels] + [conv_out_channels] * num_convs
+        self.convs = ModuleList(
+            ConvModule(
+                c_in,
+                c_out,
+                3,
+                padding=1,
+                bias=True,
+                conv_cfg=conv_cfg,
+                norm_cfg=dict(type=DITOLayerNorm2d, eps=norm_eps))
+            for c_in, c_out in zip(channels, channels[1:], strict=False))
+        self.upsample_norm = DITOLayerNorm2d(conv_out_channels, eps=norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mask logits of RoI features.
+
+        Args:
+            x (Tensor): Shape (N, C, size, size).
+
+        Returns:
+            Tensor: float32, shape (N, 1, 2 * size, 2 * size).
+        """
+        for conv in self.convs:
+            x = conv(x)
+        x = F.relu(self.upsample_norm(self.upsample(x)))
+        return self.conv_logits(x).float()

@@ -1,0 +1,63 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""RoI features with float32 coordinates."""
+
+from typing import Optional, Tuple
+
+import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class DITORoIExtractor(SingleRoIExtractor):
+    """Single-level RoI extractor whose coordinates stay float32.
+
+    MMDetection casts RoIs to the type of the features; in bfloat16 a box
+    then moves by more than a pixel at 1024. Here features are cast to
+    float32 instead. A box of ``s`` pixels a side goes to level
+    ``floor(log2(s / finest_scale))``, so with ``finest_scale=56`` and strides
+    from 4 upwards, 224 pixels go to stride 16 (release, FPN); boxes without
+    area, also inverted ones, go to the finest level.
+    """
+
+    def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
+        """Level of each RoI.
+
+        Args:
+            rois (Tensor): RoIs (batch index, x1, y1, x2, y2), shape (N, 5).
+            num_levels (int): Number of levels.
+
+        Returns:
+            Tensor: 0-based levels, int64, shape (N, ).
+        """
+        sides = (rois[:, 3:] - rois[:, 1:3]).clamp(min=0)
+        rois = torch.cat([torch.zeros_like(rois[:, :3]), sides], dim=1)
+        return super().map_roi_levels(rois, num_levels)
+
+    def forward(self,
+                feats: Tuple[Tensor, ...],
+                rois: Tensor,
+                roi_scale_factor: Optional[float] = None) -> Tensor:
+        """Extract RoI features.
+
+        Args:
+            feats (Tuple[Tensor, ...]): Maps of all levels, (B, C, h, w)
+                each, of any floating type.
+            rois (Tensor): RoIs (batch index, x1, y1, x2, y2) in pixels of
+                the network input, shape (N, 5).
+            roi_scale_factor (float, optional): Scales RoIs about their
+                centres after their level was chosen. Ignored for one level.
+
+        Returns:
+            Tensor: Features, float32, shape (N, C, size, size).
+        """
+        with torch.autocast(rois.device.type, enabled=False):
+            feats = tuple(feat.float() for feat in feats)
+            if len(rois) == 0:
+                # No RoI in the batch: keep the maps in the graph, so that
+                # every parameter still gets a gradient.
+                size = self.roi_layers[0].output_size
+                empty = feats[0].new_zeros(0, self.out_channels, *size)
+                return empty + sum(feat.sum() for feat in feats) * 0
+            return super().forward(feats, rois.float(), roi_scale_factor)

@@ -1,0 +1,274 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""RoI head with VLM scores and distillation from a frozen backbone."""
+
+from typing import List, Optional, Tuple
+
+import torch
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.models.utils import empty_instances, unpack_gt_instances
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi
+from mmdet.utils import ConfigType, InstanceList, OptConfigType
+from torch import Tensor, nn
+
+from .score_ops import cosine_logits, ensemble_scores
+
+
+@MODELS.register_module()
+class DITORoIHead(StandardRoIHead):
+    """RoI head whose scores ensemble the detector and the VLM (paper 3.1).
+
+    Besides the box head's score ``p`` each proposal gets a VLM score ``z``:
+    the cosine of the text with the mean of the backbone's final map over the
+    proposal. In training the same mean feature, after a 1x1 convolution, is
+    pulled to that of the frozen pretrained backbone (paper 3.4); at
+    inference ``z`` is computed after this convolution too.
+
+    Args:
+        alpha (float): Exponent of ``z`` for base classes. Defaults to 0.3.
+        beta (float): Exponent of ``z`` for novel classes. Defaults to 0.65.
+        renormalise (bool): See :func:`ensemble_scores`. Defaults to True.
+        objectness_power (float): Scores are multiplied by the proposal's
+            objectness to this power; 0 (paper) does nothing, the release has
+            3. Defaults to 0.
+        vlm_background (bool): Whether the background is a column of the
+            softmax of ``z`` (release) or not (paper). Defaults to False.
+        vlm_roi_scale (float): Proposals are scaled by it about their centres
+            for ``z``; 1 in the paper, 0.7 in the release. Defaults to 1.
+        vlm_temperature (float): Divides the cosines of ``z``. Defaults
+            to 0.01.
+        vlm_roi_extractor (dict, optional): RoI features of the backbone map.
+            None: no VLM score, the score is ``p``.
+        loss_distill (dict, optional): Distillation loss; None: neither
+            distillation nor the 1x1 convolution ``vlm_proj``.
+        **kwargs: See :class:`StandardRoIHead`.
+    """
+
+    def __init__(self,
+                 *,
+                 alpha: float = 0.3,
+                 beta: float = 0.65,
+                 renormalise: bool = True,
+                 objectness_power: float = 0.0,
+                 vlm_background: bool = False,
+                 vlm_roi_scale: float = 1.0,
+                 vlm_temperature: float = 0.01,
+                 vlm_roi_extractor: OptConfigType = None,
+                 loss_distill: OptConfigType = None,
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        for name, value in dict(alpha=alpha, beta=beta).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f'{name} is {value}; it is an exponent of '
+                                 'the VLM score and must be in [0, 1].')
+        self.alpha, self.beta, self.renormalise = alpha, beta, renormalise
+        self.objectness_power = objectness_power
+        self.vlm_background = vlm_background
+        self.vlm_roi_scale = vlm_roi_scale
+        self.vlm_temperature = vlm_temperature
+        self.vlm_roi_extractor = self.vlm_proj = self.loss_distill = None
+        if vlm_roi_extractor is not None:
+            self.vlm_roi_extractor = MODELS.build(vlm_roi_extractor)
+        if loss_distill is not None:
+            if self.vlm_roi_extractor is None:
+                raise ValueError('loss_distill compares RoI features of the '
+                                 'backbone map: give vlm_roi_extractor too.')
+            self.loss_distill = MODELS.build(loss_distill)
+            dims = self.vlm_roi_extractor.out_channels
+            self.vlm_proj = nn.Conv2d(dims, dims, 1)
+            # The identity: training starts from the pretrained VLM score.
+            nn.init.dirac_(self.vlm_proj.weight)
+            nn.init.zeros_(self.vlm_proj.bias)
+
+    def project(self, vlm_feat: Tensor) -> Tensor:
+        """The backbone map whose RoI features are compared with text.
+
+        Args:
+            vlm_feat (Tensor): Final map of the backbone, (B, D, h, w).
+
+        Returns:
+            Tensor: The same, after ``vlm_proj`` if there is one.
+        """
+        return vlm_feat if self.vlm_proj is None else self.vlm_proj(vlm_feat)
+
+    def vlm_embed(self, feat: Tensor, rois: Tensor,
+                  batch_img_metas: List[dict]) -> Tensor:
+        """Mean RoI features of a backbone map.
+
+        Args:
+            feat (Tensor): Shape (B, D, h, w).
+            rois (Tensor): RoIs (batch index, x1, y1, x2, y2), (N, 5).
+            batch_img_metas (List[dict]): Image sizes, to clip scaled RoIs.
+
+        Returns:
+            Tensor: float32, shape (N, D).
+        """
+        if self.vlm_roi_scale != 1 and len(rois):
+            rois = self.vlm_roi_extractor.roi_rescale(rois,
+                                                      self.vlm_roi_scale)
+            sizes = rois.new_tensor(
+                [meta['img_shape'][1::-1] for meta in batch_img_metas])
+            limit = sizes[rois[:, 0].long()].repeat(1, 2)
+            rois = torch.cat([
+                rois[:, :1],
+                torch.minimum(rois[:, 1:].clamp(min=0), limit)
+            ], 1)
+        return self.vlm_roi_extractor((feat, ), rois).mean(dim=(2, 3))
+
+    def sample_rois(self, rpn_results_list: InstanceList,
+                    batch_data_samples: SampleList) -> List[SamplingResult]:
+        """Match proposals to ground truth and sample them, image by image."""
+        gt_instances, gt_ignore, _ = unpack_gt_instances(batch_data_samples)
+        results = []
+        for proposals, gt, ignore in zip(
+                rpn_results_list, gt_instances, gt_ignore, strict=True):
+            proposals.priors = proposals.pop('bboxes')
+            assigned = self.bbox_assigner.assign(proposals, gt, ignore)
+            results.append(self.bbox_sampler.sample(assigned, proposals, gt))
+        return results
+
+    def loss(self,
+             x: Tuple[Tensor, ...],
+             rpn_results_list: InstanceList,
+             batch_data_samples: SampleList,
+             vlm_feat: Optional[Tensor] = None,
+             teacher_feat: Optional[Tensor] = None) -> dict:
+        """Losses of classes, boxes, masks and distillation.
+
+        Args:
+            x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
+            rpn_results_list (InstanceList): Proposals of each image.
+            batch_data_samples (SampleList): Ground truth.
+            vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w).
+            teacher_feat (Tensor, optional): That of the frozen backbone.
+
+        Returns:
+            dict: Losses by name.
+        """
+        sampled = self.sample_rois(rpn_results_list, batch_data_samples)
+        bbox_results = self.bbox_loss(x, sampled)
+        losses = dict(bbox_results['loss_bbox'])
+        if self.with_mask:
+            gt_instances = [s.gt_instances for s in batch_data_samples]
+            losses.update(
+                self.mask_loss(x, sampled, bbox_results['bbox_feats'],
+                               gt_instances)['loss_mask'])
+        if self.loss_distill is not None:
+            if vlm_feat is None or teacher_feat is None:
+                raise ValueError('Distillation needs the maps of the '
+                                 'backbone and of its frozen copy: give the '
+                                 'detector a teacher, or no loss_distill.')
+            rois = bbox2roi([res.priors for res in sampled])
+            metas = [s.metainfo for s in batch_data_samples]
+            losses['loss_distill'] = self.loss_distill(
+                self.vlm_embed(self.project(vlm_feat), rois, metas),
+                self.vlm_embed(teacher_feat, rois, metas))
+        return losses
+
+    def vlm_logits(self, vlm_feat: Tensor, rois: Tensor,
+                   batch_img_metas: List[dict]) -> Tensor:
+        """VLM logits of RoIs.
+
+        Args:
+            vlm_feat (Tensor): Final backbone map, (B, D, h, w).
+            rois (Tensor): RoIs, shape (N, 5).
+            batch_img_metas (List[dict]): Image sizes.
+
+        Returns:
+            Tensor: float32, shape (N, K), or (N, K + 1) with background.
+        """
+        text = self.bbox_head.classifier()
+        if not self.vlm_background:
+            text = text[:-1]
+        embeds = self.vlm_embed(self.project(vlm_feat), rois, batch_img_metas)
+        return cosine_logits(embeds, text, self.vlm_temperature)
+
+    def score(self, det_logits: Tensor, vlm_logits: Optional[Tensor],
+              objectness: Optional[Tensor]) -> Tensor:
+        """Final scores of proposals (paper eq. 2).
+
+        Args:
+            det_logits (Tensor): Shape (N, K + 1).
+            vlm_logits (Tensor, optional): Shape (N, K) or (N, K + 1).
+            objectness (Tensor, optional): Sigmoid objectness, (N, ).
+
+        Returns:
+            Tensor: float32, shape (N, K + 1).
+        """
+        scores = ensemble_scores(det_logits, vlm_logits, self.bbox_head.novel,
+                                 self.alpha, self.beta, self.renormalise)
+        if self.objectness_power:
+            scores = scores * objectness[:, None]**self.objectness_power
+        return scores
+
+    def predict(self,
+                x: Tuple[Tensor, ...],
+                rpn_results_list: InstanceList,
+                batch_data_samples: SampleList,
+                rescale: bool = False,
+                vlm_feat: Optional[Tensor] = None) -> InstanceList:
+        """Detections of each image.
+
+        Args:
+            x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
+            rpn_results_list (InstanceList): Proposals of each image.
+            batch_data_samples (SampleList): Image sizes and scale factors.
+            rescale (bool): Whether results are wanted in pixels of the
+                original image. Defaults to False.
+            vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w);
+                needed unless ``vlm_roi_extractor`` is None.
+
+        Returns:
+            InstanceList: ``bboxes``, ``scores``, ``labels``, and ``masks``
+            with a mask head.
+        """
+        metas = [sample.metainfo for sample in batch_data_samples]
+        # With masks both are rescaled together, after the masks are made.
+        results = self.predict_bbox(
+            x,
+            metas,
+            rpn_results_list,
+            rcnn_test_cfg=self.test_cfg,
+            rescale=rescale and not self.with_mask,
+            vlm_feat=vlm_feat)
+        if self.with_mask:
+            results = self.predict_mask(x, metas, results, rescale=rescale)
+        return results
+
+    def predict_bbox(self,
+                     x: Tuple[Tensor, ...],
+                     batch_img_metas: List[dict],
+                     rpn_results_list: InstanceList,
+                     rcnn_test_cfg: Optional[ConfigType],
+                     rescale: bool = False,
+                     vlm_feat: Optional[Tensor] = None) -> InstanceList:
+        """Boxes, scores and labels of each image; see :meth:`predict`."""
+        boxes = [res.bboxes for res in rpn_results_list]
+        counts = [len(b) for b in boxes]
+        rois = bbox2roi(boxes)
+        if len(rois) == 0:
+            return empty_instances(
+                batch_img_metas,
+                rois.device,
+                task_type='bbox',
+                num_classes=self.bbox_head.num_classes,
+                score_per_cls=rcnn_test_cfg is None)
+        outputs = self._bbox_forward(x, rois)
+        vlm_logits = objectness = None
+        if self.vlm_roi_extractor is not None:
+            if vlm_feat is None:
+                raise ValueError('The VLM score needs the final map of the '
+                                 'backbone: pass vlm_feat.')
+            vlm_logits = self.vlm_logits(vlm_feat, rois, batch_img_metas)
+        if self.objectness_power:
+            objectness = torch.cat([res.scores for res in rpn_results_list])
+        scores = self.score(outputs['cls_score'], vlm_logits, objectness)
+        return self.bbox_head.predict_by_feat(
+            rois.split(counts),
+            scores.split(counts),
+            outputs['bbox_pred'].split(counts),
+            batch_img_metas,
+            rcnn_test_cfg=rcnn_test_cfg,
+            rescale=rescale)
