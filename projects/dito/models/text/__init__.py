@@ -1,2 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+"""Text tower, prompts and vocabularies."""
+
+from .templates import readable_name, resolve_templates
+from .text_encoder import DITOTextEncoder
+from .vocabulary import Vocabulary
+
+__all__ = [
+    'DITOTextEncoder',
+    'Vocabulary',
+    'readable_name',
+    'resolve_templates',
+]

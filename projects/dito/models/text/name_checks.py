@@ -1,0 +1,139 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Checks of the class names that a user or a dataset gives."""
+
+from typing import Iterable, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from .templates import readable_name
+
+
+def name_key(name: str) -> str:
+    """Form by which names are compared: readable, without case.
+
+    The tokenizer reads lower case, so names that differ by case or by
+    underscores only have one embedding.
+    """
+    return readable_name(name).casefold()
+
+
+def shorten(names: Sequence[str], limit: int = 5) -> str:
+    """First names of a list, for an error text."""
+    shown = ', '.join(repr(n) for n in names[:limit])
+    return shown + (f' and {len(names) - limit} more'
+                    if len(names) > limit else '')
+
+
+def check_names(names: Sequence[str]) -> Tuple[str, ...]:
+    """Refuse a list of names that no vocabulary can be made of.
+
+    Args:
+        names (Sequence[str]): Class names.
+
+    Returns:
+        tuple[str]: The same.
+
+    Raises:
+        TypeError: If it is one text, or an entry is no text.
+        ValueError: If it is empty, or names are blank or double.
+    """
+    if isinstance(names, str):
+        raise TypeError(
+            f'Class names must be a list of texts, got the text {names!r}; '
+            f'write [{names!r}].')
+    names = tuple(names)
+    if not names:
+        raise ValueError(
+            'The list of class names is empty; give at least one name.')
+    other = [n for n in names if not isinstance(n, str)]
+    if other:
+        raise TypeError(f'Class names must be texts, got {other[:5]}.')
+    blank = [i for i, n in enumerate(names) if not readable_name(n)]
+    if blank:
+        raise ValueError(
+            f'Class names number {blank[:5]} (from 0) are blank; remove '
+            'them or give them a name.')
+    _check_double(names)
+    return names
+
+
+def _check_double(names: Sequence[str]) -> None:
+    groups: dict = {}
+    for name in names:
+        groups.setdefault(name_key(name), []).append(name)
+    double = [' = '.join(map(repr, g)) for g in groups.values() if len(g) > 1]
+    if double:
+        shown = '; '.join(double[:5])
+        raise ValueError(
+            f'{len(double)} class names stand more than once, underscores '
+            f'and case aside: {shown}; keep one of each or tell them apart, '
+            "as in 'bat_(animal)'.")
+
+
+def novel_flags(novel: Optional[Iterable[Union[str, bool]]],
+                names: Sequence[str]) -> Tensor:
+    """Turn names or flags into flags.
+
+    Args:
+        novel (Iterable[str] | Iterable[bool], optional): None or nothing:
+            no class is novel.
+        names (Sequence[str]): All K class names.
+
+    Returns:
+        Tensor: bool, shape (K,).
+
+    Raises:
+        ValueError: If a name is not among ``names``, or the number of flags
+            is not K.
+    """
+    if isinstance(novel, Tensor):
+        novel = novel.tolist()
+    if isinstance(novel, str):
+        raise TypeError(
+            f'novel must be a list of names or flags, got {novel!r}.')
+    entries = list(novel) if novel is not None else []
+    if not entries:
+        return torch.zeros(len(names), dtype=torch.bool)
+    if not any(isinstance(e, str) for e in entries):
+        if len(entries) != len(names):
+            raise ValueError(
+                f'novel has {len(entries)} flags for {len(names)} names; '
+                'give one a name, or the names of the novel classes.')
+        return torch.tensor([bool(e) for e in entries])
+    known = {name_key(n) for n in names}
+    wanted = {name_key(e): e for e in entries}
+    absent = [e for key, e in wanted.items() if key not in known]
+    if absent:
+        raise ValueError(
+            f'{len(absent)} novel names are not among the {len(names)} '
+            f'class names: {shorten(absent)}.')
+    return torch.tensor([name_key(n) in wanted for n in names])
+
+
+def resolve_synonyms(synonyms: Optional[Mapping[str, Sequence[str]]],
+                     names: Sequence[str]) -> Tuple[Tuple[str, ...], ...]:
+    """Sort synonyms by class.
+
+    Args:
+        synonyms (dict[str, Sequence[str]], optional): By class name.
+        names (Sequence[str]): All K class names.
+
+    Returns:
+        tuple[tuple[str]]: K entries, most of them empty.
+
+    Raises:
+        ValueError: If a key is not among ``names``, or a synonym is blank.
+    """
+    given = {name_key(k): (k, tuple(v)) for k, v in (synonyms or {}).items()}
+    known = {name_key(n) for n in names}
+    absent = [k for key, (k, _) in given.items() if key not in known]
+    if absent:
+        raise ValueError(
+            f'{len(absent)} names with synonyms are not among the '
+            f'{len(names)} class names: {shorten(absent)}.')
+    blank = [k for k, v in given.values()
+             if not all(isinstance(s, str) and s.strip() for s in v)]
+    if blank:
+        raise ValueError(f'Synonyms of {shorten(blank)} are blank.')
+    return tuple(given.get(name_key(n), ('', ()))[1] for n in names)

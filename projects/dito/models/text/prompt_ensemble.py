@@ -1,0 +1,94 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Prompt-averaged embeddings of phrases, in chunks and with a cache."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+from dito.utils.checkpoint import load_from_safetensors, save_safetensors
+
+from .templates import fill_templates
+
+
+def embed_phrases(groups: Sequence[Tuple[str, ...]],
+                  templates: Sequence[str],
+                  text_encoder: Any,
+                  fingerprint: str,
+                  chunk: int = 64,
+                  cache_dir: Union[str, Path, None] = None) -> Tensor:
+    """Embed groups of phrases, each group by its mean over all prompts.
+
+    A phrase that stands in several groups is embedded once.
+
+    Args:
+        groups (Sequence[tuple[str]]): Phrases of each class.
+        templates (Sequence[str]): Prompts with ``{}``.
+        text_encoder (DITOTextEncoder): Tower.
+        fingerprint (str): Of the tower.
+        chunk (int): Phrases encoded at a time.
+        cache_dir (str | Path, optional): Folder of the cache.
+
+    Returns:
+        Tensor: Unit vectors on the CPU, float32, shape (len(groups), D).
+    """
+    if chunk < 1:
+        raise ValueError(f'chunk must be at least 1, got {chunk}.')
+    phrases = list(dict.fromkeys(p for group in groups for p in group))
+    cache = _Cache(cache_dir, fingerprint, templates)
+    todo = [p for p in phrases if p not in cache.rows]
+    for start in range(0, len(todo), chunk):
+        part = todo[start:start + chunk]
+        prompts = [t for p in part for t in fill_templates(templates, p)]
+        vectors = text_encoder.encode(prompts).float().cpu()
+        means = vectors.view(len(part), len(templates), -1).mean(dim=1)
+        cache.rows.update(zip(part, means, strict=True))
+    if todo:
+        cache.save()
+    table = torch.stack([cache.rows[p] for p in phrases])
+    row = {p: i for i, p in enumerate(phrases)}
+    means = torch.stack([
+        table[[row[p] for p in group]].mean(dim=0) for group in groups
+    ])
+    return F.normalize(means, dim=-1)
+
+
+class _Cache:
+    """Phrase embeddings of one tower and one set of templates on disk."""
+
+    def __init__(self, folder: Union[str, Path, None], fingerprint: str,
+                 templates: Sequence[str]) -> None:
+        self.rows: Dict[str, Tensor] = {}
+        key = json.dumps([fingerprint, list(templates)])
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
+        self.path = Path(folder) / f'{name}.safetensors' if folder else None
+        if self.path is not None and self.path.is_file():
+            self.rows = self._load(self.path)
+
+    @staticmethod
+    def _load(path: Path) -> Dict[str, Tensor]:
+        try:
+            content = load_from_safetensors(str(path))
+            phrases: List[str] = content['meta']['phrases']
+            rows = content['state_dict']['rows']
+        except (KeyError, ValueError) as error:
+            # Only time is lost: it is filled and written anew.
+            print_log(
+                f'The cache of text embeddings {path} cannot be read and is '
+                f'made anew: {error}',
+                logger='current',
+                level='WARNING')
+            return {}
+        return dict(zip(phrases, rows, strict=True))
+
+    def save(self) -> None:
+        """Write all rows, if there is a folder."""
+        if self.path is not None:
+            save_safetensors(
+                dict(rows=torch.stack(list(self.rows.values()))), self.path,
+                dict(phrases=list(self.rows)))

@@ -1,0 +1,313 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Text tower."""
+
+import hashlib
+import json
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..losses.contrastive_ops import normalize
+from .text_tower import build_text_tower
+from .token_table import (
+    TokenIds,
+    bpe_tokenizer,
+    collect_token_ids,
+    resolve_token_ids,
+)
+
+_CACHE_SIZE = 1 << 16
+_EMBEDDING = 'tower.token_embedding.weight'
+
+
+@MODELS.register_module()
+class DITOTextEncoder(BaseModule):
+    """CLIP's text transformer with its byte-pair tokenizer.
+
+    The transformer is open_clip's; its parameters have the prefix
+    ``tower.`` and open_clip's names. The embedding has the width of the
+    image tower, which has no projection of its own.
+
+    Sequences are cut to the longest text of a batch before they enter the
+    transformer. This changes nothing, because attention is causal and the
+    embedding is read at the end of the text, and costs a fraction: prompts
+    have about 12 of 77 tokens.
+
+    A tower for a narrow domain need not carry all 49,408 rows of the token
+    embedding: ``token_ids`` names the kept ones. They are part of the state
+    dict. Pieces outside are read as padding, with one warning.
+
+    Args:
+        arch (str | dict): open_clip model name, whose text tower is taken
+            ('ViT-L-16'), or dict(width, layers, heads[, mlp_ratio, act]).
+        embed_dims (int): Channels of the embedding.
+        context_length (int): Most tokens a text, start and end included;
+            longer texts are cut and keep the end token. Defaults to 77.
+        token_ids (None | int | list[int] | str | dict): Kept rows of the
+            token embedding: None for all; ids, or a json or text file of
+            ids; ``dict(texts_file=...)`` for the ids of a file of texts; a
+            number of rows to be read from a checkpoint. Defaults to None.
+        freeze (bool): Keep the tower in evaluation mode and without
+            gradients. Defaults to False.
+        with_cp (bool): Checkpoint activations in training. Defaults to
+            False.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+    """
+
+    token_ids: Tensor
+
+    def __init__(self,
+                 arch: Union[str, Mapping[str, Any]],
+                 embed_dims: int,
+                 context_length: int = 77,
+                 token_ids: TokenIds = None,
+                 freeze: bool = False,
+                 with_cp: bool = False,
+                 init_cfg: Any = None) -> None:
+        super().__init__(init_cfg)
+        kept = resolve_token_ids(token_ids)
+        rows = bpe_tokenizer().vocab_size if kept is None else len(kept)
+        self.tower, self.arch = build_text_tower(
+            arch, embed_dims, context_length, rows)
+        self.embed_dims = embed_dims
+        self.context_length = context_length
+        self.freeze = freeze
+        self.register_buffer('token_ids', kept)
+        self.tower.set_grad_checkpointing(with_cp)
+        self.register_load_state_dict_pre_hook(_adapt_before_load)
+        self._texts: Dict[str, np.ndarray] = {}
+        self._rows: Tuple[Any, np.ndarray] = (None, np.empty(0))
+        self._warned = False
+        if freeze:
+            self.requires_grad_(False)
+            self.train(False)
+
+    def train(self, mode: bool = True) -> 'DITOTextEncoder':
+        """Set the mode; a frozen tower stays in evaluation mode."""
+        return super().train(mode and not self.freeze)
+
+    @staticmethod
+    def collect_token_ids(texts: Iterable[str]) -> List[int]:
+        """Ids that some texts need, for ``token_ids``."""
+        return collect_token_ids(texts)
+
+    # ------------------------------------------------------------ tokens
+
+    def _row_of_id(self) -> np.ndarray:
+        """Row of each token id, -1 if absent; follows loaded weights."""
+        kept = self.token_ids
+        if kept is None:
+            return np.arange(bpe_tokenizer().vocab_size)
+        key = (kept.data_ptr(), kept._version)
+        if self._rows[0] != key:
+            ids = kept.cpu().numpy()
+            if ids[0] < 0:
+                raise ValueError(
+                    'The text encoder was built with a number of token_ids '
+                    'only and no checkpoint was loaded; load one that holds '
+                    'them, or give the ids.')
+            rows = np.full(bpe_tokenizer().vocab_size, -1)
+            rows[ids] = np.arange(len(ids))
+            self._rows = (key, rows)
+            self._texts.clear()
+        return self._rows[1]
+
+    def _tokenize_one(self, text: str, rows: np.ndarray) -> np.ndarray:
+        tokenizer = bpe_tokenizer()
+        ids = tokenizer.encode(text)[:self.context_length - 2]
+        found = rows[[tokenizer.sot_token_id, *ids, tokenizer.eot_token_id]]
+        if (found < 0).any():
+            self._warn_unknown(text)
+        return np.maximum(found, 0)
+
+    def _warn_unknown(self, text: str) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        pieces = self.unknown_pieces([text])
+        print_log(
+            f'The text tower has no embedding for {pieces} in {text!r} and '
+            f'reads them as padding; it knows {len(self.token_ids)} word '
+            'pieces. This is said once.',
+            logger='current',
+            level='WARNING')
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Turn texts into rows of the token embedding.
+
+        Args:
+            texts (Sequence[str]): N texts.
+
+        Returns:
+            Tensor: int64 on the CPU, shape (N, context_length), padded with
+            0; the end of the text is the largest number of a row.
+        """
+        if isinstance(texts, str):
+            raise TypeError(
+                f'tokenize takes a list of texts, got the text {texts!r}.')
+        rows = self._row_of_id()
+        tokens = np.zeros((len(texts), self.context_length), np.int64)
+        for out, text in zip(tokens, texts, strict=True):
+            found = self._texts.get(text)
+            if found is None:
+                if len(self._texts) >= _CACHE_SIZE:
+                    self._texts.clear()
+                found = self._tokenize_one(text, rows)
+                self._texts[text] = found
+            out[:len(found)] = found
+        return torch.from_numpy(tokens)
+
+    def unknown_pieces(self, texts: Iterable[str]) -> List[str]:
+        """Word pieces of some texts that the tower has no embedding for.
+
+        Args:
+            texts (Iterable[str]): Any texts.
+
+        Returns:
+            list[str]: Sorted pieces; empty with the whole table.
+        """
+        rows, tokenizer = self._row_of_id(), bpe_tokenizer()
+        ids = {i for text in texts for i in tokenizer.encode(text)}
+        return sorted(
+            tokenizer.decode([i]).strip() for i in ids if rows[i] < 0)
+
+    # -------------------------------------------------------- embeddings
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embed tokenised texts.
+
+        Args:
+            tokens (Tensor): From :meth:`tokenize`, shape (N, L), any device.
+
+        Returns:
+            Tensor: Embeddings, not normalised, shape (N, embed_dims).
+        """
+        tower = self.tower
+        end = tokens.argmax(dim=-1)
+        length = int(end.max()) + 1 if len(tokens) else 1
+        # Few distinct lengths, so that compiled code is made a few times.
+        length = min(-(-length // 8) * 8, tokens.shape[1])
+        device = tower.positional_embedding.device
+        tokens, end = tokens[:, :length].to(device), end.to(device)
+        x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+        mask = tower.attn_mask[:length, :length]
+        x = tower.ln_final(tower.transformer(x, attn_mask=mask))
+        x = x[torch.arange(len(x), device=device), end]
+        return x @ tower.text_projection
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Embed texts without gradient, in evaluation mode, in float32.
+
+        Args:
+            texts (Sequence[str]): N texts.
+            batch_size (int): Texts a batch. Defaults to 256.
+
+        Returns:
+            Tensor: Unit vectors, float32, shape (N, embed_dims), on the
+            tower's device.
+        """
+        tokens = self.tokenize(texts)
+        # Texts of one length together, so that each batch can be cut short.
+        order = tokens.argmax(dim=-1).argsort(stable=True)
+        device = self.tower.positional_embedding.device
+        result = torch.empty(len(texts), self.embed_dims, device=device)
+        training = self.training
+        self.eval()
+        try:
+            with torch.autocast(device.type, enabled=False):
+                for index in order.split(batch_size):
+                    result[index.to(device)] = normalize(
+                        self(tokens[index])).float()
+        finally:
+            self.train(training)
+        return result
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides an embedding.
+
+        Returns:
+            str: Hex sha256 over architecture, context length, kept tokens
+            and weights. Computed at each call (about a second for a
+            ViT-L tower), so it always tells of the present weights.
+        """
+        digest = hashlib.sha256(
+            json.dumps([self.arch, self.context_length],
+                       sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            value = value.detach().cpu()
+            if value.is_floating_point():
+                value = value.float()
+            digest.update(f'{name}{tuple(value.shape)}'.encode())
+            digest.update(value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    # ------------------------------------------------------------ loading
+
+    def adapt_state_dict(self, state_dict: Dict[str, Tensor],
+                         prefix: str = '') -> None:
+        """Fit a checkpoint's token table to this tower's, in place.
+
+        Rows are picked where the checkpoint's table holds all of the rows
+        kept here.
+
+        Args:
+            state_dict (dict): Checkpoint, keys starting with ``prefix``.
+            prefix (str): Prefix of this module.
+
+        Raises:
+            ValueError: If rows kept here are not in the checkpoint.
+        """
+        weight = state_dict.get(prefix + _EMBEDDING)
+        if weight is None:
+            return
+        source = state_dict.get(prefix + 'token_ids')
+        if source is None and len(weight) == bpe_tokenizer().vocab_size:
+            source = torch.arange(len(weight))
+        if source is None:
+            return
+        if self.token_ids is None:
+            if len(source) != bpe_tokenizer().vocab_size:
+                raise ValueError(
+                    f'The checkpoint has a text tower of {len(source)} token '
+                    'rows, this one has all; set token_ids='
+                    f'{len(source)} in the config of the text encoder.')
+            state_dict.pop(prefix + 'token_ids', None)
+            return
+        wanted = self._wanted_ids(source)
+        if torch.equal(wanted, source.cpu()):
+            state_dict[prefix + 'token_ids'] = wanted
+            return
+        picked = torch.searchsorted(source.cpu(), wanted)
+        state_dict[prefix + 'token_ids'] = wanted
+        state_dict[prefix + _EMBEDDING] = weight[picked.to(weight.device)]
+
+    def _wanted_ids(self, source: Tensor) -> Tensor:
+        """Ids to take from a table with the sorted ids ``source``."""
+        wanted, source = self.token_ids.cpu(), source.cpu()
+        if wanted[0] < 0:
+            if len(wanted) != len(source):
+                raise ValueError(
+                    f'The text encoder has token_ids={len(wanted)}, the '
+                    f'checkpoint holds {len(source)} rows; set token_ids='
+                    f'{len(source)}, or give the ids to pick.')
+            return source
+        absent = wanted[~torch.isin(wanted, source)]
+        if len(absent):
+            raise ValueError(
+                f'The checkpoint has no embedding for {len(absent)} of the '
+                f'{len(wanted)} token_ids of the text encoder '
+                f'({absent[:5].tolist()} ...); set token_ids={len(source)} '
+                "to take the checkpoint's.")
+        return wanted
+
+
+def _adapt_before_load(module: DITOTextEncoder, state_dict: Dict[str, Tensor],
+                       prefix: str, *_: Any) -> None:
+    """Run :meth:`DITOTextEncoder.adapt_state_dict` before any loading."""
+    module.adapt_state_dict(state_dict, prefix)

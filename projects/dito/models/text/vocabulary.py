@@ -1,0 +1,250 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""What a detector can name: class names with their text embeddings."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dito.utils.checkpoint import load_from_safetensors, save_safetensors
+
+from .name_checks import (
+    check_names,
+    name_key,
+    novel_flags,
+    resolve_synonyms,
+    shorten,
+)
+from .prompt_ensemble import embed_phrases
+from .templates import readable_name, resolve_templates
+
+_FORMAT = 'dito-vocabulary-1'
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Class names with embeddings, base or novel flags and their origin.
+
+    An embedding is the mean of the unit vectors of all prompts of a class,
+    scaled to unit length again. (The release leaves the mean as it is; the
+    detector takes cosines, so the scores are the same.)
+
+    Attributes:
+        names (tuple[str]): Class names as the dataset writes them; the
+            order is the order of the detector's labels.
+        embeddings (Tensor): Unit vectors, float32, shape (K, D).
+        background (Tensor): Unit vector of the background, float32,
+            shape (D,).
+        novel (Tensor): True for classes without training boxes, bool,
+            shape (K,).
+        fingerprint (str): Of the text tower that made the embeddings.
+        templates (tuple[str]): Prompts, with ``{}`` for the name.
+        synonyms (tuple[tuple[str]]): More names of each class, K entries.
+        background_name (str): Phrase of the background.
+    """
+
+    names: Tuple[str, ...]
+    embeddings: Tensor
+    background: Tensor
+    novel: Tensor
+    fingerprint: str
+    templates: Tuple[str, ...] = ('{}', )
+    synonyms: Tuple[Tuple[str, ...], ...] = ()
+    background_name: str = 'background'
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        check_names(self.names)
+        if not self.synonyms:
+            object.__setattr__(self, 'synonyms', ((), ) * len(self.names))
+        num, width = len(self.names), self.background.shape[-1]
+        found = dict(
+            embeddings=tuple(self.embeddings.shape),
+            background=tuple(self.background.shape),
+            novel=tuple(self.novel.shape),
+            synonyms=(len(self.synonyms), ))
+        wanted = dict(
+            embeddings=(num, width),
+            background=(width, ),
+            novel=(num, ),
+            synonyms=(num, ))
+        if found != wanted:
+            raise ValueError(
+                f'A vocabulary of {num} names needs parts of the sizes '
+                f'{wanted}, got {found}.')
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return (f'Vocabulary({len(self)} classes, {int(self.novel.sum())} '
+                f'novel, {len(self.templates)} templates, tower '
+                f'{self.fingerprint[:8]}: {shorten(self.names)})')
+
+    @property
+    def readable_names(self) -> Tuple[str, ...]:
+        """Names as words, for pictures and prompts."""
+        return tuple(readable_name(n) for n in self.names)
+
+    @classmethod
+    def from_names(cls,
+                   names: Sequence[str],
+                   text_encoder: Any,
+                   templates: Union[str, Sequence[str], None] = 'openai',
+                   novel: Optional[Iterable[Union[str, bool]]] = None,
+                   synonyms: Optional[Mapping[str, Sequence[str]]] = None,
+                   background: str = 'background',
+                   chunk: int = 64,
+                   cache_dir: Union[str, Path, None] = None) -> 'Vocabulary':
+        """Embed names with a text tower.
+
+        Args:
+            names (Sequence[str]): Class names, in label order.
+            text_encoder (DITOTextEncoder): Tower with ``encode`` and
+                ``fingerprint``.
+            templates (str | Sequence[str], optional): 'openai' (80
+                prompts), 'simple' (7), 'none', or own texts with ``{}``.
+                Defaults to 'openai'.
+            novel (Iterable[str] | Iterable[bool], optional): Names of the
+                novel classes, or a flag a class. Defaults to None: none.
+            synonyms (dict[str, Sequence[str]], optional): More phrases of
+                a class; its embedding averages over all. Defaults to None.
+            background (str): Phrase of the background. Defaults to
+                'background' (paper Sec. 3.1).
+            chunk (int): Phrases embedded at a time, which bounds the
+                memory. Defaults to 64.
+            cache_dir (str | Path, optional): Folder that keeps embeddings
+                for the next time, by tower and templates. Defaults to None.
+
+        Returns:
+            Vocabulary: With embeddings on the CPU.
+
+        Raises:
+            ValueError: If names are missing, blank or double, or ``novel``
+                or ``synonyms`` speak of classes that are not there.
+        """
+        names = check_names(names)
+        flags = novel_flags(novel, names)
+        more = resolve_synonyms(synonyms, names)
+        prompts = resolve_templates(templates)
+        check_names([*names, background])
+        groups = [
+            tuple(dict.fromkeys(map(readable_name, (name, *extra))))
+            for name, extra in zip((*names, background), (*more, ()),
+                                   strict=True)
+        ]
+        fingerprint = text_encoder.fingerprint()
+        means = embed_phrases(groups, prompts, text_encoder, fingerprint,
+                              chunk, cache_dir)
+        return cls(names, means[:-1], means[-1], flags, fingerprint, prompts,
+                   more, background)
+
+    def subset(self, names: Sequence[str]) -> 'Vocabulary':
+        """Take some classes, in the order given; all of them reorders.
+
+        Args:
+            names (Sequence[str]): Names, in either spelling.
+
+        Returns:
+            Vocabulary: Without a new pass through the text tower.
+
+        Raises:
+            ValueError: If a name is not in the vocabulary, or double.
+        """
+        names = check_names(names)
+        index = {name_key(n): i for i, n in enumerate(self.names)}
+        absent = [n for n in names if name_key(n) not in index]
+        if absent:
+            raise ValueError(
+                f'{len(absent)} names are not in this vocabulary of '
+                f'{len(self)}: {shorten(absent)}; build one that has them.')
+        rows = [index[name_key(n)] for n in names]
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in rows),
+            embeddings=self.embeddings[rows],
+            novel=self.novel[rows],
+            synonyms=tuple(self.synonyms[i] for i in rows))
+
+    def with_novel(self, novel: Iterable[Union[str, bool]]) -> 'Vocabulary':
+        """Set anew which classes are novel (names, or a flag a class)."""
+        return replace(self, novel=novel_flags(novel, self.names))
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Refuse a detector that was trained with another text tower.
+
+        Args:
+            fingerprint (str): Of the tower the detector goes with.
+
+        Raises:
+            ValueError: If the embeddings come from another tower.
+        """
+        if fingerprint != self.fingerprint:
+            raise ValueError(
+                'This vocabulary was made by the text tower '
+                f'{self.fingerprint[:8]}, the detector goes with '
+                f'{fingerprint[:8]}; build it anew with the text tower of '
+                'the detector (tools/misc/build_text_embeddings.py).')
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Write a safetensors file; it appears whole or not at all.
+
+        Args:
+            path (str | Path): Target, ending in ``.safetensors``.
+        """
+        if Path(path).suffix != '.safetensors':
+            raise ValueError(
+                f'A vocabulary is saved as .safetensors, got {path}.')
+        save_safetensors(
+            dict(
+                embeddings=self.embeddings,
+                background=self.background,
+                novel=self.novel), path,
+            dict(
+                format=_FORMAT,
+                names=self.names,
+                synonyms=self.synonyms,
+                templates=self.templates,
+                background_name=self.background_name,
+                fingerprint=self.fingerprint))
+
+    @classmethod
+    def load(cls, path: Union[str, Path]) -> 'Vocabulary':
+        """Read a file written by :meth:`save`.
+
+        Args:
+            path (str | Path): A ``.safetensors`` file.
+
+        Returns:
+            Vocabulary: On the CPU.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged or something else.
+        """
+        content = load_from_safetensors(str(path))
+        state, meta = content['state_dict'], content['meta']
+        if meta.get('format') != _FORMAT:
+            raise ValueError(
+                f'{path} is not a vocabulary (format '
+                f'{meta.get("format")!r}); make one with '
+                'tools/misc/build_text_embeddings.py.')
+        if not all(torch.isfinite(t).all() for t in state.values()):
+            raise ValueError(
+                f'{path} holds embeddings that are not finite; build it '
+                'anew.')
+        try:
+            return cls(
+                tuple(meta['names']),
+                F.normalize(state['embeddings'].float(), dim=-1),
+                F.normalize(state['background'].float(), dim=-1),
+                state['novel'].bool(), meta['fingerprint'],
+                tuple(meta['templates']), tuple(map(tuple, meta['synonyms'])),
+                meta['background_name'])
+        except KeyError as error:
+            raise ValueError(
+                f'{path} is a vocabulary without {error}; build it '
+                'anew.') from None

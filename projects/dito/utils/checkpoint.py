@@ -1,0 +1,225 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Reading and writing of weights that never runs code from a file.
+
+:func:`install` gives mmengine's ``load_from``, ``--resume``,
+``init_cfg=dict(type='Pretrained', ...)`` and ``tools/test.py`` two things:
+files named ``*.safetensors``, and a loader of ``.pth`` files that refuses
+what is more than weights and plain values. mmengine's own falls back to
+unpickling, which runs whatever the file says.
+"""
+
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+PathLike = Union[str, Path]
+
+_SUFFIX = '.safetensors'
+# What training states hold beside tensors is numbers, texts and these.
+_MORE_SAFE_GLOBALS = ('numpy.dtypes.BoolDType', 'numpy.dtypes.Float32DType',
+                      'numpy.dtypes.Int32DType')
+
+
+def install() -> None:
+    """Register the safe loaders with mmengine; a second call does nothing."""
+    register = CheckpointLoader.register_scheme
+    # Not for paths with a scheme such as s3://.
+    register(r'(?!\S+://).*\.safetensors$', load_from_safetensors, force=True)
+    register('', load_from_file, force=True)
+
+
+def load_from_safetensors(filename: str,
+                          map_location: Any = None) -> Dict[str, Any]:
+    """Load a safetensors file as an mmengine checkpoint.
+
+    Args:
+        filename (str): Path.
+        map_location (str | torch.device, optional): Device of the tensors;
+            anything else than a device means the CPU.
+
+    Returns:
+        dict: ``state_dict`` and ``meta``, the file's metadata.
+    """
+    path = _existing(filename)
+    device = map_location if isinstance(map_location,
+                                        (str, torch.device)) else 'cpu'
+    try:
+        with safe_open(path, framework='pt', device=str(device)) as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(_broken(path, error)) from error
+    return dict(state_dict=state, meta=_decode_metadata(metadata, path))
+
+
+def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
+    """Load a ``.pth`` or ``.safetensors`` file without running its code.
+
+    Args:
+        filename (str): Path.
+        map_location (optional): As in :func:`torch.load`.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is broken, no checkpoint, or holds objects other
+            than tensors and plain values.
+    """
+    path = _existing(filename)
+    if path.suffix == _SUFFIX:
+        return load_from_safetensors(filename, map_location)
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            checkpoint = torch.load(
+                path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_refusal(path, error)) from error
+    except Exception as error:  # whatever a damaged archive leads to
+        raise ValueError(_broken(path, error)) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'{path} holds a {type(checkpoint).__name__}, not a checkpoint; '
+            'give a file with a state dict.')
+    return checkpoint
+
+
+def load_state_dict_file(path: PathLike,
+                         map_location: Any = 'cpu') -> Dict[str, Tensor]:
+    """Load the weights of a file, whatever wraps them.
+
+    Args:
+        path (str | Path): ``.safetensors``, ``.pth`` or ``.pt``.
+        map_location (optional): As in :func:`torch.load`.
+
+    Returns:
+        dict[str, Tensor]: The state dict; the ``module.`` of
+        DistributedDataParallel is stripped.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is broken or holds no weights.
+    """
+    return state_dict_of(load_from_file(str(path), map_location), path)
+
+
+def state_dict_of(checkpoint: Mapping[str, Any],
+                  path: PathLike = 'the checkpoint') -> Dict[str, Tensor]:
+    """Find the weights inside a checkpoint.
+
+    Args:
+        checkpoint (dict): With ``state_dict`` or ``model``, or bare.
+        path (str | Path): Named in the error.
+
+    Returns:
+        dict[str, Tensor]: Weights by name.
+    """
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    state = {
+        re.sub(r'^module\.', '', key): value
+        for key, value in checkpoint.items() if isinstance(value, Tensor)
+    }
+    if not state:
+        raise ValueError(
+            f'{path} holds no weights (keys: {list(checkpoint)[:5]}); give '
+            'a file with a state dict.')
+    return state
+
+
+def save_safetensors(state: Mapping[str, Tensor],
+                     path: PathLike,
+                     metadata: Optional[Mapping[str, Any]] = None) -> None:
+    """Write tensors and metadata; the file appears whole or not at all.
+
+    Args:
+        state (dict[str, Tensor]): Tensors by name, any device.
+        path (str | Path): Target; its folder is made.
+        metadata (dict, optional): Anything json can hold.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Tied weights share memory, which the format refuses: each gets a copy.
+    tensors = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in state.items()
+    }
+    header = dict(format='pt')
+    if metadata is not None:
+        header['meta'] = json.dumps(metadata)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        save_file(tensors, temporary, metadata=header)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _safe_globals() -> List[Any]:
+    """Types that checkpoints of mmengine hold and that only carry data."""
+    import numpy as np
+    dtypes = [
+        getattr(np.dtypes, name.rpartition('.')[2])
+        for name in _MORE_SAFE_GLOBALS
+    ]
+    # mmengine's list has getattr in it, which can reach into any module.
+    return [g for g in get_torch_safe_globals() if g is not getattr] + dtypes
+
+
+def _existing(filename: PathLike) -> Path:
+    """Expand the path and refuse what is no file with weights."""
+    path = Path(os.path.expanduser(filename))
+    if path.is_dir():
+        raise ValueError(
+            f'{path} is a folder; give the checkpoint file inside it.')
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'The checkpoint {path} does not exist; check the path '
+            '(relative ones start at the working directory).')
+    with open(path, 'rb') as file:
+        head = file.read(64)
+    if head.startswith(b'version https://git-lfs'):
+        raise ValueError(
+            f'{path} is a Git LFS pointer, not the weights; run '
+            '"git lfs pull".')
+    return path
+
+
+def _decode_metadata(metadata: Mapping[str, str],
+                     path: Path) -> Dict[str, Any]:
+    """Undo the json of :func:`save_safetensors`; foreign texts stay."""
+    if 'meta' not in metadata:
+        return dict(metadata)
+    try:
+        meta = json.loads(metadata['meta'])
+    except ValueError as error:
+        raise ValueError(_broken(path, error)) from error
+    return meta if isinstance(meta, dict) else dict(metadata)
+
+
+def _broken(path: Path, error: Exception) -> str:
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    return (f'{path} ({path.stat().st_size} bytes) is damaged or is no '
+            f'checkpoint: {reason}; copy or download it again.')
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    found = re.search(r'GLOBAL (\S+)', str(error))
+    what = f'the object {found[1]}' if found else 'objects'
+    return (f'{path} holds {what} beside weights, and loading it could run '
+            'code from the file, so it is refused; save its state_dict '
+            'alone, if you trust where it comes from: '
+            "torch.save(torch.load(path, weights_only=False)['state_dict'], "
+            'new_path).')
