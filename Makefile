@@ -1,0 +1,53 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+# `make help` lists the targets. Each one makes .venv first when it is missing.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.dito-installed
+SOURCES := projects tools tests configs setup.py
+CONSTRAINTS := requirements/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help env quickstart test lint clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+	    sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+env: $(STAMP)  ## Make .venv with the tested versions and this package in it
+
+$(STAMP): setup.cfg setup.py pyproject.toml $(wildcard requirements/*.txt)
+	@echo '==> Making $(VENV) with $(PYTHON) (downloads PyTorch: minutes)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	    sys.exit(0 if (3, 10) <= v <= (3, 12) else "DITO needs Python 3.10, \
+	3.11 or 3.12; $(PYTHON) is %d.%d. Try make env PYTHON=python3.11" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c $(CONSTRAINTS) \
+	    -e '.[tests]'
+	@# opencv-python needs libGL, which bare machines lack; the headless build
+	@# of the same version does not.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
+	    $(BIN)/python -m pip install $(PIP_FLAGS) -c $(CONSTRAINTS) \
+	    --no-deps --force-reinstall opencv-python-headless
+	$(BIN)/python tools/misc/check_env.py
+	@touch $@
+
+quickstart: env  ## Train on the built-in data set and detect, on a CPU
+	@echo '==> Running the three stages on the symbols data set'
+	$(BIN)/python tools/quickstart.py
+
+test: env  ## Run the tests
+	@echo '==> Running the tests'
+	$(BIN)/python -m pytest
+
+lint: env  ## Check style (ruff) and that every file compiles
+	@echo '==> Checking style'
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/python -m compileall -q $(SOURCES)
+
+clean:  ## Remove build output and caches (keeps .venv, data, work_dirs)
+	@echo '==> Removing build output and caches'
+	rm -rf build dist projects/*.egg-info .pytest_cache .ruff_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
