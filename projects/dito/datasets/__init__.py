@@ -1,6 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 from .categories import CategoryTable, build_category_table
 from .coco import DITOCocoDataset
+from .image_text import (
+    DITOFolderDataset,
+    ImageTextShards,
+    image_text_collate,
+)
 from .load_image import DITOLoadImageFromFile
 from .lvis import DITOLVISDataset
 from .objects365 import DITOObjects365Dataset
@@ -9,9 +14,12 @@ from .ov_dataset import OpenVocabularyDataset
 __all__ = [
     'CategoryTable',
     'DITOCocoDataset',
+    'DITOFolderDataset',
     'DITOLVISDataset',
     'DITOLoadImageFromFile',
     'DITOObjects365Dataset',
+    'ImageTextShards',
     'OpenVocabularyDataset',
     'build_category_table',
+    'image_text_collate',
 ]

@@ -1,0 +1,177 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""One logical stream of an image-text set: which sample comes when.
+
+The order of a stream is a function of (seed, stream) alone, and any place in
+it is named by a :class:`Cursor` of three numbers, from which reading goes on
+without replaying what came before.
+"""
+
+from dataclasses import dataclass
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from .tar_reader import RawSample, read_shard
+
+
+class Cursor(NamedTuple):
+    """The next sample of a stream.
+
+    Attributes:
+        epoch (int): How often the stream has gone through the shards.
+        shard (int): Number of the shard within the stream's epoch.
+        offset (int): Number of the sample within the stream's share of that
+            shard, in the order of delivery.
+    """
+
+    epoch: int = 0
+    shard: int = 0
+    offset: int = 0
+
+
+START = Cursor()
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """How shards are spread over streams.
+
+    Attributes:
+        shards (tuple[str, ...]): Addresses of all shards.
+        num_streams (int): Number of logical streams.
+        seed (int): Seed of every order.
+        shuffle_shards (bool): Whether each epoch has its own shard order.
+        shuffle_block (int): Number of neighbouring samples that are permuted
+            together; 0 keeps the order of the shard.
+    """
+
+    shards: Tuple[str, ...]
+    num_streams: int
+    seed: int = 0
+    shuffle_shards: bool = True
+    shuffle_block: int = 0
+
+    def shards_of(self, stream: int, epoch: int) -> List[Tuple[int, int]]:
+        """List (shard number, share) pairs that a stream reads in an epoch.
+
+        With at least as many shards as streams, stream m reads places m,
+        m + M, ... of the epoch's order. With fewer, streams share shards:
+        share k of c takes every c-th sample, so that no sample comes twice.
+        """
+        order = np.arange(len(self.shards))
+        if self.shuffle_shards:
+            rng = np.random.default_rng((self.seed, epoch))
+            order = rng.permutation(order)
+        if len(order) >= self.num_streams:
+            return [(int(i), 0) for i in order[stream::self.num_streams]]
+        place, share = stream % len(order), stream // len(order)
+        return [(int(order[place]), share)]
+
+    def sharers_of(self, stream: int) -> int:
+        """Return by how many streams the shard of ``stream`` is shared."""
+        num_shards = len(self.shards)
+        return len(range(stream % num_shards, self.num_streams, num_shards))
+
+
+class ShardStream:
+    """Read one logical stream from a cursor on.
+
+    Args:
+        plan (StreamPlan): How shards are spread over streams.
+        stream (int): Number of this stream.
+        cursor (Cursor): Where to start.
+        epochs (int, optional): Number of epochs to read. Defaults to None,
+            without end.
+        on_error (callable, optional): Called with (address, exception) when
+            a shard breaks off; reading goes on with the next shard. Defaults
+            to None, the exception is raised.
+    """
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        stream: int,
+        cursor: Cursor = START,
+        epochs: Optional[int] = None,
+        on_error: Optional[Callable[[str, Exception], None]] = None,
+    ) -> None:
+        self.plan = plan
+        self.stream = stream
+        self.cursor = cursor
+        self.epochs = epochs
+        self.on_error = on_error
+
+    def __iter__(self) -> Iterator[Tuple[Cursor, RawSample, Tuple[int, ...]]]:
+        """Yield (cursor after the sample, sample, seed of its randomness).
+
+        Raises:
+            RuntimeError: If a whole epoch of this stream held no sample.
+        """
+        epoch, first, offset = self.cursor
+        while self.epochs is None or epoch < self.epochs:
+            shards = self.plan.shards_of(self.stream, epoch)
+            found = first > 0 or offset > 0
+            for place in range(first, len(shards)):
+                number, share = shards[place]
+                for sample in self._read(epoch, number, share, offset):
+                    found = True
+                    offset += 1
+                    seed = (self.plan.seed, epoch, number, sample.index)
+                    yield Cursor(epoch, place, offset), sample, seed
+                offset = 0
+            if shards and not found:
+                names = [self.plan.shards[number] for number, _ in shards[:3]]
+                raise RuntimeError(
+                    f'stream {self.stream} found no readable sample in epoch '
+                    f'{epoch}; look at its shards, the first are {names}')
+            epoch, first = epoch + 1, 0
+
+    def _read(self, epoch: int, number: int, share: int,
+              skip: int) -> Iterator[RawSample]:
+        """Yield this stream's samples of a shard after the first ``skip``."""
+        url = self.plan.shards[number]
+        size = max(1, self.plan.shuffle_block)
+        sharers = self.plan.sharers_of(self.stream)
+        # Blocks are cut before they are shared, so whole blocks are skipped
+        # without reading them only where the shard is not shared.
+        start = skip // size * size if sharers == 1 else 0
+        taken = start
+        try:
+            for block in _blocks(read_shard(url, start), size):
+                for sample in self._permuted(block, epoch, number):
+                    if sharers > 1 and sample.index % sharers != share:
+                        continue
+                    taken += 1
+                    if taken > skip:
+                        yield sample
+        except Exception as error:  # tar, pipe and network errors alike
+            if self.on_error is None:
+                raise
+            self.on_error(url, error)
+
+    def _permuted(self, block: List[RawSample], epoch: int,
+                  number: int) -> List[RawSample]:
+        """Put a block into its order of delivery."""
+        if self.plan.shuffle_block <= 1:
+            return block
+        seed = (self.plan.seed, epoch, number, block[0].index)
+        order = np.random.default_rng(seed).permutation(len(block))
+        return [block[i] for i in order]
+
+
+def _blocks(samples: Iterator[RawSample],
+            size: int) -> Iterator[List[RawSample]]:
+    """Group samples by ``size``; what was read before an error comes too."""
+    block: List[RawSample] = []
+    try:
+        for sample in samples:
+            block.append(sample)
+            if len(block) == size:
+                yield block
+                block = []
+    except Exception:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
