@@ -1,0 +1,185 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Account of what a checkpoint gave to a model."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Sequence
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
+from torch import Tensor, nn
+
+from .state_dict_fit import fit_state_dict
+
+
+@dataclass
+class LoadReport:
+    """Keys of one loading, in four lists.
+
+    Attributes:
+        loaded (list[str]): In both, with one shape.
+        missing (list[str]): In the model only; they keep their start values.
+        unused (list[str]): In the checkpoint only.
+        mismatched (dict[str, str]): In both with two shapes, told by text.
+    """
+
+    loaded: List[str] = field(default_factory=list)
+    missing: List[str] = field(default_factory=list)
+    unused: List[str] = field(default_factory=list)
+    mismatched: Dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def compare(cls, model: Mapping[str, Tensor],
+                checkpoint: Mapping[str, Tensor]) -> 'LoadReport':
+        """Compare two state dicts by name and shape."""
+        report = cls()
+        for key, value in model.items():
+            if key not in checkpoint:
+                report.missing.append(key)
+            elif checkpoint[key].shape != value.shape:
+                report.mismatched[key] = (
+                    f'{key} {tuple(checkpoint[key].shape)} in the '
+                    f'checkpoint, {tuple(value.shape)} in the model')
+            else:
+                report.loaded.append(key)
+        report.unused = [k for k in checkpoint if k not in model]
+        return report
+
+    def table(self) -> str:
+        """One line a group: how many keys went where."""
+        columns = (self.loaded, self.missing, self.mismatched, self.unused)
+        groups: Dict[str, List[int]] = {}
+        for column, keys in enumerate(columns):
+            for key in keys:
+                groups.setdefault(group_of(key), [0] * 4)[column] += 1
+        width = max(map(len, groups), default=5)
+        lines = [f'{"group":<{width}}  loaded  missing  shape  unused']
+        lines += [
+            f'{name:<{width}}  {n[0]:6d}  {n[1]:7d}  {n[2]:5d}  {n[3]:6d}'
+            for name, n in sorted(groups.items())
+        ]
+        return '\n'.join(lines)
+
+
+def group_of(key: str) -> str:
+    """Top-level module of a key; of the RoI head its part."""
+    parts = key.split('.')
+    depth = 2 if parts[0] == 'roi_head' and len(parts) > 2 else 1
+    return '.'.join(parts[:depth])
+
+
+def under(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a key is one of the prefixes or lies below one."""
+    return any(key == p or key.startswith(f'{p}.') for p in prefixes)
+
+
+@HOOKS.register_module()
+class DITOLoadReportHook(Hook):
+    """Report what ``load_from`` loads, and stop if something must not lack.
+
+    mmengine loads what fits and warns about the rest in one long list, so a
+    stage can start from random weights unnoticed. This hook counts loaded,
+    missing, misshapen and unused keys by module, before the loading. The
+    positional embedding is resized to the model's grid, the token table of
+    the text tower is cut to its rows.
+
+    In training the keys below ``required`` must be in the checkpoint. When
+    a model is tested, all of its keys must. ``--resume`` is left alone.
+
+    Args:
+        required (Sequence[str]): Modules that the checkpoint of a training
+            must hold, such as 'backbone' or 'roi_head.bbox_head'. Defaults
+            to ().
+        allowed_missing (Sequence[str]): Modules or keys that a training
+            starts anew without a warning. Defaults to ().
+        allowed_unused (Sequence[str]): Modules or keys of the checkpoint
+            that may be left over without a warning. Defaults to ().
+        test_allowed_missing (Sequence[str]): Modules or keys that may lack
+            in a test. Defaults to ().
+    """
+
+    def __init__(self,
+                 required: Sequence[str] = (),
+                 allowed_missing: Sequence[str] = (),
+                 allowed_unused: Sequence[str] = (),
+                 test_allowed_missing: Sequence[str] = ()) -> None:
+        self.required = tuple(required)
+        self.allowed_missing = tuple(allowed_missing)
+        self.allowed_unused = tuple(allowed_unused)
+        self.test_allowed_missing = tuple(test_allowed_missing)
+
+    def after_load_checkpoint(self, runner: Any,
+                              checkpoint: Dict[str, Any]) -> None:
+        """Compare, report, and refuse what must not be.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): Read from the file, not yet loaded; its state
+                dict is fitted to the model in place.
+
+        Raises:
+            ValueError: If keys that must be there are not.
+        """
+        if runner._resume:
+            return
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        state = fit_state_dict(model, checkpoint)
+        report = LoadReport.compare(model.state_dict(), state)
+        runner.logger.info(f'Weights by module:\n{report.table()}')
+        training = isinstance(runner._train_loop, BaseLoop)
+        self._warn(runner, report, training)
+        self._check(model, report, training)
+
+    def _warn(self, runner: Any, report: LoadReport, training: bool) -> None:
+        """Name what was not foreseen."""
+        foreseen = self.allowed_missing if training else (
+            self.test_allowed_missing)
+        missing = [k for k in report.missing if not under(k, foreseen)]
+        unused = [k for k in report.unused
+                  if not under(k, self.allowed_unused)]
+        texts = {
+            'not found in the checkpoint': missing,
+            'of another shape, not loaded': list(report.mismatched.values()),
+            'in the checkpoint but not used': unused,
+        }
+        for text, keys in texts.items():
+            if keys:
+                more = f' and {len(keys) - 8} more' if len(keys) > 8 else ''
+                runner.logger.warning(
+                    f'{len(keys)} keys {text}: {", ".join(keys[:8])}{more}')
+
+    def _check(self, model: nn.Module, report: LoadReport,
+               training: bool) -> None:
+        """Raise for what must be there."""
+        if not report.loaded:
+            raise ValueError(
+                'None of the weights of the checkpoint fits the model: it '
+                f'has keys such as {report.unused[:3]}, the model such as '
+                f'{report.missing[:3]}; convert it with '
+                'tools/model_converters first.')
+        failed = [*report.missing, *report.mismatched]
+        if training:
+            failed = [
+                k for k in failed
+                if under(k, self.required) and not under(
+                    k, self.allowed_missing)
+            ]
+            failed += [
+                p for p in self.required
+                if not any(under(k, (p, )) for k in model.state_dict())
+            ]
+        else:
+            failed = [
+                k for k in failed if not under(k, self.test_allowed_missing)
+            ]
+        if failed:
+            shapes = [report.mismatched.get(k, k) for k in failed[:5]]
+            raise ValueError(
+                f'{len(failed)} weights that '
+                f'{"this stage" if training else "the model"} must get from '
+                f'the checkpoint are not in it: {", ".join(shapes)}'
+                f'{" ..." if len(failed) > 5 else ""}; give the checkpoint '
+                'of the stage before, or change the load report hook of the '
+                'config.')

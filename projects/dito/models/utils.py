@@ -1,0 +1,72 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Helpers shared by detectors and pretrainers."""
+
+import zlib
+from typing import Dict, Tuple
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor
+
+# The message has room for this many values, and is a multiple of it, so that
+# ranks with different keys still send messages of one size and can tell.
+_SLOTS = 64
+
+
+def reduce_log_vars(log_vars: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Average scalars over ranks with one all-reduce.
+
+    Args:
+        log_vars (dict[str, Tensor]): Scalars by name; every rank has the
+            same names.
+
+    Returns:
+        dict[str, Tensor]: Means over ranks, without gradient; with one
+        process the input.
+
+    Raises:
+        RuntimeError: If the names differ between ranks.
+    """
+    if get_world_size() == 1 or not log_vars:
+        return log_vars
+    names = list(log_vars)
+    device = log_vars[names[0]].device
+    check = float(zlib.crc32(','.join(names).encode()))
+    room = -(-(len(names) + 1) // _SLOTS) * _SLOTS
+    message = torch.zeros(room, dtype=torch.float64, device=device)
+    message[0] = check
+    message[1:1 + len(names)] = torch.stack(
+        [log_vars[n].detach().to(message) for n in names])
+    all_reduce(message, op='mean')
+    # The mean of the checksums is the own one if all are the same.
+    if abs(message[0].item() - check) > 0.25:
+        raise RuntimeError(
+            'Ranks log different values, this one '
+            f'{names}; every rank must return the same keys.')
+    return {
+        n: message[1 + i].to(log_vars[n].dtype)
+        for i, n in enumerate(names)
+    }
+
+
+class DistributedLogMixin:
+    """Logs losses as means over ranks; goes before ``BaseModel``.
+
+    Without it each rank logs its own share, so numbers of runs with more
+    than one process are not comparable. The loss that is back-propagated
+    stays this rank's.
+    """
+
+    def parse_losses(
+            self,
+            losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Sum the losses of a step and average what is logged.
+
+        Args:
+            losses (dict[str, Tensor | list[Tensor]]): Of ``loss``.
+
+        Returns:
+            tuple: This rank's total loss, and the scalars to log.
+        """
+        loss, log_vars = super().parse_losses(losses)
+        return loss, reduce_log_vars(log_vars)
