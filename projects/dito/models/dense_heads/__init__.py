@@ -1,2 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .centerness_ops import centerness, lrtb_to_tblr
+from .dito_rpn_head import DITORPNHead
+
+__all__ = ['DITORPNHead', 'centerness', 'lrtb_to_tblr']

@@ -1,2 +1,17 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .dito_bbox_head import DITOBBoxHead
+from .dito_mask_head import DITOMaskHead
+from .dito_roi_extractor import DITORoIExtractor
+from .dito_roi_head import DITORoIHead
+from .nms_ops import topk_class_nms
+from .score_ops import cosine_logits, ensemble_scores
+
+__all__ = [
+    'DITOBBoxHead',
+    'DITOMaskHead',
+    'DITORoIExtractor',
+    'DITORoIHead',
+    'cosine_logits',
+    'ensemble_scores',
+    'topk_class_nms',
+]

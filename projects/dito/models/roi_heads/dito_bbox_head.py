@@ -266,10 +266,10 @@ class DITOBBoxHead(BaseModule):
         pred, target = bbox_pred[foreground], bbox_targets[foreground]
         loss_bbox = self.loss_bbox(
             pred, target, avg_factor=max(pred.numel(), 1))
-        losses = dict(loss_cls=loss_cls, loss_bbox=loss_bbox)
-        if len(labels):
-            losses['acc'] = accuracy(cls_score, labels)
-        return losses
+        return dict(
+            loss_cls=loss_cls,
+            loss_bbox=loss_bbox,
+            acc=accuracy(cls_score, labels))
 
     def predict_by_feat(self,
                         rois: Tuple[Tensor, ...],

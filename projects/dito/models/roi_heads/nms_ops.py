@@ -3,7 +3,6 @@
 
 from typing import Tuple
 
-import torch
 from torch import Tensor
 from torchvision.ops import nms
 
