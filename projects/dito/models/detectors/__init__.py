@@ -1,2 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .dito import DITO
+from .frozen_teacher import FrozenTeacher
+
+__all__ = ['DITO', 'FrozenTeacher']

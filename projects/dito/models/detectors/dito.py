@@ -1,0 +1,253 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Open-vocabulary detector."""
+
+from typing import Any, Callable, Iterable, Optional, Sequence, Tuple, Union
+
+import torch
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmdet.utils import (
+    ConfigType,
+    InstanceList,
+    OptConfigType,
+    OptMultiConfig,
+)
+from mmengine.config import ConfigDict
+from torch import Tensor
+
+from ..text import Vocabulary
+from ..utils import DistributedLogMixin
+from .frozen_teacher import FrozenTeacher
+
+
+@MODELS.register_module()
+class DITO(DistributedLogMixin, TwoStageDetector):
+    """DITO: Faster or Mask R-CNN that names objects by text (paper 3).
+
+    A plain ViT with shifted-window learning, a simple pyramid, proposals by
+    centerness and a box head whose classifier is a :class:`Vocabulary`. No
+    parameter depends on the number of classes: :meth:`set_vocabulary` swaps
+    them at any time.
+
+    Args:
+        backbone (dict): Config of :class:`DITOViT`.
+        neck (dict): Config of :class:`SimpleFPN`.
+        rpn_head (dict): Config of :class:`DITORPNHead`.
+        roi_head (dict): Config of :class:`DITORoIHead`.
+        text_encoder (dict, optional): Config of :class:`DITOTextEncoder`,
+            always frozen. Without it vocabularies come from files.
+        teacher (dict, optional): ``checkpoint`` and, if need be, ``prefix``
+            of the frozen backbone; all else overrides the config of the
+            backbone. By default it has the backbone's windows and no shift.
+        train_cfg (dict, optional): ``rpn``, ``rpn_proposal`` and ``rcnn``.
+        test_cfg (dict, optional): ``rpn`` and ``rcnn``.
+        data_preprocessor (dict, optional): Config of the preprocessor.
+        init_cfg (dict, optional): Config of the initialisation.
+
+    Example:
+        >>> model = MODELS.build(cfg.model)
+        >>> model.build_vocabulary(['umbrella', 'anchor'], novel=['anchor'])
+        >>> model.test_step(dict(inputs=[image], data_samples=[sample]))
+    """
+
+    def __init__(self,
+                 backbone: ConfigType,
+                 neck: ConfigType,
+                 rpn_head: ConfigType,
+                 roi_head: ConfigType,
+                 text_encoder: OptConfigType = None,
+                 teacher: OptConfigType = None,
+                 train_cfg: OptConfigType = None,
+                 test_cfg: OptConfigType = None,
+                 data_preprocessor: OptConfigType = None,
+                 init_cfg: OptMultiConfig = None) -> None:
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            rpn_head=ConfigDict(rpn_head),
+            roi_head=ConfigDict(roi_head),
+            train_cfg=None if train_cfg is None else ConfigDict(train_cfg),
+            test_cfg=ConfigDict(test_cfg or {}),
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg)
+        self.text_encoder = None
+        if text_encoder is not None:
+            self.text_encoder = MODELS.build(
+                dict(text_encoder, freeze=True))
+        self._teacher: Optional[FrozenTeacher] = None
+        if teacher is not None:
+            if self.roi_head.loss_distill is None:
+                raise ValueError('A teacher without roi_head.loss_distill '
+                                 'has no use: set both or none.')
+            self._teacher = self._make_teacher(backbone, **teacher)
+        self._vocabulary: Optional[Vocabulary] = None
+
+    @staticmethod
+    def _make_teacher(backbone: ConfigType,
+                      checkpoint: str,
+                      prefix: str = 'backbone.',
+                      **overrides: Any) -> FrozenTeacher:
+        cfg = dict(backbone, shift=None, frozen_stages=-1, init_cfg=None)
+        cfg.update(overrides)
+        return FrozenTeacher(cfg, checkpoint, prefix)
+
+    def init_weights(self) -> None:
+        """Initialise for training; reads the teacher, if there is one."""
+        super().init_weights()
+        if self._teacher is not None:
+            self._teacher.build(next(self.parameters()).device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor],
+               *args: Any) -> 'DITO':
+        """Take the teacher along in ``.to()``, ``.cuda()``, ``.half()``."""
+        super()._apply(fn, *args)
+        if self._teacher is not None:
+            self._teacher.apply(fn)
+        return self
+
+    @property
+    def vocabulary(self) -> Optional[Vocabulary]:
+        """The current classes, None before they are set."""
+        return self._vocabulary
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Replace the classes.
+
+        Args:
+            vocabulary (Vocabulary): Made by the text tower the model was
+                trained with.
+
+        Raises:
+            ValueError: If it was made by another tower.
+        """
+        if self.text_encoder is not None:
+            vocabulary.check_encoder(self.text_encoder.fingerprint())
+        self._set_vocabulary(vocabulary)
+
+    def _set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        self.roi_head.bbox_head.set_vocabulary(vocabulary)
+        self._vocabulary = vocabulary
+
+    def build_vocabulary(
+            self,
+            names: Sequence[str],
+            novel: Iterable[Union[str, bool]] = (),
+            templates: Union[str, Sequence[str], None] = None) -> Vocabulary:
+        """Embed class names with the model's text tower and set them.
+
+        Args:
+            names (Sequence[str]): Class names, in label order.
+            novel (Iterable[str | bool]): Names of the novel classes, or a
+                flag a class. Defaults to none.
+            templates (str | Sequence[str], optional): See
+                :meth:`Vocabulary.from_names`, whose default it has.
+
+        Returns:
+            Vocabulary: The new classes.
+
+        Raises:
+            ValueError: If the model has no text tower.
+        """
+        if self.text_encoder is None:
+            raise ValueError(
+                'This model has no text_encoder to embed names with: give it '
+                'one in the config, or set_vocabulary(Vocabulary.load(...)).')
+        vocabulary = Vocabulary.from_names(
+            names,
+            self.text_encoder,
+            novel=list(novel) or None,
+            **({} if templates is None else dict(templates=templates)))
+        self._set_vocabulary(vocabulary)
+        return vocabulary
+
+    def extract_maps(
+            self,
+            batch_inputs: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        """Pyramid and final backbone map.
+
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+
+        Returns:
+            Tuple[Tuple[Tensor, ...], Tensor]: Maps P2 to P5, (B, C, h, w)
+            each, and the backbone's, (B, D, H / patch, W / patch).
+        """
+        feats = self.backbone(batch_inputs)
+        return self.neck(feats), feats[-1]
+
+    def loss(self, batch_inputs: Tensor,
+             batch_data_samples: SampleList) -> dict:
+        """Losses of a batch.
+
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+            batch_data_samples (SampleList): Ground truth; an image may have
+                none.
+
+        Returns:
+            dict: Losses by name.
+        """
+        pyramid, vlm_feat = self.extract_maps(batch_inputs)
+        losses, proposals = self.rpn_head.loss_and_predict(
+            pyramid,
+            batch_data_samples,
+            proposal_cfg=self.train_cfg.get('rpn_proposal',
+                                            self.test_cfg.rpn))
+        teacher_feat = None
+        if self._teacher is not None:
+            teacher_feat = self._teacher(batch_inputs)
+        losses.update(
+            self.roi_head.loss(
+                pyramid,
+                proposals,
+                batch_data_samples,
+                vlm_feat=vlm_feat,
+                teacher_feat=teacher_feat))
+        return losses
+
+    def _proposals(self, pyramid: Tuple[Tensor, ...],
+                   batch_data_samples: SampleList) -> InstanceList:
+        """Proposals of the samples if they bring some, else of the RPN."""
+        if batch_data_samples[0].get('proposals') is None:
+            return self.rpn_head.predict(pyramid, batch_data_samples)
+        proposals = [sample.proposals for sample in batch_data_samples]
+        for given in proposals:
+            if 'scores' not in given:
+                given.scores = torch.ones_like(given.bboxes[:, 0])
+        return proposals
+
+    def predict(self,
+                batch_inputs: Tensor,
+                batch_data_samples: SampleList,
+                rescale: bool = True) -> SampleList:
+        """Detections of a batch.
+
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+            batch_data_samples (SampleList): Image sizes, and ``proposals``
+                where the proposal head is not wanted.
+            rescale (bool): Whether results are wanted in pixels of the
+                original image. Defaults to True.
+
+        Returns:
+            SampleList: The samples with ``pred_instances``: ``bboxes``
+            (N, 4), ``scores`` (N, ), ``labels`` (N, ), and ``masks``
+            (N, H, W) with a mask head.
+        """
+        pyramid, vlm_feat = self.extract_maps(batch_inputs)
+        proposals = self._proposals(pyramid, batch_data_samples)
+        results = self.roi_head.predict(
+            pyramid,
+            proposals,
+            batch_data_samples,
+            rescale=rescale,
+            vlm_feat=vlm_feat)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(self, batch_inputs: Tensor,
+                 batch_data_samples: SampleList) -> tuple:
+        """Raw outputs of the RoI head, for the counting of operations."""
+        pyramid, _ = self.extract_maps(batch_inputs)
+        proposals = self._proposals(pyramid, batch_data_samples)
+        return self.roi_head.forward(pyramid, proposals, batch_data_samples)
