@@ -1,0 +1,138 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Detection pictures of ``symbols``: which objects, and their annotations."""
+
+import os
+from typing import Dict, List, Sequence
+
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from .glyphs import Glyph
+from .palette import COLOUR_NAMES
+from .rasterizer import GlyphAtlas
+from .renderer import Placed, render_scene
+from .seeds import Purpose, rng_for
+
+#: Objects with a smaller visible share are not annotated.
+MIN_VISIBLE = 0.3
+#: How often a category of each frequency group is drawn.
+TRAIN_WEIGHTS: Dict[str, float] = dict(r=0.1, c=0.4, f=1.0)
+VAL_WEIGHTS: Dict[str, float] = dict(r=1.0, c=1.0, f=1.0)
+# Objects in a picture: least, and most plus one.
+_OBJECTS = (2, 7)
+# Sides of the objects as shares of the picture: 22 to 80 pixels of 192.
+_SIDES = (22 / 192, 80 / 192)
+
+Record = Dict[str, object]
+
+
+def _apportion(weights: np.ndarray, total: int) -> np.ndarray:
+    """Split ``total`` by weights, largest remainders, at least 1 if it can."""
+    floor = 1 if total >= len(weights) else 0
+    share = weights / weights.sum() * (total - floor * len(weights))
+    counts = np.floor(share).astype(int)
+    missing = total - floor * len(weights) - int(counts.sum())
+    order = np.argsort(-(share - counts), kind='stable')
+    counts[order[:missing]] += 1
+    return counts + floor
+
+
+def plan_scenes(
+    glyphs: Sequence[Glyph],
+    num_images: int,
+    weights: Dict[str, float],
+    rng: np.random.Generator,
+) -> List[List[int]]:
+    """Deal categories to pictures in fixed proportions.
+
+    Counts are apportioned rather than drawn, so every category appears
+    whenever there are as many objects as categories.
+
+    Args:
+        glyphs (Sequence[Glyph]): The categories.
+        num_images (int): Number of pictures.
+        weights (dict[str, float]): Relative count by frequency group.
+        rng (np.random.Generator): Source of randomness.
+
+    Returns:
+        list[list[int]]: For every picture the positions of two to six
+        glyphs.
+    """
+    sizes = rng.integers(*_OBJECTS, size=num_images)
+    per_glyph = np.array([weights[glyph.frequency] for glyph in glyphs])
+    counts = _apportion(per_glyph, int(sizes.sum()))
+    deck = rng.permutation(np.repeat(np.arange(len(glyphs)), counts))
+    ends = np.cumsum(sizes)[:-1]
+    return [part.tolist() for part in np.split(deck, ends)]
+
+
+def _annotate(placed: Placed) -> Record:
+    mask = np.asfortranarray(placed.mask.astype(np.uint8))
+    rle = mask_utils.encode(mask)
+    return dict(
+        category_id=placed.index + 1,
+        bbox=[float(value) for value in placed.bbox()],
+        area=float(placed.mask.sum()),
+        segmentation=dict(
+            size=[int(side) for side in rle['size']],
+            counts=rle['counts'].decode('ascii'),
+        ),
+    )
+
+
+def draw_detection_image(
+    atlas: GlyphAtlas,
+    indices: Sequence[int],
+    root: str,
+    file_name: str,
+    size: int,
+    rng: np.random.Generator,
+) -> Record:
+    """Draw one detection picture, write it, and describe it.
+
+    Boxes, areas and masks (compressed RLE, holes kept) are those of the
+    visible pixels. An object less than 30 % visible has no annotation; its
+    category is then marked as not exhaustively annotated in the picture.
+
+    Args:
+        atlas (GlyphAtlas): The masks.
+        indices (Sequence[int]): Positions of the glyphs to draw.
+        root (str): Folder of the data set.
+        file_name (str): Path of the picture below ``root``.
+        size (int): Side of the picture in pixels.
+        rng (np.random.Generator): Source of randomness.
+
+    Returns:
+        dict: 'file_name', 'size', 'objects' (annotations without ids) and
+        'hidden' (category ids of objects without annotation).
+    """
+    picks = rng.integers(len(COLOUR_NAMES), size=len(indices))
+    colours = [COLOUR_NAMES[int(pick)] for pick in picks]
+    sides = (size * _SIDES[0], size * _SIDES[1])
+    picture = render_scene(atlas, indices, colours, size, sides, rng)
+    with open(os.path.join(root, file_name), 'wb') as file:
+        file.write(picture.jpeg())
+    shown = [p for p in picture.objects if p.visible >= MIN_VISIBLE]
+    hidden = [p for p in picture.objects if p.visible < MIN_VISIBLE]
+    return dict(
+        file_name=file_name,
+        size=size,
+        objects=[_annotate(placed) for placed in shown],
+        hidden=sorted({placed.index + 1 for placed in hidden}),
+    )
+
+
+def split_plan(
+    glyphs: Sequence[Glyph], split: str, num_images: int, seed: int
+) -> List[List[int]]:
+    """Plan one split: skewed by frequency in train, even in val."""
+    train = split == 'train'
+    purpose = Purpose.TRAIN_PLAN if train else Purpose.VAL_PLAN
+    weights = TRAIN_WEIGHTS if train else VAL_WEIGHTS
+    return plan_scenes(glyphs, num_images, weights, rng_for(seed, purpose))
+
+
+def image_rng(seed: int, split: str, number: int) -> np.random.Generator:
+    """Return the random stream of one detection picture."""
+    purpose = Purpose.TRAIN if split == 'train' else Purpose.VAL
+    return rng_for(seed, purpose, number)
