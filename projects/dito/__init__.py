@@ -6,10 +6,12 @@ registries, so ``custom_imports = dict(imports=['dito'])`` in a config is
 enough.
 """
 
-from .utils import op_fallback
+from .utils import checkpoint, config_finder, op_fallback
 
 # mmdet cannot be imported without mmcv's ops, so this comes first.
 op_fallback.install()
+checkpoint.install()
+config_finder.register_config_scope()
 
 from . import (  # noqa: E402
     datasets,

@@ -1,0 +1,150 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Arguments and steps that the training and test tools share."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from dito.utils.config_finder import find_config
+
+_OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``config``, ``--cfg-options`` and ``--debug``."""
+    parser.add_argument(
+        'config',
+        help="config file, or the name of one of DITO's configs")
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings to override, as key=value; a list is written '
+        'key="[a,b]" or key=a,b, without white space')
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='show the traceback of errors in the given values too')
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--work-dir``, ``--launcher`` and ``--local-rank``."""
+    parser.add_argument(
+        '--work-dir',
+        help="folder for logs and results (default: the config's work_dir, "
+        'else ./work_dirs/CONFIG_NAME)')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run were started')
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by torch.distributed.launch')
+
+
+def load_config(name: str,
+                options: Optional[Dict[str, Any]] = None) -> Config:
+    """Read a config by path or name and apply overrides.
+
+    Args:
+        name (str): Path, name of one of DITO's configs, or
+            ``package::path`` of another OpenMMLab package.
+        options (dict, optional): From ``--cfg-options``. Defaults to None.
+
+    Returns:
+        Config: Its ``filename`` is the file read.
+    """
+    if _OTHER_PACKAGE.match(name):
+        from mmengine.hub import get_config
+        cfg = get_config(name)
+    else:
+        cfg = Config.fromfile(find_config(name))
+    if options:
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, IndexError, TypeError, AssertionError) as error:
+            raise ValueError(f'--cfg-options {options} do not fit the config '
+                             f'{name}: {error}') from error
+    return cfg
+
+
+def require_keys(cfg: Config, keys: Dict[str, str]) -> None:
+    """Refuse a config that cannot be used for this tool.
+
+    Args:
+        cfg (Config): The config.
+        keys (dict[str, str]): Key that must be set: what to say if not.
+
+    Raises:
+        ValueError: If one is missing or None.
+    """
+    for key, remedy in keys.items():
+        if cfg.get(key) is None:
+            raise ValueError(
+                f'The config {cfg.filename} has no "{key}"; {remedy}.')
+
+
+def require_checkpoint(path: str) -> None:
+    """Refuse a checkpoint path that leads nowhere, before anything loads.
+
+    Args:
+        path (str): Path; one with a scheme such as https:// is left alone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(
+            f'The checkpoint {path} does not exist; check the path (relative '
+            'ones start at the working directory).')
+
+
+def set_work_dir(cfg: Config, given: Optional[str]) -> None:
+    """Set ``work_dir``: the flag, else the config's, else by its name."""
+    if given is not None:
+        cfg.work_dir = given
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', Path(cfg.filename).stem)
+
+
+def set_launcher(cfg: Config, launcher: str, local_rank: int = 0) -> None:
+    """Set the launcher; without a GPU, start the process group on gloo.
+
+    mmengine selects a CUDA device for every rank it starts and hands the
+    device to DistributedDataParallel, neither of which works on CPUs.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    cfg.launcher = launcher
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    if launcher != 'pytorch':
+        raise ValueError(
+            f'--launcher {launcher} needs GPUs and PyTorch finds none here; '
+            'on CPUs use tools/dist_train.sh, which has --launcher pytorch.')
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper['device_ids'] = None
+    cfg.model_wrapper_cfg = wrapper
+    cfg.setdefault('env_cfg', dict())
+    cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    torch.distributed.init_process_group('gloo')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the default runner, or the one that ``runner_type`` names."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

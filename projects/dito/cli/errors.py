@@ -1,0 +1,59 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Turn the user's mistakes into one sentence and exit code 2."""
+
+import functools
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+from dito.utils.config_finder import PACKAGE
+
+USER_ERROR = 2
+Main = Callable[[Optional[Sequence[str]]], Optional[int]]
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether an error is about what the user gave, not about the program.
+
+    DITO raises ValueError for values that cannot work. The same type out of
+    another library's depths is more likely a defect, and there the traceback
+    matters; a file that is not there is the user's in either case.
+    """
+    if isinstance(error, (FileNotFoundError, IsADirectoryError,
+                          NotADirectoryError, PermissionError)):
+        return True
+    if not isinstance(error, (ValueError, TypeError)):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def one_sentence_errors(main: Main) -> Callable[..., int]:
+    """Decorate a tool's ``main(argv=None)``.
+
+    With ``--debug`` among the arguments, or ``DITO_DEBUG=1`` in the
+    environment, errors keep their traceback.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: Optional[Sequence[str]] = None) -> int:
+        given = sys.argv[1:] if argv is None else argv
+        debug = '--debug' in given or os.environ.get('DITO_DEBUG') == '1'
+        try:
+            return main(argv) or 0
+        except Exception as error:
+            if debug or not is_user_error(error):
+                raise
+            print(f'error: {_sentence(error)}', file=sys.stderr)
+            return USER_ERROR
+
+    return guarded
+
+
+def _sentence(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f'{error.filename}: {error.strerror.lower()}.'
+    return text or type(error).__name__

@@ -1,0 +1,68 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Evaluate a checkpoint on the test set of a config."""
+
+import argparse
+from typing import Optional, Sequence
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+from . import common
+from .errors import one_sentence_errors
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line of ``tools/test.py``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    common.add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    common.add_run_arguments(parser)
+    parser.add_argument(
+        '--out', help='write the predictions to this .pkl file')
+    parser.add_argument(
+        '--show', action='store_true', help='show each result in a window')
+    parser.add_argument(
+        '--show-dir',
+        help='folder for pictures of the results, inside the work folder')
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds between two shown results')
+    args = parser.parse_args(argv)
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out must end in .pkl, got {args.out}')
+    return args
+
+
+@one_sentence_errors
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Evaluate, as ``tools/test.py`` is told to."""
+    args = parse_args(argv)
+    setup_cache_size_limit_of_dynamo()
+    cfg = common.load_config(args.config, args.cfg_options)
+    common.require_checkpoint(args.checkpoint)
+    common.require_keys(
+        cfg,
+        dict(
+            model='it is a part to inherit from, not a config to run',
+            test_dataloader='it cannot be tested',
+            test_evaluator='it cannot be tested'))
+    common.set_work_dir(cfg, args.work_dir)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise ValueError(
+                f'--show and --show-dir need default_hooks.visualization, '
+                f'which {cfg.filename} does not set; add '
+                "dict(type='DetVisualizationHook').")
+        cfg = trigger_visualization_hook(cfg, args)
+    common.set_launcher(cfg, args.launcher, args.local_rank)
+    runner = common.build_runner(cfg)
+    if args.out:
+        runner.test_evaluator.metrics.append(
+            DumpDetResults(out_file_path=args.out))
+    runner.test()
+    return 0

@@ -1,0 +1,85 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Train any stage: image-text pretraining, REP, or detection."""
+
+import argparse
+from typing import Optional, Sequence
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+
+from . import common
+from .errors import one_sentence_errors
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line of ``tools/train.py``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    common.add_config_arguments(parser)
+    common.add_run_arguments(parser)
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in bfloat16 mixed precision, on a GPU or a CPU')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate from auto_scale_lr.base_batch_size to '
+        'the batch size of this run')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint; without a value, from the last one '
+        'in the work folder')
+    return parser.parse_args(argv)
+
+
+def set_amp(cfg: Config) -> None:
+    """Switch the optimizer wrapper to bfloat16 autocast, in place."""
+    wrapper = cfg.optim_wrapper
+    wrapper.type = 'DITOBF16OptimWrapper'
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Enable scaling of the learning rate, in place."""
+    scale = cfg.get('auto_scale_lr') or {}
+    if 'base_batch_size' not in scale:
+        raise ValueError(
+            f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which '
+            f'{cfg.filename} does not set; add it, or leave the flag out.')
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg: Config, resume: Optional[str]) -> None:
+    """Resume from a file, or from the last checkpoint, in place."""
+    if resume is None:
+        return
+    if resume != 'auto':
+        common.require_checkpoint(resume)
+    cfg.resume = True
+    cfg.load_from = None if resume == 'auto' else resume
+
+
+@one_sentence_errors
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Train, as ``tools/train.py`` is told to."""
+    args = parse_args(argv)
+    setup_cache_size_limit_of_dynamo()
+    cfg = common.load_config(args.config, args.cfg_options)
+    common.require_keys(
+        cfg,
+        dict(
+            model='it is a part to inherit from, not a config to run',
+            train_dataloader='it cannot be trained',
+            optim_wrapper='it cannot be trained'))
+    common.set_work_dir(cfg, args.work_dir)
+    if args.amp:
+        set_amp(cfg)
+    if args.auto_scale_lr:
+        set_auto_scale_lr(cfg)
+    set_resume(cfg, args.resume)
+    common.set_launcher(cfg, args.launcher, args.local_rank)
+    common.build_runner(cfg).train()
+    return 0

@@ -1,0 +1,102 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Find config files by path or by name, in a clone or an installed package."""
+
+import difflib
+from pathlib import Path
+from typing import Dict, List, Union
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def register_config_scope() -> None:
+    """Let mmengine resolve ``dito::`` in ``_base_`` and ``get_config``.
+
+    mmengine asks for a slash in what follows, so a config at the top is
+    ``dito::_base_/../dito_vitl_lvis.py``.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    MODULE2PACKAGE.setdefault('dito', 'dito')
+
+
+def config_root() -> Path:
+    """Folder that holds DITO's configs.
+
+    Returns:
+        Path: ``configs`` of the clone the package is imported from, else the
+        copy inside the installed package.
+
+    Raises:
+        FileNotFoundError: If neither is there.
+    """
+    clone = PACKAGE.parents[1]
+    if (clone / 'setup.cfg').is_file() and (clone / 'configs').is_dir():
+        return clone / 'configs'
+    installed = PACKAGE / '.mim' / 'configs'
+    if installed.is_dir():
+        return installed
+    raise FileNotFoundError(
+        f'DITO\'s configs are neither in {clone / "configs"} nor in '
+        f'{installed}; install the package again.')
+
+
+def list_configs() -> Dict[str, Path]:
+    """All runnable configs.
+
+    Returns:
+        dict[str, Path]: File by its path inside the configs folder, without
+        ``.py``; the parts under ``_base_`` are left out.
+    """
+    root = config_root()
+    names = {
+        path.relative_to(root).with_suffix('').as_posix(): path
+        for path in sorted(root.rglob('*.py'))
+    }
+    return {k: v for k, v in names.items() if '_base_' not in k.split('/')}
+
+
+def find_config(name: Union[str, Path]) -> Path:
+    """Find a config file.
+
+    Args:
+        name (str | Path): A path; or the name of one of DITO's configs, with
+            or without ``configs/``, its sub-folder and ``.py``.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: If there is none; the message has close matches.
+        ValueError: If the name fits several configs or is a folder.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    wanted = str(name).removeprefix('dito::').removeprefix('./')
+    wanted = wanted.removeprefix('configs/').removesuffix('.py')
+    configs = list_configs()
+    if wanted in configs:
+        return configs[wanted]
+    if path.is_dir():
+        raise ValueError(f'{name} is a folder; give a config file inside it.')
+    fits = [key for key in configs if key.rsplit('/', 1)[-1] == wanted]
+    if len(fits) == 1:
+        return configs[fits[0]]
+    if fits:
+        raise ValueError(f'The config name "{name}" fits several files: '
+                         f'{", ".join(fits)}; give one of these.')
+    raise FileNotFoundError(f'There is no config "{name}"; '
+                            f'{_suggest(wanted, list(configs))}')
+
+
+def _suggest(wanted: str, names: List[str]) -> str:
+    """Close names, by the full path and by the last part alone."""
+    stems = {name.rsplit('/', 1)[-1]: name for name in names}
+    close = difflib.get_close_matches(wanted, names, 3, 0.5)
+    last = wanted.rsplit('/', 1)[-1]
+    close += [
+        stems[stem] for stem in difflib.get_close_matches(last, stems, 3, 0.5)
+        if stems[stem] not in close
+    ]
+    if close:
+        return f'close matches: {", ".join(close[:4])}.'
+    return f'see {config_root()} for the names.'
