@@ -1,2 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .conv_stem import DITOConvStem
+from .dito_vit import DITOViT
+from .pos_embed import crop_pos_embed, random_crop_boxes, resize_pos_embed
+
+__all__ = [
+    'DITOConvStem',
+    'DITOViT',
+    'crop_pos_embed',
+    'random_crop_boxes',
+    'resize_pos_embed',
+]

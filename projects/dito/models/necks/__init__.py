@@ -1,2 +1,4 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .simple_fpn import SimpleFPN
+
+__all__ = ['SimpleFPN']

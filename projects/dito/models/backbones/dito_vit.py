@@ -1,0 +1,429 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Vision transformer with windows and shifted-window learning."""
+
+import math
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .pos_embed import resize_pos_embed
+from .vit_layers import ACTIVATIONS, Block, PatchEmbed
+from .window_ops import (
+    Pair,
+    WindowLayout,
+    WindowSpec,
+    get_layout,
+    resolve_global_layers,
+)
+
+# One layer's attention: the sets of tokens, or None for the whole image.
+Layouts = Sequence[Optional[WindowLayout]]
+
+ARCHS: Dict[str, dict] = dict(
+    tiny=dict(embed_dims=192, num_layers=12, num_heads=3),
+    small=dict(embed_dims=384, num_layers=12, num_heads=6),
+    base=dict(embed_dims=768, num_layers=12, num_heads=12),
+    large=dict(embed_dims=1024, num_layers=24, num_heads=16),
+    huge=dict(embed_dims=1280, num_layers=32, num_heads=16),
+)
+
+
+@MODELS.register_module()
+class DITOViT(BaseModule):
+    """Plain vision transformer, made for detection by windows and shift.
+
+    The same tower serves pretraining (``window=None``) and detection: windows
+    and shift add no parameter. See Sec. 3.3 and Algorithm 1 of the paper.
+
+    **Windows.** Layers outside ``global_layers`` attend within windows.
+    Windows that reach over the edge of the map hold the tokens that exist, so
+    any image size works; no padded token is ever attended to.
+
+    **Shift.** With ``shift='swl'`` all layers run a second time with windows
+    cut from a map rolled by ``shift_size`` along both axes, and both results
+    are averaged before the final LayerNorm. ``shift_mask`` keeps wrapped
+    tokens from attending to those on the other side of the image; an axis no
+    longer than one window is then left alone. Global layers need no mask:
+    rolled or not, they see the same set of tokens. ``shift='swin'`` instead
+    shifts every other windowed layer of a single pass (table 5a).
+
+    **Class token.** In a windowed layer every window has its own copy, as if
+    it were the small image the tower was pretrained on; the copies are
+    averaged before the next global layer. Its position embedding is part of
+    ``cls_token``.
+
+    Args:
+        arch (str | dict): 'tiny', 'small', 'base', 'large' or 'huge', or a
+            dict with ``embed_dims``, ``num_layers``, ``num_heads`` and
+            ``mlp_ratio`` (4 where absent).
+        patch_size (int): Side of a patch in pixels. Defaults to 16.
+        img_size (int | tuple[int, int]): Image height and width the learnt
+            position embedding is for. Defaults to 224.
+        in_channels (int): Channels of the image. Defaults to 3.
+        window (dict, optional): ``dict(size=16)`` for windows of 16 x 16
+            tokens, or ``dict(grid=4)`` for 4 x 4 windows over any map. None
+            for global attention everywhere.
+        global_layers (int | str | Sequence[int]): How many layers attend
+            globally, evenly spread (6, 12, 18 and 24 of 24 for 4), or 'all',
+            or 0-based indices. Defaults to 4.
+        shift (str, optional): None, 'swl' or 'swin'.
+        shift_size (int, optional): Roll in tokens. None for half a window.
+        shift_mask (bool): Whether wrapped tokens are kept apart. Defaults to
+            True (paper); the release has no mask.
+        pos_embed_after_shift (bool): Whether to do as the release: roll by
+            minus ``shift_size`` along the height and plus ``shift_size``
+            along the width, and add the un-rolled position embedding after
+            the roll. Needs ``shift='swl'``. Defaults to False.
+        class_token (bool): Whether the tower has a class token.
+        pre_norm (bool): Whether a LayerNorm precedes the first layer.
+        act (str): 'gelu', 'gelu_tanh' (release) or 'quick_gelu' (OpenAI).
+        norm_eps (float): Epsilon of the LayerNorms. Defaults to 1e-6.
+        patch_bias (bool): Whether the patch projection has a bias.
+        patch_embed (dict, optional): Config of another patch embedding of
+            stride ``patch_size``, such as ``DITOConvStem``.
+        with_cp (bool): Whether to recompute each layer in the backward pass
+            instead of storing it. Defaults to False.
+        frozen_stages (int): -1 freezes nothing, 0 all before the first layer
+            (patch and position embedding, class token, pre-norm), k > 0 the
+            first k layers too, and the number of layers also the final norm.
+        swl_batched (bool): Whether both passes run as one batch of twice the
+            size (faster), or one after the other (less memory).
+        init_cfg (dict, optional): Config of MMEngine's initialisation.
+
+    Raises:
+        ValueError: If an argument is not among those listed, or two do not
+            fit together.
+    """
+
+    def __init__(
+        self,
+        arch: Union[str, dict],
+        patch_size: int = 16,
+        *,
+        img_size: Union[int, Pair] = 224,
+        in_channels: int = 3,
+        window: Optional[dict] = None,
+        global_layers: Union[int, str, Sequence[int]] = 4,
+        shift: Optional[str] = None,
+        shift_size: Optional[int] = None,
+        shift_mask: bool = True,
+        pos_embed_after_shift: bool = False,
+        class_token: bool = False,
+        pre_norm: bool = False,
+        act: str = 'gelu',
+        norm_eps: float = 1e-6,
+        patch_bias: bool = True,
+        patch_embed: Optional[dict] = None,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        swl_batched: bool = True,
+        init_cfg: Optional[Union[dict, List[dict]]] = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        sizes = _read_arch(arch)
+        _check_window(window, shift, shift_size, pos_embed_after_shift)
+        if act not in ACTIVATIONS:
+            raise ValueError(
+                f'act={act!r} is not known: choose from {list(ACTIVATIONS)}.')
+        self.embed_dims: int = sizes['embed_dims']
+        self.num_layers: int = sizes['num_layers']
+        self.patch_size = patch_size
+        self.with_cp = with_cp
+        self.swl_batched = swl_batched
+        self.window = window
+        self.shift = shift
+        self.shift_size = shift_size
+        self.shift_mask = shift_mask
+        self.pos_embed_after_shift = pos_embed_after_shift
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(
+                f'frozen_stages={frozen_stages} does not fit '
+                f'{self.num_layers} layers: give -1 to {self.num_layers}.')
+        self.frozen_stages = frozen_stages
+        self.global_layers = resolve_global_layers(
+            self.num_layers, 'all' if window is None else global_layers)
+
+        if isinstance(img_size, int):
+            img_size = (img_size, img_size)
+        self.pos_size: Pair = tuple(side // patch_size for side in img_size)
+        self.patch_embed = self._build_patch_embed(
+            patch_embed, in_channels, patch_bias)
+        self.pos_embed = nn.Parameter(
+            torch.zeros(1, math.prod(self.pos_size), self.embed_dims))
+        self.cls_token = nn.Parameter(
+            torch.zeros(1, 1, self.embed_dims)) if class_token else None
+        self.norm_pre = nn.LayerNorm(
+            self.embed_dims, eps=norm_eps) if pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(self.embed_dims, sizes['num_heads'], sizes['mlp_ratio'],
+                  act, norm_eps) for _ in range(self.num_layers))
+        self.norm = nn.LayerNorm(self.embed_dims, eps=norm_eps)
+        self._reset_parameters()
+        self._freeze()
+
+    def _build_patch_embed(
+        self, cfg: Optional[dict], in_channels: int, bias: bool
+    ) -> nn.Module:
+        """Build the patch embedding and check its stride."""
+        if cfg is None:
+            return PatchEmbed(
+                in_channels, self.embed_dims, self.patch_size, bias)
+        module = MODELS.build(
+            dict(in_channels=in_channels, embed_dims=self.embed_dims, **cfg))
+        if module.stride != self.patch_size:
+            raise ValueError(
+                f'patch_embed={cfg} has stride {module.stride}, but '
+                f'patch_size is {self.patch_size}: make them equal.')
+        return module
+
+    def _reset_parameters(self) -> None:
+        """Draw weights: normal(0.02) in layers, 1/sqrt(fan-in) in convs."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
+            elif isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def _frozen_modules(self) -> List[nn.Module]:
+        """List the modules that ``frozen_stages`` freezes."""
+        if self.frozen_stages < 0:
+            return []
+        modules = [self.patch_embed, self.norm_pre]
+        modules += self.blocks[:self.frozen_stages]
+        if self.frozen_stages == self.num_layers:
+            modules.append(self.norm)
+        return modules
+
+    def _freeze(self) -> None:
+        """Take frozen parameters out of training."""
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0:
+            self.pos_embed.requires_grad_(False)
+            if self.cls_token is not None:
+                self.cls_token.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'DITOViT':
+        """Set the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def forward(
+        self, img: Tensor, pos_embed: Optional[Tensor] = None
+    ) -> Tuple[Tensor]:
+        """Compute the feature map.
+
+        Args:
+            img (Tensor): Images, has shape (B, in_channels, H, W). Sides
+                that are no multiple of the patch are padded with zeros.
+            pos_embed (Tensor, optional): Takes the place of the resized
+                position embedding, has shape (1 or B, h, w, C).
+
+        Returns:
+            tuple[Tensor]: One map of shape (B, C, h, w), with h and w the
+            sides over ``patch_size``, rounded up; after the last LayerNorm.
+        """
+        patches = self._embed_patches(img)
+        size: Pair = tuple(patches.shape[1:3])
+        if pos_embed is None:
+            grid = self.pos_embed.view(1, *self.pos_size, -1)
+            pos_embed = resize_pos_embed(grid, size)
+        pos_embed = pos_embed.to(patches.dtype)
+        if self.shift == 'swl':
+            x = self._forward_swl(patches, pos_embed)
+        else:
+            x = self._add_pos_embed(patches, pos_embed)
+            swin = self.shift == 'swin'
+            x = self._run_blocks(
+                x, 0, self._layouts(x, size, [(False, swin)]))
+        if self.cls_token is not None:
+            x = x[:, 1:]
+        x = self.norm(x).unflatten(1, size)
+        return (x.permute(0, 3, 1, 2),)
+
+    def _embed_patches(self, img: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to patches (B, h, w, C)."""
+        down, right = (-side % self.patch_size for side in img.shape[2:])
+        if down or right:
+            img = F.pad(img, (0, right, 0, down))
+        return self.patch_embed(img).permute(0, 2, 3, 1)
+
+    def _add_pos_embed(self, patches: Tensor, pos_embed: Tensor) -> Tensor:
+        """Make tokens (B, [1 +] h * w, C) of patches and positions."""
+        x = (patches + pos_embed).flatten(1, 2)
+        if self.cls_token is not None:
+            cls_token = self.cls_token.to(x.dtype).expand(len(x), -1, -1)
+            x = torch.cat([cls_token, x], dim=1)
+        return self.norm_pre(x)
+
+    def _forward_swl(self, patches: Tensor, pos_embed: Tensor) -> Tensor:
+        """Average a plain and a shifted pass (Algorithm 1)."""
+        size: Pair = tuple(patches.shape[1:3])
+        x = self._add_pos_embed(patches, pos_embed)
+        start = 0
+        if self.pos_embed_after_shift:
+            down, right = self._window_spec(size, True).shift
+            rolled = torch.roll(pos_embed, (-down, -right), dims=(1, 2))
+            shifted = self._add_pos_embed(patches, rolled)
+        else:
+            # Both passes are the same up to the first window.
+            while start in self.global_layers:
+                start += 1
+            shifted = x = self._run_blocks(x, 0, [None] * start)
+            if start == self.num_layers:
+                return x
+        if self.swl_batched:
+            both = torch.cat([x, shifted])
+            layouts = self._layouts(
+                both, size, [(False, False), (True, True)])
+            x, shifted = self._run_blocks(both, start, layouts).chunk(2)
+        else:
+            x = self._run_blocks(
+                x, start, self._layouts(x, size, [(False, False)]))
+            shifted = self._run_blocks(
+                shifted, start, self._layouts(shifted, size, [(True, True)]))
+        return (x + shifted) * 0.5
+
+    def _window_spec(self, size: Pair, shifted: bool) -> WindowSpec:
+        """Windows over a token map, of the plain or the shifted pass."""
+        if 'grid' in self.window:
+            window = tuple(-(-side // self.window['grid']) for side in size)
+        else:
+            window = (self.window['size'],) * 2
+        if not shifted:
+            return WindowSpec(window)
+        down, right = (
+            side // 2 if self.shift_size is None else self.shift_size
+            for side in window)
+        if self.pos_embed_after_shift:
+            down = -down
+        return WindowSpec(window, (down, right), self.shift_mask)
+
+    def _layouts(
+        self, x: Tensor, size: Pair, passes: Sequence[Tuple[bool, bool]]
+    ) -> Layouts:
+        """Lay out the tokens of every layer.
+
+        Args:
+            x (Tensor): Tokens of all passes, (P * B, [1 +] h * w, C).
+            size (tuple[int, int]): Height and width of the token map.
+            passes (Sequence[tuple[bool, bool]]): For each pass whether its
+                first, third, ... and its second, fourth, ... windowed layer
+                is shifted.
+
+        Returns:
+            list[WindowLayout | None]: One per layer, None where global.
+        """
+        layouts: List[Optional[WindowLayout]] = []
+        turn = 0
+        for layer in range(self.num_layers):
+            if layer in self.global_layers:
+                layouts.append(None)
+                continue
+            specs = tuple(
+                self._window_spec(size, shifts[turn]) for shifts in passes)
+            layouts.append(
+                get_layout(
+                    len(x) // len(passes), size, specs,
+                    self.cls_token is not None, x.device))
+            turn = 1 - turn
+        return layouts
+
+    def _run_blocks(self, x: Tensor, start: int, layouts: Layouts) -> Tensor:
+        """Run the layers from ``start`` on, one for each layout left.
+
+        Args:
+            x (Tensor): Tokens, has shape (S, N, C).
+            start (int): First layer.
+            layouts (Sequence[WindowLayout | None]): Sets of all layers from
+                the tower's first on; those before ``start`` are skipped.
+
+        Returns:
+            Tensor: Tokens, has shape (S, N, C).
+        """
+        shape = x.shape
+        rows = x.flatten(0, 1)
+        current: Optional[WindowLayout] = None
+        first = start if len(layouts) == self.num_layers else 0
+        for layer in range(first, len(layouts)):
+            wanted = layouts[layer]
+            groups = ((shape[0], shape[1]),)
+            if wanted is None:
+                # Attention does not mind the order within a sequence.
+                keep = current is not None and current.sequential
+                wanted = current if keep else None
+            else:
+                groups = wanted.groups
+            if wanted is not current:
+                rows = rows if current is None else current.unpack(rows)
+                rows = rows if wanted is None else wanted.pack(rows)
+                current = wanted
+            block = self.blocks[layer]
+            if self.with_cp and torch.is_grad_enabled():
+                rows = checkpoint(block, rows, groups, use_reentrant=False)
+            else:
+                rows = block(rows, groups)
+        rows = rows if current is None else current.unpack(rows)
+        return rows.view(shape)
+
+
+def _read_arch(arch: Union[str, dict]) -> dict:
+    """Look an architecture up by name, or check a given one."""
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(
+                f'arch={arch!r} is not known: choose from {list(ARCHS)} or '
+                'give a dict.')
+        arch = ARCHS[arch]
+    sizes = dict(mlp_ratio=4, **arch) if 'mlp_ratio' not in arch else arch
+    needed = {'embed_dims', 'num_layers', 'num_heads', 'mlp_ratio'}
+    if set(sizes) != needed:
+        raise ValueError(
+            f'arch has the keys {sorted(arch)}, but needs {sorted(needed)} '
+            '(mlp_ratio may be left out).')
+    if sizes['embed_dims'] % sizes['num_heads']:
+        raise ValueError(
+            f'embed_dims={sizes["embed_dims"]} is not divisible by '
+            f'num_heads={sizes["num_heads"]}.')
+    return sizes
+
+
+def _check_window(
+    window: Optional[dict],
+    shift: Optional[str],
+    shift_size: Optional[int],
+    pos_embed_after_shift: bool,
+) -> None:
+    """Check the arguments about windows against each other."""
+    if window is not None:
+        if len(window) != 1 or not set(window) <= {'size', 'grid'}:
+            raise ValueError(
+                f'window={window} is not known: give dict(size=tokens) or '
+                'dict(grid=windows per side).')
+        if min(window.values()) < 1:
+            raise ValueError(f'window={window} must be at least 1.')
+    if shift not in (None, 'swl', 'swin'):
+        raise ValueError(
+            f"shift={shift!r} is not known: give None, 'swl' or 'swin'.")
+    if shift is not None and window is None:
+        raise ValueError(
+            f'shift={shift!r} needs windows: set window, or shift=None.')
+    if shift_size is not None and shift_size < 0:
+        raise ValueError(f'shift_size={shift_size} must not be negative.')
+    if pos_embed_after_shift and shift != 'swl':
+        raise ValueError(
+            f"pos_embed_after_shift needs shift='swl', got {shift!r}.")

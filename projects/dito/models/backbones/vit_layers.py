@@ -1,0 +1,148 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The layers of a vision transformer, on tokens sorted into sets.
+
+Tokens come as one (rows, C) matrix with ``groups``, a tuple of
+(number of sets, length): first all sets of one length, then those of the
+next. Attention stays within a set. Global attention is the one group
+(number of images, tokens of an image).
+"""
+
+from typing import Dict, Type
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .window_ops import Groups
+
+
+class GELUTanh(nn.GELU):
+    """GELU by its tanh approximation (the release's ViT)."""
+
+    def __init__(self) -> None:
+        super().__init__(approximate='tanh')
+
+
+class QuickGELU(nn.Module):
+    """GELU by a logistic curve, ``x * sigmoid(1.702 x)`` (OpenAI's CLIP)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: Dict[str, Type[nn.Module]] = dict(
+    gelu=nn.GELU, gelu_tanh=GELUTanh, quick_gelu=QuickGELU)
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches and project each linearly.
+
+    Args:
+        in_channels (int): Channels of the image.
+        embed_dims (int): Channels C of a token.
+        patch_size (int): Side of a patch in pixels.
+        bias (bool): Whether the projection has a bias. Defaults to True.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        embed_dims: int,
+        patch_size: int,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(
+            in_channels, embed_dims, patch_size, patch_size, bias=bias)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, C, H / patch, W / patch)."""
+        return self.proj(img)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within sets of tokens.
+
+    Args:
+        embed_dims (int): Channels C of a token.
+        num_heads (int): Number of heads, a divisor of C.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        """Let the tokens of each set attend to one another.
+
+        Args:
+            x (Tensor): Has shape (rows, C).
+            groups (tuple[tuple[int, int]]): (number of sets n, length L) of
+                consecutive stretches of ``n * L`` rows.
+
+        Returns:
+            Tensor: Has shape (rows, C).
+        """
+        parts = self.qkv(x).split([n * length for n, length in groups])
+        outs = []
+        for part, (n, length) in zip(parts, groups, strict=True):
+            # (n * L, 3C) -> three times (n, heads, L, C / heads)
+            q, k, v = part.view(n, length, 3, self.num_heads, -1).permute(
+                2, 0, 3, 1, 4)
+            out = F.scaled_dot_product_attention(q, k, v)
+            outs.append(out.transpose(1, 2).reshape(n * length, -1))
+        return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs))
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between.
+
+    Args:
+        embed_dims (int): Channels of a token.
+        hidden_dims (int): Channels between the layers.
+        act (str): A key of :data:`ACTIVATIONS`.
+    """
+
+    def __init__(self, embed_dims: int, hidden_dims: int, act: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.act = ACTIVATIONS[act]()
+        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, C) to (rows, C)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer.
+
+    Args:
+        embed_dims (int): Channels C of a token.
+        num_heads (int): Number of attention heads.
+        mlp_ratio (float): Hidden channels of the MLP over C.
+        act (str): Activation of the MLP.
+        norm_eps (float): Epsilon of both LayerNorms.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        mlp_ratio: float,
+        act: str,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dims, eps=norm_eps)
+        self.attn = Attention(embed_dims, num_heads)
+        self.norm2 = nn.LayerNorm(embed_dims, eps=norm_eps)
+        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio), act)
+
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        """Map (rows, C) to (rows, C); see :class:`Attention`."""
+        x = x + self.attn(self.norm1(x), groups)
+        return x + self.mlp(self.norm2(x))

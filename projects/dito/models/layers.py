@@ -1,0 +1,40 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Layers shared by the neck and the heads."""
+
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+
+# In MMEngine's root registry, so that mmcv finds it under any default scope.
+@MODELS.register_module()
+class DITOLayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of an (N, C, H, W) map.
+
+    The result keeps the channels last in memory: a chain of norms and
+    convolutions then needs one change of layout at its start and no more.
+    As ``norm_cfg`` write ``dict(type='DITOLayerNorm2d', eps=1e-6)``: mmcv
+    fills in its own 1e-5 where a ``norm_cfg`` names no ``eps``.
+
+    Args:
+        num_channels (int): Number of channels C.
+        eps (float): Added to the variance. Defaults to 1e-6, as in the
+            release (ViT, pyramid and heads alike).
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every place over its channels.
+
+        Args:
+            x (Tensor): Has shape (N, C, H, W).
+
+        Returns:
+            Tensor: Same shape, channels last in memory.
+        """
+        x = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight,
+            self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
