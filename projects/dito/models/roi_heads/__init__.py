@@ -4,11 +4,13 @@ from .dito_mask_head import DITOMaskHead
 from .dito_roi_extractor import DITORoIExtractor
 from .dito_roi_head import DITORoIHead
 from .nms_ops import topk_class_nms
+from .plus_one_bbox_coder import DITOPlusOneBBoxCoder
 from .score_ops import cosine_logits, ensemble_scores
 
 __all__ = [
     'DITOBBoxHead',
     'DITOMaskHead',
+    'DITOPlusOneBBoxCoder',
     'DITORoIExtractor',
     'DITORoIHead',
     'cosine_logits',
