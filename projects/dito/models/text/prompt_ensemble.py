@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
@@ -82,7 +83,7 @@ class _Cache:
                 f'The cache of text embeddings {path} cannot be read and is '
                 f'made anew: {error}',
                 logger='current',
-                level='WARNING')
+                level=logging.WARNING)
             return {}
         return dict(zip(phrases, rows, strict=True))
 

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import logging
 from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
 import numpy as np
@@ -135,7 +136,7 @@ class DITOTextEncoder(BaseModule):
             f'reads them as padding; it knows {len(self.token_ids)} word '
             'pieces. This is said once.',
             logger='current',
-            level='WARNING')
+            level=logging.WARNING)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into rows of the token embedding.
