@@ -1,5 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Training loops and hooks."""
+"""Training loops, hooks and optimizer wrappers."""
 
 from .hooks import *  # noqa: F401,F403
 from .loops import *  # noqa: F401,F403
+from .optim_wrappers import *  # noqa: F401,F403

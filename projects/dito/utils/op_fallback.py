@@ -8,6 +8,7 @@ is put in the extension's place. It is used only where the real extension is
 absent.
 """
 
+import importlib.machinery
 import importlib.util
 import logging
 import sys
@@ -130,6 +131,8 @@ def install() -> bool:
         return False
     import mmcv
     module = _TorchvisionExt(_EXT)
+    # mmengine asks importlib for the extension, which wants a spec.
+    module.__spec__ = importlib.machinery.ModuleSpec(_EXT, loader=None)
     sys.modules[_EXT] = module
     mmcv._ext = module
     logging.getLogger('mmengine').info(
