@@ -1,7 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Weights of the authors' release, converted to this package's names."""
 
+from .box_head import convert_box_head
 from .fpn import convert_fpn
+from .mask_head import convert_mask_head
+from .rpn_head import convert_rpn_head
 from .vit import convert_vit
 
-__all__ = ['convert_fpn', 'convert_vit']
+__all__ = [
+    'convert_box_head',
+    'convert_fpn',
+    'convert_mask_head',
+    'convert_rpn_head',
+    'convert_vit',
+]
