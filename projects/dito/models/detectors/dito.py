@@ -88,9 +88,10 @@ class DITO(DistributedLogMixin, TwoStageDetector):
                       checkpoint: str,
                       prefix: str = 'backbone.',
                       **overrides: Any) -> FrozenTeacher:
-        cfg = dict(backbone, shift=None, frozen_stages=-1, init_cfg=None)
-        cfg.update(overrides)
-        return FrozenTeacher(cfg, checkpoint, prefix)
+        # What belongs to the shift goes with it, unless overridden.
+        reset = dict(shift=None, shift_size=None, pos_embed_after_shift=False)
+        cfg = {k: reset.get(k, v) for k, v in backbone.items()}
+        return FrozenTeacher({**cfg, **overrides}, checkpoint, prefix)
 
     def init_weights(self) -> None:
         """Initialise for training; reads the teacher, if there is one."""
