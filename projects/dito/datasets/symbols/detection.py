@@ -9,8 +9,9 @@ from pycocotools import mask as mask_utils
 
 from .glyphs import Glyph
 from .palette import COLOUR_NAMES
+from .picture import Placed
 from .rasterizer import GlyphAtlas
-from .renderer import Placed, render_scene
+from .renderer import render_scene
 from .seeds import Purpose, rng_for
 
 #: Objects with a smaller visible share are not annotated.
@@ -58,6 +59,8 @@ def plan_scenes(
         list[list[int]]: For every picture the positions of two to six
         glyphs.
     """
+    if not num_images:
+        return []
     sizes = rng.integers(*_OBJECTS, size=num_images)
     per_glyph = np.array([weights[glyph.frequency] for glyph in glyphs])
     counts = _apportion(per_glyph, int(sizes.sum()))

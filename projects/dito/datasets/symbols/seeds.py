@@ -2,8 +2,8 @@
 """One random stream for every picture, whoever draws it.
 
 A picture depends on the seed, on what it is for and on its number only, so
-the number of processes and their order cannot change the set, and a longer
-build begins with the pictures of a shorter one.
+the number of processes and their order cannot change the set, and more
+shards begin with the same ones.
 """
 
 from enum import IntEnum

@@ -11,8 +11,9 @@ import numpy as np
 
 from .captions import caption_many, caption_one
 from .palette import COLOUR_NAMES
+from .picture import Picture
 from .rasterizer import GlyphAtlas
-from .renderer import Picture, render_scene, render_single
+from .renderer import render_scene, render_single
 from .seeds import Purpose, rng_for
 
 Sample = Tuple[str, Picture, str]

@@ -1,0 +1,175 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The pieces of work of a build, and the processes that do them."""
+
+import multiprocessing
+import os
+import os.path as osp
+from functools import lru_cache
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import cv2
+
+from .config import SymbolsConfig
+from .detection import Record, draw_detection_image, image_rng, split_plan
+from .glyphs import load_glyphs
+from .palette import COLOUR_NAMES
+from .rasterizer import GlyphAtlas
+from .renderer import render_single
+from .seeds import Purpose, rng_for
+from .shards import (
+    retrieval_samples,
+    scene_samples,
+    single_samples,
+    write_tar,
+)
+
+# Detection pictures a task.
+_CHUNK = 50
+
+Task = Tuple[Callable[..., Any], Tuple[Any, ...]]
+
+
+@lru_cache(maxsize=1)
+def _atlas() -> GlyphAtlas:
+    """Rasterise the font once a process."""
+    return GlyphAtlas(load_glyphs())
+
+
+def _run(task: Task) -> Any:
+    function, arguments = task
+    return function(*arguments)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+
+
+def _single_shard(root: str, shard: int, cfg: SymbolsConfig) -> int:
+    path = osp.join(root, 'image_text', f'single-{shard:06d}.tar')
+    samples = single_samples(
+        _atlas(), cfg.seed, shard, cfg.shard_size, cfg.single_size
+    )
+    return write_tar(path, samples)
+
+
+def _scene_shard(root: str, shard: int, cfg: SymbolsConfig) -> int:
+    path = osp.join(root, 'image_text', f'scenes-{shard:06d}.tar')
+    samples = scene_samples(
+        _atlas(), cfg.seed, shard, cfg.shard_size, cfg.scene_size
+    )
+    return write_tar(path, samples)
+
+
+def _retrieval_shard(root: str, cfg: SymbolsConfig) -> int:
+    path = osp.join(root, 'image_text', 'val-000000.tar')
+    samples = retrieval_samples(
+        _atlas(),
+        cfg.seed,
+        cfg.retrieval_images,
+        cfg.single_size,
+        cfg.scene_size,
+    )
+    return write_tar(path, samples)
+
+
+def _zero_shot_folder(root: str, index: int, cfg: SymbolsConfig) -> int:
+    glyph = _atlas().glyphs[index]
+    folder = osp.join(root, 'zero_shot', glyph.name)
+    os.makedirs(folder)
+    for number in range(cfg.zero_shot_images):
+        rng = rng_for(cfg.seed, Purpose.ZERO_SHOT, index, number)
+        colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
+        picture = render_single(
+            _atlas(), index, colour, cfg.single_size, rng
+        )
+        with open(osp.join(folder, f'{number:06d}.jpg'), 'wb') as file:
+            file.write(picture.jpeg())
+    return cfg.zero_shot_images
+
+
+def _detection_chunk(
+    root: str,
+    split: str,
+    first: int,
+    scenes: List[List[int]],
+    cfg: SymbolsConfig,
+) -> List[Record]:
+    """Draw pictures number first + 1, first + 2, ... of a split."""
+    return [
+        draw_detection_image(
+            _atlas(),
+            indices,
+            root,
+            f'images/{split}/{number:06d}.jpg',
+            cfg.size,
+            image_rng(cfg.seed, split, number),
+        )
+        for number, indices in enumerate(scenes, first + 1)
+    ]
+
+
+def _detection_tasks(
+    root: str, split: str, num_images: int, cfg: SymbolsConfig
+) -> List[Task]:
+    plan = split_plan(load_glyphs(), split, num_images, cfg.seed)
+    return [
+        (
+            _detection_chunk,
+            (root, split, first, plan[first : first + _CHUNK], cfg),
+        )
+        for first in range(0, len(plan), _CHUNK)
+    ]
+
+
+def task_groups(root: str, cfg: SymbolsConfig) -> Dict[str, List[Task]]:
+    """List the work of a build.
+
+    Args:
+        root (str): Folder to write into; its sub-folders exist.
+        cfg (SymbolsConfig): What to build.
+
+    Returns:
+        dict[str, list[Task]]: Tasks by the name of their count in the
+        manifest. A task returns its number of pictures, or for 'train' and
+        'val' a list of detection records.
+    """
+    categories = range(len(load_glyphs()) if cfg.zero_shot_images else 0)
+    return dict(
+        image_text_single=[
+            (_single_shard, (root, shard, cfg))
+            for shard in range(cfg.single_shards)
+        ],
+        image_text_scenes=[
+            (_scene_shard, (root, shard, cfg))
+            for shard in range(cfg.scene_shards)
+        ],
+        image_text_val=[(_retrieval_shard, (root, cfg))]
+        if cfg.retrieval_images
+        else [],
+        zero_shot=[
+            (_zero_shot_folder, (root, index, cfg)) for index in categories
+        ],
+        train=_detection_tasks(root, 'train', cfg.train_images, cfg),
+        val=_detection_tasks(root, 'val', cfg.val_images, cfg),
+    )
+
+
+def run_tasks(tasks: List[Task], workers: int) -> Iterator[Any]:
+    """Run tasks and yield their results in order.
+
+    Args:
+        tasks (list[Task]): Functions and arguments.
+        workers (int): Number of processes; at most 1: this one.
+
+    Yields:
+        Any: What each task returned.
+    """
+    if workers <= 1:
+        yield from map(_run, tasks)
+        return
+    # Forked workers share the imported libraries; elsewhere they import.
+    methods = multiprocessing.get_all_start_methods()
+    method = 'fork' if 'fork' in methods else 'spawn'
+    context = multiprocessing.get_context(method)
+    with context.Pool(workers, initializer=_start_worker) as pool:
+        yield from pool.imap(_run, tasks)
