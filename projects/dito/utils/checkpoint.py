@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -24,6 +25,7 @@ from torch import Tensor
 PathLike = Union[str, Path]
 
 _SUFFIX = '.safetensors'
+_STATISTICS = ('min', 'max', 'current', 'mean')
 # What training states hold beside tensors is numbers, texts and these.
 _MORE_SAFE_GLOBALS = ('numpy.dtypes.BoolDType', 'numpy.dtypes.Float32DType',
                       'numpy.dtypes.Int32DType')
@@ -174,8 +176,19 @@ def _safe_globals() -> List[Any]:
         getattr(np.dtypes, name.rpartition('.')[2])
         for name in _MORE_SAFE_GLOBALS
     ]
-    # mmengine's list has getattr in it, which can reach into any module.
-    return [g for g in get_torch_safe_globals() if g is not getattr] + dtypes
+    # mmengine's list has getattr in it, which can reach into any module; its
+    # training states need it for the methods of a log buffer alone.
+    names = [g for g in get_torch_safe_globals() if g is not getattr]
+    lookups = [(_buffer_statistic, f'{module}.getattr')
+               for module in ('__builtin__', 'builtins')]
+    return names + dtypes + lookups
+
+
+def _buffer_statistic(owner: Any, name: str) -> Any:
+    """The one use of getattr that mmengine's training states make."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'GLOBAL getattr({owner}, {name})')
+    return getattr(owner, name)
 
 
 def _existing(filename: PathLike) -> Path:
