@@ -1,2 +1,4 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+from .zero_shot import DITOZeroShotMetric
+
+__all__ = ['DITOZeroShotMetric']

@@ -4,6 +4,7 @@
 import copy
 import logging
 import os
+import sys
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 from urllib.parse import urlparse
 
@@ -93,6 +94,13 @@ class ImageTextShards(IterableDataset):
         self.metainfo: Dict[str, Any] = {}
         self._state = initial_state(num_streams)
         self._read = self._skipped = 0
+
+    def __len__(self) -> int:
+        """Return the largest number: the end is not known, or none.
+
+        MMEngine's logger asks each iteration whether it is the last.
+        """
+        return sys.maxsize
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state reading starts from, see :mod:`.position`."""

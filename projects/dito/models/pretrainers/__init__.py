@@ -1,2 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+"""Image-text pretraining: CLIP (stage 1), region-centric (stage 2)."""
+
+from .batch_place import BatchPlace
+from .clip_pretrainer import CLIPPretrainer
+from .image_text_preprocessor import ImageTextPreprocessor
+from .image_text_pretrainer import ImageTextPretrainer
+
+__all__ = [
+    'BatchPlace',
+    'CLIPPretrainer',
+    'ImageTextPreprocessor',
+    'ImageTextPretrainer',
+]

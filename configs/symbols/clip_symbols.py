@@ -1,0 +1,110 @@
+# Stage 1 on `symbols`: contrastive pretraining of the shipped tiny towers.
+#
+# The tower's weights are an asset of the package, so this is only needed to
+# train them anew (hours on two cores):
+#   python tools/dataset_converters/make_symbols.py --out data/symbols
+#   python tools/train.py configs/symbols/clip_symbols.py
+#
+# Batches hold neighbouring samples of one shard: `single` shards are written
+# in blocks that go through all names, so a batch has few equal captions.
+custom_imports = dict(imports=['dito'], allow_failed_imports=False)
+default_scope = 'mmdet'
+
+data_root = 'data/symbols/'
+image_size = 64
+embed_dims = 160
+batch_size = 256
+max_iters = 20000
+
+model = dict(
+    type='CLIPPretrainer',
+    data_preprocessor=dict(type='ImageTextPreprocessor'),
+    backbone=dict(
+        type='DITOViT',
+        arch=dict(embed_dims=embed_dims, num_layers=6, num_heads=5),
+        img_size=image_size,
+        patch_size=8,
+        patch_embed=dict(type='DITOConvStem', channels=[32, 64, 128])),
+    text_encoder=dict(
+        type='DITOTextEncoder',
+        arch=dict(width=128, layers=3, heads=4),
+        embed_dims=embed_dims,
+        context_length=24),
+    loss=dict(type='DITOContrastiveLoss'),
+    # The grid has 8 x 8 places: enlarged by the paper's factor 64 / 14.
+    cpe=dict(up_size=36))
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=None,
+    collate_fn=dict(type='image_text_collate'),
+    dataset=dict(
+        type='ImageTextShards',
+        shards=data_root + 'image_text/single-{000000..000007}.tar',
+        size=image_size,
+        scale=(0.6, 1.0),
+        num_streams=1))
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='image_text_collate'),
+    dataset=dict(
+        type='DITOFolderDataset',
+        root=data_root + 'zero_shot',
+        categories=data_root + 'categories.json',
+        size=image_size))
+val_evaluator = dict(type='DITOZeroShotMetric')
+
+train_cfg = dict(
+    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=1000)
+val_cfg = dict(type='ValLoop')
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(
+        type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(
+            logit_scale=dict(decay_mult=0.),
+            pos_embed=dict(decay_mult=0.),
+            positional_embedding=dict(decay_mult=0.))))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=500),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=500,
+        T_max=max_iters - 500,
+        eta_min=1e-5),
+]
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='CheckpointHook',
+        by_epoch=False,
+        interval=1000,
+        max_keep_ckpts=2,
+        save_best='zero_shot/all_top1',
+        rule='greater'),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+custom_hooks = [
+    dict(type='DITOZeroShotHook', templates=['a photo of a {}.']),
+]
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+log_level = 'INFO'
+randomness = dict(seed=0)
+load_from = None
+resume = False

@@ -1,0 +1,158 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""One optimisation step of a large contrastive batch in small pieces.
+
+The contrastive loss couples all samples of a batch, so averaging the losses
+of micro-batches is another objective. Caching the embeddings is exact (Gao
+et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup", RepL4NLP 2021):
+
+1. embed all micro-batches without gradient;
+2. take the loss of the whole batch and its gradient to the embeddings;
+3. embed each micro-batch again, with gradient, and backpropagate the cached
+   gradient of its embeddings.
+
+Memory is that of one micro-batch plus the embeddings; the price is a second
+forward pass.
+"""
+
+from contextlib import nullcontext
+from typing import Any, Dict, List, Tuple
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+Batch = Dict[str, Any]
+Features = Dict[str, Tensor]
+
+
+def split_batch(batch: Batch, size: int) -> List[Batch]:
+    """Cut a preprocessed batch into micro-batches.
+
+    Args:
+        batch (dict): ``inputs`` (B, ...) tensor, lists and tensors of length
+            B, and ``place`` (:class:`BatchPlace`), which is moved along.
+        size (int): Largest micro-batch.
+
+    Returns:
+        list[dict]: Micro-batches in order.
+    """
+    total = len(batch['inputs'])
+    pieces = []
+    for start in range(0, total, size):
+        piece = {}
+        for name, value in batch.items():
+            if name == 'place':
+                piece[name] = value.moved(start)
+            else:
+                piece[name] = value[start:start + size]
+        pieces.append(piece)
+    return pieces
+
+
+def cached_train_step(model: nn.Module, batch: Batch,
+                      optim_wrapper: OptimWrapper,
+                      micro_batch: int) -> Dict[str, Tensor]:
+    """Do one optimisation step of a pretrainer, by feature caching.
+
+    Args:
+        model (nn.Module): An :class:`ImageTextPretrainer`, or a distributed
+            wrapper around one.
+        batch (dict): Batch as the loader gives it, with ``place``.
+        optim_wrapper (OptimWrapper): Optimiser; its own accumulation must be
+            off.
+        micro_batch (int): Number of samples that are embedded at a time.
+
+    Returns:
+        dict[str, Tensor]: Values to log, those of the whole batch.
+    """
+    core = model.module if is_model_wrapper(model) else model
+    pieces = split_batch(core.data_preprocessor(batch, True), micro_batch)
+    with optim_wrapper.optim_context(model):
+        features, local = _embed_all(model, pieces)
+        losses = core.contrast(features)
+    parsed, log_vars = core.parse_losses({**losses, **local})
+    grads = _feature_grads(parsed, features, core)
+    total = len(batch['inputs'])
+    for i, piece in enumerate(pieces):
+        last = i == len(pieces) - 1
+        with _no_sync(model, not last):
+            with optim_wrapper.optim_context(model):
+                embedded, additive = model(**piece, mode='embed')
+                loss = _surrogate(embedded, additive, grads, i * micro_batch,
+                                  total)
+                if last:  # inside the forward of the synchronised pass
+                    loss = loss + _scale_term(core, grads)
+            optim_wrapper.backward(loss)
+    optim_wrapper.step()
+    optim_wrapper.zero_grad()
+    return log_vars
+
+
+@torch.no_grad()
+def _embed_all(model: nn.Module,
+               pieces: List[Batch]) -> Tuple[Features, Features]:
+    """Embed every micro-batch without gradient.
+
+    Returns:
+        tuple[dict, dict]: Embeddings of the whole batch as leaves (B, D), and
+        the additive losses averaged over the samples.
+    """
+    collected: Dict[str, List[Tensor]] = {}
+    local: Features = {}
+    total = sum(len(piece['inputs']) for piece in pieces)
+    core = model.module if is_model_wrapper(model) else model
+    for piece in pieces:
+        embedded, additive = core(**piece, mode='embed')
+        for name, value in embedded.items():
+            collected.setdefault(name, []).append(value)
+        share = len(piece['inputs']) / total
+        for name, value in additive.items():
+            local[name] = local.get(name, 0) + share * value
+    features = {name: torch.cat(value) for name, value in collected.items()}
+    for value in features.values():
+        value.requires_grad_()
+    return features, local
+
+
+def _feature_grads(loss: Tensor, features: Features,
+                   core: nn.Module) -> Features:
+    """Return the gradient of the loss to embeddings and temperature."""
+    leaves = dict(features)
+    if core.logit_scale.requires_grad:
+        leaves['logit_scale'] = core.logit_scale
+    grads = torch.autograd.grad(
+        loss, list(leaves.values()), allow_unused=True)
+    return {
+        name: grad for name, grad in zip(leaves, grads, strict=True)
+        if grad is not None
+    }
+
+
+def _surrogate(embedded: Features, additive: Features, grads: Features,
+               start: int, total: int) -> Tensor:
+    """Build a scalar whose gradient is this micro-batch's part."""
+    size = len(next(iter(embedded.values())))
+    terms = [(value * grads[name][start:start + size]).sum()
+             for name, value in embedded.items()
+             if name in grads and value.requires_grad]
+    terms += [
+        value * (size / total) for name, value in additive.items()
+        if 'loss' in name
+    ]
+    return torch.stack(terms).sum()
+
+
+def _scale_term(core: nn.Module, grads: Features) -> Tensor:
+    """Pass the gradient of the temperature on, zero where it is frozen."""
+    if 'logit_scale' not in grads:
+        return torch.zeros((), device=core.logit_scale.device)
+    return core.logit_scale * grads['logit_scale']
+
+
+def _no_sync(model: nn.Module, active: bool) -> Any:
+    """Suspend gradient exchange of a distributed wrapper."""
+    if active and hasattr(model, 'no_sync'):
+        return model.no_sync()
+    return nullcontext()

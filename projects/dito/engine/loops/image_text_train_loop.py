@@ -1,0 +1,191 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Training loop of the two image-text pretraining stages."""
+
+import logging
+import time
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Tuple, Union
+
+import torch
+from mmdet.registry import LOOPS
+from mmengine.dist import all_gather, get_world_size
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop
+from torch.utils.data import DataLoader
+
+from dito.datasets.image_text.position import StreamPosition
+from dito.models.pretrainers.batch_place import BatchPlace
+
+from .cached_step import cached_train_step
+
+_POSITION_KEY = 'image_text_position'
+
+
+@LOOPS.register_module()
+class ImageTextTrainLoop(IterBasedTrainLoop):
+    """Iterations over an endless image-text loader.
+
+    Differences to mmengine's loop: a batch may be trained in micro-batches
+    with exactly the gradient of the whole (feature caching); the place in the
+    data is kept in the checkpoint, so that a resumed run goes on with the
+    next sample without reading the ones before; random regions and crops are
+    drawn from (seed, iteration) for the global batch, so that they do not
+    depend on the number of processes; images a second and the time spent
+    waiting for the loader are logged.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): Loader of a
+            :class:`ImageTextShards`.
+        max_iters (int): Number of iterations.
+        val_begin (int): First iteration to validate after.
+        val_interval (int): Iterations between validations.
+        dynamic_intervals (list[tuple[int, int]], optional): Milestones and
+            the validation intervals from them on.
+        micro_batch (int, optional): Number of samples embedded at a time on
+            a process. Defaults to None, the whole batch.
+        seed (int): Seed of what the model draws. Defaults to 0.
+    """
+
+    def __init__(self,
+                 runner: Any,
+                 dataloader: Union[DataLoader, Dict],
+                 max_iters: int,
+                 val_begin: int = 1,
+                 val_interval: int = 1000,
+                 dynamic_intervals: Optional[List[Tuple[int, int]]] = None,
+                 micro_batch: Optional[int] = None,
+                 seed: int = 0) -> None:
+        super().__init__(runner, dataloader, max_iters, val_begin,
+                         val_interval, dynamic_intervals)
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(
+                f'micro_batch must be at least 1, got {micro_batch}')
+        self.micro_batch = micro_batch
+        self.seed = seed
+        self._meter = _ThroughputMeter()
+
+    def run(self) -> torch.nn.Module:
+        """Train to ``max_iters``, from the place the checkpoint names.
+
+        Returns:
+            nn.Module: The trained model.
+
+        Raises:
+            RuntimeError: If the data ends before.
+        """
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        position = self._restore_position()
+        self._meter.start()
+        batches = iter(self.dataloader)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            batch = self._next_batch(batches)
+            skipped = batch.pop('skipped', torch.zeros(1)).sum()
+            position.update(_gather_cursors(batch.pop('cursors')))
+            self.runner.message_hub.update_info(
+                _POSITION_KEY, position.state_dict())
+            self.run_iter(batch, float(skipped))
+            self._decide_current_val_interval()
+            if self._must_validate():
+                self.runner.val_loop.run()
+                self._meter.start()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_iter(self, data_batch: Dict[str, Any],
+                 skipped: float = 0.0) -> None:
+        """Train on one batch.
+
+        Args:
+            data_batch (dict): ``inputs`` (B, 3, H, W) uint8, ``texts``.
+            skipped (float): Number of broken samples met while reading it.
+        """
+        self.runner.call_hook(
+            'before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        size = len(data_batch['inputs'])
+        place = BatchPlace(self.seed, self._iter, 0, size)
+        batch = dict(data_batch, place=place)
+        model, optim_wrapper = self.runner.model, self.runner.optim_wrapper
+        if self.micro_batch is None or self.micro_batch >= size:
+            outputs = model.train_step(batch, optim_wrapper=optim_wrapper)
+        else:
+            outputs = cached_train_step(model, batch, optim_wrapper,
+                                        self.micro_batch)
+        core = model.module if is_model_wrapper(model) else model
+        core.clamp_logit_scale()
+        outputs.update(self._meter.step(size * get_world_size()))
+        outputs['skipped_samples'] = skipped
+        self.runner.call_hook(
+            'after_train_iter', batch_idx=self._iter, data_batch=data_batch,
+            outputs=outputs)
+        self._iter += 1
+
+    def _must_validate(self) -> bool:
+        """Return whether it is time to validate."""
+        if self.runner.val_loop is None or self._iter < self.val_begin:
+            return False
+        return (self._iter % self.val_interval == 0
+                or self._iter == self._max_iters)
+
+    def _next_batch(self, batches: Any) -> Dict[str, Any]:
+        """Take a batch from the loader and measure the wait."""
+        begin = time.perf_counter()
+        batch = next(batches, None)
+        self._meter.wait(time.perf_counter() - begin)
+        if batch is None:
+            raise RuntimeError(
+                f'the data ended after {self._iter} of {self._max_iters} '
+                'iterations; leave epochs=None or lower max_iters')
+        return batch
+
+    def _restore_position(self) -> StreamPosition:
+        """Move the data set to where the checkpoint's run stopped."""
+        dataset = self.dataloader.dataset
+        hub = self.runner.message_hub
+        if self._iter > 0 and _POSITION_KEY in hub.runtime_info:
+            dataset.load_state_dict(hub.get_info(_POSITION_KEY))
+        elif self._iter > 0:
+            print_log(
+                f'Iteration {self._iter} is resumed from a checkpoint that '
+                'does not hold the place in the data: starting at its '
+                'beginning', logger='current', level=logging.WARNING)
+        return StreamPosition(dataset.state_dict())
+
+
+class _ThroughputMeter:
+    """Images a second and share of waiting over the last iterations."""
+
+    def __init__(self, window: int = 50) -> None:
+        self._steps: Deque[Tuple[float, float, int]] = deque(maxlen=window)
+        self._waited = 0.0
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Begin anew, so that pauses such as validation do not count."""
+        self._steps.clear()
+        self._last = time.perf_counter()
+        self._waited = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """Add waiting time of the current iteration."""
+        self._waited += seconds
+
+    def step(self, images: int) -> Dict[str, float]:
+        """End an iteration over ``images`` images, return the figures."""
+        now = time.perf_counter()
+        self._steps.append((now - self._last, self._waited, images))
+        self._last, self._waited = now, 0.0
+        seconds, waited, count = (
+            sum(column) for column in zip(*self._steps, strict=True))
+        return dict(
+            images_per_second=count / max(seconds, 1e-9),
+            loader_wait=waited / max(seconds, 1e-9))
+
+
+def _gather_cursors(cursors: torch.Tensor) -> torch.Tensor:
+    """Join the (B, 4) cursors of all processes."""
+    return torch.cat(all_gather(cursors))

@@ -1,0 +1,105 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Stage 1: contrastive image-text pretraining (paper 3.1 and 4)."""
+
+import math
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
+from torch import Tensor
+
+from ..backbones.pos_embed import crop_pos_embed, random_crop_boxes
+from ..losses.contrastive_ops import full_precision
+from .batch_place import BatchPlace
+from .image_text_pretrainer import Features, ImageTextPretrainer
+
+
+@MODELS.register_module()
+class CLIPPretrainer(ImageTextPretrainer):
+    """CLIP with an average-pooled ViT and cropped positional embedding.
+
+    The image embedding is the mean of the tower's final map. There is no
+    visual projection: text embeddings have the tower's width, so that a
+    region's mean feature is comparable with a text without further layers.
+
+    In training the positional embedding is enlarged to ``up_size`` and a
+    random crop of it, one an image, is resampled to the token grid (RO-ViT,
+    used by the paper): the tower learns to see its image as a region of a
+    larger one. Evaluation uses the plain embedding.
+
+    Args:
+        backbone (dict): Config of the image tower.
+        text_encoder (dict): Config of the text tower.
+        data_preprocessor (dict): Config of the preprocessor.
+        loss (dict): Config of the contrastive loss.
+        cpe (dict, optional): Cropped positional embedding: ``up_size``
+            (side of the enlarged grid, 64), ``scale`` (area range, (0.1, 1))
+            and ``ratio`` (aspect range, (0.5, 2)). None switches it off.
+        logit_scale_init (float): Start of the logarithm of the factor on
+            the cosine. Defaults to ln(1 / 0.07), CLIP's.
+        init_cfg (dict, optional): Config of the initialisation.
+    """
+
+    def __init__(
+        self,
+        backbone: ConfigType,
+        text_encoder: ConfigType,
+        data_preprocessor: ConfigType = dict(  # noqa: B006
+            type='ImageTextPreprocessor'),
+        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
+        cpe: OptConfigType = None,
+        logit_scale_init: float = math.log(1 / 0.07),
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
+        super().__init__(backbone, text_encoder, loss, data_preprocessor,
+                         logit_scale_init, init_cfg)
+        self.cpe: Optional[Dict] = None
+        if cpe is not None:
+            self.cpe = dict(up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
+            unknown = set(cpe) - set(self.cpe)
+            if unknown:
+                raise ValueError(
+                    f'cpe has unknown keys {sorted(unknown)}, expected '
+                    f'{sorted(self.cpe)}')
+            self.cpe.update(cpe)
+
+    def embed(self, inputs: Tensor, texts: List[str],
+              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+        """Embed images and texts, see the base class."""
+        pos_embed = None
+        if self.cpe is not None and self.training:
+            pos_embed = self._cropped_pos_embed(inputs, place)
+        image = self._pool(inputs, pos_embed)
+        return dict(image=image, text=self.encode_texts(texts)), {}
+
+    def image_embedding(self, inputs: Tensor) -> Tensor:
+        """Embed images with the plain positional embedding."""
+        return self._pool(inputs, None)
+
+    def _pool(self, inputs: Tensor, pos_embed: Optional[Tensor]) -> Tensor:
+        """Average the final map to (B, D), in float32."""
+        feat = self.backbone(inputs, pos_embed)[-1]
+        return full_precision(feat).mean(dim=(2, 3))
+
+    def _cropped_pos_embed(self, inputs: Tensor,
+                           place: Optional[BatchPlace]) -> Tensor:
+        """Draw a crop for each image and resample it to the token grid."""
+        up_size = self.cpe['up_size']
+
+        def draw(batch: int, generator: Optional[torch.Generator]) -> Tensor:
+            return random_crop_boxes(
+                batch, up_size, scale=self.cpe['scale'],
+                ratio=self.cpe['ratio'], generator=generator)
+
+        batch, _, height, width = inputs.shape
+        if height != width:
+            raise ValueError(
+                'cropped positional embeddings are square, got images of '
+                f'{height} x {width}; use square images or cpe=None')
+        boxes = draw(batch, None) if place is None else place.draw(draw, batch)
+        tower = self.backbone
+        grid = tower.pos_embed.view(1, *tower.pos_size, -1)
+        return crop_pos_embed(
+            grid, boxes.to(inputs.device), up_size,
+            math.ceil(height / tower.patch_size))
