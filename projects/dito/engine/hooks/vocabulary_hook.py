@@ -1,0 +1,95 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Give a detector the class names of the set it is trained or tested on."""
+
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
+from torch.utils.data import DataLoader
+
+from dito.models.text import Vocabulary
+
+Phase = str
+
+
+@HOOKS.register_module()
+class DITOVocabularyHook(Hook):
+    """Set the vocabulary of the training, validation or test set.
+
+    In training the classes are those of the training set, base classes only;
+    during a validation those of the validation set, novel ones included
+    (paper 3.1). Embeddings come from a file, or from the text tower of the
+    model. Classes go by name: a file may have more of them and in any order,
+    but must have all; which are novel is what the data set says.
+
+    Args:
+        train (str, optional): Vocabulary file for training. None: the text
+            tower of the model embeds the names. Defaults to None.
+        test (str, optional): The same for validation and test. Defaults to
+            None.
+        templates (str | List[str]): Prompt templates for the text tower, see
+            :meth:`Vocabulary.from_names`. Defaults to 'openai', the 80
+            templates of CLIP.
+    """
+
+    def __init__(self,
+                 train: Optional[str] = None,
+                 test: Optional[str] = None,
+                 templates: Union[str, List[str]] = 'openai') -> None:
+        self.files: Dict[Phase, Optional[str]] = dict(train=train, test=test)
+        self.templates = templates
+        self._made: Dict[Tuple[Any, ...], Vocabulary] = {}
+
+    def before_train(self, runner: Any) -> None:
+        """Set the classes of the training set."""
+        self._set(runner, runner.train_dataloader, 'train')
+
+    def before_val(self, runner: Any) -> None:
+        """Set the classes of the validation set."""
+        self._set(runner, runner.val_dataloader, 'test')
+
+    def after_val(self, runner: Any) -> None:
+        """Return to the classes of the training set, if there is one."""
+        # Asking a runner that only validates for its loader would build it.
+        if isinstance(runner._train_loop, BaseLoop):
+            self._set(runner, runner.train_dataloader, 'train')
+
+    def before_test(self, runner: Any) -> None:
+        """Set the classes of the test set."""
+        self._set(runner, runner.test_dataloader, 'test')
+
+    def _set(self, runner: Any, dataloader: DataLoader, phase: Phase) -> None:
+        """Make or recall the vocabulary of a set and hand it to the model."""
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        meta = dataloader.dataset.metainfo
+        names = tuple(meta.get('classes') or ())
+        if not names:
+            raise ValueError(
+                f'The {phase} set {type(dataloader.dataset).__name__} has no '
+                'classes in its metainfo; DITOVocabularyHook needs them.')
+        novel = tuple(n for n in meta.get('novel_classes') or ()
+                      if n in names)
+        key = (self.files[phase], names, novel)
+        if key not in self._made:
+            # Kept: the tower of a detector is frozen.
+            self._made[key] = self._make(model, *key)
+            runner.logger.info(f'Classes of the {phase} set: {len(names)}, '
+                               f'{len(novel)} of them novel.')
+        model.set_vocabulary(self._made[key])
+
+    def _make(self, model: Any, path: Optional[str], names: Tuple[str, ...],
+              novel: Tuple[str, ...]) -> Vocabulary:
+        """Embed class names, or find them in a vocabulary file."""
+        if path is None:
+            return model.build_vocabulary(
+                names, novel=novel, templates=self.templates)
+        vocabulary = Vocabulary.load(path)
+        try:
+            vocabulary = vocabulary.subset(names)
+        except ValueError as error:
+            raise ValueError(
+                f'{path} does not go with the data set: {error}') from error
+        return vocabulary.with_novel(novel)
