@@ -2,7 +2,7 @@
 """Vision transformer with windows and shifted-window learning."""
 
 import math
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .pos_embed import resize_pos_embed
+from .vit_arch import read_arch
 from .vit_layers import ACTIVATIONS, Block, PatchEmbed
-from .window_ops import (
-    Pair,
-    WindowLayout,
-    WindowSpec,
-    get_layout,
-    resolve_global_layers,
-)
-
-# One layer's attention: the sets of tokens, or None for the whole image.
-Layouts = Sequence[Optional[WindowLayout]]
-
-ARCHS: Dict[str, dict] = dict(
-    tiny=dict(embed_dims=192, num_layers=12, num_heads=3),
-    small=dict(embed_dims=384, num_layers=12, num_heads=6),
-    base=dict(embed_dims=768, num_layers=12, num_heads=12),
-    large=dict(embed_dims=1024, num_layers=24, num_heads=16),
-    huge=dict(embed_dims=1280, num_layers=32, num_heads=16),
-)
+from .window_ops import Pair
+from .window_plan import Layouts, WindowPlan
 
 
 @MODELS.register_module()
@@ -125,28 +110,27 @@ class DITOViT(BaseModule):
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg)
-        sizes = _read_arch(arch)
-        _check_window(window, shift, shift_size, pos_embed_after_shift)
+        sizes = read_arch(arch)
         if act not in ACTIVATIONS:
             raise ValueError(
                 f'act={act!r} is not known: choose from {list(ACTIVATIONS)}.')
-        self.embed_dims: int = sizes['embed_dims']
-        self.num_layers: int = sizes['num_layers']
-        self.patch_size = patch_size
-        self.with_cp = with_cp
-        self.swl_batched = swl_batched
-        self.window = window
-        self.shift = shift
-        self.shift_size = shift_size
-        self.shift_mask = shift_mask
-        self.pos_embed_after_shift = pos_embed_after_shift
-        if not -1 <= frozen_stages <= self.num_layers:
+        if pos_embed_after_shift and shift != 'swl':
+            raise ValueError(
+                f"pos_embed_after_shift needs shift='swl', got {shift!r}.")
+        if not -1 <= frozen_stages <= sizes.num_layers:
             raise ValueError(
                 f'frozen_stages={frozen_stages} does not fit '
-                f'{self.num_layers} layers: give -1 to {self.num_layers}.')
+                f'{sizes.num_layers} layers: give -1 to {sizes.num_layers}.')
+        self.embed_dims = sizes.embed_dims
+        self.num_layers = sizes.num_layers
+        self.patch_size = patch_size
+        self.with_cp = with_cp
         self.frozen_stages = frozen_stages
-        self.global_layers = resolve_global_layers(
-            self.num_layers, 'all' if window is None else global_layers)
+        self.swl_batched = swl_batched
+        self.pos_embed_after_shift = pos_embed_after_shift
+        self.plan = WindowPlan(
+            sizes.num_layers, window, global_layers, shift, shift_size,
+            shift_mask, release_signs=pos_embed_after_shift)
 
         if isinstance(img_size, int):
             img_size = (img_size, img_size)
@@ -160,8 +144,8 @@ class DITOViT(BaseModule):
         self.norm_pre = nn.LayerNorm(
             self.embed_dims, eps=norm_eps) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
-            Block(self.embed_dims, sizes['num_heads'], sizes['mlp_ratio'],
-                  act, norm_eps) for _ in range(self.num_layers))
+            Block(self.embed_dims, sizes.num_heads, sizes.mlp_ratio, act,
+                  norm_eps) for _ in range(self.num_layers))
         self.norm = nn.LayerNorm(self.embed_dims, eps=norm_eps)
         self._reset_parameters()
         self._freeze()
@@ -243,13 +227,12 @@ class DITOViT(BaseModule):
             grid = self.pos_embed.view(1, *self.pos_size, -1)
             pos_embed = resize_pos_embed(grid, size)
         pos_embed = pos_embed.to(patches.dtype)
-        if self.shift == 'swl':
+        if self.plan.shift == 'swl':
             x = self._forward_swl(patches, pos_embed)
         else:
             x = self._add_pos_embed(patches, pos_embed)
-            swin = self.shift == 'swin'
-            x = self._run_blocks(
-                x, 0, self._layouts(x, size, [(False, swin)]))
+            swin = self.plan.shift == 'swin'
+            x = self._run_blocks(x, self._layouts(x, size, (False, swin)))
         if self.cls_token is not None:
             x = x[:, 1:]
         x = self.norm(x).unflatten(1, size)
@@ -273,157 +256,71 @@ class DITOViT(BaseModule):
     def _forward_swl(self, patches: Tensor, pos_embed: Tensor) -> Tensor:
         """Average a plain and a shifted pass (Algorithm 1)."""
         size: Pair = tuple(patches.shape[1:3])
-        x = self._add_pos_embed(patches, pos_embed)
-        start = 0
+        plain = self._add_pos_embed(patches, pos_embed)
         if self.pos_embed_after_shift:
-            down, right = self._window_spec(size, True).shift
+            start = 0
+            down, right = self.plan.spec(size, shifted=True).shift
+            # The token that is rolled to a place gets that place's position.
             rolled = torch.roll(pos_embed, (-down, -right), dims=(1, 2))
             shifted = self._add_pos_embed(patches, rolled)
         else:
             # Both passes are the same up to the first window.
-            while start in self.global_layers:
-                start += 1
-            shifted = x = self._run_blocks(x, 0, [None] * start)
+            start = self.plan.first_windowed
+            plain = self._run_blocks(plain, [None] * start)
             if start == self.num_layers:
-                return x
+                return plain
+            shifted = plain
         if self.swl_batched:
-            both = torch.cat([x, shifted])
+            both = torch.cat([plain, shifted])
             layouts = self._layouts(
-                both, size, [(False, False), (True, True)])
-            x, shifted = self._run_blocks(both, start, layouts).chunk(2)
+                both, size, (False, False), (True, True))
+            plain, shifted = self._run_blocks(both, layouts, start).chunk(2)
         else:
-            x = self._run_blocks(
-                x, start, self._layouts(x, size, [(False, False)]))
+            plain = self._run_blocks(
+                plain, self._layouts(plain, size, (False, False)), start)
             shifted = self._run_blocks(
-                shifted, start, self._layouts(shifted, size, [(True, True)]))
-        return (x + shifted) * 0.5
-
-    def _window_spec(self, size: Pair, shifted: bool) -> WindowSpec:
-        """Windows over a token map, of the plain or the shifted pass."""
-        if 'grid' in self.window:
-            window = tuple(-(-side // self.window['grid']) for side in size)
-        else:
-            window = (self.window['size'],) * 2
-        if not shifted:
-            return WindowSpec(window)
-        down, right = (
-            side // 2 if self.shift_size is None else self.shift_size
-            for side in window)
-        if self.pos_embed_after_shift:
-            down = -down
-        return WindowSpec(window, (down, right), self.shift_mask)
+                shifted, self._layouts(shifted, size, (True, True)), start)
+        return (plain + shifted) * 0.5
 
     def _layouts(
-        self, x: Tensor, size: Pair, passes: Sequence[Tuple[bool, bool]]
+        self, x: Tensor, size: Pair, *passes: Tuple[bool, bool]
     ) -> Layouts:
-        """Lay out the tokens of every layer.
+        """Lay out tokens (P * B, [1 +] h * w, C) of P passes; see the plan."""
+        return self.plan.layouts(
+            len(x) // len(passes), size, passes, self.cls_token is not None,
+            x.device)
 
-        Args:
-            x (Tensor): Tokens of all passes, (P * B, [1 +] h * w, C).
-            size (tuple[int, int]): Height and width of the token map.
-            passes (Sequence[tuple[bool, bool]]): For each pass whether its
-                first, third, ... and its second, fourth, ... windowed layer
-                is shifted.
-
-        Returns:
-            list[WindowLayout | None]: One per layer, None where global.
-        """
-        layouts: List[Optional[WindowLayout]] = []
-        turn = 0
-        for layer in range(self.num_layers):
-            if layer in self.global_layers:
-                layouts.append(None)
-                continue
-            specs = tuple(
-                self._window_spec(size, shifts[turn]) for shifts in passes)
-            layouts.append(
-                get_layout(
-                    len(x) // len(passes), size, specs,
-                    self.cls_token is not None, x.device))
-            turn = 1 - turn
-        return layouts
-
-    def _run_blocks(self, x: Tensor, start: int, layouts: Layouts) -> Tensor:
-        """Run the layers from ``start`` on, one for each layout left.
+    def _run_blocks(
+        self, x: Tensor, layouts: Layouts, start: int = 0
+    ) -> Tensor:
+        """Run the layers from ``start`` to the end of ``layouts``.
 
         Args:
             x (Tensor): Tokens, has shape (S, N, C).
-            start (int): First layer.
-            layouts (Sequence[WindowLayout | None]): Sets of all layers from
-                the tower's first on; those before ``start`` are skipped.
+            layouts (Sequence[WindowLayout | None]): Sets of tokens of each
+                layer, beginning with the tower's first.
+            start (int): First layer to run. Defaults to 0.
 
         Returns:
             Tensor: Tokens, has shape (S, N, C).
         """
         shape = x.shape
+        whole = ((shape[0], shape[1]),)
         rows = x.flatten(0, 1)
-        current: Optional[WindowLayout] = None
-        first = start if len(layouts) == self.num_layers else 0
-        for layer in range(first, len(layouts)):
-            wanted = layouts[layer]
-            groups = ((shape[0], shape[1]),)
-            if wanted is None:
+        current = None
+        for block, wanted in zip(
+                self.blocks[start:], layouts[start:], strict=False):
+            groups = whole if wanted is None else wanted.groups
+            if wanted is None and current is not None and current.sequential:
                 # Attention does not mind the order within a sequence.
-                keep = current is not None and current.sequential
-                wanted = current if keep else None
-            else:
-                groups = wanted.groups
+                wanted = current
             if wanted is not current:
                 rows = rows if current is None else current.unpack(rows)
                 rows = rows if wanted is None else wanted.pack(rows)
                 current = wanted
-            block = self.blocks[layer]
             if self.with_cp and torch.is_grad_enabled():
                 rows = checkpoint(block, rows, groups, use_reentrant=False)
             else:
                 rows = block(rows, groups)
         rows = rows if current is None else current.unpack(rows)
         return rows.view(shape)
-
-
-def _read_arch(arch: Union[str, dict]) -> dict:
-    """Look an architecture up by name, or check a given one."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(
-                f'arch={arch!r} is not known: choose from {list(ARCHS)} or '
-                'give a dict.')
-        arch = ARCHS[arch]
-    sizes = dict(mlp_ratio=4, **arch) if 'mlp_ratio' not in arch else arch
-    needed = {'embed_dims', 'num_layers', 'num_heads', 'mlp_ratio'}
-    if set(sizes) != needed:
-        raise ValueError(
-            f'arch has the keys {sorted(arch)}, but needs {sorted(needed)} '
-            '(mlp_ratio may be left out).')
-    if sizes['embed_dims'] % sizes['num_heads']:
-        raise ValueError(
-            f'embed_dims={sizes["embed_dims"]} is not divisible by '
-            f'num_heads={sizes["num_heads"]}.')
-    return sizes
-
-
-def _check_window(
-    window: Optional[dict],
-    shift: Optional[str],
-    shift_size: Optional[int],
-    pos_embed_after_shift: bool,
-) -> None:
-    """Check the arguments about windows against each other."""
-    if window is not None:
-        if len(window) != 1 or not set(window) <= {'size', 'grid'}:
-            raise ValueError(
-                f'window={window} is not known: give dict(size=tokens) or '
-                'dict(grid=windows per side).')
-        if min(window.values()) < 1:
-            raise ValueError(f'window={window} must be at least 1.')
-    if shift not in (None, 'swl', 'swin'):
-        raise ValueError(
-            f"shift={shift!r} is not known: give None, 'swl' or 'swin'.")
-    if shift is not None and window is None:
-        raise ValueError(
-            f'shift={shift!r} needs windows: set window, or shift=None.')
-    if shift_size is not None and shift_size < 0:
-        raise ValueError(f'shift_size={shift_size} must not be negative.')
-    if pos_embed_after_shift and shift != 'swl':
-        raise ValueError(
-            f"pos_embed_after_shift needs shift='swl', got {shift!r}.")
