@@ -222,13 +222,14 @@ class DITOViT(BaseModule):
             sides over ``patch_size``, rounded up; after the last LayerNorm.
         """
         patches = self._embed_patches(img)
-        size: Pair = tuple(patches.shape[1:3])
+        # Plain numbers also while a graph is being traced.
+        size: Pair = tuple(int(side) for side in patches.shape[1:3])
         if pos_embed is None:
             grid = self.pos_embed.view(1, *self.pos_size, -1)
             pos_embed = resize_pos_embed(grid, size)
         pos_embed = pos_embed.to(patches.dtype)
         if self.plan.shift == 'swl':
-            x = self._forward_swl(patches, pos_embed)
+            x = self._forward_swl(patches, pos_embed, size)
         else:
             x = self._add_pos_embed(patches, pos_embed)
             swin = self.plan.shift == 'swin'
@@ -253,9 +254,10 @@ class DITOViT(BaseModule):
             x = torch.cat([cls_token, x], dim=1)
         return self.norm_pre(x)
 
-    def _forward_swl(self, patches: Tensor, pos_embed: Tensor) -> Tensor:
+    def _forward_swl(
+        self, patches: Tensor, pos_embed: Tensor, size: Pair
+    ) -> Tensor:
         """Average a plain and a shifted pass (Algorithm 1)."""
-        size: Pair = tuple(patches.shape[1:3])
         plain = self._add_pos_embed(patches, pos_embed)
         if self.pos_embed_after_shift:
             start = 0
@@ -287,8 +289,8 @@ class DITOViT(BaseModule):
     ) -> Layouts:
         """Lay out tokens (P * B, [1 +] h * w, C) of P passes; see the plan."""
         return self.plan.layouts(
-            len(x) // len(passes), size, passes, self.cls_token is not None,
-            x.device)
+            int(x.shape[0]) // len(passes), size, passes,
+            self.cls_token is not None, x.device)
 
     def _run_blocks(
         self, x: Tensor, layouts: Layouts, start: int = 0

@@ -28,7 +28,7 @@ def resize_pos_embed(pos_embed: Tensor, size: Tuple[int, int]) -> Tensor:
         Tensor: float32, has shape (1, h, w, C).
     """
     pos_embed = pos_embed.float()
-    if tuple(pos_embed.shape[1:3]) == tuple(size):
+    if tuple(int(side) for side in pos_embed.shape[1:3]) == tuple(size):
         return pos_embed
     resized = F.interpolate(
         pos_embed.permute(0, 3, 1, 2),
