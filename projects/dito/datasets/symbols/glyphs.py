@@ -6,8 +6,8 @@ table was chosen by hand from contact sheets of the font: names a user would
 type, one glyph a shape (no white and black versions, no mirrored twins, so a
 horizontal flip keeps a label true), no letters, and no religious, political
 or national emblem that may offend. Pairs that remained were compared as
-band-pass filtered silhouettes over small shifts, scales, rotations and a
-flip; no pair reaches a correlation of 0.90, which a test measures again.
+band-pass filtered silhouettes, boxes aligned, over small scales, rotations
+and a flip; no pair reaches a correlation of 0.90, which a test measures.
 
 The frequency group is fixed here rather than drawn from a seed, so that a
 vocabulary and a trained tower stay valid for every build of the set:

@@ -119,8 +119,9 @@ class GlyphAtlas:
         scale = side / level
         radian = np.deg2rad(angle)
         cos, sin = np.cos(radian) * scale, np.sin(radian) * scale
-        out_w = int(np.ceil(abs(cos) * width + abs(sin) * height)) + 2
-        out_h = int(np.ceil(abs(sin) * width + abs(cos) * height)) + 2
+        spans = np.abs([[cos, sin], [sin, cos]]) @ (width, height)
+        # The small number keeps a right angle from adding a column.
+        out_w, out_h = (np.ceil(spans - 1e-6).astype(int) + 2).tolist()
         matrix = np.array([[cos, sin, 0.0], [-sin, cos, 0.0]])
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
         matrix[:, 2] = (
