@@ -3,9 +3,9 @@
 
 :func:`install` gives mmengine's ``load_from``, ``--resume``,
 ``init_cfg=dict(type='Pretrained', ...)`` and ``tools/test.py`` two things:
-files named ``*.safetensors``, and a loader of ``.pth`` files that refuses
-what is more than weights and plain values. mmengine's own falls back to
-unpickling, which runs whatever the file says.
+files named ``*.safetensors``, and a loader of ``.pth`` files, local or
+downloaded, that refuses what is more than weights and plain values.
+mmengine's own falls back to unpickling, which runs whatever the file says.
 """
 
 import json
@@ -14,8 +14,10 @@ import pickle
 import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
+from urllib.parse import urlparse
 
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from safetensors import SafetensorError, safe_open
@@ -36,6 +38,7 @@ def install() -> None:
     register = CheckpointLoader.register_scheme
     # Not for paths with a scheme such as s3://.
     register(r'(?!\S+://).*\.safetensors$', load_from_safetensors, force=True)
+    register(['http://', 'https://'], load_from_http, force=True)
     register('', load_from_file, force=True)
 
 
@@ -85,15 +88,43 @@ def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
         with torch.serialization.safe_globals(_safe_globals()):
             checkpoint = torch.load(
                 path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(_refusal(path, error)) from error
-    except Exception as error:  # whatever a damaged archive leads to
-        raise ValueError(_broken(path, error)) from error
+    except Exception as error:  # a damaged archive can lead to any
+        text = _refusal(path, error) or _broken(path, error)
+        raise ValueError(text) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(
             f'{path} holds a {type(checkpoint).__name__}, not a checkpoint; '
             'give a file with a state dict.')
     return checkpoint
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Dict[str, Any]:
+    """Download a checkpoint, once, and load it like a local file.
+
+    A name such as ``x-0123abcd.pth`` holds the start of the file's sha256,
+    and is checked.
+
+    Args:
+        filename (str): Address.
+        map_location (optional): As in :func:`torch.load`.
+
+    Returns:
+        dict: The checkpoint.
+    """
+    name = os.path.basename(urlparse(filename).path)
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = re.search(r'-([0-9a-f]{8,64})\.[^.]+$', name)
+    # Rank 0 goes first, the others find the file.
+    if get_rank() > 0:
+        barrier()
+    if not (folder / name).is_file():
+        torch.hub.download_url_to_file(
+            filename, str(folder / name), digits and digits[1],
+            progress=os.isatty(0))
+    if get_rank() == 0:
+        barrier()
+    return load_from_file(str(folder / name), map_location)
 
 
 def load_state_dict_file(path: PathLike,
@@ -223,16 +254,26 @@ def _decode_metadata(metadata: Mapping[str, str],
 
 
 def _broken(path: Path, error: Exception) -> str:
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    # Of torch's long texts only what is special to the file.
+    reason = str(error).rpartition('WeightsUnpickler error:')[2]
+    reason = reason.partition('Check the documentation')[0]
+    reason = ' '.join(reason.split()).partition('. ')[0][:200]
     return (f'{path} ({path.stat().st_size} bytes) is damaged or is no '
-            f'checkpoint: {reason}; copy or download it again.')
+            f'checkpoint: {reason or type(error).__name__}; copy or download '
+            'it again.')
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    found = re.search(r'GLOBAL (\S+)', str(error))
-    what = f'the object {found[1]}' if found else 'objects'
-    return (f'{path} holds {what} beside weights, and loading it could run '
-            'code from the file, so it is refused; save its state_dict '
+def _refusal(path: Path, error: Exception) -> Optional[str]:
+    """Say what was refused; None if the file has another fault."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    found = re.search(
+        r'(?:GLOBAL|unrecognized function|allowlisted .* got) (\S+)',
+        str(error))
+    if not found:
+        return None
+    return (f'{path} holds {found[1]} beside weights, and loading it could '
+            'run code from the file, so it is refused; save its state_dict '
             'alone, if you trust where it comes from: '
             "torch.save(torch.load(path, weights_only=False)['state_dict'], "
             'new_path).')

@@ -1,0 +1,312 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Safe reading and writing of weights, alone and through mmengine."""
+
+import hashlib
+import os
+import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel, BaseModule
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dito.utils import checkpoint as ckpt
+from dito.utils.checkpoint import (
+    load_state_dict_file,
+    save_safetensors,
+    state_dict_of,
+)
+
+
+class _Toy(BaseModel):
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+
+    def forward(self, inputs, mode='tensor'):
+        return dict(loss=self.backbone(inputs.float()).square().mean())
+
+
+class _RunsCode:
+    """Pickles to a call that makes a folder."""
+
+    def __init__(self, folder) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder), )
+
+
+def _runner(work_dir, **kwargs) -> Runner:
+    return Runner(
+        _Toy(),
+        str(work_dir),
+        train_dataloader=DataLoader([dict(inputs=torch.ones(2))] * 2),
+        train_cfg=dict(by_epoch=False, max_iters=kwargs.pop('iters', 2)),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        param_scheduler=dict(type='LinearLR', by_epoch=False),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(type='CheckpointHook', interval=2,
+                            by_epoch=False)),
+        experiment_name=f'toy{os.path.basename(work_dir)}{len(kwargs)}',
+        **kwargs)
+
+
+# ------------------------------------------------------------- writing
+
+
+def test_safetensors_round_trip_keeps_values_and_metadata(tmp_path) -> None:
+    shared = torch.randn(3, 2)
+    state = dict(a=shared, b=shared, c=shared.t(), d=torch.tensor(True))
+    meta = dict(dataset_meta=dict(classes=['cat'], n=2))
+    path = tmp_path / 'sub' / 'x.safetensors'
+    save_safetensors(state, path, meta)
+    loaded = ckpt.load_from_file(str(path))
+    assert loaded['meta'] == meta
+    for key, value in state.items():
+        assert loaded['state_dict'][key].equal(value)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path) -> None:
+    path = tmp_path / 'x.safetensors'
+    save_safetensors(dict(a=torch.ones(1)), path)
+    with pytest.raises(TypeError):
+        save_safetensors(dict(a=torch.zeros(1)), path, dict(m=object()))
+    with pytest.raises(Exception, match='.'):
+        save_safetensors({3: torch.zeros(1)}, path)
+    assert [p.name for p in tmp_path.iterdir()] == ['x.safetensors']
+    assert load_file(path)['a'] == 1
+
+
+# ------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda s: s,
+    lambda s: dict(state_dict=s, meta=dict(epoch=1)),
+    lambda s: dict(model=s, iteration=3),
+    lambda s: {f'module.{k}': v for k, v in s.items()},
+])
+def test_finds_the_weights(tmp_path, wrap) -> None:
+    state = nn.Linear(2, 3).state_dict()
+    torch.save(wrap(state), tmp_path / 'x.pth')
+    loaded = load_state_dict_file(tmp_path / 'x.pth')
+    assert loaded.keys() == state.keys()
+    assert all(loaded[k].equal(state[k]) for k in state)
+
+
+def test_home_folder_is_expanded(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    save_safetensors(dict(a=torch.ones(1)), tmp_path / 'x.safetensors')
+    assert load_state_dict_file('~/x.safetensors')['a'] == 1
+
+
+def test_foreign_metadata_stays_text(tmp_path) -> None:
+    path = tmp_path / 'x.safetensors'
+    save_file(dict(a=torch.ones(1)), path, metadata=dict(licence='MIT'))
+    assert ckpt.load_from_file(str(path))['meta'] == dict(licence='MIT')
+
+
+def test_plain_values_beside_weights_are_allowed(tmp_path) -> None:
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    extra = dict(
+        buffer=buffer,
+        array=np.arange(3),
+        bools=np.ones(2, bool),
+        single=np.float32(2.5),
+        integer=np.int64(3),
+        text='a',
+        piece=slice(1, 2))
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), extra=extra),
+               tmp_path / 'x.pth')
+    loaded = ckpt.load_from_file(str(tmp_path / 'x.pth'))['extra']
+    assert loaded['buffer'].mean() == 1.5
+    assert loaded['array'].tolist() == [0, 1, 2]
+    assert loaded['single'] == 2.5 and loaded['integer'] == 3
+
+
+# ------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize('protocol', ['zip', 'legacy', 'pickle'])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, protocol) -> None:
+    path, folder = tmp_path / 'x.pth', tmp_path / 'made'
+    content = dict(state_dict=dict(a=torch.ones(1)), evil=_RunsCode(folder))
+    if protocol == 'pickle':
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(
+            content, path, _use_new_zipfile_serialization=protocol == 'zip')
+    for load in (load_state_dict_file, CheckpointLoader.load_checkpoint):
+        with pytest.raises(ValueError, match='could run code.*refused'):
+            load(str(path))
+    assert not folder.exists()
+
+
+def test_getattr_in_a_file_is_refused(tmp_path) -> None:
+
+    class _Reach:
+
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, '__init__')
+
+    torch.save(dict(a=torch.ones(1), b=_Reach()), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='getattr.*refused'):
+        ckpt.load_from_file(str(tmp_path / 'x.pth'))
+
+
+def test_missing_file_and_folder(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match='no.pth does not exist'):
+        load_state_dict_file(tmp_path / 'no.pth')
+    with pytest.raises(ValueError, match='is a folder'):
+        load_state_dict_file(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['x.pth', 'x.safetensors'])
+@pytest.mark.parametrize('keep', [0, 30, 200, -5])
+def test_cut_file_is_told(tmp_path, name, keep) -> None:
+    path = tmp_path / name
+    state = dict(a=torch.randn(40))
+    if name.endswith('pth'):
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match='damaged or is no checkpoint'):
+        load_state_dict_file(path)
+
+
+@pytest.mark.parametrize('content', [b'<html>404</html>', b'{"a": 1}'])
+@pytest.mark.parametrize('name', ['x.pth', 'x.safetensors'])
+def test_other_file_is_told(tmp_path, name, content) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match='x.(pth|saf.*).*is no checkpoint'):
+        load_state_dict_file(tmp_path / name)
+
+
+def test_lfs_pointer_is_told(tmp_path) -> None:
+    (tmp_path / 'x.pth').write_text(
+        'version https://git-lfs.github.com/spec/v1\noid sha256:0\n')
+    with pytest.raises(ValueError, match='git lfs pull'):
+        load_state_dict_file(tmp_path / 'x.pth')
+
+
+def test_file_without_weights_is_told(tmp_path) -> None:
+    torch.save([1, 2], tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='holds a list, not a checkpoint'):
+        load_state_dict_file(tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match="holds no weights .keys: .'epoch'"):
+        state_dict_of(dict(epoch=3))
+
+
+# ---------------------------------------------------------- downloads
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    (tmp_path / 'www').mkdir()
+    handler = partial(
+        SimpleHTTPRequestHandler, directory=str(tmp_path / 'www'))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{http.server_port}', tmp_path / 'www'
+        http.shutdown()
+
+
+def test_downloads_once_and_checks_the_digest(server) -> None:
+    address, folder = server
+    save_safetensors(dict(a=torch.ones(1)), folder / 'x.safetensors')
+    digest = hashlib.sha256((folder / 'x.safetensors').read_bytes())
+    good = f'x-{digest.hexdigest()[:8]}.safetensors'
+    (folder / 'x.safetensors').rename(folder / good)
+    (folder / 'x-00000000.safetensors').write_bytes(
+        (folder / good).read_bytes())
+    load = CheckpointLoader.load_checkpoint
+    assert load(f'{address}/{good}')['state_dict']['a'] == 1
+    (folder / good).unlink()
+    assert load(f'{address}/{good}')['state_dict']['a'] == 1
+    with pytest.raises(RuntimeError, match='invalid hash'):
+        load(f'{address}/x-00000000.safetensors')
+
+
+def test_code_in_a_download_is_refused(server, tmp_path) -> None:
+    address, folder = server
+    torch.save(dict(a=_RunsCode(tmp_path / 'made')), folder / 'x.pth')
+    with pytest.raises(ValueError, match='could run code'):
+        CheckpointLoader.load_checkpoint(f'{address}/x.pth')
+    assert not (tmp_path / 'made').exists()
+
+
+# ------------------------------------------------------ through mmengine
+
+
+def test_mmengine_loads_safetensors_by_name(tmp_path) -> None:
+    model = _Toy()
+    path = tmp_path / 'x.safetensors'
+    save_safetensors(model.state_dict(), path)
+    other = _Toy()
+    load_checkpoint(other, str(path), strict=True)
+    assert other.backbone.weight.equal(model.backbone.weight)
+
+
+def test_other_schemes_keep_their_loaders() -> None:
+    find = CheckpointLoader._get_checkpoint_loader
+    assert find('/a/b.safetensors') is ckpt.load_from_safetensors
+    assert find('b.pth') is ckpt.load_from_file
+    assert find('s3://a/b.safetensors').__name__ == 'load_from_ceph'
+
+
+def test_pretrained_init_with_prefix(tmp_path) -> None:
+    path = tmp_path / 'x.safetensors'
+    save_safetensors(_Toy().state_dict(), path)
+
+    class _Backbone(BaseModule, nn.Linear):
+
+        def __init__(self, init_cfg) -> None:
+            nn.Linear.__init__(self, 2, 2)
+            self._is_init, self.init_cfg = False, init_cfg
+
+    module = _Backbone(
+        dict(type='Pretrained', checkpoint=str(path), prefix='backbone.'))
+    module.init_weights()
+    assert module.weight.equal(load_file(path)['backbone.weight'])
+
+
+def test_training_state_resumes(tmp_path) -> None:
+    _runner(tmp_path / 'a').train()
+    saved = tmp_path / 'a' / 'iter_2.pth'
+    assert 'message_hub' in ckpt.load_from_file(str(saved))
+    runner = _runner(tmp_path / 'a', iters=4, resume=True)
+    runner.train()
+    assert runner.iter == 4
+    assert (tmp_path / 'a' / 'iter_4.pth').is_file()
+
+
+def test_runner_loads_safetensors(tmp_path) -> None:
+    path = tmp_path / 'x.safetensors'
+    state = _Toy().state_dict()
+    save_safetensors(state, path)
+    runner = _runner(tmp_path / 'b', load_from=str(path))
+    runner.load_or_resume()
+    assert runner.model.backbone.weight.equal(state['backbone.weight'])
+
+
+def test_config_text_in_meta_survives(tmp_path) -> None:
+    text = Config(dict(a=1)).pretty_text
+    save_safetensors(
+        dict(a=torch.ones(1)), tmp_path / 'x.safetensors', dict(cfg=text))
+    meta = ckpt.load_from_file(str(tmp_path / 'x.safetensors'))['meta']
+    assert Config.fromstring(meta['cfg'], '.py').a == 1
