@@ -1,4 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+from .coco_ov_metric import DITOCocoMetric
+from .lvis_backends import evaluate_lvis
+from .lvis_detections import LVISDetections
+from .lvis_ground_truth import LVISGroundTruth
+from .lvis_metric import DITOLVISMetric
 from .zero_shot import DITOZeroShotMetric
 
-__all__ = ['DITOZeroShotMetric']
+__all__ = [
+    'DITOCocoMetric',
+    'DITOLVISMetric',
+    'DITOZeroShotMetric',
+    'LVISDetections',
+    'LVISGroundTruth',
+    'evaluate_lvis',
+]

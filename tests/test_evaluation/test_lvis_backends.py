@@ -1,0 +1,232 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+import copy
+
+import numpy as np
+import pytest
+from lvis_data import make_ground_truth, make_results
+
+from dito.evaluation.lvis_backends import evaluate_lvis
+from dito.evaluation.lvis_detections import LVISDetections
+from dito.evaluation.lvis_ground_truth import LVISGroundTruth
+
+
+def run_all(content, results, iou_type, max_dets=300, backends=None):
+    outputs = []
+    for backend in backends or ('lvis', 'federated', 'faster'):
+        gt = LVISGroundTruth(copy.deepcopy(content))
+        detections = LVISDetections.from_results(copy.deepcopy(results))
+        outputs.append(
+            evaluate_lvis(gt, detections, iou_type, max_dets, backend)
+        )
+    return outputs
+
+
+def assert_equal_to_reference(outputs):
+    reference, *others = outputs
+    assert (reference.precision > 0).any()
+    assert (reference.precision == -1).any()
+    for other in others:
+        np.testing.assert_allclose(
+            other.precision, reference.precision, atol=1e-9
+        )
+        np.testing.assert_allclose(other.recall, reference.recall, atol=1e-9)
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@pytest.mark.parametrize('seed', range(6))
+def test_equal_to_the_lvis_package(seed, iou_type):
+    rng = np.random.default_rng(seed)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    assert_equal_to_reference(run_all(content, results, iou_type))
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_equal_when_only_the_best_of_an_image_count(iou_type):
+    rng = np.random.default_rng(10)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    outputs = run_all(content, results, iou_type, max_dets=9)
+    assert_equal_to_reference(outputs)
+    more = run_all(content, results, iou_type, backends=['federated'])[0]
+    assert np.abs(more.precision - outputs[0].precision).max() > 0.1
+
+
+def test_limit_is_that_of_the_lvis_package():
+    from lvis import LVISResults
+
+    rng = np.random.default_rng(11)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    ours = LVISDetections.from_results(results).limit_per_image(9)
+    theirs = LVISResults.limit_dets_per_image(None, results, 9)
+
+    def as_set(items):
+        return sorted(
+            (r['image_id'], r['score'], r['category_id'], *r['bbox'])
+            for r in items
+        )
+
+    ours = [
+        dict(result, category_id=result['category_id'])
+        for result in ours.to_results('bbox')
+    ]
+    assert as_set(ours) == as_set(theirs)
+
+
+def test_equal_with_ignored_objects():
+    rng = np.random.default_rng(12)
+    content = make_ground_truth(rng)
+    for ann in content['annotations']:
+        ann['ignore'] = int(rng.random() < 0.3)
+    results = make_results(rng, content)
+    outputs = run_all(
+        content, results, 'bbox', backends=['lvis', 'federated']
+    )
+    assert_equal_to_reference(outputs)
+    with pytest.raises(ValueError, match="'faster' does not know ignored"):
+        run_all(content, results, 'bbox', backends=['faster'])
+
+
+def test_equal_with_crowds_of_equal_boxes():
+    """Ties in score and in overlap, where the order of matching decides."""
+    rng = np.random.default_rng(13)
+    content = make_ground_truth(rng, num_images=3, num_categories=3)
+    template = content['annotations'][0]
+    for i in range(40):
+        box = [8.0 * int(rng.integers(3)), 16.0, 40.0, 40.0]
+        content['annotations'].append(
+            dict(
+                template,
+                id=1000 + i,
+                bbox=box,
+                area=float(rng.choice([900, 1600])),
+            )
+        )
+    results = [
+        dict(
+            image_id=template['image_id'],
+            category_id=template['category_id'],
+            score=float(rng.choice([0.5, 0.75])),
+            bbox=[4.0 * int(rng.integers(6)), 16.0, 40.0, 40.0],
+        )
+        for _ in range(120)
+    ]
+    outputs = run_all(content, results, 'bbox')
+    reference, *others = outputs
+    for other in others:
+        np.testing.assert_allclose(
+            other.precision, reference.precision, atol=1e-9
+        )
+
+
+def test_objects_and_detections_without_area_are_nothing():
+    rng = np.random.default_rng(14)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    for result in results[::5]:
+        result['bbox'][2] = 0.0
+    for ann in content['annotations'][::7]:
+        ann['area'] = 0.0
+    assert_equal_to_reference(run_all(content, results, 'bbox'))
+
+
+@pytest.mark.parametrize('backend', ['lvis', 'federated', 'faster'])
+def test_no_detections_give_zero_not_an_error(backend):
+    content = make_ground_truth(np.random.default_rng(15))
+    output = run_all(content, [], 'bbox', backends=[backend])[0]
+    present = output.precision > -1
+    assert present.any()
+    assert (output.precision[present] == 0).all()
+    assert (output.recall[output.recall > -1] == 0).all()
+
+
+def test_a_hand_made_case():
+    """Two objects; one found, one false alarm, one category unknown."""
+    content = dict(
+        categories=[
+            dict(id=1, name='a', frequency='r'),
+            dict(id=2, name='b', frequency='f'),
+        ],
+        images=[
+            dict(
+                id=1,
+                width=100,
+                height=100,
+                neg_category_ids=[],
+                not_exhaustive_category_ids=[],
+            )
+        ],
+        annotations=[
+            dict(id=i, image_id=1, category_id=1, bbox=box, area=2500)
+            for i, box in enumerate([[0, 0, 50, 50], [50, 50, 50, 50]], 1)
+        ],
+    )
+    found = dict(image_id=1, category_id=1, score=0.5, bbox=[0, 0, 50, 50])
+    alarm = dict(image_id=1, category_id=1, score=0.9, bbox=[0, 50, 50, 50])
+    unknown = dict(image_id=1, category_id=2, score=1, bbox=[0, 0, 9, 9])
+    output = run_all(content, [found, alarm, unknown], 'bbox')[1]
+    precision = output.precision[:, :, 0, 0]
+    # Recall one half at precision one half, and nothing beyond.
+    assert precision[:, :51] == pytest.approx(0.5)
+    assert (precision[:, 51:] == 0).all()
+    assert (output.recall[:, 0, 0] == 0.5).all()
+    assert (output.precision[:, :, 1] == -1).all()
+
+
+def test_numpy_is_left_as_it_was():
+    content = make_ground_truth(np.random.default_rng(16))
+    results = make_results(np.random.default_rng(16), content)
+    before = 'float' in vars(np)
+    run_all(content, results, 'bbox', backends=['lvis'])
+    assert ('float' in vars(np)) == before
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(backend='fast'), r"\['faster', 'federated', 'lvis'\], not"),
+        (dict(iou_type='mask'), "'bbox' or 'segm', not mask"),
+        (dict(iou_type='segm'), "'segm' needs masks"),
+    ],
+)
+def test_wrong_options_are_named(change, message):
+    content = make_ground_truth(np.random.default_rng(17))
+    results = make_results(np.random.default_rng(17), content)
+    for result in results:
+        del result['segmentation']
+    with pytest.raises(ValueError, match=message):
+        evaluate_lvis(
+            LVISGroundTruth(content),
+            LVISDetections.from_results(results),
+            **change,
+        )
+
+
+def test_unknown_ids_are_named():
+    content = make_ground_truth(np.random.default_rng(18))
+    gt = LVISGroundTruth(content, 'val.json')
+    result = dict(image_id=1000, category_id=99, score=1, bbox=[0, 0, 9, 9])
+    with pytest.raises(ValueError, match=r'1 category ids .*val.json: \[99'):
+        evaluate_lvis(gt, LVISDetections.from_results([result]))
+    result = dict(image_id=4, category_id=10, score=1, bbox=[0, 0, 9, 9])
+    with pytest.raises(ValueError, match=r'1 image ids .*val.json: \[4'):
+        evaluate_lvis(gt, LVISDetections.from_results([result]))
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda c: c.pop('annotations'), "no 'annotations'"),
+        (lambda c: c['categories'][0].pop('frequency'), 'frequency None'),
+        (
+            lambda c: c['images'][0].pop('neg_category_ids'),
+            r"image 1000 has no \['neg_category_ids'\]",
+        ),
+    ],
+)
+def test_other_file_forms_are_refused(damage, message):
+    content = make_ground_truth(np.random.default_rng(19))
+    damage(content)
+    with pytest.raises(ValueError, match=message):
+        LVISGroundTruth(content)
