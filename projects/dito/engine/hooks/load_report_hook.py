@@ -109,6 +109,14 @@ class DITOLoadReportHook(Hook):
         self.allowed_unused = tuple(allowed_unused)
         self.test_allowed_missing = tuple(test_allowed_missing)
 
+    def before_train(self, runner: Any) -> None:
+        """Warn if nothing was loaded although something must be."""
+        if self.required and not runner._has_loaded:
+            runner.logger.warning(
+                'No checkpoint is loaded, all weights start at random; this '
+                f'stage should get {", ".join(self.required)} from the stage '
+                'before: set load_from.')
+
     def after_load_checkpoint(self, runner: Any,
                               checkpoint: Dict[str, Any]) -> None:
         """Compare, report, and refuse what must not be.
