@@ -1,2 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+"""Programming interface: load a detector, name objects, find them."""
+
+from .inferencer import DITOInferencer
+from .model_file import load_model_source, save_model
+from .names import parse_names
+
+__all__ = [
+    'DITOInferencer',
+    'load_model_source',
+    'parse_names',
+    'save_model',
+]

@@ -1,0 +1,95 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""A tiny detector with a text tower, and a data set to test it on."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from tiny_detector import DIMS, tiny_config
+
+from dito.models.text import DITOTextEncoder
+
+NAMES = ['red umbrella', 'anchor', 'chess knight']
+PIPELINE = [
+    dict(type='DITOLoadImageFromFile'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                   'scale_factor')),
+]
+
+
+def write_images(folder: Path) -> List[Path]:
+    """Write two pictures of noise, of two sizes."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number, (height, width) in enumerate(((48, 80), (90, 70))):
+        image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        paths.append(folder / f'{number}.png')
+        cv2.imwrite(str(paths[-1]), image)
+    return paths
+
+
+def write_annotations(folder: Path, images: List[Path]) -> Path:
+    """Write a COCO file with one box an image."""
+    content: Dict[str, Any] = dict(
+        images=[], annotations=[],
+        categories=[dict(id=i + 1, name=n) for i, n in enumerate(NAMES)])
+    for number, path in enumerate(images):
+        height, width = cv2.imread(str(path)).shape[:2]
+        content['images'].append(
+            dict(id=number, file_name=path.name, height=height, width=width))
+        content['annotations'].append(
+            dict(
+                id=number + 1,
+                image_id=number,
+                category_id=number + 1,
+                bbox=[5, 5, 30, 30],
+                area=900,
+                iscrowd=0))
+    path = folder / 'annotations.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def detector_config(folder: Path, annotations: Path) -> Config:
+    """Config of the detector with its test of the data set."""
+    words = [
+        *NAMES, 'background', 'a photo of the', 'red', 'blue kite', 'wheel'
+    ]
+    tower = dict(
+        type='DITOTextEncoder',
+        arch=dict(width=16, layers=1, heads=2),
+        embed_dims=DIMS,
+        context_length=16,
+        token_ids=DITOTextEncoder.collect_token_ids(words))
+    return Config(
+        dict(
+            custom_imports=dict(imports=['dito']),
+            default_scope='mmdet',
+            model=tiny_config(text_encoder=tower),
+            custom_hooks=[
+                dict(type='DITOVocabularyHook', templates=['a photo of {}'])
+            ],
+            test_dataloader=dict(
+                batch_size=1,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(
+                    type='CocoDataset',
+                    ann_file=str(annotations),
+                    data_prefix=dict(img=str(folder)),
+                    metainfo=dict(
+                        classes=tuple(NAMES),
+                        novel_classes=('chess knight', )),
+                    test_mode=True,
+                    pipeline=PIPELINE)),
+            test_cfg=dict(type='TestLoop'),
+            test_evaluator=dict(
+                type='CocoMetric', ann_file=str(annotations)),
+            work_dir=str(folder / 'work')))

@@ -1,0 +1,238 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Tests of DITOInferencer, and that it agrees with tools/test.py."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any, Dict
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+sys.path[:0] = [
+    str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])
+]
+from api_parts import (  # noqa: E402
+    NAMES,
+    detector_config,
+    write_annotations,
+    write_images,
+)
+
+from dito.apis import DITOInferencer, parse_names, save_model  # noqa: E402
+from dito.cli import test as test_tool  # noqa: E402
+from dito.models.text import Vocabulary  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+    """Images, config and the weights of an untrained detector."""
+    folder = tmp_path_factory.mktemp('api')
+    images = write_images(folder)
+    cfg = detector_config(folder, write_annotations(folder, images))
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    weights = folder / 'model.safetensors'
+    meta = dict(classes=('red umbrella', 'anchor'))
+    save_model(weights, model, cfg, meta)
+    return dict(folder=folder, images=images, cfg=cfg, weights=weights)
+
+
+def test_names() -> None:
+    assert parse_names(' red umbrella ,anchor, ') == ('red umbrella',
+                                                      'anchor')
+    assert parse_names(['a', ' b ']) == ('a', 'b')
+    with pytest.raises(ValueError, match='number \\[1\\].* blank'):
+        parse_names('anchor,,kite')
+    with pytest.raises(ValueError, match='more than once'):
+        parse_names(['Anchor', 'anchor'])
+    with pytest.raises(FileNotFoundError, match='none.txt does not exist'):
+        parse_names('none.txt')
+
+
+def test_names_file(tmp_path: Path) -> None:
+    path = tmp_path / 'names.txt'
+    path.write_text('# harbour\nanchor\n\n red umbrella \n')
+    assert parse_names(path) == ('anchor', 'red umbrella')
+    path.write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(ValueError, match='not a text file'):
+        parse_names(str(path))
+
+
+def test_agrees_with_test_tool(parts: Dict[str, Any],
+                               tmp_path: Path) -> None:
+    parts['cfg'].dump(tmp_path / 'tiny.py')
+    out = tmp_path / 'results.pkl'
+    code = test_tool.main([
+        str(tmp_path / 'tiny.py'),
+        str(parts['weights']), '--work-dir',
+        str(tmp_path / 'work'), '--out',
+        str(out)
+    ])
+    assert code == 0
+    wanted = pickle.loads(out.read_bytes())
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    found = inferencer(
+        parts['images'], score_thr=0, batch_size=1, out_dir=tmp_path / 'out')
+    assert len(found['predictions']) == len(wanted) == 2
+    for mine, theirs in zip(found['predictions'], wanted, strict=True):
+        theirs = theirs['pred_instances']
+        order = theirs['scores'].argsort(descending=True, stable=True)
+        assert len(mine['scores']) == len(order) > 0
+        np.testing.assert_array_equal(mine['labels'],
+                                      theirs['labels'][order])
+        torch.testing.assert_close(
+            torch.tensor(mine['scores']), theirs['scores'][order])
+        torch.testing.assert_close(
+            torch.tensor(mine['bboxes']), theirs['bboxes'][order])
+        counts = [theirs['masks'][i]['counts'].decode() for i in order]
+        assert [m['counts'] for m in mine['masks']] == counts
+        assert mine['names'] == [NAMES[i] for i in mine['labels']]
+
+
+def test_files_and_threshold(parts: Dict[str, Any], tmp_path: Path) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    images = [str(parts['images'][0]), str(parts['images'][0])]
+    everything = inferencer(images[0], 'anchor, blue kite', score_thr=0)
+    scores = everything['predictions'][0]['scores']
+    assert scores == sorted(scores, reverse=True)
+    threshold = scores[3]
+    result = inferencer(
+        images,
+        'anchor, blue kite',
+        score_thr=threshold,
+        out_dir=tmp_path,
+        return_vis=True,
+        batch_size=2)
+    kept = result['predictions'][0]
+    assert len(kept['scores']) == sum(s >= threshold for s in scores)
+    assert set(kept['names']) <= {'anchor', 'blue kite'}
+    written = json.loads((tmp_path / 'preds' / '0_2.json').read_text())
+    assert written == result['predictions'][1]
+    picture = cv2.imread(str(tmp_path / 'vis' / '0.jpg'))
+    assert picture.shape == result['visualization'][0].shape == (48, 80, 3)
+    plain = cv2.imread(images[0])[..., ::-1]
+    assert (result['visualization'][0] != plain).any()
+    assert sorted(p.name for p in tmp_path.rglob('*.*')) == [
+        '0.jpg', '0.json', '0_2.jpg', '0_2.json'
+    ]
+
+
+def test_array_input_is_the_same(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    path = parts['images'][1]
+    array = cv2.imread(str(path))
+    before = array.copy()
+    one, two = inferencer([path, array], score_thr=0)['predictions']
+    assert one == two
+    np.testing.assert_array_equal(array, before)
+
+
+def test_vocabulary_of_call_and_of_inferencer(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    image = parts['images'][0]
+    first = inferencer(image, score_thr=0)['predictions'][0]
+    assert set(first['names']) <= {'red umbrella', 'anchor'}
+    inferencer.set_vocabulary(['wheel'])
+    inferencer(image, ['anchor'])
+    assert inferencer.vocabulary.names == ('wheel', )
+
+
+def test_novel_are_names_outside_the_training(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    vocabulary = inferencer.set_vocabulary(['Anchor', 'wheel'])
+    assert vocabulary.novel.tolist() == [False, True]
+
+
+def test_vocabulary_file(parts: Dict[str, Any], tmp_path: Path) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    path = tmp_path / 'v.safetensors'
+    inferencer.set_vocabulary(NAMES).save(path)
+    image = parts['images'][0]
+    assert inferencer(image, path, score_thr=0) == inferencer(
+        image, NAMES, score_thr=0)
+    other = Vocabulary.load(path)
+    object.__setattr__(other, 'fingerprint', 'f' * 64)
+    with pytest.raises(ValueError, match='text tower ffffffff'):
+        inferencer(image, other)
+
+
+def test_pth_of_a_training_holds_its_config(parts: Dict[str, Any],
+                                            tmp_path: Path) -> None:
+    cfg = parts['cfg']
+    inferencer = DITOInferencer(cfg, parts['weights'], NAMES)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(
+        dict(
+            state_dict=inferencer.model.state_dict(),
+            meta=dict(
+                cfg=cfg.pretty_text, dataset_meta=inferencer.train_meta)),
+        path)
+    image = parts['images'][0]
+    assert DITOInferencer(path, vocabulary=NAMES)(image) == inferencer(image)
+
+
+def test_refuses_code_in_the_embedded_config(parts: Dict[str, Any],
+                                             tmp_path: Path) -> None:
+    state = MODELS.build(parts['cfg'].model).state_dict()
+    for text, message in (
+        ("import os\nmodel = dict(type='DITO')", 'more than plain values'),
+        ("model = dict(type=open('x'))", 'more than plain values'),
+        ("model = dict(type='os.system', command='true')", 'os.system'),
+        ("model = dict(type='DITO'", 'not readable'),
+    ):
+        path = tmp_path / 'bad.pth'
+        torch.save(dict(state_dict=state, meta=dict(cfg=text)), path)
+        with pytest.raises(ValueError, match=message):
+            DITOInferencer(path)
+
+
+def test_refuses_weights_of_another_model(parts: Dict[str, Any],
+                                          tmp_path: Path) -> None:
+    path = tmp_path / 'other.pth'
+    torch.save(dict(state_dict={'backbone.norm.weight': torch.ones(16)}),
+               path)
+    with pytest.raises(ValueError, match='weights do not fit the config'):
+        DITOInferencer(parts['cfg'], path)
+    with pytest.raises(ValueError, match='holds no config'):
+        DITOInferencer(path)
+
+
+def test_saved_file_is_self_contained(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    text = inferencer.cfg.pretty_text
+    assert str(parts['folder']) not in text
+    assert inferencer.cfg.model.text_encoder.token_ids == len(
+        inferencer.model.text_encoder.token_ids)
+    with pytest.raises(ValueError, match='saved as .safetensors'):
+        save_model('x.pth', inferencer.model, parts['cfg'])
+
+
+def test_bad_images(parts: Dict[str, Any], tmp_path: Path) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'no image')
+    with pytest.raises(ValueError, match='broken.jpg.*cannot be decoded'):
+        inferencer(broken, out_dir=tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    with pytest.raises(FileNotFoundError, match='gone.jpg does not exist'):
+        inferencer(tmp_path / 'gone.jpg')
+    with pytest.raises(ValueError, match=r'got \(4, 4\)'):
+        inferencer(np.zeros((4, 4), np.uint8))
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    with pytest.raises(ValueError, match='no image in'):
+        inferencer(empty)
+
+
+def test_needs_names(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['cfg'])
+    with pytest.raises(ValueError, match='Name what to look for'):
+        inferencer(parts['images'][0])
