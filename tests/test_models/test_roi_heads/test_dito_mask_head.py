@@ -1,0 +1,49 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Mask head: golden loss, shapes, gradients (weights: see test_utils)."""
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+
+
+def build():
+    return MODELS.build(
+        dict(
+            type='DITOMaskHead',
+            in_channels=4,
+            conv_out_channels=8,
+            num_convs=2))
+
+
+def test_loss_equals_release(golden):
+    arrays = {k: torch.from_numpy(v) for k, v in golden('losses').items()}
+    logits = arrays['mask/in/logits'].flatten(0, 1).requires_grad_()
+    used = arrays['mask/in/class_targets'].flatten() > 0
+    target = arrays['mask/in/targets'].flatten(0, 1)[used]
+    loss = build().loss_mask(logits[used][:, None], target,
+                             torch.zeros(len(target), dtype=torch.long))
+    torch.testing.assert_close(loss[0], arrays['mask/out/loss'])
+    loss.backward()
+    # The stored gradient keeps 4 mantissa bits.
+    np.testing.assert_allclose(
+        logits.grad, arrays['mask/out/grad'].flatten(0, 1), rtol=0.04,
+        atol=1e-8)
+
+
+def test_one_mask_of_twice_the_size_a_box():
+    head = build()
+    head.init_weights()
+    out = head(torch.randn(3, 4, 14, 14))
+    assert out.shape == (3, 1, 28, 28)
+    out.sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_no_boxes():
+    assert build()(torch.zeros(0, 4, 14, 14)).shape == (0, 1, 28, 28)
+
+
+def test_scale_of_the_features_does_not_matter():
+    # The first convolution sees unit vectors only.
+    head, x = build(), torch.randn(2, 4, 14, 14)
+    torch.testing.assert_close(head(x), head(7 * x), rtol=1e-4, atol=1e-5)

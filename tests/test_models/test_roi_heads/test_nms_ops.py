@@ -1,0 +1,92 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Class-wise NMS: a loop, MMDetection's function and golden numbers."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.layers import multiclass_nms
+from mmdet.registry import TASK_UTILS
+
+from dito.models import topk_class_nms
+
+
+def random_boxes(num, size=100.0):
+    corner = torch.rand(num, 2) * size
+    return torch.cat([corner, corner + torch.rand(num, 2) * size + 1], 1)
+
+
+def iou(a, b):
+    inter = (torch.min(a[2:], b[2:]) - torch.max(a[:2], b[:2])).clamp(0)
+    areas = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()
+    return inter.prod() / (areas - inter.prod())
+
+
+def loop_nms(boxes, scores, score_thr, iou_thr, max_num):
+    kept = []
+    for label in range(scores.shape[1]):
+        mine = []
+        for i in scores[:, label].argsort(descending=True).tolist():
+            if scores[i, label] > score_thr and all(
+                    iou(boxes[i], boxes[j]) <= iou_thr for j in mine):
+                mine.append(i)
+        kept += [(scores[i, label].item(), label, i) for i in mine]
+    return sorted(kept, reverse=True)[:max_num]
+
+
+@pytest.mark.parametrize('topk', [3, 10, 4000])
+@pytest.mark.parametrize('score_thr', [0.0, 0.6])
+def test_against_loop(topk, score_thr):
+    boxes, scores = random_boxes(25), torch.rand(25, 4)
+    expected = loop_nms(boxes, scores, score_thr, 0.4, 30)
+    got = topk_class_nms(boxes, scores, score_thr, 0.4, 30, topk=topk)
+    for k, (score, label, i) in enumerate(expected):
+        assert got[1][k] == score and got[2][k] == label and got[3][k] == i
+        assert torch.equal(got[0][k], boxes[i])
+    assert len(got[0]) == len(expected)
+
+
+def test_equals_mmdet_on_many_classes():
+    boxes, scores = random_boxes(60, 900.0), torch.rand(60, 1203)**8
+    padded = torch.cat([scores, scores.new_zeros(60, 1)], 1)
+    nms = dict(type='nms', iou_threshold=0.5)
+    dets, labels = multiclass_nms(boxes, padded, 1e-4, nms, 300)
+    got = topk_class_nms(boxes, scores, 1e-4, 0.5, 300)
+    torch.testing.assert_close(got[1], dets[:, 4])
+    assert torch.equal(got[0], dets[:, :4])
+    assert torch.equal(got[2], labels)
+
+
+def test_boxes_of_two_classes_do_not_suppress_each_other():
+    boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 10.01]])
+    scores = torch.tensor([[0.9, 0.8], [0.7, 0.6]])
+    _, kept, labels, inds = topk_class_nms(boxes, scores, 0.0, 0.5, 10)
+    assert kept.tolist() == pytest.approx([0.9, 0.8])
+    assert labels.tolist() == [0, 1] and inds.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize('shape', [(0, 3), (4, 3)])
+def test_nothing_above_the_threshold(shape):
+    got = topk_class_nms(
+        random_boxes(shape[0]), torch.zeros(shape), 0.0, 0.5, 10)
+    assert [len(x) for x in got] == [0, 0, 0, 0]
+    assert got[0].shape == (0, 4) and got[2].dtype == torch.long
+
+
+@pytest.mark.parametrize('topk', [4, 4000])
+@pytest.mark.parametrize('num', [20, 60])
+def test_detections_equal_release(golden, num, topk):
+    arrays = golden('detections')
+    coder = TASK_UTILS.build(dict(type='DITOPlusOneBBoxCoder'))
+    for i in range(2):
+        rois, codes, boxes = (
+            torch.from_numpy(arrays[key][i][:, [1, 0, 3, 2]])
+            for key in ('in/rois', 'in/box_outputs',
+                        f'out/post{num}/detection_boxes'))
+        decoded = coder.decode(rois, codes, arrays['in/image_shape'][i, 0])
+        scores = torch.from_numpy(arrays['in/class_scores'][i])[:, 1:]
+        got = topk_class_nms(decoded, scores, 0.0, 0.5, num, topk=topk)
+        torch.testing.assert_close(got[0], boxes, rtol=0, atol=5e-5)
+        np.testing.assert_allclose(
+            got[1], arrays[f'out/post{num}/detection_scores'][i], atol=1e-7)
+        np.testing.assert_array_equal(
+            got[2] + 1, arrays[f'out/post{num}/detection_classes'][i])
