@@ -5,10 +5,15 @@ from .batch_place import BatchPlace
 from .clip_pretrainer import CLIPPretrainer
 from .image_text_preprocessor import ImageTextPreprocessor
 from .image_text_pretrainer import ImageTextPretrainer
+from .random_regions import RandomRegions, WholeImageRegion
+from .region_centric_pretrainer import RegionCentricPretrainer
 
 __all__ = [
     'BatchPlace',
     'CLIPPretrainer',
     'ImageTextPreprocessor',
     'ImageTextPretrainer',
+    'RandomRegions',
+    'RegionCentricPretrainer',
+    'WholeImageRegion',
 ]

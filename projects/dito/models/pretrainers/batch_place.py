@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Random draws that do not depend on how a batch is split up."""
 
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Tuple
 
+import numpy as np
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor
@@ -10,6 +11,11 @@ from torch import Tensor
 
 class BatchPlace(NamedTuple):
     """Where a (micro-)batch stands in its run.
+
+    Sample i of process r of N has the global number i * N + r, which is the
+    order in which :class:`ImageTextShards` deals samples out. What is drawn
+    for a sample is a function of (seed, iteration, global number), so it is
+    the same for any number of processes and any micro-batches.
 
     Attributes:
         seed (int): Seed of the run.
@@ -31,24 +37,37 @@ class BatchPlace(NamedTuple):
              size: int) -> Tensor:
         """Draw for the global batch and take out this part's share.
 
-        Process r of N holds the global samples r, r + N, ... (see
-        :class:`ImageTextShards`), hence the strided share.
-
         Args:
             draw_global (callable): Given the global batch size and a CPU
                 generator, returns a tensor (global batch, ...).
             size (int): Number of samples of this part.
 
         Returns:
-            Tensor: (size, ...), the same for a sample whatever the number of
-            processes and micro-batches.
+            Tensor: (size, ...).
         """
         rank, world_size = get_dist_info()
+        seed = np.random.SeedSequence((self.seed, self.iteration))
         generator = torch.Generator()
-        # Spread consecutive iterations far apart in the generator's seeds.
-        generator.manual_seed(
-            (self.seed * 0x9E3779B1 + self.iteration * 0x85EBCA77)
-            % (1 << 63))
+        generator.manual_seed(int(seed.generate_state(1)[0]))
         values = draw_global(self.total * world_size, generator)
-        local = values[rank::world_size]
-        return local[self.start:self.start + size]
+        return values[rank::world_size][self.start:self.start + size]
+
+    def rand(self, size: int, shape: Tuple[int, ...]) -> Tensor:
+        """Draw uniform numbers in [0, 1), sample by sample.
+
+        Unlike :meth:`draw` this makes only the numbers of this part.
+
+        Args:
+            size (int): Number of samples of this part.
+            shape (tuple[int, ...]): Shape of one sample's numbers.
+
+        Returns:
+            Tensor: (size, *shape) float32.
+        """
+        rank, world_size = get_dist_info()
+        values = np.empty((size, *shape), np.float32)
+        for i in range(size):
+            number = (self.start + i) * world_size + rank
+            rng = np.random.default_rng((self.seed, self.iteration, number))
+            rng.random(out=values[i], dtype=np.float32)
+        return torch.from_numpy(values)

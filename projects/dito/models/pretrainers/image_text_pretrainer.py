@@ -47,7 +47,7 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         logit_scale_init: float = math.log(1 / 0.07),
         init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+        super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.text_encoder = MODELS.build(text_encoder)
         self.loss = MODELS.build(loss)

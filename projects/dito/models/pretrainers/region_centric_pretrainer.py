@@ -1,0 +1,198 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Stage 2: region-centric image-text pretraining (paper 3.2)."""
+
+import math
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
+from torch import Tensor
+
+from ..losses.contrastive_ops import normalize
+from .batch_place import BatchPlace
+from .image_text_pretrainer import Features, ImageTextPretrainer
+from .region_ops import objectness_loss, objectness_targets, to_rois
+
+_POOLINGS = dict(max=torch.amax, mean=torch.mean)
+# What the image-text loss does not reach: the towers are frozen, boxes and
+# masks need annotations, the detector's temperature and projection belong to
+# scores that are not computed here.
+_NOT_TRAINED = (
+    'backbone.', 'text_encoder.', 'rpn_head.rpn_reg.',
+    'roi_head.bbox_head.fc_reg.', 'roi_head.bbox_head.temperature_scale',
+    'roi_head.mask_head.', 'roi_head.vlm_proj.')
+
+
+@MODELS.register_module()
+class RegionCentricPretrainer(ImageTextPretrainer):
+    """Train the detector's heads with image-text pairs.
+
+    Both towers are frozen. Random boxes are pooled from every level of the
+    pyramid and embedded by the box head; the maximum over an image's boxes,
+    element by element, is the image's embedding of the level, which is
+    contrasted with the texts. The losses of the levels are summed. The
+    proposal head learns, at the centre of each box, the cosine of the box's
+    embedding with the image's own text.
+
+    The parts have the detector's names and configs, so that its training
+    starts from this stage's checkpoint. What the losses do not reach (box
+    regression, masks) is frozen.
+
+    Args:
+        backbone (dict): Config of the image tower.
+        neck (dict): Config of the pyramid.
+        roi_head (dict): Config of the RoI head; its extractor's
+            ``roi_layers`` and ``bbox_head.embed`` are used.
+        text_encoder (dict): Config of the text tower.
+        rpn_head (dict, optional): Config of the proposal head;
+            ``forward_objectness`` is used. None trains without.
+        data_preprocessor (dict): Config of the preprocessor.
+        loss (dict): Config of the contrastive loss.
+        regions (dict): Config of the boxes. Defaults to the paper's.
+        pooling (str): How the embeddings of an image's boxes become one:
+            'max' (paper) or 'mean' (Table 4c).
+        levels (str): 'separate': one image embedding and loss a level
+            (paper); 'all': one over the boxes of all levels (Table 4c).
+        rpn_loss_weight (float): Weight of the proposal loss against the
+            contrastive ones. Defaults to 1, equal (paper).
+        logit_scale_init (float): Start of the logarithm of the factor on
+            the cosine; stage 1's checkpoint replaces it.
+        init_cfg (dict, optional): Config of the initialisation.
+    """
+
+    def __init__(
+        self,
+        backbone: ConfigType,
+        neck: ConfigType,
+        roi_head: ConfigType,
+        text_encoder: ConfigType,
+        rpn_head: OptConfigType = None,
+        data_preprocessor: ConfigType = dict(  # noqa: B006
+            type='ImageTextPreprocessor'),
+        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
+        regions: ConfigType = dict(type='RandomRegions'),  # noqa: B006
+        pooling: str = 'max',
+        levels: str = 'separate',
+        rpn_loss_weight: float = 1.0,
+        logit_scale_init: float = math.log(1 / 0.07),
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
+        super().__init__(backbone, text_encoder, loss, data_preprocessor,
+                         logit_scale_init, init_cfg)
+        if pooling not in _POOLINGS:
+            raise ValueError(
+                f'pooling is {pooling!r}, expected one of {list(_POOLINGS)}')
+        if levels not in ('separate', 'all'):
+            raise ValueError(
+                f"levels is {levels!r}, expected 'separate' or 'all'")
+        self.neck = MODELS.build(neck)
+        self.roi_head = MODELS.build(roi_head)
+        self.rpn_head = None if rpn_head is None else MODELS.build(rpn_head)
+        self.regions = TASK_UTILS.build(regions)
+        self.pooling = pooling
+        self.levels = levels
+        self.rpn_loss_weight = rpn_loss_weight
+        for name, parameter in self.named_parameters():
+            if name.startswith(_NOT_TRAINED):
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'RegionCentricPretrainer':
+        """Set the mode; the frozen towers stay in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        self.text_encoder.eval()
+        return self
+
+    def embed(self, inputs: Tensor, texts: List[str],
+              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+        """Embed images by level and texts, see the base class.
+
+        The values that are means over samples are ``loss_rpn``, summed over
+        levels, and ``rpn_target``, the mean target.
+        """
+        feats = self._pyramid(inputs)
+        with torch.no_grad():
+            text = self.encode_texts(texts)
+        boxes = self._boxes(inputs, place)
+        regions = self._embed_regions(feats, boxes)
+        local = {}
+        if self.rpn_head is not None:
+            local = self._rpn_losses(feats, boxes, regions, text)
+        return {**self._pool(regions), 'text': text}, local
+
+    def image_embedding(self, inputs: Tensor) -> Tensor:
+        """Embed images with boxes that are the same for every image.
+
+        The unit embeddings of the levels are averaged.
+        """
+        place = BatchPlace(0, 0, 0, 1)
+        boxes = [
+            level.expand(len(inputs), -1, -1)
+            for level in self._boxes(inputs[:1], place)
+        ]
+        regions = self._embed_regions(self._pyramid(inputs), boxes)
+        images = [normalize(x) for x in self._pool(regions).values()]
+        return torch.stack(images).mean(dim=0)
+
+    def _pyramid(self, inputs: Tensor) -> Tuple[Tensor, ...]:
+        """Compute the maps of all levels; the tower has no gradient."""
+        with torch.no_grad():
+            feats = self.backbone(inputs)
+        return self.neck(feats)
+
+    def _boxes(self, inputs: Tensor,
+               place: Optional[BatchPlace]) -> List[Tensor]:
+        """Draw boxes in pixels, (B, n, 4) for each level."""
+        boxes = self.regions(len(inputs), tuple(inputs.shape[-2:]), place)
+        layers = self.roi_head.bbox_roi_extractor.roi_layers
+        if len(boxes) != len(layers):
+            raise ValueError(
+                f'regions are given for {len(boxes)} levels, the RoI '
+                f'extractor has {len(layers)}; make them agree')
+        return [level.to(inputs.device) for level in boxes]
+
+    def _embed_regions(self, feats: Tuple[Tensor, ...],
+                       boxes: List[Tensor]) -> List[Tensor]:
+        """Embed the boxes of each level, (B, n, D) each.
+
+        All levels go through the head together: it has no part of a level's
+        own, and one large call is faster than four.
+        """
+        layers = self.roi_head.bbox_roi_extractor.roi_layers
+        with torch.autocast(feats[0].device.type, enabled=False):
+            pooled = torch.cat([
+                layer(feat.float(), to_rois(level)) for layer, feat, level in
+                zip(layers, feats, boxes, strict=True)
+            ])
+        embeds = self.roi_head.bbox_head.embed(pooled)
+        parts = embeds.split([level[..., 0].numel() for level in boxes])
+        return [
+            part.unflatten(0, level.shape[:2])
+            for part, level in zip(parts, boxes, strict=True)
+        ]
+
+    def _pool(self, regions: List[Tensor]) -> Dict[str, Tensor]:
+        """Pool region embeddings to image embeddings (B, D) by name."""
+        pool = _POOLINGS[self.pooling]
+        if self.levels == 'all':
+            return dict(all=pool(torch.cat(regions, dim=1), dim=1))
+        return {
+            f'p{number}': pool(level, dim=1)
+            for number, level in enumerate(regions, start=2)
+        }
+
+    def _rpn_losses(self, feats: Tuple[Tensor, ...], boxes: List[Tensor],
+                    regions: List[Tensor], text: Tensor) -> Features:
+        """Teach objectness the similarity of each box with its text."""
+        maps = self.rpn_head.forward_objectness(feats)
+        targets = [objectness_targets(level, text) for level in regions]
+        layers = self.roi_head.bbox_roi_extractor.roi_layers
+        losses = [
+            objectness_loss(logits, level, target, layer.spatial_scale)
+            for logits, level, target, layer in zip(
+                maps, boxes, targets, layers, strict=True)
+        ]
+        return dict(
+            loss_rpn=self.rpn_loss_weight * torch.stack(losses).sum(),
+            rpn_target=torch.cat(targets, dim=1).mean())

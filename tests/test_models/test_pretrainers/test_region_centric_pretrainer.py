@@ -1,0 +1,151 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+import torch.nn.functional as F
+from pretrainer_models import build, clip_cfg, make_batch, rep_cfg
+
+from dito.models.pretrainers.region_ops import to_rois
+
+
+def run(model, batch, mode='loss'):
+    return model(**model.data_preprocessor(batch, True), mode=mode)
+
+
+def test_losses_against_a_loop_over_levels():
+    model = build(rep_cfg(logit_scale_init=1.0))
+    batch = make_batch()
+    values = run(model, batch)
+    inputs = model.data_preprocessor(batch)['inputs']
+    feats = model.neck(model.backbone(inputs))
+    text = F.normalize(model.encode_texts(batch['texts']))
+    boxes = model.regions(4, (32, 32), batch['place'])
+    objectness = model.rpn_head.forward_objectness(feats)
+    labels, rpn, targets = torch.arange(4), 0, []
+    for i, level in enumerate(boxes):
+        layer = model.roi_head.bbox_roi_extractor.roi_layers[i]
+        regions = model.roi_head.bbox_head.embed(
+            layer(feats[i], to_rois(level))).view(4, level.shape[1], -1)
+        image = F.normalize(regions.max(dim=1).values)
+        logits = values['logit_scale'] * image @ text.T
+        loss = (F.cross_entropy(logits, labels)
+                + F.cross_entropy(logits.T, labels)) / 2
+        torch.testing.assert_close(values[f'loss_p{i + 2}'], loss)
+        stride, total = 2**(i + 1), 0
+        for b in range(4):
+            for n, box in enumerate(level[b]):
+                target = (F.normalize(regions[b, n], dim=0)
+                          @ text[b]).clamp(min=0)
+                x = int((box[0] + box[2]) / 2 / stride)
+                y = int((box[1] + box[3]) / 2 / stride)
+                score = objectness[i][b, 0, y, x].sigmoid()
+                total = total + (score - target).abs()
+                targets.append(target)
+        rpn = rpn + total / (4 * level.shape[1])
+    torch.testing.assert_close(values['loss_rpn'], rpn)
+    torch.testing.assert_close(values['rpn_target'],
+                               torch.stack(targets).mean())
+    total, _ = model.parse_losses(values)
+    parts = sum(values[f'loss_p{i}'] for i in (2, 3, 4, 5)) + rpn
+    torch.testing.assert_close(total, parts)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(), dict(rpn_head=None), dict(levels='all'), dict(pooling='mean'),
+    dict(regions=dict(type='WholeImageRegion'))])
+def test_what_is_trained_has_a_gradient_and_the_rest_none(kwargs):
+    model = build(rep_cfg(**kwargs))
+    # Heads start at small weights; a plain start shows every path.
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    loss, _ = model.parse_losses(run(model, make_batch()))
+    loss.backward()
+    frozen = ('backbone', 'text_encoder', 'rpn_head.rpn_reg',
+              'roi_head.bbox_head.fc_reg',
+              'roi_head.bbox_head.temperature_scale')
+    for name, parameter in model.named_parameters():
+        if name.startswith(frozen):
+            assert not parameter.requires_grad, name
+            assert parameter.grad is None, name
+        else:
+            assert parameter.requires_grad, name
+            assert parameter.grad is not None, name
+            # A linear map's bias before a maximum may meet a zero gradient
+            # by chance, weights do not.
+            assert torch.isfinite(parameter.grad).all(), name
+            if 'rpn' not in name:
+                assert parameter.grad.abs().sum() > 0, name
+
+
+def test_objectness_does_not_move_the_embeddings():
+    """The target is cut off: the RPN loss trains RPN and pyramid only."""
+    model = build(rep_cfg())
+    run(model, make_batch())['loss_rpn'].backward()
+    for name, parameter in model.named_parameters():
+        has_grad = parameter.grad is not None
+        expected = name.startswith(
+            ('neck', 'rpn_head.rpn_convs', 'rpn_head.rpn_norms',
+             'rpn_head.rpn_cls'))
+        assert has_grad == expected, name
+
+
+def test_towers_stay_in_evaluation_mode():
+    model = build(rep_cfg())
+    model.train()
+    assert model.neck.training and model.roi_head.training
+    assert not model.backbone.training and not model.text_encoder.training
+    assert not any(m.training for m in model.backbone.modules())
+
+
+def test_pooling_and_levels():
+    batch = make_batch()
+    model = build(rep_cfg())
+    features, _ = run(model, batch, 'embed')
+    assert list(features) == ['p2', 'p3', 'p4', 'p5', 'text']
+    joint = build(rep_cfg(levels='all'))
+    joint.load_state_dict(model.state_dict())
+    every, _ = run(joint, batch, 'embed')
+    maximum = torch.stack([features[f'p{i}'] for i in (2, 3, 4, 5)]).amax(0)
+    assert list(every) == ['all', 'text']
+    torch.testing.assert_close(every['all'], maximum)
+    mean = build(rep_cfg(pooling='mean'))
+    mean.load_state_dict(model.state_dict())
+    averaged, _ = run(mean, batch, 'embed')
+    assert (averaged['p3'] < features['p3']).all()
+
+
+def test_starts_from_stage_one():
+    clip, rep = build(clip_cfg()), build(rep_cfg())
+    clip.logit_scale.data.fill_(4.0)
+    missing, unexpected = rep.load_state_dict(clip.state_dict(), strict=False)
+    assert not unexpected and rep.logit_scale.item() == 4
+    assert {name.split('.')[0] for name in missing} == {
+        'neck', 'rpn_head', 'roi_head'}
+
+
+def test_image_embedding_does_not_depend_on_the_batch():
+    model = build(rep_cfg()).eval()
+    batch = make_batch(3)
+    whole = run(model, batch, 'tensor')
+    assert whole.shape == (3, 16)
+    one = run(model, dict(batch, inputs=batch['inputs'][1:2]), 'tensor')
+    torch.testing.assert_close(whole[1:2], one)
+
+
+def test_bfloat16_autocast_stays_close():
+    model = build(rep_cfg())
+    batch = make_batch()
+    plain = run(model, batch)
+    with torch.autocast('cpu', torch.bfloat16):
+        cast = run(model, batch)
+    for name in ('loss_p2', 'loss_p5', 'loss_rpn'):
+        assert cast[name].dtype == torch.float32
+        assert abs(cast[name] - plain[name]) < 0.05 * plain[name].abs(), name
+
+
+def test_wrong_arguments():
+    for kwargs, text in ((dict(pooling='min'), 'pooling is'),
+                         (dict(levels='each'), 'levels is')):
+        with pytest.raises(ValueError, match=text):
+            build(rep_cfg(**kwargs))
+    with pytest.raises(ValueError, match='3 levels, the RoI extractor has 4'):
+        run(build(rep_cfg(num_regions=(1, 2, 3))), make_batch())
