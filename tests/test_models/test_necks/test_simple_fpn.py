@@ -47,6 +47,15 @@ def test_epsilon_reaches_every_norm():
     assert [norm.eps for norm in norms] == [0.5] * 9
 
 
+def test_init_weights_keeps_the_release_variance():
+    neck = SimpleFPN(64, 64)
+    neck.init_weights()
+    for conv, fan_in in ((neck.up2, 64 * 4), (neck.up4[0], 64 * 4),
+                         (neck.lateral_convs[2].conv, 64),
+                         (neck.fpn_convs[0].conv, 64 * 9)):
+        assert abs(conv.weight.std() * fan_in**0.5 - 1) < 0.1
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match='in_channels=18'):
         SimpleFPN(18)

@@ -57,8 +57,18 @@ class PatchEmbed(nn.Module):
             in_channels, embed_dims, patch_size, patch_size, bias=bias)
 
     def forward(self, img: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, C, H / patch, W / patch)."""
-        return self.proj(img)
+        """Map (B, 3, H, W) to (B, C, H / patch, W / patch).
+
+        Patches do not overlap, so the convolution is one matrix product over
+        the patches' pixels (faster, and channels come out last in memory).
+        """
+        down, right = self.proj.kernel_size
+        # (B, 3, h, down, w, right) -> (B, h, w, 3 * down * right)
+        pixels = img.unflatten(3, (-1, right)).unflatten(2, (-1, down))
+        pixels = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3)
+        tokens = F.linear(
+            pixels, self.proj.weight.flatten(1), self.proj.bias)
+        return tokens.permute(0, 3, 1, 2)
 
 
 class Attention(nn.Module):
