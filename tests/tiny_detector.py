@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 
 from dito.models import DITOTextEncoder, Vocabulary
 
@@ -162,6 +163,8 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
 
 def build(**kwargs: Any) -> Any:
     """Build the detector; arguments as of :func:`tiny_config`."""
+    # MMEngine builds the preprocessor: it must look into MMDetection.
+    init_default_scope('mmdet')
     return MODELS.build(tiny_config(**kwargs))
 
 
