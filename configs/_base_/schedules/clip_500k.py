@@ -1,0 +1,38 @@
+# Stage 1, paper 4 ("Baseline reproduction"): 500k iterations x 16,384 = 8.2
+# billion pairs seen. The paper refers to RO-ViT for the rest without numbers;
+# here stand those of CLIP's ViT-L/14 (Radford et al. 2021, Table 20): AdamW,
+# learning rate 4e-4, beta2 0.98, epsilon 1e-6, weight decay 0.2, 2,000
+# iterations of warm-up; with a linear decay as in stage 2.
+max_iters = 500000
+base_lr = 4e-4
+
+train_cfg = dict(
+    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
+
+optim_wrapper = dict(
+    type='DITOBF16OptimWrapper',
+    optimizer=dict(
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+        weight_decay=0.2),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(
+            logit_scale=dict(decay_mult=0.),
+            pos_embed=dict(decay_mult=0.),
+            positional_embedding=dict(decay_mult=0.))))
+
+param_scheduler = [
+    dict(
+        type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0,
+        end=2000),
+    dict(
+        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=2000,
+        end=max_iters),
+]
+
+# For another batch: tools/train.py CONFIG --auto-scale-lr
+auto_scale_lr = dict(base_batch_size=16384, enable=False)

@@ -1,0 +1,23 @@
+# Stage 2, paper 4 ("Pretraining setup"): 30k iterations x 4,096 pairs, AdamW,
+# learning rate 1e-4 with linear decay to 0.
+max_iters = 30000
+
+train_cfg = dict(
+    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
+
+optim_wrapper = dict(
+    type='DITOBF16OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-2),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(logit_scale=dict(decay_mult=0.))))
+
+param_scheduler = [
+    dict(
+        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=0,
+        end=max_iters),
+]
+
+# For another batch: tools/train.py CONFIG --auto-scale-lr
+auto_scale_lr = dict(base_batch_size=4096, enable=False)

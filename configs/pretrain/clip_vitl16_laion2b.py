@@ -1,0 +1,14 @@
+# Stage 1: CLIP pretraining of ViT-L/16 on LAION-2B (paper 4, "Baseline
+# reproduction": 500k iterations x 16k pairs at 224 x 224). Not run here.
+#
+#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b.py 64
+#
+# Batch 16,384 = 64 GPUs x 256. With fewer GPUs raise batch_size and set
+# train_cfg.micro_batch, which embeds a batch in pieces with exactly the
+# gradient of the whole.
+_base_ = [
+    '../_base_/models/clip_vitl16.py',
+    '../_base_/datasets/image_text_shards.py',
+    '../_base_/schedules/clip_500k.py',
+    '../_base_/pretrain_runtime.py',
+]

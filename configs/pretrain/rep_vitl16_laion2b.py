@@ -1,0 +1,30 @@
+# Stage 2: region-centric pretraining with ViT-L/16 on LAION-2B (paper 3.2 and
+# 4, "Pretraining setup": 30k iterations x 4k pairs at 256 x 256, towers
+# frozen; Table 4: best setting). Not run here.
+#
+#   tools/dist_train.sh configs/pretrain/rep_vitl16_laion2b.py 16
+#
+# Batch 4,096 = 16 GPUs x 256.
+_base_ = [
+    '../_base_/models/rep_vitl16.py',
+    '../_base_/datasets/image_text_shards.py',
+    '../_base_/schedules/rep_30k.py',
+    '../_base_/pretrain_runtime.py',
+]
+
+crop_size = 256
+
+# Result of stage 1, clip_vitl16_laion2b.py.
+load_from = 'work_dirs/clip_vitl16_laion2b/iter_500000.pth'
+
+train_dataloader = dict(
+    batch_size=256, num_workers=8, dataset=dict(size=crop_size))
+# 750 boxes an image: embed a process' batch in pieces.
+train_cfg = dict(micro_batch=32)
+
+custom_hooks = [
+    dict(
+        type='DITOLoadReportHook',
+        required=['backbone', 'text_encoder', 'logit_scale'],
+        allowed_missing=['neck', 'rpn_head', 'roi_head']),
+]
