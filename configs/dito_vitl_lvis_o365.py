@@ -1,0 +1,16 @@
+# Transfer test: DITO, ViT-L/16, trained on LVIS-base, tested on Objects365 v1
+# with its 365 names (paper, Table 3: AP 20.0). Not run here.
+#
+#   tools/dist_test.sh configs/dito_vitl_lvis_o365.py CHECKPOINT 32
+#
+# CHECKPOINT is that of dito_vitl_lvis.py; its mask head is not used. None of
+# the names was trained on with boxes of Objects365, but many are classes of
+# LVIS-base; as in the paper all names count alike, here as base classes.
+_base_ = [
+    './_base_/models/dito_vitl.py',
+    './_base_/datasets/objects365_ov_detection.py',
+    './_base_/schedules/dito_lvis_37k.py',
+    './_base_/default_runtime.py',
+]
+
+model = dict(roi_head=dict(mask_roi_extractor=None, mask_head=None))

@@ -1,0 +1,192 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Every config is read and its model built; small models are run too."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from dito.models import Vocabulary
+
+ROOT = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(
+    str(p.relative_to(ROOT)) for p in ROOT.rglob('*.py')
+    if '_base_' not in p.parts)
+SMALL = [c for c in CONFIGS if c.startswith('symbols')]
+PAPER = ['dito_vits_lvis.py', 'dito_vitb_lvis.py', 'dito_vitl_lvis.py',
+         'dito_vitl_coco.py']
+
+
+def read(name):
+    cfg = Config.fromfile(ROOT / name)
+    init_default_scope(cfg.default_scope)
+    tower = cfg.model.get('text_encoder', {})
+    if isinstance(tower.get('token_ids'), dict):
+        # They come from a file of the data set, which is not here.
+        tower.token_ids = 100
+    return cfg
+
+
+def build_meta(cfg):
+    """Build without memory for the weights."""
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+def pipelines(cfg):
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = cfg.get(key, {}).get('dataset')
+        while dataset is not None:
+            yield dataset.type, dataset.get('pipeline', [])
+            dataset = dataset.get('dataset')
+
+
+def test_there_are_configs():
+    assert set(PAPER) <= set(CONFIGS) and len(CONFIGS) > len(PAPER)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_is_complete(name):
+    cfg = read(name)
+    for kind, pipeline in pipelines(cfg):
+        assert DATASETS.get(kind) is not None, kind
+        for transform in pipeline:
+            assert TRANSFORMS.get(transform.type) is not None, transform
+    for key in ('val_evaluator', 'test_evaluator'):
+        metrics = cfg.get(key, [])
+        for metric in metrics if isinstance(metrics, list) else [metrics]:
+            assert METRICS.get(metric.type) is not None, metric
+    for hook in [*cfg.get('custom_hooks', []), *cfg.default_hooks.values()]:
+        assert HOOKS.get(hook.type) is not None, hook
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_model_and_optimizer_can_be_built(name):
+    cfg = read(name)
+    model = build_meta(cfg)
+    assert sum(p.numel() for p in model.parameters()) > 0
+    if 'optim_wrapper' in cfg:
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        held = {id(p) for g in wrapper.param_groups for p in g['params']}
+        assert {id(p) for p in model.parameters()
+                if p.requires_grad} <= held
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_optimizer_of_the_paper(name):
+    cfg = read(name)
+    model = build_meta(cfg)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    base = 0.02 if 'coco' in name else 0.18
+    names = {id(p): n for n, p in model.named_parameters()}
+    for group in wrapper.param_groups:
+        assert group['momentum'] == 0.9
+        for param in group['params']:
+            if not param.requires_grad:
+                continue
+            key = names[id(param)]
+            backbone = key.startswith('backbone.')
+            kernel = key.endswith('.weight') and param.ndim > 1
+            assert group['lr'] == pytest.approx(
+                base * 0.6 if backbone else base), key
+            assert group['weight_decay'] == (
+                1e-4 if kernel and not backbone else 0), key
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_schedule_of_the_paper(name):
+    cfg = read(name)
+    iters = 11300 if 'coco' in name else 36800
+    warmup, steps = cfg.param_scheduler
+    assert cfg.train_cfg.max_iters == steps.end == iters
+    assert cfg.optim_wrapper.optimizer.lr * warmup.start_factor == (
+        pytest.approx(0.0032))
+    assert steps.milestones == [
+        int(iters * f / 100) for f in (80, 90, 95)]
+    gpus = next(
+        int(line.split('=')[1].split('GPUs')[0])
+        for line in (ROOT / name).read_text().splitlines()
+        if line.startswith('# Batch 128 = '))
+    assert gpus * cfg.train_dataloader.batch_size == 128
+    assert cfg.auto_scale_lr.base_batch_size == 128
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_numbers_of_the_paper(name):
+    cfg = read(name)
+    model = build_meta(cfg)
+    roi, backbone = model.roi_head, cfg.model.backbone
+    assert (roi.alpha, roi.beta, roi.objectness_power) == (0.3, 0.65, 0)
+    assert backbone.window == dict(grid=4) and backbone.shift == 'swl'
+    assert backbone.global_layers == 4
+    assert roi.loss_distill.loss_weight == 1
+    assert roi.bbox_head.embed_dims == model.backbone.embed_dims
+    assert roi.with_mask == ('lvis' in name)
+    assert model.data_preprocessor.pad_size_divisor == 1024
+    # The teacher is the backbone training starts from.
+    assert cfg.model.teacher.checkpoint == cfg.load_from
+
+
+def image_size(cfg):
+    """Pixels of a side, from the preprocessor or the config."""
+    size = cfg.model.data_preprocessor.get('pad_size_divisor',
+                                           cfg.get('image_size', 64))
+    return size if isinstance(size, int) else size[0]
+
+
+def run_detector(cfg):
+    """Losses and detections of a random image."""
+    cfg.model.teacher = None
+    cfg.model.roi_head.loss_distill = None
+    model = MODELS.build(cfg.model)
+    dims, size = model.backbone.embed_dims, image_size(cfg)
+    rows = F.normalize(torch.randn(4, dims), dim=1)
+    names = Vocabulary(('a', 'b', 'c'), rows[:3], rows[3],
+                       torch.tensor([False, False, True]), '')
+    model.roi_head.bbox_head.set_vocabulary(names)
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(size, size),
+            ori_shape=(size, size),
+            scale_factor=(1.0, 1.0)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[8., 8., size / 2, size / 3]]),
+        labels=torch.tensor([1]))
+    if model.roi_head.with_mask:
+        from mmdet.structures.mask import BitmapMasks
+        mask = np.zeros((1, size, size), np.uint8)
+        mask[0, 8:size // 3, 8:size // 2] = 1
+        sample.gt_instances.masks = BitmapMasks(mask, size, size)
+    image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
+    data = model.data_preprocessor(
+        dict(inputs=[image], data_samples=[sample]), True)
+    total, _ = model.parse_losses(model(**data, mode='loss'))
+    total.backward()
+    assert torch.isfinite(total)
+    result, = model.eval().test_step(
+        dict(inputs=[image], data_samples=[sample]))
+    assert len(result.pred_instances) > 0
+
+
+def run_pretrainer(cfg):
+    """Image embeddings of two random images."""
+    model = MODELS.build(cfg.model).eval()
+    size = image_size(cfg)
+    with torch.no_grad():
+        out = model(torch.randn(2, 3, size, size), mode='tensor')
+    assert torch.isfinite(out).all() and len(out) == 2
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_small_models_run(name):
+    cfg = read(name)
+    run = run_detector if cfg.model.type == 'DITO' else run_pretrainer
+    run(cfg)
