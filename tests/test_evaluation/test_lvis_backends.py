@@ -203,6 +203,17 @@ def test_wrong_options_are_named(change, message):
         )
 
 
+def test_masks_alone_give_no_boxes():
+    content = make_ground_truth(np.random.default_rng(17))
+    results = make_results(np.random.default_rng(17), content)
+    for result in results:
+        del result['bbox']
+    outputs = run_all(content, results, 'segm')
+    assert_equal_to_reference(outputs)
+    with pytest.raises(ValueError, match="'bbox' needs boxes"):
+        run_all(content, results, 'bbox', backends=['federated'])
+
+
 def test_unknown_ids_are_named():
     content = make_ground_truth(np.random.default_rng(18))
     gt = LVISGroundTruth(content, 'val.json')

@@ -68,8 +68,7 @@ def evaluate_federated(
     Returns:
         PrecisionRecall: Precision and recall by category.
     """
-    detections, pair = _judged_detections(gt, detections, iou_type)
-    areas = detections.areas(iou_type)
+    detections, pair, areas = _judged_detections(gt, detections, iou_type)
     gt_ignored = gt.ignore[:, None] | _outside(gt.areas)
     edges = _overlaps(gt, detections, pair, iou_type)
     matched, ignored = match_greedily(
@@ -85,20 +84,22 @@ def evaluate_federated(
 
 def _judged_detections(
     gt: LVISGroundTruth, detections: LVISDetections, iou_type: str
-) -> Tuple[LVISDetections, np.ndarray]:
+) -> Tuple[LVISDetections, np.ndarray, np.ndarray]:
     """Detections that count, by category, image and falling score.
 
     Returns:
-        tuple: The detections and their pair keys, shape (N,).
+        tuple: The detections, their pair keys and areas, each of shape (N,).
     """
     image = gt.to_image_index(detections.image_ids)
     category = gt.to_category_index(detections.category_ids)
     pair = gt.pair_keys(image, category)
-    judged = is_in_sorted(pair, gt.judged_keys)
+    order = np.lexsort((-detections.scores, pair))
+    order = order[is_in_sorted(pair[order], gt.judged_keys)]
+    detections = detections.take(order)
+    areas = detections.areas(iou_type)
     # As in the reference, what has no area is no detection.
-    kept = np.flatnonzero(judged & (detections.areas(iou_type) > 0))
-    order = kept[np.lexsort((-detections.scores[kept], pair[kept]))]
-    return detections.take(order), pair[order]
+    kept = np.flatnonzero(areas > 0)
+    return detections.take(kept), pair[order][kept], areas[kept]
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ def evaluate_lvis(
         PrecisionRecall: Precision and recall by category.
 
     Raises:
-        ValueError: If the type or backend is unknown, or if masks are asked
-            for and there are none.
+        ValueError: If the type or backend is unknown, or if the detections
+            have not the boxes or masks asked for.
     """
     if iou_type not in ('bbox', 'segm'):
         raise ValueError(f"iou_type must be 'bbox' or 'segm', not {iou_type}")
@@ -52,6 +52,8 @@ def evaluate_lvis(
             "metric 'segm' needs masks, but the detections have none; use "
             "metric='bbox' or a detector with a mask head"
         )
+    if iou_type == 'bbox' and detections.boxes is None:
+        raise ValueError("metric 'bbox' needs boxes, but there are only masks")
     detections = detections.limit_per_image(max_dets)
     # Neither of the other packages accepts an empty list of results.
     if not len(detections):

@@ -19,14 +19,15 @@ class LVISDetections:
         image_ids (np.ndarray): Shape (N,), int64.
         category_ids (np.ndarray): Shape (N,), int64.
         scores (np.ndarray): Shape (N,), float64.
-        boxes (np.ndarray): x, y, width, height, shape (N, 4), float64.
+        boxes (np.ndarray, optional): x, y, width, height, shape (N, 4),
+            float64.
         masks (list[dict], optional): Compressed RLE masks, N of them.
     """
 
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
-    boxes: np.ndarray
+    boxes: Optional[np.ndarray] = None
     masks: Optional[List[dict]] = None
 
     def __len__(self) -> int:
@@ -43,20 +44,19 @@ class LVISDetections:
         Returns:
             LVISDetections: The same as columns.
         """
-        masks = None
-        if results and 'segmentation' in results[0]:
+        masks = boxes = None
+        if not results or 'segmentation' in results[0]:
             masks = [result['segmentation'] for result in results]
-        if results and 'bbox' not in results[0]:
-            boxes = mask_utils.toBbox(masks)
-        else:
-            boxes = [result['bbox'] for result in results]
+        if not results or 'bbox' in results[0]:
+            boxes = np.array([result['bbox'] for result in results])
+            boxes = boxes.astype(np.float64).reshape(-1, 4)
         return cls(
             image_ids=np.array([r['image_id'] for r in results], np.int64),
             category_ids=np.array(
                 [r['category_id'] for r in results], np.int64
             ),
             scores=np.array([r['score'] for r in results], np.float64),
-            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            boxes=boxes,
             masks=masks,
         )
 
@@ -103,7 +103,7 @@ class LVISDetections:
             image_ids=self.image_ids[index],
             category_ids=self.category_ids[index],
             scores=self.scores[index],
-            boxes=self.boxes[index],
+            boxes=None if self.boxes is None else self.boxes[index],
             masks=self.masks and [self.masks[i] for i in index.tolist()],
         )
 
