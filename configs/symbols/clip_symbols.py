@@ -7,29 +7,20 @@
 #
 # Batches hold neighbouring samples of one shard: `single` shards are written
 # in blocks that go through all names, so a batch has few equal captions.
+_base_ = ['../_base_/models/symbols_towers.py']
 custom_imports = dict(imports=['dito'], allow_failed_imports=False)
 default_scope = 'mmdet'
 
 data_root = 'data/symbols/'
 image_size = 64
-embed_dims = 160
-batch_size = 256
-max_iters = 20000
+batch_size = 153
+max_iters = 4000
 
 model = dict(
     type='CLIPPretrainer',
     data_preprocessor=dict(type='ImageTextPreprocessor'),
-    backbone=dict(
-        type='DITOViT',
-        arch=dict(embed_dims=embed_dims, num_layers=6, num_heads=5),
-        img_size=image_size,
-        patch_size=8,
-        patch_embed=dict(type='DITOConvStem', channels=[32, 64, 128])),
-    text_encoder=dict(
-        type='DITOTextEncoder',
-        arch=dict(width=128, layers=3, heads=4),
-        embed_dims=embed_dims,
-        context_length=24),
+    backbone={{_base_.symbols_backbone}},
+    text_encoder={{_base_.symbols_text_encoder}},
     loss=dict(type='DITOContrastiveLoss'),
     # The grid has 8 x 8 places: enlarged by the paper's factor 64 / 14.
     cpe=dict(up_size=36))
@@ -43,9 +34,9 @@ train_dataloader = dict(
     collate_fn=dict(type='image_text_collate'),
     dataset=dict(
         type='ImageTextShards',
-        shards=data_root + 'image_text/single-{000000..000007}.tar',
+        shards=data_root + 'image_text/single-{000000..000139}.tar',
         size=image_size,
-        scale=(0.6, 1.0),
+        scale=(0.7, 1.0),
         num_streams=1))
 val_dataloader = dict(
     batch_size=256,
@@ -60,13 +51,13 @@ val_dataloader = dict(
 val_evaluator = dict(type='DITOZeroShotMetric')
 
 train_cfg = dict(
-    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=1000)
+    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=250)
 val_cfg = dict(type='ValLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
-        type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1),
+        type='AdamW', lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         bias_decay_mult=0.,
@@ -75,12 +66,12 @@ optim_wrapper = dict(
             pos_embed=dict(decay_mult=0.),
             positional_embedding=dict(decay_mult=0.))))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=500),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
         by_epoch=False,
-        begin=500,
-        T_max=max_iters - 500,
+        begin=100,
+        T_max=max_iters - 100,
         eta_min=1e-5),
 ]
 
@@ -91,7 +82,7 @@ default_hooks = dict(
     checkpoint=dict(
         type='CheckpointHook',
         by_epoch=False,
-        interval=1000,
+        interval=250,
         max_keep_ckpts=2,
         save_best='zero_shot/all_top1',
         rule='greater'),
