@@ -3,6 +3,7 @@
 
 import json
 import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -47,6 +48,8 @@ def make_sample(content, results, index):
 
 def work(rank, kind, path, content, results, folder):
     """One of the processes: every second image, the last one padded."""
+    # Without this gloo looks the host's name up, which can take long.
+    os.environ['GLOO_SOCKET_IFNAME'] = 'lo'
     dist.init_process_group(
         'gloo',
         init_method=f'file://{folder}/meeting',
