@@ -3,7 +3,6 @@
 
 import json
 import pickle
-import sys
 from pathlib import Path
 from typing import Any, Dict
 
@@ -13,20 +12,16 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
-
-sys.path[:0] = [
-    str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])
-]
-from api_parts import (  # noqa: E402
+from tiny_api import (
     NAMES,
     detector_config,
     write_annotations,
     write_images,
 )
 
-from dito.apis import DITOInferencer, parse_names, save_model  # noqa: E402
-from dito.cli import test as test_tool  # noqa: E402
-from dito.models.text import Vocabulary  # noqa: E402
+from dito.apis import DITOInferencer, parse_names, save_model
+from dito.cli import test as test_tool
+from dito.models.text import Vocabulary
 
 
 @pytest.fixture(scope='module')

@@ -54,20 +54,26 @@ def _value(node: ast.expr) -> Any:
     for kind, build in ((ast.List, list), (ast.Tuple, tuple), (ast.Set, set)):
         if isinstance(node, kind):
             return build(_value(item) for item in node.elts)
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise _refused(node) from None
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _value(node.operand)
+        if isinstance(value, (int, float)):
+            return -value
+    # Python prints these without quotes.
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
+        return float(node.id)
+    if isinstance(node, ast.Constant):
+        return node.value
+    raise _refused(node)
 
 
-def _call(node: ast.Call) -> Any:
-    """``dict(...)``, ``set()`` and ``float('inf')`` as pretty_text has."""
+def _call(node: ast.Call) -> Dict[str, Any]:
+    """``dict(key=value)`` and ``dict({...})``, as pretty_text has them."""
     name = node.func.id if isinstance(node.func, ast.Name) else ''
     keys = [keyword.arg for keyword in node.keywords]
     if name == 'dict' and not node.args and None not in keys:
         return {word.arg: _value(word.value) for word in node.keywords}
-    if name == 'float' and len(node.args) == 1 and not keys:
-        return float(_value(node.args[0]))
+    if name == 'dict' and not keys and [*map(type, node.args)] == [ast.Dict]:
+        return _value(node.args[0])
     raise _refused(node)
 
 

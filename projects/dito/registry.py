@@ -1,0 +1,20 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The scope ``dito``, below MMDetection's.
+
+DITO's classes stand in MMDetection's registries, so that plain names work
+under ``default_scope = 'mmdet'``. mmengine marks everything that a config
+inherits by ``_base_ = 'dito::...'`` with the scope ``dito``, imports this
+module to find it, and looks further in the parents.
+"""
+
+from typing import Dict
+
+from mmdet import registry as mmdet_registry
+from mmengine.registry import Registry
+
+REGISTRIES: Dict[str, Registry] = {
+    name: Registry(
+        parent.name, parent=parent, scope='dito', locations=['dito'])
+    for name, parent in vars(mmdet_registry).items()
+    if isinstance(parent, Registry) and parent.scope == 'mmdet'
+}

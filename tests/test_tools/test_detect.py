@@ -1,0 +1,93 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Tests of tools/detect.py."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from tiny_api import detector_config, write_annotations, write_images
+
+from dito.apis import save_model
+from dito.cli import detect
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+    """An image and the file of an untrained detector."""
+    folder = tmp_path_factory.mktemp('detect')
+    images = write_images(folder)
+    cfg = detector_config(folder, write_annotations(folder, images))
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    weights = folder / 'model.safetensors'
+    save_model(weights, model, cfg)
+    return dict(image=str(images[0]), weights=str(weights), folder=folder)
+
+
+def test_detect(parts: Dict[str, Any], tmp_path: Path,
+                capsys: pytest.CaptureFixture[str]) -> None:
+    code = detect.main([
+        parts['image'], '--names', 'red umbrella, anchor', '--checkpoint',
+        parts['weights'], '--out-dir',
+        str(tmp_path), '--score-thr', '0.99', '--list-top-k', '3'
+    ])
+    text = capsys.readouterr().out
+    assert code == 0
+    lines = text.splitlines()
+    assert ': 0 found with a score of 0.99 or more' in lines[0]
+    scores = [float(line.split()[0]) for line in lines[1:4]]
+    assert scores == sorted(scores, reverse=True) and len(lines) == 5
+    assert all(('anchor' in line) != ('red umbrella' in line)
+               for line in lines[1:4])
+    written = json.loads((tmp_path / 'preds' / '0.json').read_text())
+    assert written['scores'] == []
+    assert (tmp_path / 'vis' / '0.jpg').is_file()
+
+
+def test_report() -> None:
+    result = dict(
+        scores=[0.5, 0.2],
+        names=['anchor', 'kite'],
+        bboxes=[[0, 0, 4.4, 5], [1, 2, 3, 4]])
+    assert detect.report('a.jpg', result, 0.3, 0) == (
+        'a.jpg: 1 found with a score of 0.3 or more\n'
+        '  0.500  anchor  (0, 0, 4, 5)')
+    assert detect.report('a.jpg', result, 0.6, 0).endswith(
+        'the best has 0.500')
+    assert len(detect.report('a.jpg', result, 0.6, 9).splitlines()) == 3
+
+
+@pytest.mark.parametrize('argv, message', [
+    (['gone.jpg', '--names', 'a'], 'gone.jpg does not exist'),
+    (['broken.jpg', '--names', 'a'], 'broken.jpg (8 bytes) cannot be'),
+    (['0.png', '--names', ' , '], 'blank'),
+    (['0.png', '--names', 'a,a'], 'more than once'),
+    (['0.png', '--names', 'none.txt'], 'none.txt does not exist'),
+    (['0.png', '--names', 'a', '--config', 'dito_vitl_lvsi'], 'no config'),
+])
+def test_errors(parts: Dict[str, Any], argv: list, message: str,
+                capsys: pytest.CaptureFixture[str],
+                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(parts['folder'])
+    Path('broken.jpg').write_bytes(b'no image')
+    code = detect.main(
+        [*argv, '--checkpoint', parts['weights'], '--out-dir', 'none'])
+    assert code == 2
+    error = capsys.readouterr().err.splitlines()
+    assert [line for line in error if message in line] == [error[-1]]
+    assert not Path('none').exists()
+
+
+def test_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                         capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert detect.main(['a.jpg', '--names', 'a']) == 2
+    assert 'run "make quickstart" first' in capsys.readouterr().err
+    assert detect.main(['a.jpg', '--names', 'a', '--config', 'x']) == 2
+    assert 'needs --checkpoint too' in capsys.readouterr().err
