@@ -48,11 +48,14 @@ val_dataloader = dict(
         root=data_root + 'zero_shot',
         categories=data_root + 'categories.json',
         size=image_size))
+test_dataloader = val_dataloader
 val_evaluator = dict(type='DITOZeroShotMetric')
+test_evaluator = val_evaluator
 
 train_cfg = dict(
     type='ImageTextTrainLoop', max_iters=max_iters, val_interval=250)
 val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',

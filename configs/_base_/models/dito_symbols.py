@@ -7,6 +7,8 @@ _base_ = ['./dito_vitl.py', './symbols_towers.py']
 embed_dims = 128
 channels = 48
 strides = [2, 4, 8, 16]
+# What the tower has learnt; CLIP's of large towers is 0.01.
+temperature = 0.04
 
 model = dict(
     # 192 x 192 pixels or less: every image becomes 24 x 24 tokens.
@@ -23,6 +25,7 @@ model = dict(
         feat_channels=channels,
         anchor_generator=dict(strides=strides)),
     roi_head=dict(
+        vlm_temperature=temperature,
         bbox_roi_extractor=dict(
             out_channels=channels, featmap_strides=strides, finest_scale=28),
         bbox_head=dict(
@@ -30,7 +33,8 @@ model = dict(
             embed_dims=embed_dims,
             conv_out_channels=channels,
             num_shared_convs=2,
-            fc_out_channels=256),
+            fc_out_channels=256,
+            temperature=temperature),
         mask_roi_extractor=dict(
             out_channels=channels, featmap_strides=strides, finest_scale=28),
         mask_head=dict(

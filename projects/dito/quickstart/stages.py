@@ -1,0 +1,131 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The steps of the quickstart, each one a command a user could type."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from dito.utils.config_finder import config_root
+
+#: Where the configs of `symbols` look for the data set.
+DATA_ROOT = Path('data/symbols')
+SHIPPED_TOWER = Path('symbols/assets/clip_symbols.safetensors')
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step.
+
+    Args:
+        name (str): Short name; its log is ``NAME.log``.
+        title (str): What it does, for a person.
+        script (str): Tool to run, relative to the tools folder.
+        arguments (list[str]): Its arguments.
+        expected (float): Seconds it takes on two cores; only for the time
+            left before anything is known.
+        work_dir (Path, optional): Where it logs iterations.
+        iterations (int): How many of them it runs; 0 if it has none.
+    """
+
+    name: str
+    title: str
+    script: str
+    arguments: List[str]
+    expected: float
+    work_dir: Optional[Path] = None
+    iterations: int = 0
+
+    @property
+    def command(self) -> List[str]:
+        """What is run."""
+        tool = config_root().parent / 'tools' / self.script
+        return [sys.executable, str(tool), *self.arguments]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the quickstart reads and writes, and how long it trains.
+
+    Args:
+        work_dir (Path): Folder for checkpoints, logs and the report.
+        rep_iters (int): Iterations of stage 2.
+        det_iters (int): Iterations of stage 3.
+        options (dict[str, list[str]]): Further config options by stage.
+    """
+
+    work_dir: Path
+    rep_iters: int
+    det_iters: int
+    options: Dict[str, List[str]] = field(default_factory=dict)
+
+    @property
+    def rep_checkpoint(self) -> Path:
+        """Result of stage 2."""
+        return self.work_dir / 'rep' / f'iter_{self.rep_iters}.pth'
+
+    @property
+    def det_checkpoint(self) -> Path:
+        """Result of stage 3."""
+        return self.work_dir / 'dito' / f'iter_{self.det_iters}.pth'
+
+    def stages(self) -> List[Stage]:
+        """All steps, in order."""
+        return [
+            self._data(),
+            self._zero_shot(),
+            self._rep(),
+            self._finetune(),
+            self._evaluation(),
+        ]
+
+    def _data(self) -> Stage:
+        return Stage(
+            'data', 'Draw the data set',
+            'dataset_converters/make_symbols.py',
+            ['--out', str(DATA_ROOT)], 40)
+
+    def _zero_shot(self) -> Stage:
+        return Stage(
+            'zero_shot', 'Classify held-out symbols with the shipped tower',
+            'test.py', [
+                str(config_root() / 'symbols/clip_symbols.py'),
+                str(config_root() / SHIPPED_TOWER),
+                *self._common('zero_shot'),
+            ], 25)
+
+    def _rep(self) -> Stage:
+        return self._training(
+            'rep', 'Stage 2: pretrain the heads on images and captions',
+            'symbols/rep_symbols.py', 0.65, self.rep_iters, [])
+
+    def _finetune(self) -> Stage:
+        start = self.rep_checkpoint
+        return self._training(
+            'dito', 'Stage 3: train on boxes of the base classes',
+            'symbols/dito_symbols.py', 1.5, self.det_iters,
+            [f'load_from={start}', f'model.teacher.checkpoint={start}'])
+
+    def _training(self, name: str, title: str, config: str, pace: float,
+                  iterations: int, options: List[str]) -> Stage:
+        # The evaluation is a step of its own.
+        options = [*options, f'train_cfg.val_interval={iterations + 1}',
+                   f'default_hooks.checkpoint.interval={iterations}']
+        return Stage(
+            name, title, 'train.py',
+            [str(config_root() / config), *self._common(name, options)],
+            20 + pace * iterations, self.work_dir / name, iterations)
+
+    def _evaluation(self) -> Stage:
+        return Stage(
+            'evaluation', 'Evaluate on base and novel classes',
+            'test.py', [
+                str(config_root() / 'symbols/dito_symbols.py'),
+                str(self.det_checkpoint), *self._common('evaluation'),
+            ], 60)
+
+    def _common(self, name: str,
+                options: Optional[List[str]] = None) -> List[str]:
+        options = [*(options or []), *self.options.get(name, [])]
+        arguments = ['--work-dir', str(self.work_dir / name)]
+        return [*arguments, *(['--cfg-options', *options] if options else [])]

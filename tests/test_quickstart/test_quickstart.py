@@ -1,0 +1,132 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Steps, logs and metrics of the quickstart, without training."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dito.quickstart.logs import last_step, newest_run, read_test_metrics
+from dito.quickstart.pipeline import (
+    _METRICS,
+    collect_metrics,
+    prepare_folder,
+    write_json,
+)
+from dito.quickstart.progress import Reporter
+from dito.quickstart.stages import Plan, Stage
+
+
+def write_run(work_dir: Path, stamp: str, rows: list, result: dict) -> None:
+    run = work_dir / stamp
+    (run / 'vis_data').mkdir(parents=True)
+    text = '\n'.join(json.dumps(r) for r in rows)
+    (run / 'vis_data' / 'scalars.json').write_text(text)
+    (run / f'{stamp}.json').write_text(json.dumps(result) + '\n')
+
+
+class PythonStage(Stage):
+    """A stage whose command is a line of Python."""
+
+    @property
+    def command(self) -> list:
+        return [sys.executable, '-c', self.script]
+
+
+def python_stage(code: str) -> Stage:
+    return PythonStage('step', 'A step', code, [], expected=1)
+
+
+def test_newest_run_wins_and_half_a_line_is_left_out(tmp_path):
+    write_run(tmp_path, '20260101_000000', [dict(loss=1, step=90)], {})
+    rows = [dict(loss=2.0, step=10), dict(loss=1.5, step=20)]
+    write_run(tmp_path, '20260102_000000', rows, dict(a=1))
+    assert newest_run(tmp_path).name == '20260102_000000'
+    assert last_step(tmp_path) == 20
+    path = tmp_path / '20260102_000000' / 'vis_data' / 'scalars.json'
+    path.write_text(path.read_text() + '\n{"loss": 1.0, "st')
+    assert last_step(tmp_path) == 20
+    assert read_test_metrics(tmp_path) == dict(a=1)
+
+
+def test_folder_without_runs(tmp_path):
+    assert last_step(tmp_path) == 0
+    with pytest.raises(FileNotFoundError, match='no result of a test'):
+        read_test_metrics(tmp_path)
+
+
+def test_stages_chain_their_checkpoints(tmp_path):
+    plan = Plan(tmp_path, rep_iters=3, det_iters=5)
+    stages = {s.name: s for s in plan.stages()}
+    assert list(stages) == ['data', 'zero_shot', 'rep', 'dito', 'evaluation']
+    rep = str(tmp_path / 'rep' / 'iter_3.pth')
+    finetune = stages['dito'].arguments
+    assert f'load_from={rep}' in finetune
+    assert f'model.teacher.checkpoint={rep}' in finetune
+    assert str(tmp_path / 'dito/iter_5.pth') in stages['evaluation'].arguments
+    for stage in stages.values():
+        assert Path(stage.command[1]).is_file(), stage.command[1]
+
+
+def test_every_config_of_the_stages_exists(tmp_path):
+    for stage in Plan(tmp_path, 1, 1).stages():
+        for argument in stage.arguments:
+            if argument.endswith(('.py', '.safetensors')):
+                assert Path(argument).is_file(), argument
+
+
+def test_only_a_quickstart_is_replaced(tmp_path):
+    folder = tmp_path / 'mine'
+    folder.mkdir()
+    (folder / 'thesis.txt').write_text('years of work')
+    with pytest.raises(ValueError, match='not empty and no earlier'):
+        prepare_folder(folder)
+    assert (folder / 'thesis.txt').read_text() == 'years of work'
+    fresh = tmp_path / 'a' / 'b'
+    prepare_folder(fresh)
+    (fresh / 'old.log').touch()
+    prepare_folder(fresh)
+    assert not (fresh / 'old.log').exists()
+
+
+def test_metrics_are_shares_of_one(tmp_path):
+    names = {}
+    for folder, name, factor in _METRICS.values():
+        names.setdefault(folder, {})[name] = 0.5 / factor
+    for folder, values in names.items():
+        write_run(tmp_path / folder, '20260101_000000', [], values)
+    metrics = collect_metrics(tmp_path)
+    assert set(metrics) >= {
+        'novel_ap50', 'base_ap50', 'novel_mask_ap', 'zero_shot_top1'
+    }
+    assert set(metrics.values()) == {0.5}
+
+
+def test_json_is_written_whole(tmp_path):
+    path = tmp_path / 'metrics.json'
+    write_json(path, dict(a=1))
+    with pytest.raises(TypeError):
+        write_json(path, dict(a=object()))
+    assert json.loads(path.read_text()) == dict(a=1)
+
+
+def test_reporter_runs_a_step_and_keeps_its_log(tmp_path):
+    stage = python_stage('print("hello")')
+    assert Reporter([stage], tmp_path).run(stage) > 0
+    assert (tmp_path / 'step.log').read_text() == 'hello\n'
+
+
+def test_reporter_shows_the_end_of_a_failed_step(tmp_path, capfd):
+    stage = python_stage('print("the reason"); raise SystemExit(3)')
+    with pytest.raises(RuntimeError, match='exit code 3.*step.log'):
+        Reporter([stage], tmp_path).run(stage)
+    assert 'the reason' in capfd.readouterr().err
+
+
+def test_time_left_counts_the_later_steps(tmp_path):
+    first, second = python_stage('1'), python_stage('2')
+    object.__setattr__(second, 'expected', 100)
+    reporter = Reporter([first, second], tmp_path)
+    assert reporter._left(second, 0.5, 30.0) == pytest.approx(30)
+    assert reporter._left(first, 0.5, 0.5) == pytest.approx(100.5)
