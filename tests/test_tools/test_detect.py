@@ -91,3 +91,13 @@ def test_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert 'run "make quickstart" first' in capsys.readouterr().err
     assert detect.main(['a.jpg', '--names', 'a', '--config', 'x']) == 2
     assert 'needs --checkpoint too' in capsys.readouterr().err
+
+
+def test_finds_the_quickstart(parts: Dict[str, Any], tmp_path: Path,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / 'work_dirs' / 'quickstart' / 'dito'
+    folder.mkdir(parents=True)
+    (folder / 'last_checkpoint').write_text('elsewhere/iter_7.pth\n')
+    assert detect.model_source(None, None) == (
+        None, 'work_dirs/quickstart/dito/iter_7.pth')

@@ -21,11 +21,13 @@ from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.engine.hooks.state_dict_fit import fit_state_dict
 from dito.models.text import Vocabulary
 from dito.models.text.name_checks import name_key
+from dito.utils.checkpoint import state_dict_of
 
 from .model_file import (
     Source,
     hook_config,
     load_model_source,
+    set_token_rows,
     templates_of,
     test_dataset,
 )
@@ -81,6 +83,8 @@ class DITOInferencer(DetInferencer):
                     device: str) -> nn.Module:
         """Build the detector and load its weights, all of them."""
         cfg.model.pop('teacher', None)
+        if self._checkpoint is not None:
+            set_token_rows(cfg.model, state_dict_of(self._checkpoint))
         model = MODELS.build(cfg.model)
         model.cfg = cfg
         if self._checkpoint is None:

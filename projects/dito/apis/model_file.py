@@ -106,10 +106,7 @@ def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:
     small = {key: plain[key] for key in _KEPT if key in plain}
     small['model'].pop('teacher', None)
     small['model'].pop('init_cfg', None)
-    tower = small['model'].get('text_encoder')
-    ids = state.get('text_encoder.token_ids')
-    if tower and ids is not None:
-        tower['token_ids'] = len(ids)
+    set_token_rows(small['model'], state)
     pipeline = test_dataset(cfg)['pipeline']
     small['test_dataloader'] = dict(dataset=dict(pipeline=[
         _without_backend(step) for step in Config(dict(p=pipeline)).to_dict()
@@ -120,6 +117,21 @@ def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:
         if hook['type'] == 'DITOLoadReportHook'
     ] + [dict(type='DITOVocabularyHook', templates=templates_of(cfg))]
     return Config(small)
+
+
+def set_token_rows(model: Dict[str, Any], state: Dict[str, Any]) -> None:
+    """Take the text tower's token table from the weights, in place.
+
+    The config may name a file for it that is not at hand any more.
+
+    Args:
+        model (dict): Config of the detector.
+        state (dict): Its weights.
+    """
+    tower = model.get('text_encoder')
+    ids = state.get('text_encoder.token_ids')
+    if tower and ids is not None:
+        tower['token_ids'] = len(ids)
 
 
 def test_dataset(cfg: Config) -> Dict[str, Any]:
@@ -158,7 +170,8 @@ def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
     """Config that mmengine, or :func:`save_model`, put into a checkpoint."""
     hub = checkpoint.get('message_hub') or {}
     text = (hub.get('runtime_info') or {}).get('cfg')
-    text = text or (checkpoint.get('meta') or {}).get('cfg')
+    meta = checkpoint.get('meta') or {}
+    text = text or meta.get('cfg') or meta.get('config')
     if not isinstance(text, str):
         raise ValueError(f'{path} holds no config; give the config too.')
     return Config(parse_config_text(text))

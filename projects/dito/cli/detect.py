@@ -9,8 +9,8 @@ from dito.apis import DITOInferencer, parse_names
 
 from .errors import one_sentence_errors
 
-# What tools/quickstart.py leaves behind.
-QUICKSTART_MODEL = Path('work_dirs/quickstart/model.safetensors')
+# Here tools/quickstart.py trains its detector.
+QUICKSTART = Path('work_dirs/quickstart/dito')
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -28,8 +28,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         'for a checkpoint that holds its config')
     parser.add_argument(
         '--checkpoint',
-        help=f'.pth or .safetensors file (default: {QUICKSTART_MODEL}, which '
-        '"make quickstart" trains)')
+        help=f'.pth or .safetensors file (default: the last in {QUICKSTART}, '
+        'which "make quickstart" trains)')
     parser.add_argument(
         '--out-dir',
         default='outputs',
@@ -66,11 +66,12 @@ def model_source(config: Optional[str],
     if config is not None:
         raise ValueError(f'--config {config} needs --checkpoint too; a '
                          'detector without trained weights finds nothing.')
-    if not QUICKSTART_MODEL.is_file():
+    record = QUICKSTART / 'last_checkpoint'
+    if not record.is_file():
         raise FileNotFoundError(
-            f'There is no {QUICKSTART_MODEL} yet; run "make quickstart" '
+            f'There is no detector in {QUICKSTART} yet; run "make quickstart" '
             'first, or give --checkpoint.')
-    return None, str(QUICKSTART_MODEL)
+    return None, str(QUICKSTART / Path(record.read_text().strip()).name)
 
 
 def format_rows(result: Dict[str, Any], limit: int) -> str:
