@@ -261,12 +261,21 @@ def test_pipes_and_several_patterns(tmp_path):
 def test_reading_a_shard_from_a_place_on(tmp_path):
     write_shards(tmp_path, [5])
     path = str(tmp_path / '000.tar')
-    assert count_samples(path) == 5
+    assert count_samples(path) == count_samples(f'pipe:cat {path}') == 5
     for address in (path, f'pipe:cat {path}'):
         samples = list(read_shard(address, 3))
         assert [s.index for s in samples] == [3, 4]
         assert samples[0].parts['txt'] == b'photo 0_3'
         assert set(samples[0].parts) == {'jpg', 'txt'}
+
+
+def test_length(tmp_path):
+    shards = write_shards(tmp_path, [5, 3])
+    assert len(ImageTextShards(shards, 16, epochs=2)) == 16
+    assert len(ImageTextShards(shards, 16)) > 1e15
+    path = tmp_path / '000.tar'
+    path.write_bytes(path.read_bytes()[:7000])
+    assert 3 < len(ImageTextShards(shards, 16, epochs=1)) < 8
 
 
 def test_works_as_a_runner_loader(tmp_path):
@@ -287,6 +296,15 @@ def test_jpeg_size(size):
     assert jpeg_size(jpeg(*size)) == size
     assert jpeg_size(jpeg(extension='.png')) is None
     assert jpeg_size(b'\xff\xd8\xff') is None and jpeg_size(b'') is None
+
+
+def test_what_opencv_refuses_is_a_broken_sample(monkeypatch):
+    def refuse(*args):
+        raise cv2.error('too many pixels')
+
+    monkeypatch.setattr(cv2, 'imdecode', refuse)
+    with pytest.raises(ValueError, match='refused: too many pixels'):
+        CropTransform(8)(jpeg(), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize('size', [(30, 40), (500, 3), (1, 1)])

@@ -17,7 +17,13 @@ from webdataset.shardlists import expand_urls
 
 from .position import initial_state
 from .streams import Cursor, ShardStream, StreamPlan
-from .tar_reader import IMAGE_EXTENSIONS, TEXT_EXTENSION, RawSample, is_local
+from .tar_reader import (
+    IMAGE_EXTENSIONS,
+    TEXT_EXTENSION,
+    RawSample,
+    count_samples,
+    is_local,
+)
 from .transforms import CropTransform
 
 # The share of broken samples says little before this many were read.
@@ -94,13 +100,21 @@ class ImageTextShards(IterableDataset):
         self.metainfo: Dict[str, Any] = {}
         self._state = initial_state(num_streams)
         self._read = self._skipped = 0
+        self._length: Optional[int] = None
 
     def __len__(self) -> int:
-        """Return the largest number: the end is not known, or none.
+        """Return the number of samples, broken ones included.
 
-        MMEngine's logger asks each iteration whether it is the last.
+        Of an endless set this is the largest number: MMEngine's logger asks
+        each iteration whether it is the last. Of a finite one the shards are
+        counted by their headers, once.
         """
-        return sys.maxsize
+        if self.epochs is None:
+            return sys.maxsize
+        if self._length is None:
+            self._length = self.epochs * sum(
+                count_samples(url) for url in self.plan.shards)
+        return self._length
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state reading starts from, see :mod:`.position`."""

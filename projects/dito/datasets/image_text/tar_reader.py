@@ -8,11 +8,13 @@ because a resumed run must step over the samples it has seen: a local tar is
 then walked from header to header without reading the data between.
 """
 
+import logging
 import tarfile
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, Tuple
 from urllib.parse import urlparse
 
+from mmengine.logging import print_log
 from webdataset.gopen import gopen
 from webdataset.tariterators import base_plus_ext
 
@@ -74,13 +76,18 @@ def read_shard(url: str, start: int = 0) -> Iterator[RawSample]:
 
 
 def count_samples(url: str) -> int:
-    """Count the samples of a shard from its headers."""
+    """Count the samples of a shard by its headers, up to where it breaks."""
+    mode = 'r:' if is_local(url) and url.endswith('.tar') else 'r|*'
     count, last = 0, None
-    with gopen(url) as stream, tarfile.open(fileobj=stream,
-                                            mode='r|*') as tar:
-        for key, _, _ in _named_members(tar):
-            count += key != last
-            last = key
+    try:
+        with gopen(url) as stream, tarfile.open(fileobj=stream,
+                                                mode=mode) as tar:
+            for key, _, _ in _named_members(tar):
+                count += key != last
+                last = key
+    except (OSError, tarfile.TarError) as error:
+        print_log(f'Shard {url} breaks off after {count} samples: {error}',
+                  logger='current', level=logging.WARNING)
     return count
 
 

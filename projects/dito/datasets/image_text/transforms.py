@@ -46,7 +46,8 @@ def jpeg_size(data: bytes) -> Optional[Tuple[int, int]]:
         if marker in _SOF_MARKERS:
             height = int.from_bytes(data[pos + 5:pos + 7], 'big')
             width = int.from_bytes(data[pos + 7:pos + 9], 'big')
-            return height, width
+            # A height of 0 means that it follows after the first scan.
+            return (height, width) if height and width else None
         pos += 2 + int.from_bytes(data[pos + 2:pos + 4], 'big')
     return None
 
@@ -114,8 +115,12 @@ def decode_reduced(data: bytes, size: Optional[Tuple[int, int]],
     flag = _REDUCED_FLAGS[factor if size is not None else 1]
     buffer = np.frombuffer(data, np.uint8)
     image = None
-    if buffer.size:
-        image = cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        if buffer.size:
+            image = cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:  # for example more pixels than it allows
+        raise ValueError(
+            f'the image of {len(data)} bytes is refused: {error}') from error
     if image is None:
         raise ValueError(
             f'the image of {len(data)} bytes cannot be decoded')

@@ -1,0 +1,89 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Numbers and gradients of the pretraining configs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from dito.models.pretrainers import BatchPlace
+from dito.models.text import DITOTextEncoder
+
+ROOT = Path(__file__).parents[1] / 'configs'
+TEXTS = ['a photo of a red star', 'a blue anchor', 'an old green key']
+
+
+def read(name):
+    cfg = Config.fromfile(ROOT / name)
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+@pytest.mark.parametrize('tower', 'lbs')
+@pytest.mark.parametrize('stage,batch,iters,size', [
+    ('clip', 16384, 500000, 224), ('rep', 4096, 30000, 256)])
+def test_numbers_of_the_paper(stage, batch, iters, size, tower):
+    path = f'pretrain/{stage}_vit{tower}16_laion2b.py'
+    cfg, loader = read(path), read(path).train_dataloader
+    gpus = int(re.search(r'laion2b\.py (\d+)$', (ROOT / path).read_text(),
+                         re.M)[1])
+    assert gpus * loader.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.train_cfg.max_iters == iters
+    assert cfg.param_scheduler[-1].end == iters
+    assert cfg.param_scheduler[-1].type == 'PolyLR'
+    assert loader.dataset.size == size
+    assert loader.dataset.num_streams % (gpus * loader.num_workers) == 0
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+    assert cfg.model.backbone.get('window') is None
+    if stage == 'clip':
+        assert cfg.model.cpe == dict(
+            up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
+    else:
+        assert cfg.optim_wrapper.optimizer.lr == 1e-4
+        assert cfg.model.regions.num_regions == (400, 200, 100, 50)
+        previous = f'clip_vit{tower}16_laion2b'
+        assert cfg.load_from == f'work_dirs/{previous}/iter_500000.pth'
+        assert cfg.model.text_encoder == read(
+            f'pretrain/{previous}.py').model.text_encoder
+
+
+@pytest.mark.parametrize('tower', 'lbs')
+def test_both_stages_and_the_detector_share_names(tower):
+    parts = [f'pretrain/clip_vit{tower}16_laion2b.py',
+             f'pretrain/rep_vit{tower}16_laion2b.py',
+             f'dito_vit{tower}_lvis.py']
+    with torch.device('meta'):
+        models = []
+        for part in parts:
+            cfg = read(part)
+            cfg.model.pop('teacher', None)
+            models.append(MODELS.build(cfg.model))
+    clip, rep, detector = (
+        {k: v.shape for k, v in m.state_dict().items()} for m in models)
+    assert all(rep[name] == shape for name, shape in clip.items())
+    for name, shape in rep.items():
+        assert name == 'logit_scale' or detector[name] == shape, name
+
+
+@pytest.mark.parametrize('name', ['symbols/clip_symbols.py',
+                                  'symbols/rep_symbols.py'])
+def test_what_is_trained_has_a_gradient(name):
+    cfg = read(name)
+    cfg.model.text_encoder.token_ids = DITOTextEncoder.collect_token_ids(
+        TEXTS)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.train()
+    size = cfg.train_dataloader.dataset.size
+    loss, _ = model.parse_losses(model(
+        torch.randn(3, 3, size, size), TEXTS, place=BatchPlace(0, 0, 0, 3),
+        mode='loss'))
+    loss.backward()
+    for key, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+    assert any(p.requires_grad for p in model.parameters())
