@@ -14,7 +14,9 @@ default_scope = 'mmdet'
 data_root = 'data/symbols/'
 image_size = 64
 batch_size = 153
-max_iters = 4000
+max_iters = 2600
+# Nearly constant learning rate until here, then linear decay to 0.
+decay_from = 1000
 
 model = dict(
     type='CLIPPretrainer',
@@ -74,8 +76,16 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=False,
         begin=100,
-        T_max=max_iters - 100,
+        end=decay_from,
+        T_max=3900,
         eta_min=1e-5),
+    dict(
+        type='PolyLR',
+        power=1.0,
+        eta_min=0.,
+        by_epoch=False,
+        begin=decay_from,
+        end=max_iters),
 ]
 
 default_hooks = dict(
