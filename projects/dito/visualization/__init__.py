@@ -1,2 +1,25 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-__all__: list[str] = []
+"""Pictures of detections and text similarity, curves, and the report."""
+
+from .detections import draw_objects
+from .heat_map import draw_heat_map
+from .quickstart import quickstart_figure, quickstart_report
+from .readme_figure import readme_figure
+from .report import ReportData, write_report
+from .shown_object import ShownObject
+from .similarity import SimilarityMaps, TextSimilarity
+from .training_log import StageLog
+
+__all__ = [
+    'ReportData',
+    'ShownObject',
+    'SimilarityMaps',
+    'StageLog',
+    'TextSimilarity',
+    'draw_heat_map',
+    'draw_objects',
+    'quickstart_figure',
+    'quickstart_report',
+    'readme_figure',
+    'write_report',
+]

@@ -1,0 +1,182 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The quickstart's report: one HTML file with everything in it."""
+
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from .colors import BASE_COLOR, NOVEL_COLOR, css_color
+from .curves import chart_svg
+from .detections import draw_objects
+from .heat_map import draw_heat_map, outline
+from .page import figure, page, picture, table, write_page
+from .report_tables import (
+    command_lines,
+    environment,
+    headline_table,
+    time_table,
+)
+from .samples import DetectionSample, PointingGame, SimilaritySample
+from .shown_object import ShownObject
+from .stage_charts import stage_charts
+from .training_log import StageLog
+
+# Small pictures are enlarged to about this width.
+_WIDTH = 420
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made of; empty parts are left out of it.
+
+    Attributes:
+        metrics (dict): As in metrics.json, see :func:`headline_table`.
+        stages (list[StageLog]): Logs of the trainings.
+        detections (list[DetectionSample]): Images with detections.
+        score_thr (float): Least score of these detections.
+        similarity (list[SimilaritySample]): Text-similarity maps.
+        pointing (PointingGame, optional): Their figures.
+    """
+
+    metrics: Dict[str, Any] = field(default_factory=dict)
+    stages: List[StageLog] = field(default_factory=list)
+    detections: List[DetectionSample] = field(default_factory=list)
+    score_thr: float = 0.3
+    similarity: List[SimilaritySample] = field(default_factory=list)
+    pointing: Optional[PointingGame] = None
+
+
+def write_report(data: ReportData, out: Path) -> Path:
+    """Write a report.
+
+    Args:
+        data (ReportData): Its parts.
+        out (Path): File to write; there is no half-written one.
+
+    Returns:
+        Path: The file.
+    """
+    sections = [
+        ('', _intro()),
+        ('Results', headline_table(data.metrics)),
+        ('Detections', _detections(data.detections, data.score_thr)),
+        ('Where the text is', _similarity(data.similarity, data.pointing)),
+        ('Training', _curves(data.stages)),
+        ('Time and commands',
+         time_table(data.metrics) + command_lines(data.metrics)),
+        ('Versions', environment()),
+    ]
+    return write_page(page('DITO on symbols: quickstart report', sections),
+                      out)
+
+
+def _intro() -> str:
+    return ('<p>Region-centric pretraining and open-vocabulary detection on '
+            'the embedded data set of pictographs. The detector has seen '
+            'boxes of the base classes only; of the novel classes it knows '
+            'the names.</p>')
+
+
+def _scale(width: int) -> int:
+    return max(1, round(_WIDTH / width))
+
+
+def _spoken(objects: Sequence[ShownObject]) -> str:
+    return ', '.join(item.label for item in objects) or 'nothing'
+
+
+def _detections(samples: Sequence[DetectionSample], score_thr: float) -> str:
+    if not samples:
+        return ''
+    key = ''.join(
+        f'<span class="key" style="background:{css_color(color)}"></span>'
+        f'{name} class' for name, color in (('base', BASE_COLOR),
+                                            ('novel', NOVEL_COLOR)))
+    text = (f'<p>{key}</p><p>The first {len(samples)} validation images that '
+            'contain a novel object, in the order of the file, not chosen by '
+            'result. All classes are searched for at once; detections with a '
+            f'score of {score_thr:g} or more are shown.</p>')
+    figures = []
+    for sample in samples:
+        scale = _scale(sample.image.shape[1])
+        figures.append(
+            figure([
+                picture(
+                    draw_objects(sample.image, sample.truth, scale),
+                    f'Annotated: {_spoken(sample.truth)}', 'annotated'),
+                picture(
+                    draw_objects(sample.image, sample.found, scale),
+                    f'Found: {_spoken(sample.found)}', 'found'),
+            ], _detection_caption(sample)))
+    return text + f'<div class="grid-of">{"".join(figures)}</div>'
+
+
+def _detection_caption(sample: DetectionSample) -> str:
+    novel = sum(item.novel for item in sample.found)
+    return (f'{escape(sample.name)}: {len(sample.found)} found, {novel} of '
+            f'them novel; {len(sample.truth)} annotated.')
+
+
+def _similarity(samples: Sequence[SimilaritySample],
+                pointing: Optional[PointingGame]) -> str:
+    if not samples:
+        return ''
+    text = (
+        '<p>Cosine of the text with the picture, place by place (figure 3 of '
+        'the paper). Before region-centric pretraining (REP): features of '
+        'the frozen backbone. After: the box head slides over pyramid level '
+        "4, which has the backbone's resolution. The first validation "
+        'images with a novel object; the text asks for the first object that '
+        'is alone of its class, outlined in white. In each map the colours '
+        'run from dark at its least to pale yellow at its greatest value; '
+        'both values stand above it.</p>')
+    figures = []
+    for sample in samples:
+        scale = _scale(sample.image.shape[1])
+        image = draw_objects(sample.image, (), scale)
+        if sample.box is not None:
+            image = outline(image, sample.box, scale)
+        maps = [
+            picture(
+                draw_heat_map(sample.image, values, scale, sample.box),
+                f'Similarity with "{sample.text}" {when} REP',
+                f'{when}: {values.min():.2f} to {values.max():.2f}')
+            for when, values in (('before', sample.before), ('after',
+                                                             sample.after))
+        ]
+        figures.append(
+            figure([picture(image, sample.name, sample.name), *maps],
+                   f'&ldquo;{escape(sample.text)}&rdquo;'))
+    return (text + _pointing(pointing) +
+            f'<div class="grid-of">{"".join(figures)}</div>')
+
+
+def _pointing(game: Optional[PointingGame]) -> str:
+    if game is None:
+        return ''
+    rows = [(name, f'{100 * value:.1f} %')
+            for name, value in (('before REP', game.before),
+                                ('after REP', game.after),
+                                ('a random place', game.chance))]
+    return (f'<p>How often a map is highest inside the object, over '
+            f'{game.queries} objects:</p>' +
+            table(rows, ('map', 'hits'), numbers=(1, )))
+
+
+def _curves(stages: Sequence[StageLog]) -> str:
+    parts = []
+    for stage in stages:
+        charts: List[Tuple[str, str]] = [(chart.title, chart_svg(chart))
+                                         for chart in stage_charts(stage)]
+        figures = ''.join(
+            f'<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>'
+            for title, svg in charts if svg)
+        if figures:
+            parts.append(f'<h3>{escape(stage.title)}</h3>'
+                         f'<div class="grid-of">{figures}</div>')
+    if not parts:
+        return ''
+    return ('<p>Training losses against iterations, as logged (means of '
+            'recent iterations); the legend gives the last value.</p>' +
+            ''.join(parts))

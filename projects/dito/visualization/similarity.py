@@ -1,0 +1,231 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Text-similarity maps of a model (paper 4.3, fig. 3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import cv2
+import numpy as np
+import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from dito.engine.hooks.load_report_hook import LoadReport, under
+from dito.engine.hooks.state_dict_fit import fit_state_dict
+
+from .similarity_ops import cosine_maps, sliding_boxes
+
+_NEEDED = ('backbone', 'neck', 'roi_head.bbox_head', 'text_encoder')
+# Boxes that pass the head together: bounds the memory for large pictures.
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class SimilarityMaps:
+    """Maps of one picture for some texts.
+
+    Attributes:
+        backbone (np.ndarray): Cosine of the backbone's final map with the
+            texts, float32, (T, h, w).
+        regions (np.ndarray, optional): The same of the region embeddings of
+            the box head that slides over pyramid level 4, (T, h, w); None
+            for a model without a box head.
+    """
+
+    backbone: np.ndarray
+    regions: Optional[np.ndarray]
+
+
+class TextSimilarity:
+    """Where in a picture a model sees what a text says.
+
+    Before region-centric pretraining all there is are the features of the
+    backbone, whose mean is the image embedding: their cosine with the text
+    is the map of the baseline. After it the box head is applied to a window
+    about every cell of the pyramid level that has the backbone's resolution
+    (level 4), and the region embeddings are compared with the text. The
+    backbone is frozen in that stage, so one checkpoint of it gives both.
+
+    Args:
+        model (nn.Module): Any of the three stages' models.
+        size (int): Longer side of the picture at the input, in pixels.
+        window (int, optional): Side of the sliding window in cells. Defaults
+            to the cells of the head's RoI features, one cell each.
+
+    Example:
+        >>> similarity = TextSimilarity.from_files('rep_symbols.py',
+        ...                                        'iter_300.pth')
+        >>> maps = similarity(image, ['a photo of a red umbrella'])
+    """
+
+    def __init__(self,
+                 model: nn.Module,
+                 size: int,
+                 window: Optional[int] = None) -> None:
+        if model.text_encoder is None:
+            raise ValueError('The model has no text tower to embed texts '
+                             'with; take the config and checkpoint of a '
+                             'model that has one.')
+        if size < 1 or (window is not None and window < 1):
+            raise ValueError('size and window must be at least 1, got '
+                             f'{size} and {window}.')
+        self.model = model.eval()
+        self.size = size
+        self.window = window
+
+    @classmethod
+    def from_files(cls,
+                   config: Union[str, Path, None],
+                   checkpoint: Union[str, Path],
+                   device: str = 'cpu',
+                   size: Optional[int] = None,
+                   window: Optional[int] = None) -> 'TextSimilarity':
+        """Build a model and load its weights.
+
+        Args:
+            config (str | Path, optional): Config file or name. None: that
+                inside the checkpoint.
+            checkpoint (str | Path): Weights of the same stage.
+            device (str): Defaults to 'cpu'.
+            size (int, optional): Defaults to that of the training, for a
+                detector to that of its test.
+            window (int, optional): See the class.
+
+        Returns:
+            TextSimilarity: Ready to be called.
+
+        Raises:
+            FileNotFoundError: If a file does not exist.
+            ValueError: If the weights lack a part that is needed.
+        """
+        # dito.apis imports MMDetection's whole programming interface.
+        from dito.apis.model_file import load_model_source
+        cfg, weights = load_model_source(config, checkpoint)
+        cfg.model.pop('teacher', None)
+        # MMEngine builds the preprocessor and looks there for it.
+        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        model = MODELS.build(cfg.model)
+        _load(model, weights, checkpoint)
+        return cls(model.to(device), size or input_size(cfg), window)
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray,
+                 texts: Sequence[str]) -> SimilarityMaps:
+        """Compare a picture with texts.
+
+        Args:
+            image (np.ndarray): RGB, uint8, (H, W, 3), of any size.
+            texts (Sequence[str]): Queries, used as they are.
+
+        Returns:
+            SimilarityMaps: Maps that cover the picture, without padding.
+
+        Raises:
+            ValueError: If there is no text, or the image is no RGB picture.
+        """
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f'texts must be a list of queries, got {texts!r}')
+        text = self.model.text_encoder.encode(list(texts))
+        inputs, size = self._prepare(image)
+        feat = self.model.backbone(inputs)[-1]
+        patch = self.model.backbone.patch_size
+        rows, columns = (-(-n // patch) for n in size)
+        maps = [cosine_maps(feat[0], text)]
+        if getattr(self.model, 'roi_head', None) is not None:
+            dense = self.dense_embeddings(feat, size)
+            maps.append(cosine_maps(dense, text))
+        maps = [m[:, :rows, :columns].cpu().numpy() for m in maps]
+        return SimilarityMaps(maps[0], maps[1] if len(maps) > 1 else None)
+
+    @torch.no_grad()
+    def dense_embeddings(self, feat: Tensor, size: Tuple[int, int]) -> Tensor:
+        """Slide the box head over pyramid level 4.
+
+        Args:
+            feat (Tensor): Final map of the backbone, (1, D, h, w).
+            size (tuple[int, int]): Height and width of the picture in the
+                input, in pixels.
+
+        Returns:
+            Tensor: Region embeddings, float32, (D, h, w).
+        """
+        pyramid = self.model.neck((feat, ))
+        grid = tuple(feat.shape[-2:])
+        level = [tuple(p.shape[-2:]) for p in pyramid].index(grid)
+        layer = self.model.roi_head.bbox_roi_extractor.roi_layers[level]
+        cells = self.window or layer.output_size[0]
+        boxes = sliding_boxes(grid, 1 / layer.spatial_scale, cells, size)
+        rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
+        embeds = [
+            self.model.roi_head.bbox_head.embed(
+                layer(pyramid[level].float(), part)).float()
+            for part in rois.to(feat.device).split(_CHUNK)
+        ]
+        return torch.cat(embeds).T.unflatten(1, grid)
+
+    def _prepare(self, image: np.ndarray) -> Tuple[Tensor, Tuple[int, int]]:
+        """Resize and normalise; the second result is the size unpadded."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError('image must be uint8 of shape (H, W, 3), got '
+                             f'{image.dtype} of {image.shape}.')
+        factor = self.size / max(image.shape[:2])
+        height, width = (max(round(n * factor), 1) for n in image.shape[:2])
+        image = cv2.resize(
+            image, (width, height),
+            interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        preprocessor = self.model.data_preprocessor
+        if isinstance(preprocessor, DetDataPreprocessor):
+            # It expects OpenCV's order and a list of images.
+            image = np.ascontiguousarray(image[..., ::-1])
+            data: Dict[str, Any] = dict(
+                inputs=[torch.from_numpy(image).permute(2, 0, 1)],
+                data_samples=None)
+        else:
+            data = dict(
+                inputs=torch.from_numpy(image).permute(2, 0, 1)[None])
+        return preprocessor(data)['inputs'], (height, width)
+
+
+def input_size(cfg: Config) -> int:
+    """Longer side of pictures at a model's input.
+
+    Args:
+        cfg (Config): Config of a pretraining, whose training set has a
+            ``size``; or of a detector, whose test resizes.
+
+    Returns:
+        int: Pixels.
+
+    Raises:
+        ValueError: If the config does not say.
+    """
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    if 'size' in dataset:
+        return int(dataset['size'])
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for step in dataset.get('pipeline') or ():
+        if 'Resize' in str(step['type']) and 'scale' in step:
+            return int(max(step['scale']))
+    raise ValueError('The config does not say what size pictures have at the '
+                     'input; give a size.')
+
+
+def _load(model: nn.Module, checkpoint: Dict[str, Any],
+          path: Union[str, Path]) -> None:
+    """Load weights; refuse a file without what the maps need."""
+    state = fit_state_dict(model, checkpoint)
+    report = LoadReport.compare(model.state_dict(), state)
+    failed: List[str] = [
+        key for key in (*report.missing, *report.mismatched)
+        if under(key, _NEEDED)
+    ]
+    if failed:
+        raise ValueError(
+            f'{path} lacks {len(failed)} tensors of the model '
+            f'({", ".join(failed[:3])} ...); give the config it was trained '
+            'with.')
+    model.load_state_dict({k: state[k] for k in report.loaded}, strict=False)
