@@ -9,6 +9,15 @@ STAMP := $(VENV)/.dito-installed
 SOURCES := projects tools tests configs setup.py
 CONSTRAINTS := requirements/constraints.txt
 
+define CHECK_PYTHON
+import sys
+found = sys.version_info[:2]
+if not (3, 10) <= found <= (3, 12):
+    sys.exit('DITO needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is %d.%d; '
+             'name another one: make env PYTHON=python3.11' % found)
+endef
+export CHECK_PYTHON
+
 .DEFAULT_GOAL := help
 .PHONY: help env quickstart test lint clean
 
@@ -19,11 +28,10 @@ help:  ## Show this list
 env: $(STAMP)  ## Make .venv with the tested versions and this package in it
 
 $(STAMP): setup.cfg setup.py pyproject.toml $(wildcard requirements/*.txt)
-	@echo '==> Making $(VENV) with $(PYTHON) (downloads PyTorch: minutes)'
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	    sys.exit(0 if (3, 10) <= v <= (3, 12) else "DITO needs Python 3.10, \
-	3.11 or 3.12; $(PYTHON) is %d.%d. Try make env PYTHON=python3.11" % v)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { \
+	    echo '==> Making $(VENV) with $(PYTHON)' && \
+	    $(PYTHON) -c "$$CHECK_PYTHON" && $(PYTHON) -m venv $(VENV); }
+	@echo '==> Installing into $(VENV) (downloads PyTorch: minutes)'
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c $(CONSTRAINTS) \
 	    -e '.[tests]'
 	@# opencv-python needs libGL, which bare machines lack; the headless build

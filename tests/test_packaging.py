@@ -113,8 +113,8 @@ def test_package_holds_all_modules_configs_and_tools(wheel: Path) -> None:
                          ('.mim/tools', ROOT / 'tools')):
         for path in source.rglob('*'):
             name = path.relative_to(source)
-            if path.suffix in ('.py', '.sh', '.yml') and not (
-                    {'.mim', '__pycache__'} & set(name.parts)):
+            if path.is_file() and not ({'.mim', '__pycache__'}
+                                       & set(name.parts)):
                 assert (wheel / 'dito' / part / name).is_file(), path
     assert (wheel / 'dito' / '.mim' / 'model-index.yml').is_file()
     assert not list(wheel.rglob('__pycache__'))
