@@ -9,6 +9,7 @@ TOOLS = {
     'train': 'train any stage',
     'test': 'evaluate a checkpoint',
     'detect': 'find named objects in pictures',
+    'quickstart': 'run the whole chain on a small drawn data set',
     'print-config': 'print a config with all it inherits',
     'check-env': 'check the installation',
     'run': 'run another script with DITO imported first',

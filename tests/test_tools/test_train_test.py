@@ -131,6 +131,9 @@ def test_errors_are_one_sentence(folder: Path,
                  'train_dataloader.dataset.pipeline.3.type=1')
     assert '--cfg-options' in text
     text = fails(capsys, train_tool, CONFIG, '--cfg-options',
+                 'train_dataloder.batch_size=1')
+    assert 'did you mean "train_dataloader"?' in text
+    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
                  'optim_wrapper=None')
     assert 'has no "optim_wrapper"' in text
     text = fails(capsys, train_tool, CONFIG, '--auto-scale-lr',

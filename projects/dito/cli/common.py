@@ -2,6 +2,8 @@
 """Arguments and steps that the training and test tools share."""
 
 import argparse
+import difflib
+import inspect
 import os
 import re
 from pathlib import Path
@@ -71,12 +73,24 @@ def load_config(name: str,
     else:
         cfg = Config.fromfile(find_config(name))
     if options:
+        _refuse_slips(cfg, options)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, IndexError, TypeError, AssertionError) as error:
             raise ValueError(f'--cfg-options {options} do not fit the config '
                              f'{name}: {error}') from error
     return cfg
+
+
+def _refuse_slips(cfg: Config, options: Dict[str, Any]) -> None:
+    """Refuse a misspelt setting, which mmengine would add and ignore."""
+    known = {*cfg, *inspect.signature(Runner.__init__).parameters}
+    for option in options:
+        key = option.split('.', 1)[0]
+        close = difflib.get_close_matches(key, known, 1, 0.8)
+        if key not in known and close:
+            raise ValueError(f'--cfg-options {option}: the config has no '
+                             f'"{key}"; did you mean "{close[0]}"?')
 
 
 def require_keys(cfg: Config, keys: Dict[str, str]) -> None:

@@ -1,0 +1,66 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Tests of python -m dito."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from dito import __main__ as entry
+from dito.utils import env
+
+CONFIG = str(Path(__file__).parent / 'toy_config.py')
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(['--help']) == 0
+    text = capsys.readouterr().out
+    assert all(f'  {tool} ' in text for tool in entry.TOOLS)
+    assert entry.main([]) == 2
+    assert entry.main(['trian']) == 2
+
+
+@pytest.mark.parametrize('tool', sorted(set(entry.TOOLS) - {'check-env'}))
+def test_every_tool_explains_itself(
+        tool: str, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'argv', ['dito'])
+    with pytest.raises(SystemExit) as stopped:
+        entry.main([tool, '--help'])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert tool in text.splitlines()[0] and '--help' in text
+
+
+def test_check_env(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env, 'main', lambda: 1)
+    assert entry.main(['check-env']) == 1
+
+
+def test_print_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, 'argv', ['dito'])
+    saved = tmp_path / 'whole.py'
+    assert entry.main([
+        'print-config', CONFIG, '--cfg-options', 'log_level=DEBUG',
+        '--save-path',
+        str(saved)
+    ]) == 0
+    assert "log_level = 'DEBUG'" in capsys.readouterr().out
+    assert Config.fromfile(saved).train_dataloader.batch_size == 2
+    assert entry.main(['print-config', 'no_such_config']) == 2
+
+
+def test_run_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, 'argv', ['dito'])
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path / 'beside.py').write_text('NAME = "beside"\n')
+    script = tmp_path / 'script.py'
+    script.write_text('import sys, beside\n'
+                      'print(__name__, sys.argv[1:], beside.NAME)\n')
+    assert entry.main(['run', str(script), '--flag', 'x']) == 0
+    assert "__main__ ['--flag', 'x'] beside" in capsys.readouterr().out
+    assert entry.main(['run', 'gone.py']) == 2
+    assert 'no script gone.py' in capsys.readouterr().err
