@@ -1,0 +1,273 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Tests of the report, the picture of the README and their tools."""
+
+import base64
+import importlib.util
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+from quickstart_files import write_quickstart
+
+from dito.apis import DITOInferencer
+from dito.visualization import (
+    ReportData,
+    StageLog,
+    quickstart_figure,
+    quickstart_report,
+    readme_figure,
+    write_report,
+)
+from dito.visualization.annotated import read_annotated
+from dito.visualization.readme_figure import write_png
+from dito.visualization.report_tables import duration
+from dito.visualization.samples import (
+    PointingGame,
+    detect_samples,
+    pointing_game,
+    query_text,
+    similarity_samples,
+)
+from dito.visualization.similarity import SimilarityMaps
+
+TOOLS = Path(__file__).parents[2] / 'tools/analysis_tools'
+VOID = {'meta', 'img', 'br'}
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order; gathers addresses and texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.addresses, self.texts = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs
+                           if k in ('src', 'href', 'srcset', 'action')]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    return write_quickstart(tmp_path_factory.mktemp('run'))
+
+
+@pytest.fixture(scope='module')
+def report(folders: tuple) -> str:
+    path = quickstart_report(*folders)
+    assert path == folders[0] / 'report.html'
+    assert [p.name for p in folders[0].iterdir() if p.is_file()
+            and 'report' in p.name] == ['report.html']
+    return path.read_text(encoding='utf-8')
+
+
+def test_report_needs_nothing_from_outside(report: str):
+    page = Page(report)
+    assert page.addresses
+    assert all(a.startswith('data:image/jpeg;base64,')
+               for a in page.addresses)
+    assert not {'script', 'link', 'iframe', 'object'} & set(page.tags)
+    assert 'url(' not in report and '@import' not in report
+    outside = set(re.findall(r'https?://[^"\' <]+', report))
+    assert outside <= {'http://www.w3.org/2000/svg'}
+    assert 'prefers-color-scheme: dark' in report
+    assert 'width=device-width' in report
+
+
+def test_pictures_of_the_report(report: str):
+    page = Page(report)
+    # Two images have novel objects: annotated and found; picture, before
+    # and after.
+    assert len(page.addresses) == 2 * 2 + 2 * 3
+    for address in page.addresses:
+        content = base64.b64decode(address.split(',', 1)[1])
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), 1)
+        assert min(image.shape[:2]) > 200
+    assert '1.png' in report and '0.png' not in report
+
+
+def test_curves_of_the_report_are_svg(report: str):
+    found = re.findall(r'<svg.*?</svg>', report)
+    titles = [
+        ElementTree.fromstring(svg).find('{http://www.w3.org/2000/svg}title')
+        .text for svg in found
+    ]
+    assert titles == 2 * [
+        'Contrastive loss', 'R@1 within the batch', 'Proposal head',
+        'Box and mask head, distillation'
+    ]
+
+
+def test_figures_of_the_report(report: str):
+    text = ' '.join(Page(report).texts)
+    for part in ('12.5 %', '50.0 %', '6.2 %', '75.0 %', '3 min 20 s',
+                 '1 min 20 s', "tools/train.py 'a <b> c.py'", 'extra',
+                 'over 6 objects', 'not chosen by result'):
+        assert part in text, part
+    assert '<b> c.py' not in report
+
+
+def test_same_report_twice(folders: tuple, report: str, tmp_path: Path):
+    again = quickstart_report(*folders, out=tmp_path / 'a' / 'again.html')
+    assert again.read_text(encoding='utf-8') == report
+
+
+def test_detections_are_those_of_the_inferencer(folders: tuple):
+    quickstart, root = folders
+    data = read_annotated(root / 'annotations/val.json', root)
+    files = quickstart / 'dito/stage.py', quickstart / 'dito/iter_40.pth'
+    inferencer = DITOInferencer(*files)
+    samples = detect_samples(inferencer, data, data.images[1:], 0.0)
+    assert inferencer.vocabulary.novel.tolist() == [False, False, True]
+    wanted = DITOInferencer(*files)([i.path for i in data.images[1:]],
+                                    data.names, score_thr=0.0)
+    for sample, result in zip(samples, wanted['predictions'], strict=True):
+        assert len(sample.found) > 0
+        assert [f.name for f in sample.found] == result['names']
+        assert [f.score for f in sample.found] == result['scores']
+        assert [list(f.box) for f in sample.found] == result['bboxes']
+        assert {f.novel for f in sample.found if f.name == 'chess knight'
+                } <= {True}
+        assert all(f.mask.shape == sample.image.shape[:2]
+                   for f in sample.found)
+    assert detect_samples(inferencer, data, [], 0.0) == []
+
+
+class PerfectAfter:
+    """Maps that peak in the object asked for, after pretraining only."""
+
+    def __init__(self, images: list) -> None:
+        self.boxes = {query_text(o.name): o.box
+                      for image in images for o in image.objects}
+
+    def __call__(self, image: np.ndarray, texts: list) -> SimilarityMaps:
+        size = image.shape[:2]
+        before = np.zeros((len(texts), *size), np.float32)
+        before[:, -1, -1] = 1
+        after = np.zeros_like(before)
+        for number, text in enumerate(texts):
+            x1, y1, x2, y2 = (int(v) for v in self.boxes[text])
+            after[number, (y1 + y2) // 2, (x1 + x2) // 2] = 1
+        return SimilarityMaps(before, after)
+
+
+def test_queries(folders: tuple):
+    root = folders[1]
+    images = read_annotated(root / 'annotations/val.json', root).images[:1]
+    assert query_text('anchor') == 'a photo of an anchor'
+    game = pointing_game(PerfectAfter(images), images)
+    assert game == PointingGame(2, 0.0, 1.0, pytest.approx(320 / 48 / 80))
+    sample, = similarity_samples(PerfectAfter(images), images, 3)
+    assert (sample.text, sample.box) == ('a photo of a red umbrella',
+                                         (4, 6, 24, 22))
+    assert pointing_game(PerfectAfter(images), []) is None
+
+
+def test_failure_leaves_nothing(folders: tuple, tmp_path: Path,
+                                monkeypatch: pytest.MonkeyPatch):
+    def fail(*args):
+        raise OSError('disk full')
+
+    monkeypatch.setattr('dito.visualization.page.os.replace', fail)
+    old = tmp_path / 'report.html'
+    old.write_text('old')
+    with pytest.raises(OSError, match='disk full'):
+        write_report(ReportData(dict(novel_ap50=.1)), old)
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(OSError, match='disk full'):
+        write_png(image, tmp_path / 'figure.png')
+    assert [p.name for p in tmp_path.iterdir()] == ['report.html']
+    assert old.read_text() == 'old'
+
+
+def test_incomplete_quickstart(folders: tuple, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match='metrics.json'):
+        quickstart_report(tmp_path, folders[1])
+    (tmp_path / 'metrics.json').write_text('{}')
+    with pytest.raises(FileNotFoundError, match='rep holds no log'):
+        quickstart_report(tmp_path, folders[1])
+    assert not (tmp_path / 'report.html').exists()
+
+
+def test_report_without_parts(tmp_path: Path):
+    stage = StageLog('rep', 'Nothing', [dict(step=1, loss=1.)])
+    path = write_report(ReportData(stages=[stage]), tmp_path / 'r.html')
+    page = Page(path.read_text(encoding='utf-8'))
+    assert page.addresses == [] and 'svg' not in page.tags
+    assert 'Versions' in page.texts and 'Detections' not in page.texts
+
+
+def test_figure(folders: tuple, tmp_path: Path):
+    path = quickstart_figure(*folders, tmp_path / 'figure.png')
+    image = cv2.imread(str(path))
+    assert image.shape == (312 * 2 + 10, 288 * 4 + 30, 3)
+    assert path.stat().st_size < 500_000
+    with pytest.raises(ValueError, match='needs detections'):
+        readme_figure([], [])
+
+
+def test_png_is_small_enough(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 255, (500, 500, 3), np.uint8)
+    path = write_png(noise, tmp_path / 'noise.png')
+    assert path.stat().st_size < 500_000
+    assert cv2.imread(str(path)).shape == noise.shape
+
+
+def test_duration():
+    assert [duration(s) for s in (4.4, 60, 3599.6, 3900)] == [
+        '4 s', '1 min 0 s', '1 h 0 min', '1 h 5 min']
+
+
+def test_similarity_tool(folders: tuple, tmp_path: Path,
+                         capsys: pytest.CaptureFixture):
+    rep, image = folders[0] / 'rep', folders[1] / 'images/0.png'
+    out = tmp_path / 'new' / 'strip.png'
+    arguments = ['--config', str(rep / 'stage.py'), '--checkpoint',
+                 str(rep / 'iter_40.pth'), '--out', str(out)]
+    module = tool('similarity_map')
+    texts = ['red umbrella', 'anchor']
+    assert module.main([str(image), '--text', *texts, *arguments]) == 0
+    assert cv2.imread(str(out)).shape == (312 * 2 + 10, 288 * 3 + 20, 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(' to ' in line for line in lines) == 4
+    assert module.main(['none.png', '--text', 'anchor', *arguments]) == 2
+    assert 'none.png does not exist' in capsys.readouterr().err
+
+
+def test_report_tool(folders: tuple, report: str, tmp_path: Path,
+                     capsys: pytest.CaptureFixture):
+    out = tmp_path / 'r.html'
+    module = tool('make_report')
+    code = module.main([str(folders[0]), '--data-root', str(folders[1]),
+                        '--out', str(out)])
+    assert code == 0 and out.read_text(encoding='utf-8') == report
+    assert module.main([str(tmp_path / 'none')]) == 2
+    assert 'metrics.json' in capsys.readouterr().err
