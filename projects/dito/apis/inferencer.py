@@ -4,7 +4,17 @@
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
@@ -12,7 +22,7 @@ from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS, VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
@@ -127,6 +137,12 @@ class DITOInferencer(DetInferencer):
         options['on_error'] = 'raise'
         self._loader = DITOLoadImageFromFile(**options)
         return Compose(steps[1:])
+
+    def _init_collate(self, cfg: Config) -> Callable[[list], Any]:
+        """Collate as the test loader does."""
+        if 'collate_fn' in cfg.test_dataloader:
+            return super()._init_collate(cfg)
+        return pseudo_collate  # mmengine's default, without its warning
 
     def _init_visualizer(self, cfg: Config) -> Any:
         """Build the visualiser of the config, without storage."""
