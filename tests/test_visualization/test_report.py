@@ -130,7 +130,9 @@ def test_figures_of_the_report(report: str):
     text = ' '.join(Page(report).texts)
     for part in ('12.5 %', '50.0 %', '6.2 %', '75.0 %', '3 min 20 s',
                  '1 min 20 s', "tools/train.py 'a <b> c.py'", 'extra',
-                 'over 6 objects', 'not chosen by result'):
+                 'over 6 objects of the first 3 validation images',
+                 'not chosen by result', '3 classes, 1 of them novel',
+                 'at most 20 detections'):
         assert part in text, part
     assert '<b> c.py' not in report
 
@@ -184,7 +186,7 @@ def test_queries(folders: tuple):
     images = read_annotated(root / 'annotations/val.json', root).images[:1]
     assert query_text('anchor') == 'a photo of an anchor'
     game = pointing_game(PerfectAfter(images), images)
-    assert game == PointingGame(2, 0.0, 1.0, pytest.approx(320 / 48 / 80))
+    assert game == PointingGame(1, 2, 0.0, 1.0, pytest.approx(320 / 48 / 80))
     sample, = similarity_samples(PerfectAfter(images), images, 3)
     assert (sample.text, sample.box) == ('a photo of a red umbrella',
                                          (4, 6, 24, 22))

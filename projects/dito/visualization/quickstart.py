@@ -3,20 +3,17 @@
 
 import json
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, Optional
 
 from .annotated import AnnotatedSet, first_with_novel, read_annotated
 from .readme_figure import readme_figure, write_png
 from .report import ReportData, write_report
-from .samples import (
-    DetectionSample,
-    SimilaritySample,
-    detect_samples,
-    pointing_game,
-    similarity_samples,
-)
+from .samples import detect_samples, pointing_game, similarity_samples
 from .similarity import TextSimilarity
 from .training_log import read_stage_log, stage_files
+
+if TYPE_CHECKING:
+    from dito.apis import DITOInferencer
 
 NUM_DETECTIONS = 8
 NUM_SIMILARITY = 4
@@ -52,14 +49,18 @@ def quickstart_report(quickstart_dir: Path,
                        'Stage 3: detection finetuning'),
     ]
     data = read_annotated(data_root / 'annotations/val.json', data_root)
+    detector = load_detector(quickstart_dir, device)
     similarity = load_similarity(quickstart_dir, device)
+    novel = first_with_novel(data.images, len(data.images))
     content = ReportData(
-        metrics, stages,
-        quickstart_detections(quickstart_dir, data, device), SCORE_THR,
-        similarity_samples(similarity,
-                           first_with_novel(data.images, len(data.images)),
-                           NUM_SIMILARITY),
-        pointing_game(similarity, data.images[:NUM_POINTING]))
+        metrics=metrics,
+        protocol=protocol(detector, data),
+        stages=stages,
+        detections=detect_samples(detector, data, novel[:NUM_DETECTIONS],
+                                  SCORE_THR),
+        score_thr=SCORE_THR,
+        similarity=similarity_samples(similarity, novel, NUM_SIMILARITY),
+        pointing=pointing_game(similarity, data.images[:NUM_POINTING]))
     return write_report(content, out or quickstart_dir / 'report.html')
 
 
@@ -76,27 +77,34 @@ def quickstart_figure(quickstart_dir: Path, data_root: Path, out: Path,
     Returns:
         Path: ``out``.
     """
-    data_root = Path(data_root)
+    quickstart_dir, data_root = Path(quickstart_dir), Path(data_root)
     data = read_annotated(data_root / 'annotations/val.json', data_root)
     images = first_with_novel(data.images, len(data.images))
-    detections: List[DetectionSample] = quickstart_detections(
-        Path(quickstart_dir), data, device, 4)
-    maps: List[SimilaritySample] = similarity_samples(
-        load_similarity(Path(quickstart_dir), device), images, 2)
+    detections = detect_samples(
+        load_detector(quickstart_dir, device), data, images[:4], SCORE_THR)
+    maps = similarity_samples(
+        load_similarity(quickstart_dir, device), images, 2)
     return write_png(readme_figure(detections, maps), Path(out))
 
 
-def quickstart_detections(quickstart_dir: Path, data: AnnotatedSet,
-                          device: str, count: int = NUM_DETECTIONS
-                          ) -> List[DetectionSample]:
-    """Detections on the first images with novel objects."""
+def protocol(detector: 'DITOInferencer', data: AnnotatedSet) -> str:
+    """Say in a sentence what the figures of the evaluation count."""
+    head = detector.model.roi_head
+    return (f'{len(data.images)} validation images; {len(data.names)} '
+            f'classes, {len(data.novel)} of them novel, looked for at once; '
+            f'LVIS protocol, at most {head.test_cfg["max_per_img"]} '
+            'detections an image with scores above '
+            f'{head.test_cfg["score_thr"]:g}; exponents of the VLM score '
+            f'{head.alpha:g} (base) and {head.beta:g} (novel).')
+
+
+def load_detector(quickstart_dir: Path, device: str) -> 'DITOInferencer':
+    """The model of stage 3."""
     # Imports MMDetection's whole programming interface, which `import dito`
     # does without.
     from dito.apis import DITOInferencer
-    config, checkpoint = stage_files(quickstart_dir / 'dito')
-    inferencer = DITOInferencer(config, checkpoint, device=device)
-    images = first_with_novel(data.images, count)
-    return detect_samples(inferencer, data, images, SCORE_THR)
+    return DITOInferencer(*stage_files(quickstart_dir / 'dito'),
+                          device=device)
 
 
 def load_similarity(quickstart_dir: Path, device: str) -> TextSimilarity:

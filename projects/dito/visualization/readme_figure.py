@@ -36,7 +36,7 @@ def readme_figure(detections: Sequence[DetectionSample],
         scale = max(1, -(-TILE // max(sample.image.shape[:2])))
         found = draw_objects(sample.image, sample.found, scale,
                              font_size=18)
-        tiles.append(titled(found, f'detections, {sample.name}'))
+        tiles.append(titled(found, f'detections in {sample.name}'))
     for pair in similarity:
         for when, values in (('before', pair.before), ('after', pair.after)):
             heat = draw_heat_map(pair.image, values, 2, pair.box)

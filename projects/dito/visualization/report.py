@@ -24,6 +24,8 @@ from .training_log import StageLog
 
 # Small pictures are enlarged to about this width.
 _WIDTH = 420
+# Legible where two of them share the width of a phone.
+_FONT = 17
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ReportData:
 
     Attributes:
         metrics (dict): As in metrics.json, see :func:`headline_table`.
+        protocol (str): How they were measured, plain text.
         stages (list[StageLog]): Logs of the trainings.
         detections (list[DetectionSample]): Images with detections.
         score_thr (float): Least score of these detections.
@@ -40,6 +43,7 @@ class ReportData:
     """
 
     metrics: Dict[str, Any] = field(default_factory=dict)
+    protocol: str = ''
     stages: List[StageLog] = field(default_factory=list)
     detections: List[DetectionSample] = field(default_factory=list)
     score_thr: float = 0.3
@@ -59,7 +63,7 @@ def write_report(data: ReportData, out: Path) -> Path:
     """
     sections = [
         ('', _intro()),
-        ('Results', headline_table(data.metrics)),
+        ('Results', _results(data)),
         ('Detections', _detections(data.detections, data.score_thr)),
         ('Where the text is', _similarity(data.similarity, data.pointing)),
         ('Training', _curves(data.stages)),
@@ -76,6 +80,13 @@ def _intro() -> str:
             'the embedded data set of pictographs. The detector has seen '
             'boxes of the base classes only; of the novel classes it knows '
             'the names.</p>')
+
+
+def _results(data: ReportData) -> str:
+    figures = headline_table(data.metrics)
+    if not figures or not data.protocol:
+        return figures
+    return f'{figures}<p class="soft">{escape(data.protocol)}</p>'
 
 
 def _scale(width: int) -> int:
@@ -103,10 +114,10 @@ def _detections(samples: Sequence[DetectionSample], score_thr: float) -> str:
         figures.append(
             figure([
                 picture(
-                    draw_objects(sample.image, sample.truth, scale),
+                    draw_objects(sample.image, sample.truth, scale, _FONT),
                     f'Annotated: {_spoken(sample.truth)}', 'annotated'),
                 picture(
-                    draw_objects(sample.image, sample.found, scale),
+                    draw_objects(sample.image, sample.found, scale, _FONT),
                     f'Found: {_spoken(sample.found)}', 'found'),
             ], _detection_caption(sample)))
     return text + f'<div class="grid-of">{"".join(figures)}</div>'
@@ -125,8 +136,9 @@ def _similarity(samples: Sequence[SimilaritySample],
     text = (
         '<p>Cosine of the text with the picture, place by place (figure 3 of '
         'the paper). Before region-centric pretraining (REP): features of '
-        'the frozen backbone. After: the box head slides over pyramid level '
-        "4, which has the backbone's resolution. The first validation "
+        'the frozen backbone, token by token. After: the box head slides '
+        "over pyramid level 4, which has the backbone's resolution, with a "
+        'window of 7 &times; 7 cells about each. The first validation '
         'images with a novel object; the text asks for the first object that '
         'is alone of its class, outlined in white. In each map the colours '
         'run from dark at its least to pale yellow at its greatest value; '
@@ -160,7 +172,8 @@ def _pointing(game: Optional[PointingGame]) -> str:
                                 ('after REP', game.after),
                                 ('a random place', game.chance))]
     return (f'<p>How often a map is highest inside the object, over '
-            f'{game.queries} objects:</p>' +
+            f'{game.queries} objects of the first {game.images} validation '
+            'images:</p>' +
             table(rows, ('map', 'hits'), numbers=(1, )))
 
 

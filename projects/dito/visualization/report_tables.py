@@ -53,7 +53,7 @@ def headline_table(metrics: Mapping[str, Any]) -> str:
              and isinstance(value, (int, float))]
     if not rows:
         return ''
-    return table(rows, ('figure', 'value', 'what it is'), numbers=(1, ))
+    return table(rows, ('metric', 'value', 'what it is'), numbers=(1, ))
 
 
 def duration(seconds: float) -> str:

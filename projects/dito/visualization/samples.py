@@ -64,6 +64,7 @@ class PointingGame:
     """How often a map is highest inside the object that the text names.
 
     Attributes:
+        images (int): Images looked at.
         queries (int): Objects asked for.
         before (float): Share of hits of the backbone's maps.
         after (float): Share of hits of the sliding box head's maps.
@@ -71,6 +72,7 @@ class PointingGame:
             a random place would hit.
     """
 
+    images: int
     queries: int
     before: float
     after: float
@@ -173,4 +175,5 @@ def pointing_game(
                          (x2 - x1) * (y2 - y1) / (size[0] * size[1])))
     if not hits:
         return None
-    return PointingGame(len(hits), *np.mean(hits, axis=0).tolist())
+    means = np.mean(hits, axis=0).tolist()
+    return PointingGame(len(images), len(hits), *means)
