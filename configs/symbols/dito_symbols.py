@@ -16,7 +16,7 @@ _base_ = [
 max_iters = 300
 
 # Result of stage 2, rep_symbols.py.
-load_from = 'work_dirs/rep_symbols/iter_300.pth'
+load_from = 'work_dirs/rep_symbols/iter_350.pth'
 
 model = dict(teacher=dict(checkpoint=load_from))
 

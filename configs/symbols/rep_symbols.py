@@ -6,11 +6,12 @@
 #   python tools/train.py configs/symbols/rep_symbols.py
 #
 # Against the paper: patches of 8 and 128 pixels give the same 16 x 16 tokens
-# as patches of 16 and 256 pixels; fewer boxes, for a CPU.
+# as patches of 16 and 256 pixels; fewer boxes, for a CPU; the backbone has the
+# windows of stage 3.
 _base_ = ['../_base_/models/rep_symbols.py', '../_base_/pretrain_runtime.py']
 
 data_root = 'data/symbols/'
-max_iters = 300
+max_iters = 350
 
 # Result of stage 1, clip_symbols.py, shipped with the package.
 load_from = '{{ fileDirname }}/assets/clip_symbols.safetensors'
@@ -33,7 +34,7 @@ train_cfg = dict(
     type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-2),
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         bias_decay_mult=0.,
@@ -46,7 +47,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=100))
+    checkpoint=dict(interval=350))
 custom_hooks = [
     dict(
         type='DITOLoadReportHook',

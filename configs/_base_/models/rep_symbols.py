@@ -6,7 +6,9 @@ model = dict(
     _delete_=True,
     type='RegionCentricPretrainer',
     data_preprocessor=dict(type='ImageTextPreprocessor'),
-    backbone=_base_.symbols_backbone,
+    # The detector's windows: the maps that the heads learn from are those
+    # that they will see.
+    backbone=_base_.model.backbone,
     neck=_base_.model.neck,
     rpn_head=_base_.model.rpn_head,
     roi_head=dict(
@@ -18,7 +20,7 @@ model = dict(
     # The paper's sizes and proportions, fewer boxes, at 128 pixels.
     regions=dict(
         type='RandomRegions',
-        num_regions=(64, 32, 16, 8),
+        num_regions=(32, 16, 8, 4),
         reference_size=128),
     pooling='max',
     levels='separate',

@@ -10,7 +10,7 @@ from dito.quickstart.stages import Plan
 
 from .errors import one_sentence_errors
 
-REP_ITERS = 300
+REP_ITERS = 350
 DET_ITERS = 300
 
 
