@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for p in ROOT.rglob('*.py')
     if '_base_' not in p.parts)
-SMALL = [c for c in CONFIGS if c.startswith('symbols')]
+SMALL = [c for c in CONFIGS if c.startswith(('symbols', 'ablations'))]
 PAPER = ['dito_vits_lvis.py', 'dito_vitb_lvis.py', 'dito_vitl_lvis.py',
          'dito_vitl_coco.py']
 
@@ -43,7 +43,7 @@ def build_meta(cfg):
 
 def pipelines(cfg):
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataset = cfg.get(key, {}).get('dataset')
+        dataset = (cfg.get(key) or {}).get('dataset')
         while dataset is not None:
             yield dataset.type, dataset.get('pipeline', [])
             dataset = dataset.get('dataset')
@@ -61,7 +61,7 @@ def test_config_is_complete(name):
         for transform in pipeline:
             assert TRANSFORMS.get(transform.type) is not None, transform
     for key in ('val_evaluator', 'test_evaluator'):
-        metrics = cfg.get(key, [])
+        metrics = cfg.get(key) or []
         for metric in metrics if isinstance(metrics, list) else [metrics]:
             assert METRICS.get(metric.type) is not None, metric
     for hook in [*cfg.get('custom_hooks', []), *cfg.default_hooks.values()]:
