@@ -24,7 +24,15 @@ model = dict(
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,
-        anchor_generator=dict(strides=strides)),
+        anchor_generator=dict(strides=strides),
+        # Boxes start as their anchors. From empty boxes, as in the release,
+        # the IoU loss has hardly a gradient for hundreds of iterations.
+        init_cfg=dict(
+            type='Normal',
+            layer='Conv2d',
+            std=0.01,
+            override=dict(
+                type='Normal', name='rpn_reg', std=0.01, bias=0.5))),
     roi_head=dict(
         vlm_temperature=temperature,
         bbox_roi_extractor=dict(
