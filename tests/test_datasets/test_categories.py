@@ -33,6 +33,44 @@ def test_base_split_drops_rare_classes_from_a_given_list_too():
     assert table.novel_classes == ()
 
 
+def test_novel_split_has_only_rare_classes():
+    categories = make_categories(['a', 'b', 'c'], 'rcr')
+    table = build_category_table(categories, split='novel')
+    assert table.names == table.novel_classes == ('a', 'c')
+    assert table.base_classes == ()
+    assert table.ids == (1, 3)
+
+
+def test_repair_finds_names_in_either_spelling():
+    categories = make_categories(['Campel', 'Pig'])
+
+    def repair(name):
+        return {'Campel': 'Camel'}.get(name, name)
+
+    table = build_category_table(categories, repair=repair)
+    assert table.names == ('Camel', 'Pig')
+    assert table.names_in_file == ('Campel', 'Pig')
+    for spelling in ('camel', 'Campel'):
+        table = build_category_table(
+            categories, classes=['Pig', spelling], repair=repair
+        )
+        assert table.ids == (2, 1)
+        assert table.names == ('Pig', spelling)
+
+
+def test_a_base_file_need_not_know_the_novel_classes():
+    table = build_category_table(
+        make_categories(['a', 'b']), split='base', novel_classes=['c']
+    )
+    assert table.names == ('a', 'b')
+
+
+def test_categories_need_names_and_ids():
+    for broken in (dict(id=1), dict(name='a'), dict(id=1, name=3)):
+        with pytest.raises(ValueError, match='needs an id and a name'):
+            build_category_table([broken])
+
+
 def test_lists_override_the_frequency():
     categories = make_categories(['a', 'b', 'c'], 'rcf')
     table = build_category_table(categories, novel_classes=['c'])
@@ -55,7 +93,11 @@ def test_case_and_blanks_do_not_matter_unless_ambiguous():
     [
         (dict(classes=['a', 'zebra']), "1 of 2 .*'zebra'.*'a', 'b'"),
         (dict(classes=['a', 'a']), "twice: 'a'"),
-        (dict(split='novel'), "split must be one of .*'novel'"),
+        (dict(split='rare'), "split must be one of .*'rare'"),
+        (dict(split='novel'), 'base_classes or novel_classes'),
+        (dict(novel_classes=['z']), "novel_classes has 1 .*'z'"),
+        (dict(base_classes=['a', 'z']), "base_classes has 1 .*'z'"),
+        (dict(split='novel', novel_classes=[]), 'leaves none of the 2'),
         (dict(split='base'), 'base_classes or novel_classes'),
         (
             dict(base_classes=['a'], novel_classes=['a', 'b']),

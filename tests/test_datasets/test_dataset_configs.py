@@ -18,6 +18,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from dito.datasets.objects365_names import repair_o365_name
+
 CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
 LVIS_NAMES = LVISV1Dataset.METAINFO['classes']
 COCO_NAMES = CocoDataset.METAINFO['classes']
@@ -156,7 +158,10 @@ def test_objects365(tmp_path, lvis_root):
     train, _ = first_batch(config['train_dataloader'])
     assert len(train.metainfo['classes']) == 866
     val, batch = first_batch(config['val_dataloader'])
-    assert val.metainfo['classes'] == O365_NAMES
+    assert val.metainfo['classes'] == tuple(
+        repair_o365_name(name) for name in O365_NAMES
+    )
+    assert val.metainfo['names_in_file'] == O365_NAMES
     assert batch['inputs'][0].shape == (3, 768, 1024)
     assert str(tmp_path) in batch['data_samples'][0].img_path
     metric = build_metric(config)

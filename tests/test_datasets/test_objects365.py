@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 import numpy as np
 import pytest
+import torch
 from detection_files import (
     make_annotation,
     make_categories,
@@ -10,6 +11,15 @@ from detection_files import (
 from mmdet.datasets import Objects365V1Dataset, Objects365V2Dataset
 
 from dito.datasets import DITOObjects365Dataset
+from dito.datasets.objects365_names import (
+    O365_SAME_IN_BOTH,
+    O365_V1_OVERLAPS,
+    O365_V1_REPAIRS,
+    O365_V2_REPAIRS,
+    find_o365_version,
+    repair_o365_name,
+)
+from dito.evaluation import DITOCocoMetric
 
 V1_NAMES = Objects365V1Dataset.METAINFO['classes']
 V2_NAMES = Objects365V2Dataset.METAINFO['classes']
@@ -52,9 +62,63 @@ def test_classes_default_to_the_file(tmp_path):
     dataset = DITOObjects365Dataset(
         ann_file=write_file(tmp_path, V1_NAMES, range(364, -1, -1))
     )
-    assert dataset.metainfo['classes'] == V1_NAMES
-    assert dataset.metainfo['base_classes'] == V1_NAMES
+    names = tuple(repair_o365_name(name) for name in V1_NAMES)
+    assert dataset.metainfo['classes'] == names
+    assert dataset.metainfo['base_classes'] == names
     assert dataset.metainfo['novel_classes'] == ()
+    assert dataset.metainfo['names_in_file'] == V1_NAMES
+    plain = DITOObjects365Dataset(
+        ann_file=dataset.ann_file, repair_names=False
+    )
+    assert plain.metainfo['classes'] == V1_NAMES
+
+
+@pytest.mark.parametrize(
+    'version, names, repairs',
+    [
+        ('v1', V1_NAMES, O365_V1_REPAIRS),
+        ('v2', V2_NAMES, O365_V2_REPAIRS),
+    ],
+)
+def test_repairs_are_of_published_names_and_unique(version, names, repairs):
+    assert set(repairs) <= set(names)
+    repaired = [repair_o365_name(name) for name in names]
+    assert len({name.casefold() for name in repaired}) == 365
+    assert all(name == name.strip() for name in repaired)
+    changed = {a: b for a, b in zip(names, repaired, strict=True) if a != b}
+    assert changed == repairs
+    assert [repair_o365_name(name) for name in repaired] == repaired
+    for spelling in (names, repaired):
+        assert find_o365_version(spelling) == version
+
+
+def test_both_versions_are_paired_by_existing_names():
+    v1 = {repair_o365_name(name) for name in V1_NAMES}
+    v2 = {repair_o365_name(name) for name in V2_NAMES}
+    assert set(O365_SAME_IN_BOTH) <= v1
+    assert set(O365_SAME_IN_BOTH.values()) <= v2
+    assert {name for pair in O365_V1_OVERLAPS for name in pair} <= v1
+    assert find_o365_version(['cat', 'dog']) == ''
+
+
+def test_repaired_names_are_evaluated_against_the_published_file(tmp_path):
+    ann_file = write_file(tmp_path, V2_NAMES, range(365))
+    dataset = DITOObjects365Dataset(
+        ann_file=ann_file, metainfo=dict(classes=('Pig', 'Camel'))
+    )
+    label = dataset.metainfo['classes'].index('Camel')
+    pred = dict(
+        bboxes=torch.tensor([[4.0, 5.0, 24.0, 15.0]]),
+        scores=torch.tensor([0.5]),
+        labels=torch.tensor([label]),
+    )
+    metric = DITOCocoMetric(ann_file=ann_file)
+    metric.dataset_meta = dataset.metainfo
+    metric.process(
+        {}, [dict(img_id=1, ori_shape=(48, 64), pred_instances=pred)]
+    )
+    # The camel is found, the pig is not.
+    assert metric.evaluate(1)['coco/bbox_AP'] == pytest.approx(0.5)
 
 
 def test_v2_paths_and_missing_images(tmp_path):

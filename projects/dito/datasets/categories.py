@@ -8,9 +8,17 @@ between releases of the same data set (Objects365) and between splits.
 """
 
 from dataclasses import dataclass
-from typing import Collection, Dict, List, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
-SPLITS = ('base', 'all')
+SPLITS = ('base', 'novel', 'all')
 _SHOWN_NAMES = 10
 
 
@@ -26,12 +34,15 @@ class CategoryTable:
             'f'), or '' where the file has none.
         novel (tuple[bool]): Whether each class is novel, that is, never
             annotated in training.
+        names_in_file (tuple[str]): The classes as the annotation file
+            spells them.
     """
 
     names: Tuple[str, ...]
     ids: Tuple[int, ...]
     frequency: Tuple[str, ...]
     novel: Tuple[bool, ...]
+    names_in_file: Tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,6 +67,7 @@ class CategoryTable:
             novel_classes=self.novel_classes,
             frequency=self.frequency,
             category_ids=self.ids,
+            names_in_file=self.names_in_file,
         )
 
 
@@ -85,10 +97,16 @@ def index_categories(categories: Sequence[dict]) -> Dict[str, dict]:
         dict[str, dict]: Category by name, in order of category id.
 
     Raises:
-        ValueError: If two categories share a name or an id.
+        ValueError: If two categories share a name or an id, or one has
+            neither.
     """
     by_name: Dict[str, dict] = {}
     seen_ids: set = set()
+    for category in categories:
+        if not isinstance(category.get('name'), str) or 'id' not in category:
+            raise ValueError(
+                f'the category {category} needs an id and a name in text'
+            )
     for category in sorted(categories, key=lambda item: item['id']):
         name = category['name']
         if name in by_name or category['id'] in seen_ids:
@@ -107,7 +125,9 @@ def _fold(name: str) -> str:
 
 
 def match_names(
-    names: Sequence[str], by_name: Dict[str, dict]
+    names: Sequence[str],
+    by_name: Dict[str, dict],
+    repair: Optional[Callable[[str], str]] = None,
 ) -> List[Optional[dict]]:
     """Find the category of each name.
 
@@ -118,19 +138,25 @@ def match_names(
     Args:
         names (Sequence[str]): Names to look up.
         by_name (dict[str, dict]): Output of :func:`index_categories`.
+        repair (Callable[[str], str], optional): Corrects the spelling of
+            names on both sides before they are compared.
 
     Returns:
         list[dict | None]: The category of each name, None where there is
         none.
     """
+
+    def fold(name: str) -> str:
+        return _fold(name if repair is None else repair(name))
+
     folded: Dict[str, List[dict]] = {}
     for name, category in by_name.items():
-        folded.setdefault(_fold(name), []).append(category)
+        folded.setdefault(fold(name), []).append(category)
     matches: List[Optional[dict]] = []
     for name in names:
         match = by_name.get(name)
         if match is None:
-            close = folded.get(_fold(name), [])
+            close = folded.get(fold(name), [])
             match = close[0] if len(close) == 1 else None
         matches.append(match)
     return matches
@@ -175,49 +201,108 @@ def build_category_table(
     classes: Optional[Sequence[str]] = None,
     base_classes: Optional[Collection[str]] = None,
     novel_classes: Optional[Collection[str]] = None,
+    repair: Optional[Callable[[str], str]] = None,
 ) -> CategoryTable:
     """Choose the classes of a data set and pair them with category ids.
 
     Args:
         categories (Sequence[dict]): The annotation file's ``categories``:
             dicts with ``id``, ``name`` and, for LVIS, ``frequency``.
-        split (str): 'all', or 'base' to leave novel classes out.
-            Defaults to 'all'.
+        split (str): 'all', 'base' to leave novel classes out, or 'novel' to
+            keep these only. Defaults to 'all'.
         classes (Sequence[str], optional): Class names in label order. None
             takes every category of the file, in order of id.
         base_classes (Collection[str], optional): Names of base classes.
         novel_classes (Collection[str], optional): Names of novel classes. If
             neither list is given, classes of LVIS frequency 'r' are novel
             (paper, section 4.1).
+        repair (Callable[[str], str], optional): Corrects the spelling of the
+            file's names; given class names are matched in either spelling.
 
     Returns:
         CategoryTable: The classes in label order.
 
     Raises:
         ValueError: If ``split`` is unknown, a class is not in the file or
-            appears twice, or if base classes are asked for and nothing says
-            which ones these are.
+            appears twice, or if a split is asked for and nothing says
+            which classes are base.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, but got {split!r}')
     by_name = index_categories(categories)
-    names = list(by_name) if classes is None else list(classes)
+    if classes is None:
+        names = [repair(name) if repair else name for name in by_name]
+    else:
+        names = list(classes)
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f'classes appear twice: {list_names(twice)}')
     novel = _novel_flags(names, by_name, base_classes, novel_classes)
+    _refuse_stray(names, base_classes, 'base_classes')
+    if split != 'base':  # a base-only file need not know the novel classes
+        _refuse_stray(names, novel_classes, 'novel_classes')
+    names, novel = _select_split(names, novel, split)
+    matches = match_names(names, by_name, repair)
+    _refuse_unknown(names, matches, by_name)
+    ids = tuple(match['id'] for match in matches)
+    if len(set(ids)) != len(ids):
+        raise ValueError('two classes match the same category by name')
+    return CategoryTable(
+        names=tuple(names),
+        ids=ids,
+        frequency=tuple(match.get('frequency', '') for match in matches),
+        novel=tuple(novel),
+        names_in_file=tuple(match['name'] for match in matches),
+    )
+
+
+def _refuse_stray(
+    names: Sequence[str], group: Optional[Collection[str]], what: str
+) -> None:
+    """Stop at a misspelt name in a list of base or novel classes.
+
+    It would silently put a class into the other group.
+    """
+    stray = sorted(set(group or ()) - set(names))
+    if stray:
+        raise ValueError(
+            f'{what} has {len(stray)} names that are not among the '
+            f'{len(names)} classes: {list_names(stray)}'
+        )
+
+
+def _select_split(
+    names: List[str], novel: Optional[List[bool]], split: str
+) -> Tuple[List[str], List[bool]]:
+    """Names of a split, and which of them are novel."""
     if novel is None:
-        if split == 'base':
+        if split != 'all':
             raise ValueError(
-                "split='base' needs base_classes or novel_classes in "
+                f'split={split!r} needs base_classes or novel_classes in '
                 "metainfo, because the annotation file has no 'frequency'"
             )
-        novel = [False] * len(names)
-    if split == 'base':
-        pairs = zip(names, novel, strict=True)
-        names = [name for name, new in pairs if not new]
-        novel = [False] * len(names)
-    matches = match_names(names, by_name)
+        return names, [False] * len(names)
+    if split == 'all':
+        return names, novel
+    wanted = split == 'novel'
+    kept = [
+        name
+        for name, new in zip(names, novel, strict=True)
+        if new == wanted
+    ]
+    if not kept:
+        raise ValueError(
+            f'split={split!r} leaves none of the {len(names)} classes'
+        )
+    return kept, [wanted] * len(kept)
+
+
+def _refuse_unknown(
+    names: Sequence[str],
+    matches: Sequence[Optional[dict]],
+    by_name: Dict[str, dict],
+) -> None:
+    """Stop at class names that the file does not have, and list them."""
     unknown = [
         name
         for name, match in zip(names, matches, strict=True)
@@ -229,12 +314,3 @@ def build_category_table(
             f'annotation file: {list_names(unknown)}; its categories are '
             f'{list_names(by_name)}'
         )
-    ids = tuple(match['id'] for match in matches)
-    if len(set(ids)) != len(ids):
-        raise ValueError('two classes match the same category by name')
-    return CategoryTable(
-        names=tuple(names),
-        ids=ids,
-        frequency=tuple(match.get('frequency', '') for match in matches),
-        novel=tuple(novel),
-    )

@@ -6,6 +6,7 @@ from typing import Optional
 
 from mmdet.registry import DATASETS
 
+from .objects365_names import repair_o365_name
 from .ov_dataset import OpenVocabularyDataset
 
 # In the annotations of v2, but not in its image archives.
@@ -32,12 +33,24 @@ class DITOObjects365Dataset(OpenVocabularyDataset):
         version (str): 'v1' takes ``file_name`` as it is; 'v2' reduces it to
             ``patchN/name.jpg``, as the images are stored, and leaves the
             three images out that are not in the archives. Defaults to 'v1'.
+        repair_names (bool): Whether to correct misspelt category names
+            ('Campel'), which a text tower would not understand; see
+            ``objects365_names.py``. Names in ``metainfo`` are found in
+            either spelling. Defaults to True.
     """
 
-    def __init__(self, *args, version: str = 'v1', **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        version: str = 'v1',
+        repair_names: bool = True,
+        **kwargs,
+    ) -> None:
         if version not in ('v1', 'v2'):
             raise ValueError(f"version must be 'v1' or 'v2', not {version!r}")
         self.version = version
+        if repair_names:
+            self.name_repair = repair_o365_name
         super().__init__(*args, **kwargs)
 
     def image_file_name(self, image: dict) -> Optional[str]:

@@ -2,15 +2,18 @@
 """Detection data sets whose labels follow class names, not file order."""
 
 import json
+import math
 import os.path as osp
-from collections import defaultdict
-from typing import Dict, List, Optional, Sequence, Union
+from collections import Counter, defaultdict
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 from mmdet.datasets import CocoDataset
 from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
 from .categories import CategoryTable, build_category_table
+
+_REQUIRED = ('id', 'image_id', 'category_id')
 
 
 class OpenVocabularyDataset(CocoDataset):
@@ -27,10 +30,15 @@ class OpenVocabularyDataset(CocoDataset):
 
     Args:
         split (str): 'base' leaves the novel classes and their annotations
-            out (training), 'all' keeps every class. Defaults to 'all'.
+            out (training), 'novel' keeps these only, 'all' keeps every
+            class. Defaults to 'all'.
         metainfo (dict, optional): ``classes`` in label order, and
             ``base_classes`` and/or ``novel_classes``. Without ``classes``,
             all categories of the file in order of id.
+
+    Attributes:
+        num_skipped (Counter): Annotations of chosen classes that are left
+            out, by reason, as MMDetection's COCO loader leaves them out.
 
     Raises:
         FileNotFoundError: If the annotation file does not exist.
@@ -42,6 +50,8 @@ class OpenVocabularyDataset(CocoDataset):
     DEFAULT_CLASSES: Optional[Sequence[str]] = None
     DEFAULT_BASE_CLASSES: Optional[Sequence[str]] = None
     DEFAULT_NOVEL_CLASSES: Optional[Sequence[str]] = None
+    #: Corrects the spelling of category names, where a set needs it.
+    name_repair: Optional[Callable[[str], str]] = None
 
     def __init__(
         self, *args, split: str = 'all', metainfo: Optional[dict] = None, **kw
@@ -61,6 +71,7 @@ class OpenVocabularyDataset(CocoDataset):
         self.cat_ids = list(table.ids)
         self.cat2label = {cat: label for label, cat in enumerate(table.ids)}
         annotations = self._group_annotations(content)
+        self.num_skipped = Counter()
         data_list = []
         for image in content['images']:
             file_name = self.image_file_name(image)
@@ -141,6 +152,7 @@ class OpenVocabularyDataset(CocoDataset):
                 classes=wanted[0],
                 base_classes=wanted[1],
                 novel_classes=wanted[2],
+                repair=self.name_repair,
             )
         except ValueError as error:
             raise ValueError(f'{self.ann_file}: {error}') from error
@@ -148,10 +160,16 @@ class OpenVocabularyDataset(CocoDataset):
     def _group_annotations(self, content: dict) -> Dict[int, List[dict]]:
         """Annotations of the chosen classes by image id."""
         known = {category['id'] for category in content['categories']}
-        images = {image['id'] for image in content['images']}
+        images = self._image_ids(content['images'])
         grouped: Dict[int, List[dict]] = defaultdict(list)
         seen: set = set()
         for annotation in content['annotations']:
+            lost = [key for key in _REQUIRED if key not in annotation]
+            if lost:
+                raise ValueError(
+                    f'{self.ann_file}: the annotation {annotation} has no '
+                    f'{lost}'
+                )
             category = annotation['category_id']
             if category not in known or annotation['image_id'] not in images:
                 self._raise_dangling(content['annotations'], known, images)
@@ -164,6 +182,27 @@ class OpenVocabularyDataset(CocoDataset):
             if category in self.cat2label:
                 grouped[annotation['image_id']].append(annotation)
         return grouped
+
+    def _image_ids(self, images: Sequence[dict]) -> set:
+        """Ids of the images; refuse one without size, or twice there."""
+        found: set = set()
+        for image in images:
+            lost = [
+                key
+                for key in ('id', 'width', 'height')
+                if not isinstance(image.get(key), (int, float))
+            ]
+            if lost:
+                raise ValueError(
+                    f'{self.ann_file}: an image has no {lost}: {image}'
+                )
+            if image['id'] in found:
+                raise ValueError(
+                    f'{self.ann_file}: image id {image["id"]} appears '
+                    'twice; ids must be unique'
+                )
+            found.add(image['id'])
+        return found
 
     def _raise_dangling(
         self, annotations: Sequence[dict], known: set, images: set
@@ -231,11 +270,16 @@ class OpenVocabularyDataset(CocoDataset):
         outside the image and those under one pixel.
         """
         if ann.get('ignore', False):
+            self.num_skipped['marked as ignored'] += 1
             return None
-        x, y, w, h = ann['bbox']
+        x, y, w, h = self._checked_box(ann)
         inside = min(x + w, width) > max(x, 0)
         inside = inside and min(y + h, height) > max(y, 0)
-        if not inside or w < 1 or h < 1 or ann.get('area', w * h) <= 0:
+        if w < 1 or h < 1 or ann.get('area', w * h) <= 0:
+            self.num_skipped['narrower than a pixel'] += 1
+            return None
+        if not inside:
+            self.num_skipped['outside the image'] += 1
             return None
         instance = dict(
             bbox=[x, y, x + w, y + h],
@@ -247,6 +291,21 @@ class OpenVocabularyDataset(CocoDataset):
             # object into an ignored one, and misses the key otherwise.
             instance['mask'] = ann['segmentation'] or []
         return instance
+
+    def _checked_box(self, ann: dict) -> List[float]:
+        """The box [x, y, w, h], or one sentence about what is there."""
+        box = ann.get('bbox')
+        try:
+            finite = len(box) == 4 and all(map(math.isfinite, box))
+        except TypeError:
+            finite = False
+        if not finite:
+            raise ValueError(
+                f'{self.ann_file}: annotation {ann["id"]} has the bbox '
+                f'{box!r}; four finite numbers [x, y, width, height] are '
+                'expected'
+            )
+        return box
 
     def filter_data(self) -> List[dict]:
         """Drop images that are too small or, if asked, without objects.
@@ -280,6 +339,10 @@ class OpenVocabularyDataset(CocoDataset):
             f'{self.ann_file}: split {self.split!r}, {len(table)} of '
             f'{len(content["categories"])} classes '
             f'({len(table.novel_classes)} novel), {len(data_list)} images, '
-            f'{kept} of {len(content["annotations"])} annotations',
+            f'{kept} of {len(content["annotations"])} annotations'
+            + ''.join(
+                f', {number} left out as {reason}'
+                for reason, number in sorted(self.num_skipped.items())
+            ),
             logger='current',
         )

@@ -110,7 +110,11 @@ class DITOCocoMetric(CocoMetric):
 
     def _category_ids(self) -> List[int]:
         """Category id of each label, by class name."""
-        classes = self.dataset_meta['classes']
+        # As the file spells them, where the data set repairs spelling.
+        classes = (
+            self.dataset_meta.get('names_in_file')
+            or self.dataset_meta['classes']
+        )
         by_name = index_categories(self._coco_api.dataset['categories'])
         found = match_names(classes, by_name)
         unknown = [
