@@ -141,6 +141,27 @@ def test_vocabulary_of_call_and_of_inferencer(parts: Dict[str, Any]) -> None:
     assert inferencer.vocabulary.names == ('wheel', )
 
 
+def test_each_image_has_its_own_names(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    inferencer.train_meta = {}
+    images = parts['images']
+    own = ['anchor, wheel', ['blue kite']]
+    found = inferencer(images, vocabularies=own, score_thr=0, batch_size=2,
+                       return_vis=True)
+    assert inferencer.vocabulary is not None and len(
+        found['visualization']) == 2
+    for image, names, prediction in zip(
+            images, own, found['predictions'], strict=True):
+        alone = inferencer(image, names, score_thr=0)['predictions'][0]
+        assert alone['names'] == prediction['names'] != []
+        assert alone['labels'] == prediction['labels']
+        np.testing.assert_allclose(alone['scores'], prediction['scores'],
+                                   rtol=1e-4)
+    for wrong in (['anchor'], 'anchor'):
+        with pytest.raises(ValueError, match='each of the 2 images'):
+            inferencer(images, vocabularies=wrong)
+
+
 def test_novel_are_names_outside_the_training(parts: Dict[str, Any]) -> None:
     inferencer = DITOInferencer(parts['weights'])
     vocabulary = inferencer.set_vocabulary(['Anchor', 'wheel'])

@@ -83,7 +83,6 @@ class DITOInferencer(DetInferencer):
         meta = (self._checkpoint or {}).get('meta') or {}
         self.train_meta = meta.get('dataset_meta') or {}
         self._checkpoint = None
-        self._fingerprint = ''
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
 
@@ -171,12 +170,7 @@ class DITOInferencer(DetInferencer):
                 by another text tower.
         """
         vocabulary = self._resolve(names)
-        tower = self.model.text_encoder
-        if tower is not None:
-            # Once: hashing the weights takes a second for a large tower.
-            self._fingerprint = self._fingerprint or tower.fingerprint()
-            vocabulary.check_encoder(self._fingerprint)
-        self.model._set_vocabulary(vocabulary)
+        self.model.set_vocabulary(vocabulary)
         return vocabulary
 
     def _resolve(self, names: Names) -> Vocabulary:
@@ -188,6 +182,19 @@ class DITOInferencer(DetInferencer):
         if key not in self._made:
             self._made[key] = self._embed(key)
         return self._made[key]
+
+    def _resolve_each(self, vocabularies: Optional[Sequence[Names]],
+                      count: int) -> List[Optional[Vocabulary]]:
+        """Classes of each image; None where it has none of its own."""
+        if vocabularies is None:
+            return [None] * count
+        if isinstance(vocabularies, (str, Path, Vocabulary)) or len(
+                vocabularies) != count:
+            raise ValueError(
+                f'vocabularies has one list of names for each of the {count} '
+                'images, in their order; names for all of them go into '
+                'vocabulary.')
+        return [self._resolve(names) for names in vocabularies]
 
     def _embed(self, names: Tuple[str, ...]) -> Vocabulary:
         """Embed names with the detector's tower; unseen ones are novel."""
@@ -233,6 +240,7 @@ class DITOInferencer(DetInferencer):
                  inputs: Union[Image, Sequence[Image]],
                  vocabulary: Optional[Names] = None,
                  *,
+                 vocabularies: Optional[Sequence[Names]] = None,
                  score_thr: float = 0.3,
                  out_dir: Union[str, Path] = '',
                  batch_size: int = 1,
@@ -246,6 +254,8 @@ class DITOInferencer(DetInferencer):
                 order, or a sequence of paths and arrays.
             vocabulary (optional): Names for this call alone, in any of the
                 forms of the class.
+            vocabularies (optional): Names for each image, in these forms.
+                Labels of an image index its own names.
             score_thr (float): Least score of what is returned and drawn; 0
                 returns all that ``tools/test.py`` counts. Defaults to 0.3.
             out_dir (str | Path): Folder that gets ``vis/NAME.jpg`` and
@@ -268,10 +278,14 @@ class DITOInferencer(DetInferencer):
         """
         images = self.list_images(inputs)
         stems = file_stems(images)
+        own = self._resolve_each(vocabularies, len(images))
+        if vocabulary is None and self.vocabulary is None:
+            vocabulary = own[0]  # What the images have stands before it.
         results: Dict[str, list] = dict(predictions=[], visualization=[])
-        with self._using(vocabulary) as classes:
-            for image, stem, sample in self._detect(images, stems,
+        with self._using(vocabulary) as shared:
+            for image, stem, sample in self._detect(images, stems, own,
                                                     batch_size):
+                classes = sample.get('vocabulary') or shared
                 kept = sample.new()
                 found = sample.pred_instances
                 kept.pred_instances = found[found.scores >= score_thr]
@@ -321,16 +335,20 @@ class DITOInferencer(DetInferencer):
         return images
 
     def _detect(
-        self, images: Sequence[Any], stems: Sequence[str], batch_size: int
+        self, images: Sequence[Any], stems: Sequence[str],
+        own: Sequence[Optional[Vocabulary]], batch_size: int
     ) -> Iterator[Tuple[np.ndarray, str, DetDataSample]]:
         """Yield the image (BGR), its name and its detections, in order."""
-        items = iter(zip(images, stems, strict=True))
+        items = iter(zip(images, stems, own, strict=True))
         while batch := list(islice(items, batch_size)):
-            loaded = [self._read(image) for image, _ in batch]
+            loaded = [self._read(image) for image, _, _ in batch]
             data = [self.pipeline(dict(item, img_id=0)) for item in loaded]
+            for item, (_, _, classes) in zip(data, batch, strict=True):
+                if classes is not None:
+                    item['data_samples'].vocabulary = classes
             with torch.no_grad():
                 samples = self.model.test_step(self.collate_fn(data))
-            for item, (_, stem), sample in zip(
+            for item, (_, stem, _), sample in zip(
                     loaded, batch, samples, strict=True):
                 yield item['original'], stem, sample
 

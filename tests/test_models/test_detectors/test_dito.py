@@ -131,6 +131,64 @@ def test_names_through_the_text_tower():
         model.set_vocabulary(vocabulary(3))
 
 
+def test_set_vocabulary_hashes_the_tower_once(monkeypatch):
+    model = make(0, text_encoder=TEXT_ENCODER)
+    tower, calls = model.text_encoder, []
+    real = type(tower)._hash
+    monkeypatch.setattr(type(tower), '_hash',
+                        lambda self: calls.append(1) or real(self))
+    names = model.build_vocabulary(['cat', 'dog'], templates='none')
+    assert len(calls) == 1
+    for _ in range(5):
+        model.set_vocabulary(names.subset(['dog']))
+    predict(model.train())
+    assert len(calls) == 1
+
+    def weights():
+        return {k: v for k, v in model.state_dict().items()
+                if v.is_floating_point()}
+
+    changes = [
+        lambda: tower.tower.ln_final.weight.add_(0.5),
+        lambda: model.load_state_dict(
+            {k: 1.5 * v for k, v in weights().items()}, strict=False),
+        lambda: model.half().float(),
+        lambda: model.load_state_dict(
+            {k: v + 1 for k, v in weights().items()}, strict=False,
+            assign=True),
+        lambda: setattr(tower, 'context_length', 7),
+    ]
+    for change in changes:
+        old = model.build_vocabulary(['cat'], templates='none')
+        with torch.no_grad():
+            change()
+        with pytest.raises(ValueError, match='text tower'):
+            model.set_vocabulary(old)
+
+
+def test_each_image_of_a_batch_has_its_own_names():
+    model, data = shake(make(3)), batch()
+    expected = []
+    for names, seed in ((5, 1), (40, 2)):
+        model.set_vocabulary(vocabulary(names, seed=seed))
+        expected.append(predict(model)[len(expected)])
+    model.set_vocabulary(vocabulary(3))
+    for sample, (names, seed) in zip(
+            data['data_samples'], ((5, 1), (40, 2)), strict=True):
+        sample.vocabulary = vocabulary(names, seed=seed)
+    with torch.no_grad():
+        found = model.eval().test_step(data)
+    for sample, wanted in zip(found, expected, strict=True):
+        assert torch.equal(sample.pred_instances.labels, wanted.labels)
+        torch.testing.assert_close(sample.pred_instances.scores,
+                                   wanted.scores)
+    assert len(model.vocabulary) == 3
+    other = make(0, text_encoder=TEXT_ENCODER).eval()
+    other.build_vocabulary(['cat'], templates='none')
+    with pytest.raises(ValueError, match='text tower'):
+        other.test_step(data)
+
+
 def test_no_names_no_text_tower():
     model = make(0)
     with pytest.raises(ValueError, match='No vocabulary is set'):

@@ -75,9 +75,10 @@ def test_vlm_logits_with_and_without_background(background):
     head = build(vlm_background=background)
     _, _, _, feat = inputs()
     rois = torch.tensor([[0., 4., 4., 30., 40.]])
-    logits = head.vlm_logits(feat, rois, [META])
+    mean = head.vlm_embed(feat, rois, [META])
+    logits = head.vlm_logits(mean)
     assert logits.shape == (1, 4 if background else 3)
-    mean = head.vlm_embed(feat, rois, [META])[0]
+    mean = mean[0]
     cosine = mean @ head.bbox_head.text[1] / mean.norm()
     assert logits[0, 1].item() == pytest.approx(
         cosine.item() / 0.01, abs=1e-3)
@@ -136,6 +137,33 @@ def test_any_number_of_proposals_and_classes(mask, num, classes):
         assert result.masks.shape == (len(result), 64, 48)
 
 
+def test_each_image_has_its_own_names():
+    head, data = build(4), inputs(9, images=3)
+    pyramid, proposals, samples, feat = data
+    own = [vocabulary(2, [0], seed=1), None, vocabulary(60, seed=2)]
+    alone = []
+    for i, names in enumerate(own):
+        head.set(vocabulary(4) if names is None else names)
+        one = tuple(level[i:i + 1] for level in pyramid)
+        alone += head.predict(one, proposals[i:i + 1], samples[:1],
+                              vlm_feat=feat[i:i + 1])
+    head.set(vocabulary(4))
+    for sample, names in zip(samples, own, strict=True):
+        if names is not None:
+            sample.vocabulary = names
+    together = head.predict(pyramid, proposals, samples, vlm_feat=feat)
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.labels, b.labels) and len(a) > 0
+        torch.testing.assert_close(a.scores, b.scores)
+        torch.testing.assert_close(a.bboxes, b.bboxes)
+    assert together[0].labels.max() == 1 and together[2].labels.max() > 4
+    assert torch.equal(head.bbox_head.text, vocabulary(4).embeddings)
+    samples[0].vocabulary = object()
+    with pytest.raises(AttributeError):
+        head.predict(pyramid, proposals, samples, vlm_feat=feat)
+    assert head.bbox_head.num_classes == 4
+
+
 def test_one_image_without_proposals():
     pyramid, proposals, samples, feat = inputs(4, images=2)
     proposals[0] = proposals[0][:0]
@@ -150,8 +178,8 @@ def test_distillation_starts_from_the_frozen_scores():
     torch.testing.assert_close(head.project(feat), feat)
     rois = torch.tensor([[0., 4., 4., 30., 40.]])
     torch.testing.assert_close(
-        head.vlm_logits(feat, rois, [META]),
-        build().vlm_logits(feat, rois, [META]))
+        head.vlm_logits(head.vlm_embed(head.project(feat), rois, [META])),
+        build().vlm_logits(build().vlm_embed(feat, rois, [META])))
 
 
 def test_errors_say_what_is_wrong():

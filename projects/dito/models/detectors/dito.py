@@ -122,13 +122,14 @@ class DITO(DistributedLogMixin, TwoStageDetector):
         Raises:
             ValueError: If it was made by another tower.
         """
-        if self.text_encoder is not None:
-            vocabulary.check_encoder(self.text_encoder.fingerprint())
-        self._set_vocabulary(vocabulary)
-
-    def _set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        self._check_vocabulary(vocabulary)
         self.roi_head.bbox_head.set_vocabulary(vocabulary)
         self._vocabulary = vocabulary
+
+    def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Refuse one that was made by another text tower."""
+        if self.text_encoder is not None:
+            vocabulary.check_encoder(self.text_encoder.fingerprint())
 
     def build_vocabulary(
             self,
@@ -136,6 +137,10 @@ class DITO(DistributedLogMixin, TwoStageDetector):
             novel: Iterable[Union[str, bool]] = (),
             templates: Union[str, Sequence[str], None] = None) -> Vocabulary:
         """Embed class names with the model's text tower and set them.
+
+        Cheap enough for every image: the text tower is frozen, and hashed
+        again only after its weights changed. Where each image of a batch
+        has classes of its own, see :meth:`predict`.
 
         Args:
             names (Sequence[str]): Class names, in label order.
@@ -159,7 +164,7 @@ class DITO(DistributedLogMixin, TwoStageDetector):
             self.text_encoder,
             novel=list(novel) or None,
             **({} if templates is None else dict(templates=templates)))
-        self._set_vocabulary(vocabulary)
+        self.set_vocabulary(vocabulary)
         return vocabulary
 
     def extract_maps(
@@ -226,8 +231,10 @@ class DITO(DistributedLogMixin, TwoStageDetector):
 
         Args:
             batch_inputs (Tensor): Images, shape (B, 3, H, W).
-            batch_data_samples (SampleList): Image sizes, and ``proposals``
-                where the proposal head is not wanted.
+            batch_data_samples (SampleList): Image sizes; ``proposals`` where
+                the proposal head is not wanted; ``vocabulary``, a
+                :class:`Vocabulary`, where an image has classes of its own
+                instead of the model's. Its labels index its own classes.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to True.
 
@@ -236,6 +243,9 @@ class DITO(DistributedLogMixin, TwoStageDetector):
             (N, 4), ``scores`` (N, ), ``labels`` (N, ), and ``masks``
             (N, H, W) with a mask head.
         """
+        for sample in batch_data_samples:
+            if sample.get('vocabulary') is not None:
+                self._check_vocabulary(sample.vocabulary)
         pyramid, vlm_feat = self.extract_maps(batch_inputs)
         proposals = self._proposals(pyramid, batch_data_samples)
         results = self.roi_head.predict(

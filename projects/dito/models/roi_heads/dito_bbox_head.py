@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Box head that classifies regions by text embeddings."""
 
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +153,21 @@ class DITOBBoxHead(BaseModule):
             device, torch.float32)
         self.novel = torch.as_tensor(vocabulary.novel).to(device, torch.bool)
 
+    @contextmanager
+    def using(self, vocabulary: Optional['Vocabulary']) -> Iterator[None]:
+        """Have other classes for a while.
+
+        Args:
+            vocabulary (Vocabulary, optional): None keeps the present ones.
+        """
+        before = self.text, self.background, self.novel
+        try:
+            if vocabulary is not None:
+                self.set_vocabulary(vocabulary)
+            yield
+        finally:
+            self.text, self.background, self.novel = before
+
     def classifier(self) -> Tensor:
         """Text embeddings of all classes, background last, (K + 1, D).
 
@@ -192,6 +208,19 @@ class DITOBBoxHead(BaseModule):
         return cosine_logits(embeds, self.classifier(),
                              self.temperature * self.temperature_scale)
 
+    def regions(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """What does not depend on the classes.
+
+        Args:
+            x (Tensor): RoI features, shape (N, C, size, size).
+
+        Returns:
+            Tuple[Tensor, Tensor]: Embeddings (N, D) and float32 box deltas
+            (N, 4).
+        """
+        hidden = self._hidden(x)
+        return self.fc_embed(hidden), self.fc_reg(hidden).float()
+
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
         """Class logits and box deltas of RoI features.
 
@@ -202,9 +231,8 @@ class DITOBBoxHead(BaseModule):
             Tuple[Tensor, Tensor]: Logits (N, K + 1) and deltas (N, 4), both
             float32.
         """
-        hidden = self._hidden(x)
-        return (self.classify(self.fc_embed(hidden)),
-                self.fc_reg(hidden).float())
+        embeds, deltas = self.regions(x)
+        return self.classify(embeds), deltas
 
     def _get_targets_single(self,
                             result: SamplingResult) -> Tuple[Tensor, Tensor]:

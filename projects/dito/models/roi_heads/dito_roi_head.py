@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """RoI head with VLM scores and distillation from a frozen backbone."""
 
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
@@ -167,14 +167,12 @@ class DITORoIHead(StandardRoIHead):
                 self.vlm_embed(teacher_feat, rois, metas))
         return losses
 
-    def vlm_logits(self, vlm_feat: Tensor, rois: Tensor,
-                   batch_img_metas: List[dict]) -> Tensor:
+    def vlm_logits(self, vlm_embeds: Tensor) -> Tensor:
         """VLM logits of RoIs.
 
         Args:
-            vlm_feat (Tensor): Final backbone map, (B, D, h, w).
-            rois (Tensor): RoIs, shape (N, 5).
-            batch_img_metas (List[dict]): Image sizes.
+            vlm_embeds (Tensor): Mean RoI features of the projected backbone
+                map, see :meth:`vlm_embed`, (N, D).
 
         Returns:
             Tensor: float32, shape (N, K), or (N, K + 1) with background.
@@ -182,8 +180,7 @@ class DITORoIHead(StandardRoIHead):
         text = self.bbox_head.classifier()
         if not self.vlm_background:
             text = text[:-1]
-        embeds = self.vlm_embed(self.project(vlm_feat), rois, batch_img_metas)
-        return cosine_logits(embeds, text, self.vlm_temperature)
+        return cosine_logits(vlm_embeds, text, self.vlm_temperature)
 
     def score(self, det_logits: Tensor, vlm_logits: Optional[Tensor],
               objectness: Optional[Tensor]) -> Tensor:
@@ -214,7 +211,8 @@ class DITORoIHead(StandardRoIHead):
         Args:
             x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
             rpn_results_list (InstanceList): Proposals of each image.
-            batch_data_samples (SampleList): Image sizes and scale factors.
+            batch_data_samples (SampleList): Image sizes and scale factors,
+                and ``vocabulary`` where an image has classes of its own.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to False.
             vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w);
@@ -232,7 +230,8 @@ class DITORoIHead(StandardRoIHead):
             rpn_results_list,
             rcnn_test_cfg=self.test_cfg,
             rescale=rescale and not self.with_mask,
-            vlm_feat=vlm_feat)
+            vlm_feat=vlm_feat,
+            vocabularies=[s.get('vocabulary') for s in batch_data_samples])
         if self.with_mask:
             results = self.predict_mask(x, metas, results, rescale=rescale)
         return results
@@ -243,8 +242,13 @@ class DITORoIHead(StandardRoIHead):
                      rpn_results_list: InstanceList,
                      rcnn_test_cfg: Optional[ConfigType],
                      rescale: bool = False,
-                     vlm_feat: Optional[Tensor] = None) -> InstanceList:
-        """Boxes, scores and labels of each image; see :meth:`predict`."""
+                     vlm_feat: Optional[Tensor] = None,
+                     vocabularies: Optional[List[Any]] = None) -> InstanceList:
+        """Boxes, scores and labels of each image; see :meth:`predict`.
+
+        Regions are embedded all at once, then named image by image, with
+        the image's own vocabulary where it has one.
+        """
         boxes = [res.bboxes for res in rpn_results_list]
         counts = [len(b) for b in boxes]
         rois = bbox2roi(boxes)
@@ -255,20 +259,29 @@ class DITORoIHead(StandardRoIHead):
                 task_type='bbox',
                 num_classes=self.bbox_head.num_classes,
                 score_per_cls=rcnn_test_cfg is None)
-        outputs = self._bbox_forward(x, rois)
-        vlm_logits = objectness = None
+        embeds, deltas = self.bbox_head.regions(
+            self.bbox_roi_extractor(
+                x[:self.bbox_roi_extractor.num_inputs], rois))
+        vlm_embeds: Sequence[Optional[Tensor]] = [None] * len(boxes)
         if self.vlm_roi_extractor is not None:
             if vlm_feat is None:
                 raise ValueError('The VLM score needs the final map of the '
                                  'backbone: pass vlm_feat.')
-            vlm_logits = self.vlm_logits(vlm_feat, rois, batch_img_metas)
-        if self.objectness_power:
-            objectness = torch.cat([res.scores for res in rpn_results_list])
-        scores = self.score(outputs['cls_score'], vlm_logits, objectness)
-        return self.bbox_head.predict_by_feat(
-            rois.split(counts),
-            scores.split(counts),
-            outputs['bbox_pred'].split(counts),
-            batch_img_metas,
-            rcnn_test_cfg=rcnn_test_cfg,
-            rescale=rescale)
+            vlm_embeds = self.vlm_embed(
+                self.project(vlm_feat), rois, batch_img_metas).split(counts)
+        results: InstanceList = []
+        for roi, embed, delta, vlm, proposals, meta, vocabulary in zip(
+                rois.split(counts), embeds.split(counts),
+                deltas.split(counts), vlm_embeds, rpn_results_list,
+                batch_img_metas, vocabularies or [None] * len(boxes),
+                strict=True):
+            with self.bbox_head.using(vocabulary):
+                scores = self.score(
+                    self.bbox_head.classify(embed),
+                    None if vlm is None else self.vlm_logits(vlm),
+                    proposals.scores if self.objectness_power else None)
+                results += self.bbox_head.predict_by_feat(
+                    (roi, ), (scores, ), (delta, ), [meta],
+                    rcnn_test_cfg=rcnn_test_cfg,
+                    rescale=rescale)
+        return results

@@ -4,7 +4,18 @@
 import hashlib
 import json
 import logging
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import torch
@@ -83,6 +94,7 @@ class DITOTextEncoder(BaseModule):
         self.register_load_state_dict_pre_hook(_adapt_before_load)
         self._texts: Dict[str, np.ndarray] = {}
         self._rows: Tuple[Any, np.ndarray] = (None, np.empty(0))
+        self._hashed: Tuple[Any, str] = (None, '')
         self._warned = False
         if freeze:
             self.requires_grad_(False)
@@ -232,11 +244,38 @@ class DITOTextEncoder(BaseModule):
     def fingerprint(self) -> str:
         """Hash of all that decides an embedding.
 
+        Hashing takes about a second for a ViT-L tower. The result is kept
+        while no parameter requires a gradient and every tensor is the same
+        one, unwritten: ``load_state_dict``, ``.to()`` and operations in
+        place make it anew, also under ``no_grad``. Only a write around
+        torch's version counters, through ``.data``, goes unseen.
+
         Returns:
             str: Hex sha256 over architecture, context length, kept tokens
-            and weights. Computed at each call (about a second for a
-            ViT-L tower), so it always tells of the present weights.
+            and weights.
         """
+        state = self._weights_key()
+        if state is None or state != self._hashed[0]:
+            self._hashed = (state, self._hash())
+        return self._hashed[1]
+
+    def _weights_key(self) -> Optional[Tuple[Any, ...]]:
+        """What changes with any tensor; None where that cannot be told."""
+        tensors = [*self.parameters(), *self.buffers()]
+        # A tower in training is hashed each time: averaged weights, for
+        # one, are swapped in through .data.
+        if any(t.requires_grad or t.is_inference() for t in tensors):
+            return None
+        return (self.context_length, *((id(t), t.data_ptr(), t._version)
+                                       for t in tensors))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor],
+               *args: Any) -> 'DITOTextEncoder':
+        # New memory may lie where freed memory was.
+        self._hashed = (None, '')
+        return super()._apply(fn, *args)
+
+    def _hash(self) -> str:
         digest = hashlib.sha256(
             json.dumps([self.arch, self.context_length],
                        sort_keys=True).encode())
@@ -311,4 +350,5 @@ class DITOTextEncoder(BaseModule):
 def _adapt_before_load(module: DITOTextEncoder, state_dict: Dict[str, Tensor],
                        prefix: str, *_: Any) -> None:
     """Run :meth:`DITOTextEncoder.adapt_state_dict` before any loading."""
+    module._hashed = (None, '')
     module.adapt_state_dict(state_dict, prefix)
