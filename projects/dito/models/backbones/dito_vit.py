@@ -11,8 +11,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .embed_head import EmbedHead
 from .pos_embed import resize_pos_embed
-from .vit_arch import read_arch
+from .vit_arch import VitArch, read_arch
 from .vit_layers import ACTIVATIONS, Block, PatchEmbed
 from .window_ops import Pair
 from .window_plan import Layouts, WindowPlan
@@ -41,6 +42,12 @@ class DITOViT(BaseModule):
     it were the small image the tower was pretrained on; the copies are
     averaged before the next global layer. Its position embedding is part of
     ``cls_token``.
+
+    **Embeddings.** :meth:`forward` gives the map that detection works on,
+    :meth:`embed` the embedding of whole images and :meth:`embed_regions`
+    that of parts of the map. By default both are means of the map (paper).
+    ``head`` describes public towers that pool in another way or project into
+    the space of the texts; see :class:`EmbedHead`.
 
     Args:
         arch (str | dict): 'tiny', 'small', 'base', 'large' or 'huge', or a
@@ -71,11 +78,15 @@ class DITOViT(BaseModule):
         patch_bias (bool): Whether the patch projection has a bias.
         patch_embed (dict, optional): Config of another patch embedding of
             stride ``patch_size``, such as ``DITOConvStem``.
+        layer_scale (float, optional): Start of learnt factors on the
+            branches of every layer. None for none.
+        head (dict, optional): Arguments of :class:`EmbedHead`: ``pool``,
+            ``dense``, ``out_dims``, ... None for the mean of the map.
         with_cp (bool): Whether to recompute each layer in the backward pass
             instead of storing it. Defaults to False.
         frozen_stages (int): -1 freezes nothing, 0 all before the first layer
             (patch and position embedding, class token, pre-norm), k > 0 the
-            first k layers too, and the number of layers also the final norm.
+            first k layers too, and the number of layers also what follows.
         swl_batched (bool): Whether both passes run as one batch of twice the
             size (faster), or one after the other (less memory).
         init_cfg (dict, optional): Config of MMEngine's initialisation.
@@ -104,6 +115,8 @@ class DITOViT(BaseModule):
         norm_eps: float = 1e-6,
         patch_bias: bool = True,
         patch_embed: Optional[dict] = None,
+        layer_scale: Optional[float] = None,
+        head: Optional[dict] = None,
         with_cp: bool = False,
         frozen_stages: int = -1,
         swl_batched: bool = True,
@@ -145,8 +158,10 @@ class DITOViT(BaseModule):
             self.embed_dims, eps=norm_eps) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(self.embed_dims, sizes.num_heads, sizes.mlp_ratio, act,
-                  norm_eps) for _ in range(self.num_layers))
-        self.norm = nn.LayerNorm(self.embed_dims, eps=norm_eps)
+                  norm_eps, layer_scale) for _ in range(self.num_layers))
+        self.head = self._build_head(head or {}, sizes, act, norm_eps)
+        self.norm = nn.Identity() if self.head.has_norm else nn.LayerNorm(
+            self.embed_dims, eps=norm_eps)
         self._reset_parameters()
         self._freeze()
 
@@ -165,6 +180,23 @@ class DITOViT(BaseModule):
                 f'patch_size is {self.patch_size}: make them equal.')
         return module
 
+    def _build_head(self, cfg: dict, sizes: VitArch, act: str,
+                    norm_eps: float) -> EmbedHead:
+        """Build what follows the last layer; it is like the layers."""
+        head = EmbedHead(**{
+            **dict(
+                embed_dims=sizes.embed_dims,
+                num_heads=sizes.num_heads,
+                mlp_ratio=sizes.mlp_ratio,
+                act=act,
+                norm_eps=norm_eps),
+            **cfg
+        })
+        if head.pool == 'token' and self.cls_token is None:
+            raise ValueError(
+                "head=dict(pool='token') needs class_token=True.")
+        return head
+
     def _reset_parameters(self) -> None:
         """Draw weights: normal(0.02) in layers, 1/sqrt(fan-in) in convs."""
         for module in self.modules():
@@ -179,6 +211,9 @@ class DITOViT(BaseModule):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=0.02)
+        if self.head.attn_pool is not None:
+            nn.init.trunc_normal_(
+                self.head.attn_pool.latent, std=self.embed_dims**-0.5)
 
     def _frozen_modules(self) -> List[nn.Module]:
         """List the modules that ``frozen_stages`` freezes."""
@@ -187,7 +222,7 @@ class DITOViT(BaseModule):
         modules = [self.patch_embed, self.norm_pre]
         modules += self.blocks[:self.frozen_stages]
         if self.frozen_stages == self.num_layers:
-            modules.append(self.norm)
+            modules += [self.norm, self.head]
         return modules
 
     def _freeze(self) -> None:
@@ -221,6 +256,53 @@ class DITOViT(BaseModule):
             tuple[Tensor]: One map of shape (B, C, h, w), with h and w the
             sides over ``patch_size``, rounded up; after the last LayerNorm.
         """
+        tokens, size = self._forward_tokens(
+            img, pos_embed, self.head.dense == 'value')
+        return (self._to_map(tokens, size),)
+
+    def embed(
+        self, img: Tensor, pos_embed: Optional[Tensor] = None
+    ) -> Tensor:
+        """Embed whole images as the tower was pretrained to.
+
+        Args:
+            img (Tensor): See :meth:`forward`.
+            pos_embed (Tensor, optional): See :meth:`forward`.
+
+        Returns:
+            Tensor: float32, has shape (B, D), not normalised.
+        """
+        tokens, size = self._forward_tokens(img, pos_embed, False)
+        if self.head.pool == 'token':
+            return self.head.finish(self.norm(tokens[:, 0]))
+        return self.head(self._to_map(tokens, size), self.head.pool)
+
+    def embed_regions(self, crops: Tensor) -> Tensor:
+        """Embed parts of the map that :meth:`forward` gives.
+
+        Args:
+            crops (Tensor): Has shape (N, C, s, s), as RoIAlign cuts them.
+
+        Returns:
+            Tensor: float32, has shape (N, D), not normalised.
+        """
+        return self.head(crops)
+
+    def _forward_tokens(
+        self, img: Tensor, pos_embed: Optional[Tensor], value_only: bool
+    ) -> Tuple[Tensor, Pair]:
+        """Run all layers.
+
+        Args:
+            img (Tensor): Images, has shape (B, in_channels, H, W).
+            pos_embed (Tensor, optional): See :meth:`forward`.
+            value_only (bool): Whether each token attends to itself alone in
+                the last layer.
+
+        Returns:
+            tuple[Tensor, tuple[int, int]]: Tokens before the last LayerNorm,
+            of shape (B, [1 +] h * w, C), and (h, w).
+        """
         patches = self._embed_patches(img)
         # Plain numbers also while a graph is being traced.
         size: Pair = tuple(int(side) for side in patches.shape[1:3])
@@ -229,15 +311,19 @@ class DITOViT(BaseModule):
             pos_embed = resize_pos_embed(grid, size)
         pos_embed = pos_embed.to(patches.dtype)
         if self.plan.shift == 'swl':
-            x = self._forward_swl(patches, pos_embed, size)
+            x = self._forward_swl(patches, pos_embed, size, value_only)
         else:
             x = self._add_pos_embed(patches, pos_embed)
             swin = self.plan.shift == 'swin'
-            x = self._run_blocks(x, self._layouts(x, size, (False, swin)))
+            x = self._run_blocks(
+                x, self._layouts(x, size, (False, swin)), 0, value_only)
+        return x, size
+
+    def _to_map(self, tokens: Tensor, size: Pair) -> Tensor:
+        """Make a normalised map (B, C, h, w) of tokens."""
         if self.cls_token is not None:
-            x = x[:, 1:]
-        x = self.norm(x).unflatten(1, size)
-        return (x.permute(0, 3, 1, 2),)
+            tokens = tokens[:, 1:]
+        return self.norm(tokens).unflatten(1, size).permute(0, 3, 1, 2)
 
     def _embed_patches(self, img: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to patches (B, h, w, C)."""
@@ -255,7 +341,8 @@ class DITOViT(BaseModule):
         return self.norm_pre(x)
 
     def _forward_swl(
-        self, patches: Tensor, pos_embed: Tensor, size: Pair
+        self, patches: Tensor, pos_embed: Tensor, size: Pair,
+        value_only: bool
     ) -> Tensor:
         """Average a plain and a shifted pass (Algorithm 1)."""
         plain = self._add_pos_embed(patches, pos_embed)
@@ -268,7 +355,7 @@ class DITOViT(BaseModule):
         else:
             # Both passes are the same up to the first window.
             start = self.plan.first_windowed
-            plain = self._run_blocks(plain, [None] * start)
+            plain = self._run_blocks(plain, [None] * start, 0, value_only)
             if start == self.num_layers:
                 return plain
             shifted = plain
@@ -276,12 +363,15 @@ class DITOViT(BaseModule):
             both = torch.cat([plain, shifted])
             layouts = self._layouts(
                 both, size, (False, False), (True, True))
-            plain, shifted = self._run_blocks(both, layouts, start).chunk(2)
+            plain, shifted = self._run_blocks(
+                both, layouts, start, value_only).chunk(2)
         else:
             plain = self._run_blocks(
-                plain, self._layouts(plain, size, (False, False)), start)
+                plain, self._layouts(plain, size, (False, False)), start,
+                value_only)
             shifted = self._run_blocks(
-                shifted, self._layouts(shifted, size, (True, True)), start)
+                shifted, self._layouts(shifted, size, (True, True)), start,
+                value_only)
         return (plain + shifted) * 0.5
 
     def _layouts(
@@ -293,7 +383,8 @@ class DITOViT(BaseModule):
             self.cls_token is not None, x.device)
 
     def _run_blocks(
-        self, x: Tensor, layouts: Layouts, start: int = 0
+        self, x: Tensor, layouts: Layouts, start: int = 0,
+        value_only: bool = False
     ) -> Tensor:
         """Run the layers from ``start`` to the end of ``layouts``.
 
@@ -302,6 +393,8 @@ class DITOViT(BaseModule):
             layouts (Sequence[WindowLayout | None]): Sets of tokens of each
                 layer, beginning with the tower's first.
             start (int): First layer to run. Defaults to 0.
+            value_only (bool): Whether tokens attend to themselves alone in
+                the tower's last layer. Defaults to False.
 
         Returns:
             Tensor: Tokens, has shape (S, N, C).
@@ -310,6 +403,7 @@ class DITOViT(BaseModule):
         whole = ((shape[0], shape[1]),)
         rows = x.flatten(0, 1)
         current = None
+        alone = self.blocks[-1] if value_only else None
         for block, wanted in zip(
                 self.blocks[start:], layouts[start:], strict=False):
             groups = whole if wanted is None else wanted.groups
@@ -320,6 +414,7 @@ class DITOViT(BaseModule):
                 rows = rows if current is None else current.unpack(rows)
                 rows = rows if wanted is None else wanted.pack(rows)
                 current = wanted
+            groups = None if block is alone else groups
             if self.with_cp and torch.is_grad_enabled():
                 rows = checkpoint(block, rows, groups, use_reentrant=False)
             else:

@@ -4,10 +4,11 @@
 Tokens come as one (rows, C) matrix with ``groups``, a tuple of
 (number of sets, length): first all sets of one length, then those of the
 next. Attention stays within a set. Global attention is the one group
-(number of images, tokens of an image).
+(number of images, tokens of an image). With ``groups=None`` every token is a
+set of its own.
 """
 
-from typing import Dict, Type
+from typing import Dict, Optional, Type
 
 import torch
 import torch.nn.functional as F
@@ -85,17 +86,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+    def forward(self, x: Tensor, groups: Optional[Groups]) -> Tensor:
         """Let the tokens of each set attend to one another.
 
         Args:
             x (Tensor): Has shape (rows, C).
-            groups (tuple[tuple[int, int]]): (number of sets n, length L) of
-                consecutive stretches of ``n * L`` rows.
+            groups (tuple[tuple[int, int]], optional): (number of sets n,
+                length L) of consecutive stretches of ``n * L`` rows. None
+                for sets of one token, whose attention is all on itself.
 
         Returns:
             Tensor: Has shape (rows, C).
         """
+        if groups is None:
+            start = 2 * x.shape[-1]
+            return self.proj(F.linear(
+                x, self.qkv.weight[start:], self.qkv.bias[start:]))
         parts = self.qkv(x).split([n * length for n, length in groups])
         outs = []
         for part, (n, length) in zip(parts, groups, strict=True):
@@ -127,6 +133,23 @@ class MLP(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+class LayerScale(nn.Module):
+    """A learnt factor for each channel of a branch.
+
+    Args:
+        embed_dims (int): Channels C.
+        init (float): Start of all factors.
+    """
+
+    def __init__(self, embed_dims: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((embed_dims,), float(init)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (rows, C)."""
+        return x * self.gamma
+
+
 class Block(nn.Module):
     """Pre-norm transformer layer.
 
@@ -136,6 +159,8 @@ class Block(nn.Module):
         mlp_ratio (float): Hidden channels of the MLP over C.
         act (str): Activation of the MLP.
         norm_eps (float): Epsilon of both LayerNorms.
+        layer_scale (float, optional): Start of the factors on both branches.
+            None for none.
     """
 
     def __init__(
@@ -145,14 +170,19 @@ class Block(nn.Module):
         mlp_ratio: float,
         act: str,
         norm_eps: float,
+        layer_scale: Optional[float] = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims, eps=norm_eps)
         self.attn = Attention(embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims, eps=norm_eps)
         self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio), act)
+        self.ls1 = self.ls2 = nn.Identity()
+        if layer_scale is not None:
+            self.ls1 = LayerScale(embed_dims, layer_scale)
+            self.ls2 = LayerScale(embed_dims, layer_scale)
 
-    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+    def forward(self, x: Tensor, groups: Optional[Groups]) -> Tensor:
         """Map (rows, C) to (rows, C); see :class:`Attention`."""
-        x = x + self.attn(self.norm1(x), groups)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.ls1(self.attn(self.norm1(x), groups))
+        return x + self.ls2(self.mlp(self.norm2(x)))

@@ -1,0 +1,126 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""From the tower's last map to the space of the texts."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..losses.contrastive_ops import full_precision
+from .attention_pool import AttentionPool
+
+# Pooling of the tower: how regions are embedded unless told otherwise.
+DENSE_OF_POOL = dict(avg='avg', token='value', attn_pool='attn_pool')
+
+
+class EmbedHead(nn.Module):
+    """How a tower pools its tokens and what follows the pooling.
+
+    DITO's own towers average their last map and are done: their head has no
+    parameter. Public towers may pool otherwise, and have a projection into
+    the space of the texts, which comes after the pooling of a region as it
+    comes after that of the whole image.
+
+    Args:
+        embed_dims (int): Channels C of a token.
+        pool (str): How the tower pools an image: 'avg', 'token' (the class
+            token) or 'attn_pool' (:class:`AttentionPool`).
+        dense (str, optional): How a region is embedded: 'avg', the mean of
+            its part of the map; 'value', the same of a map whose last layer
+            attends to nothing (MaskCLIP); 'attn_pool', the tower's attention
+            over the region's part of the map. None chooses by ``pool``:
+            'avg', 'value' or 'attn_pool', in the order above.
+        out_dims (int, optional): Channels D of the projection. None for no
+            projection.
+        proj_bias (bool): Whether the projection has a bias.
+        norm (bool): Whether the last LayerNorm comes after the pooling (here)
+            instead of before (in the tower).
+        num_heads (int, optional): Heads of the attention pooling.
+        mlp_ratio (float): Hidden channels of its MLP over C.
+        act (str): Activation of its MLP.
+        norm_eps (float): Epsilon of the LayerNorms.
+
+    Raises:
+        ValueError: If an argument is not known or two do not fit together.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        pool: str = 'avg',
+        *,
+        dense: Optional[str] = None,
+        out_dims: Optional[int] = None,
+        proj_bias: bool = False,
+        norm: bool = False,
+        num_heads: int = 1,
+        mlp_ratio: float = 4,
+        act: str = 'gelu',
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if pool not in DENSE_OF_POOL:
+            raise ValueError(f'pool={pool!r} is not known: choose from '
+                             f'{list(DENSE_OF_POOL)}.')
+        dense = dense or DENSE_OF_POOL[pool]
+        if dense not in DENSE_OF_POOL.values():
+            raise ValueError(f'dense={dense!r} is not known: choose from '
+                             f'{list(DENSE_OF_POOL.values())}.')
+        if dense == 'attn_pool' and pool != 'attn_pool':
+            raise ValueError(
+                f"dense='attn_pool' needs a tower that pools by attention, "
+                f"this one has pool={pool!r}: take 'avg' or 'value'.")
+        self.pool, self.dense = pool, dense
+        self.out_dims = out_dims or embed_dims
+        self.has_norm = norm
+        self.attn_pool = AttentionPool(
+            embed_dims, num_heads, mlp_ratio, act,
+            norm_eps) if pool == 'attn_pool' else None
+        self.norm = nn.LayerNorm(
+            embed_dims, eps=norm_eps) if norm else nn.Identity()
+        self.proj = nn.Identity() if out_dims is None else nn.Linear(
+            embed_dims, out_dims, bias=proj_bias)
+
+    def forward(self, feat: Tensor, pool: Optional[str] = None) -> Tensor:
+        """Embed maps or parts of maps.
+
+        Args:
+            feat (Tensor): Of the last map, has shape (N, C, h, w).
+            pool (str, optional): 'attn_pool', or another for the mean. None
+                for ``dense``.
+
+        Returns:
+            Tensor: float32, has shape (N, D).
+        """
+        with torch.autocast(feat.device.type, enabled=False):
+            feat = full_precision(feat)
+            if (pool or self.dense) == 'attn_pool':
+                pooled = self.attn_pool(feat.flatten(2).transpose(1, 2))
+            else:
+                pooled = feat.mean(dim=(2, 3))
+        return self.finish(pooled)
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """Normalise and project what was pooled.
+
+        Args:
+            pooled (Tensor): Has shape (N, C).
+
+        Returns:
+            Tensor: float32, has shape (N, D).
+        """
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.proj(self.norm(full_precision(pooled)))
+
+    def cells(self, feat: Tensor) -> Tensor:
+        """Embed every place of a map as a region of its own.
+
+        Args:
+            feat (Tensor): Last map, has shape (B, C, h, w).
+
+        Returns:
+            Tensor: float32, has shape (B, D, h, w).
+        """
+        cells = feat.permute(0, 2, 3, 1)
+        embeds = self(cells.flatten(0, 2)[:, :, None, None])
+        return embeds.view(*cells.shape[:3], -1).permute(0, 3, 1, 2)
