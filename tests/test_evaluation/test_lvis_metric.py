@@ -129,6 +129,61 @@ def test_novel_classes_of_the_data_set_are_used(scene):
     assert figures['lvis/bbox_novel_AP'] == pytest.approx(mean)
 
 
+@pytest.mark.parametrize('limit', [5, 20, 10_000])
+def test_fixed_ap_is_the_lvis_package_on_the_best_of_each_class(scene, limit):
+    path, content, results = scene
+    classes = names_of(content)
+    # Distinct scores: which of equal ones is the last kept is not defined.
+    rng = np.random.default_rng(3)
+    for result, score in zip(
+        results, rng.permutation(len(results)), strict=True
+    ):
+        result['score'] = float(np.float32(0.001 * (score + 1)))
+    best = []
+    for category in content['categories']:
+        own = [r for r in results if r['category_id'] == category['id']]
+        best += sorted(own, key=lambda r: -r['score'])[:limit]
+    expected = reference(content, best, 'bbox')
+    metric = DITOLVISMetric(
+        path,
+        ['bbox', 'segm'],
+        max_dets=7,
+        protocols=['standard', 'fixed'],
+        max_dets_per_class=limit,
+    )
+    samples = to_samples(content, results, classes)
+    figures = evaluate(metric, samples, classes)
+    for name in ('AP', 'AP50', 'AP75', 'APr', 'APc', 'APf', 'APs', 'APl'):
+        assert figures[f'lvis/bbox_fixed_{name}'] == pytest.approx(
+            expected[name], abs=1e-9
+        )
+    alone = DITOLVISMetric(path, ['bbox', 'segm'], max_dets=7)
+    standard = evaluate(alone, samples, classes)
+    assert standard.items() <= figures.items()
+    assert standard['lvis/bbox_AP'] != figures['lvis/bbox_fixed_AP']
+    assert 'note_on_fixed' not in metric.report['protocol']
+
+
+def test_fixed_ap_of_a_limited_detector_is_remarked(scene):
+    path, content, results = scene
+    classes = names_of(content)
+    metric = DITOLVISMetric(path, protocols='fixed')
+    evaluate(metric, to_samples(content, results, classes), classes)
+    note = metric.report['protocol']['note_on_fixed']
+    assert 'at most 40 an image' in note
+
+
+def test_report_has_protocol_figures_and_categories(scene):
+    path, content, results = scene
+    classes = names_of(content)
+    metric = DITOLVISMetric(path, ['bbox', 'segm'])
+    figures = evaluate(metric, to_samples(content, results, classes), classes)
+    report = json.loads(json.dumps(metric.report))
+    assert {f'lvis/{k}': v for k, v in report['figures'].items()} == figures
+    assert set(report['per_category']) == {'bbox', 'segm'}
+    assert report['protocol']['overlap'] == 'boxes and masks'
+
+
 def test_order_of_classes_does_not_matter(scene):
     path, content, results = scene
     outputs = []
@@ -157,7 +212,7 @@ def test_perfect_detections_score_one(scene):
     assert figures['lvis/segm_AP'] == 0
 
 
-def test_memory_holds_judged_detections_only(scene):
+def test_only_judged_detections_are_kept(scene):
     path, content, results = scene
     classes = names_of(content)
     samples = to_samples(content, results, classes)
@@ -173,9 +228,9 @@ def test_memory_holds_judged_detections_only(scene):
     expected = [
         r for r in results if r['category_id'] in judged[r['image_id']]
     ]
-    kept = sum(len(result['scores']) for result in metric.results)
+    kept = sum(entry.count for entry in metric.results)
     assert kept == len(expected) < len(results)
-    assert kept == sum(len(result['masks']) for result in metric.results)
+    assert sum(entry.seen for entry in metric.results) == len(results)
 
 
 def test_files_hold_everything_and_evaluate_to_the_same(scene, tmp_path):
@@ -212,19 +267,31 @@ def test_table_names_the_protocol(scene, monkeypatch):
     classes = names_of(content)
     samples = to_samples(content, results, classes, masks=False)[:5]
     metric = DITOLVISMetric(path, classwise=True, protocol=dict(alpha=0.3))
+    metric.note_run(dict(beta=0.65))
     figures = evaluate(metric, samples, classes)
-    categories, table = lines
-    for text in (
-        'val.json',
-        'images: 5 of 12',
-        '8 (3 novel)',
-        '300 an image over all classes',
-        'lowest_score: 0.0833',
-        'not fixed (federated)',
-        'alpha: 0.3',
-        'without results count as empty',
-    ):
-        assert text in table
+    categories, extremes, table = lines
+    found = {
+        line.split('  ')[0].strip(): line.split('  ', 1)[1].strip()
+        for line in table.splitlines()
+        if '  ' in line
+    }
+    expected = dict(
+        split='val.json',
+        images='5 of 12',
+        classes='8 (3 novel)',
+        overlap='boxes',
+        AP='standard',
+        max_dets='300 an image over all classes',
+        most_dets_of_an_image='40',
+        lowest_score='0.08333',
+        backend='federated',
+        alpha='0.3',
+        beta='0.65',
+        note='images without results count as empty',
+    )
+    assert expected.items() <= found.items()
+    assert 'best novel categories' in extremes
+    assert metric.report['protocol']['lowest_score'] == np.float32(1 / 12)
     assert f'{100 * figures["lvis/bbox_AP"]:.2f}' in table
     assert all(name in categories for name in classes)
 
@@ -301,6 +368,13 @@ def test_repeated_images_are_refused(scene):
         (dict(metric='proposal'), ValueError, "but got 'proposal'"),
         (dict(metric=[]), ValueError, r'but got \[\]'),
         (dict(backend='slow'), ValueError, "not 'slow'"),
+        (dict(protocols='loose'), ValueError, "but got .*'loose'"),
+        (dict(protocols=[]), ValueError, r'but got \[\]'),
+        (
+            dict(protocols='fixed', metric='segm'),
+            ValueError,
+            'fixed AP is of boxes',
+        ),
     ],
 )
 def test_options_are_checked(scene, options, error, message):

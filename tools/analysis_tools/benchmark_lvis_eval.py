@@ -133,9 +133,7 @@ def make_results(
 def run_ours(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
     """This package."""
     truth = LVISGroundTruth.from_file(gt)
-    with open(dt) as file:
-        detections = LVISDetections.from_results(json.load(file))
-    output = evaluate_lvis(truth, detections, iou_type)
+    output = evaluate_lvis(truth, LVISDetections.from_file(dt), iou_type)
     novel = np.array([f == 'r' for f in truth.frequency])
     return summarize_lvis(output, truth.frequency, novel)
 

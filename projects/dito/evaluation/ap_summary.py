@@ -5,8 +5,8 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
-from .federated_ap import AREA_NAMES, IOU_THRESHOLDS, PrecisionRecall
 from .lvis_ground_truth import FREQUENCIES, LVISGroundTruth
+from .precision_recall import AREA_NAMES, IOU_THRESHOLDS, PrecisionRecall
 
 
 def mean_of_valid(values: np.ndarray) -> float:
@@ -27,7 +27,7 @@ def summarize_lvis(
     result: PrecisionRecall,
     frequency: Sequence[str],
     novel: np.ndarray,
-    max_dets: int = 300,
+    max_dets: Optional[int] = 300,
 ) -> Dict[str, float]:
     """The figures of the LVIS protocol, and those of base and novel classes.
 
@@ -35,7 +35,8 @@ def summarize_lvis(
         result (PrecisionRecall): Output of an evaluation.
         frequency (Sequence[str]): 'r', 'c' or 'f' of each category.
         novel (np.ndarray): Whether each category is novel, shape (K,), bool.
-        max_dets (int): Detections an image, part of the recall's name.
+        max_dets (int, optional): Detections an image, part of the recall's
+            name. None: no such limit (fixed AP), names without it.
 
     Returns:
         dict[str, float]: AP, AP50, AP75, APs/m/l (object size), APr/c/f
@@ -65,7 +66,8 @@ def summarize_lvis(
         )
     for index, name in enumerate(AREA_NAMES):
         letter = name[0] if index else ''
-        summary[f'AR{letter}@{max_dets}'] = mean_of_valid(recall[..., index])
+        limit = '' if max_dets is None else f'@{max_dets}'
+        summary[f'AR{letter}{limit}'] = mean_of_valid(recall[..., index])
     return summary
 
 

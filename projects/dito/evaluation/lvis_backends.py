@@ -12,9 +12,11 @@ from typing import Callable, Dict, Iterator
 
 import numpy as np
 
-from .federated_ap import PrecisionRecall, evaluate_federated
+from .federated_ap import evaluate_federated
+from .files import collector_paused
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth
+from .precision_recall import PrecisionRecall
 
 
 def evaluate_lvis(
@@ -23,16 +25,25 @@ def evaluate_lvis(
     iou_type: str = 'bbox',
     max_dets: int = 300,
     backend: str = 'federated',
+    max_dets_per_class: int | None = None,
 ) -> PrecisionRecall:
     """Evaluate detections by the LVIS protocol.
+
+    With ``max_dets_per_class`` this is fixed AP (Dave et al., "Evaluating
+    Large-Vocabulary Object Detectors: The Devil is in the Details"): no limit
+    an image, but one of 10,000 a category over all images, so that categories
+    do not compete for a place.
 
     Args:
         gt (LVISGroundTruth): The ground truth.
         detections (LVISDetections): The detections.
         iou_type (str): 'bbox' or 'segm'. Defaults to 'bbox'.
         max_dets (int): Detections that count in an image, over all
-            categories. Defaults to 300, the official number.
+            categories. Defaults to 300, the official number. Not used with
+            ``max_dets_per_class``.
         backend (str): 'federated', 'faster' or 'lvis'.
+        max_dets_per_class (int, optional): Detections of a category that
+            count, over all images, judged or not. None: standard AP.
 
     Returns:
         PrecisionRecall: Precision and recall by category.
@@ -54,11 +65,17 @@ def evaluate_lvis(
         )
     if iou_type == 'bbox' and detections.boxes is None:
         raise ValueError("metric 'bbox' needs boxes, but there are only masks")
-    detections = detections.limit_per_image(max_dets)
+    if max_dets_per_class is None:
+        detections = detections.limit_per_image(max_dets)
+    else:
+        detections = detections.limit_per_category(max_dets_per_class)
     # Neither of the other packages accepts an empty list of results.
     if not len(detections):
         backend = 'federated'
-    return BACKENDS[backend](gt, detections, iou_type)
+    if backend != 'federated':
+        detections = detections.in_memory()
+    with collector_paused():
+        return BACKENDS[backend](gt, detections, iou_type)
 
 
 def _evaluate_faster(

@@ -1,11 +1,15 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detections as columns, a few bytes each instead of a dict each."""
 
-from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from operator import itemgetter
+from typing import Any, List, Sequence
 
 import numpy as np
 import pycocotools.mask as mask_utils
+
+from .files import read_json
 
 # With numpy 2, pycocotools 2.0.11 fails on lists of 256 masks and more.
 _MASKS_PER_CALL = 255
@@ -20,15 +24,16 @@ class LVISDetections:
         category_ids (np.ndarray): Shape (N,), int64.
         scores (np.ndarray): Shape (N,), float64.
         boxes (np.ndarray, optional): x, y, width, height, shape (N, 4),
-            float64.
-        masks (list[dict], optional): Compressed RLE masks, N of them.
+            float64; or a column in a file (:mod:`.spool_columns`).
+        masks (list[dict], optional): Compressed RLE masks, N of them; or a
+            column in a file.
     """
 
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
-    boxes: Optional[np.ndarray] = None
-    masks: Optional[List[dict]] = None
+    boxes: Any = None
+    masks: Any = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -45,19 +50,54 @@ class LVISDetections:
             LVISDetections: The same as columns.
         """
         masks = boxes = None
+        number = len(results)
         if not results or 'segmentation' in results[0]:
             masks = [result['segmentation'] for result in results]
         if not results or 'bbox' in results[0]:
-            boxes = np.array([result['bbox'] for result in results])
-            boxes = boxes.astype(np.float64).reshape(-1, 4)
+            flat = chain.from_iterable(map(itemgetter('bbox'), results))
+            boxes = np.fromiter(flat, np.float64)
+            if len(boxes) != 4 * number:
+                raise ValueError('each bbox must be x, y, width and height')
+            boxes = boxes.reshape(-1, 4)
+        ids, categories, scores = (
+            np.fromiter(map(itemgetter(key), results), dtype, number)
+            for key, dtype in (
+                ('image_id', np.int64),
+                ('category_id', np.int64),
+                ('score', np.float64),
+            )
+        )
         return cls(
-            image_ids=np.array([r['image_id'] for r in results], np.int64),
-            category_ids=np.array(
-                [r['category_id'] for r in results], np.int64
-            ),
-            scores=np.array([r['score'] for r in results], np.float64),
+            image_ids=ids,
+            category_ids=categories,
+            scores=scores,
             boxes=boxes,
             masks=masks,
+        )
+
+    @classmethod
+    def from_file(cls, path: str) -> 'LVISDetections':
+        """Read a result file.
+
+        Args:
+            path (str): Json file with a list of results.
+
+        Returns:
+            LVISDetections: Its columns.
+
+        Raises:
+            ValueError: If it is not a list of results.
+        """
+        results = read_json(path)
+        lost = None
+        if isinstance(results, list):
+            try:
+                return cls.from_results(results)
+            except (KeyError, TypeError) as error:
+                lost = error
+        raise ValueError(
+            f'{path} is not a list of detections with image_id, category_id, '
+            f'score and bbox or segmentation{f" ({lost})" if lost else ""}'
         )
 
     def to_results(self, iou_type: str) -> List[dict]:
@@ -81,10 +121,11 @@ class LVISDetections:
             for image, category, score in columns
         ]
         if iou_type == 'bbox':
-            for result, box in zip(results, self.boxes.tolist(), strict=True):
+            boxes = np.asarray(self.boxes).tolist()
+            for result, box in zip(results, boxes, strict=True):
                 result['bbox'] = box
         else:
-            for result, mask in zip(results, self.masks, strict=True):
+            for result, mask in zip(results, self.masks[:], strict=True):
                 result['segmentation'] = mask
         return results
 
@@ -103,8 +144,8 @@ class LVISDetections:
             image_ids=self.image_ids[index],
             category_ids=self.category_ids[index],
             scores=self.scores[index],
-            boxes=None if self.boxes is None else self.boxes[index],
-            masks=self.masks and [self.masks[i] for i in index.tolist()],
+            boxes=_take(self.boxes, index),
+            masks=_take(self.masks, index),
         )
 
     def areas(self, iou_type: str) -> np.ndarray:
@@ -117,7 +158,8 @@ class LVISDetections:
             np.ndarray: Shape (N,), float64.
         """
         if iou_type == 'bbox':
-            return self.boxes[:, 2] * self.boxes[:, 3]
+            boxes = np.asarray(self.boxes)
+            return boxes[:, 2] * boxes[:, 3]
         areas = np.zeros(len(self))
         for start in range(0, len(self), _MASKS_PER_CALL):
             part = slice(start, start + _MASKS_PER_CALL)
@@ -134,8 +176,44 @@ class LVISDetections:
             LVISDetections: At most ``max_dets`` an image; of equal scores
             the earlier one stays.
         """
-        order = np.lexsort((-self.scores, self.image_ids))
-        images = self.image_ids[order]
-        first = np.searchsorted(images, images, side='left')
-        rank = np.arange(len(images)) - first
-        return self.take(np.sort(order[rank < max_dets]))
+        return self._limit(self.image_ids, max_dets)
+
+    def limit_per_category(self, max_dets: int) -> 'LVISDetections':
+        """Keep the best detections of each category, as fixed AP has it.
+
+        Args:
+            max_dets (int): How many, over all images.
+
+        Returns:
+            LVISDetections: At most ``max_dets`` a category; of equal scores
+            the earlier one stays.
+        """
+        return self._limit(self.category_ids, max_dets)
+
+    def _limit(self, groups: np.ndarray, number: int) -> 'LVISDetections':
+        """Keep the best of each group, in the order they have."""
+        order = np.lexsort((-self.scores, groups))
+        sorted_groups = groups[order]
+        first = np.searchsorted(sorted_groups, sorted_groups, side='left')
+        rank = np.arange(len(order)) - first
+        if rank.max(initial=0) < number:
+            return self
+        return self.take(np.sort(order[rank < number]))
+
+    def in_memory(self) -> 'LVISDetections':
+        """Read columns that are in files."""
+        return replace(
+            self,
+            boxes=None if self.boxes is None else np.asarray(self.boxes),
+            masks=None if self.masks is None else self.masks[:],
+        )
+
+
+def _take(column: Any, index: np.ndarray) -> Any:
+    """Select from an array, a list or a column in a file."""
+    if column is None:
+        return None
+    if isinstance(column, list):
+        return [column[i] for i in index.tolist()]
+    return column.take(index, **({} if not isinstance(column, np.ndarray)
+                                 else dict(axis=0)))

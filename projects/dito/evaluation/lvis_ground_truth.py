@@ -1,13 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The ground truth of a federated data set as arrays."""
 
-import json
 from functools import cached_property
 from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 import pycocotools.mask as mask_utils
-from mmengine.fileio import get_text
+
+from .files import read_json
 
 FREQUENCIES = ('r', 'c', 'f')
 _REQUIRED = ('neg_category_ids', 'not_exhaustive_category_ids')
@@ -72,7 +72,7 @@ class LVISGroundTruth:
         Returns:
             LVISGroundTruth: The ground truth.
         """
-        return cls(json.loads(get_text(path, backend_args=backend_args)), path)
+        return cls(read_json(path, backend_args), path)
 
     def _check_form(self) -> None:
         """Refuse files without what federated evaluation needs."""

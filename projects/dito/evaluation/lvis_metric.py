@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """LVIS average precision of boxes and masks, with base and novel classes."""
 
-import json
 import os
 from collections import Counter
 from functools import cached_property
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -17,10 +16,13 @@ from mmengine.logging import MMLogger
 
 from ..datasets.categories import list_names, match_names
 from .ap_summary import summarize_categories, summarize_lvis
+from .detection_spool import DetectionSpool, SpoolEntry
 from .federated_ap import is_in_sorted
+from .files import write_json, write_json_list
 from .lvis_backends import BACKENDS, evaluate_lvis
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth
+from .report import ReportMixin, render_extremes, render_protocol
 from .result_table import render_categories, render_scores
 
 _SHOWN = (
@@ -39,8 +41,13 @@ def _to_numpy(values: Union[torch.Tensor, np.ndarray]) -> np.ndarray:
 
 
 @METRICS.register_module()
-class DITOLVISMetric(BaseMetric):
-    """LVIS AP: standard protocol, 300 detections an image over all classes.
+class DITOLVISMetric(ReportMixin, BaseMetric):
+    """LVIS AP of boxes and masks, standard and fixed.
+
+    'standard' is the official protocol: the best 300 detections of an image
+    count, over all classes. 'fixed' (boxes only) is fixed AP of Dave et al.:
+    no limit an image, but the best 10,000 of each class over all images. Its
+    figures are named ``bbox_fixed_AP`` and so on.
 
     Reported in full precision for boxes and masks: AP, AP50, AP75, by size
     (APs, APm, APl), by frequency (APr, APc, APf) and for the base and novel
@@ -48,8 +55,9 @@ class DITOLVISMetric(BaseMetric):
     ``novel_classes`` of the data set, or those of frequency 'r'. A group
     without objects has -1, as in the lvis package.
 
-    Labels become category ids by class name. Only detections that the
-    ground truth can judge are kept in memory, and only their masks encoded.
+    Labels become category ids by class name. Detections wait on disk, not in
+    memory: those that the ground truth can judge, or all where fixed AP or
+    result files are wanted.
 
     Args:
         ann_file (str): Annotation file in LVIS form.
@@ -58,6 +66,10 @@ class DITOLVISMetric(BaseMetric):
         backend (str): 'federated' (default, fast), 'faster'
             (faster-coco-eval) or 'lvis' (the reference); same figures.
         max_dets (int): Detections that count in an image. Defaults to 300.
+        protocols (Sequence[str]): 'standard' and/or 'fixed'. Defaults to
+            'standard'.
+        max_dets_per_class (int): Detections of a class that count in fixed
+            AP. Defaults to 10,000.
         classwise (bool): Whether to log the AP of every category.
         outfile_prefix (str, optional): Write all detections to
             ``PREFIX.bbox.json`` / ``PREFIX.segm.json`` (LVIS result form)
@@ -67,10 +79,13 @@ class DITOLVISMetric(BaseMetric):
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
         prefix (str, optional): Prefix of the names. Defaults to 'lvis'.
         backend_args (dict, optional): File backend of the annotation file.
+        spool_dir (str, optional): Where detections wait. Defaults to the
+            system's folder for temporary files.
 
     Attributes:
         per_category (dict[str, list[dict]]): After an evaluation, for 'bbox'
             and 'segm', the output of :func:`.summarize_categories`.
+        report (dict): See :class:`.ReportMixin`.
 
     Raises:
         FileNotFoundError: If the annotation file does not exist.
@@ -86,12 +101,15 @@ class DITOLVISMetric(BaseMetric):
         metric: Union[str, Sequence[str]] = 'bbox',
         backend: str = 'federated',
         max_dets: int = 300,
+        protocols: Union[str, Sequence[str]] = 'standard',
+        max_dets_per_class: int = 10_000,
         classwise: bool = False,
         outfile_prefix: Optional[str] = None,
         protocol: Optional[dict] = None,
         collect_device: str = 'cpu',
         prefix: Optional[str] = None,
         backend_args: Optional[dict] = None,
+        spool_dir: Optional[str] = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.metrics = [metric] if isinstance(metric, str) else list(metric)
@@ -104,6 +122,15 @@ class DITOLVISMetric(BaseMetric):
             raise ValueError(
                 f'backend must be one of {sorted(BACKENDS)}, not {backend!r}'
             )
+        if isinstance(protocols, str):
+            protocols = [protocols]
+        if not protocols or set(protocols) - {'standard', 'fixed'}:
+            raise ValueError(
+                "protocols must be 'standard' and/or 'fixed', but got "
+                f'{protocols!r}'
+            )
+        if 'fixed' in protocols and 'bbox' not in self.metrics:
+            raise ValueError("fixed AP is of boxes: it needs metric 'bbox'")
         if not exists(ann_file, backend_args=backend_args):
             raise FileNotFoundError(
                 f'annotation file {ann_file} of the metric does not exist'
@@ -111,11 +138,14 @@ class DITOLVISMetric(BaseMetric):
         self.ann_file = ann_file
         self.backend = backend
         self.max_dets = max_dets
+        self.protocols = tuple(protocols)
+        self.max_dets_per_class = max_dets_per_class
         self.classwise = classwise
         self.outfile_prefix = outfile_prefix
         self.protocol = dict(protocol or {})
         self.backend_args = backend_args
         self.per_category: Dict[str, List[dict]] = {}
+        self._spool = DetectionSpool(spool_dir)
 
     @cached_property
     def ground_truth(self) -> LVISGroundTruth:
@@ -170,31 +200,38 @@ class DITOLVISMetric(BaseMetric):
         """
         for sample in data_samples:
             self.results.append(
-                self._compact(sample['img_id'], sample['pred_instances'])
+                self._store(sample['img_id'], sample['pred_instances'])
             )
 
-    def _compact(self, image_id: int, pred: dict) -> dict:
-        """Columns of one image: the best detections, judged ones only."""
+    def _store(self, image_id: int, pred: dict) -> SpoolEntry:
+        """Write the detections of an image that can count, best first."""
         labels = _to_numpy(pred['labels']).astype(np.int64)
         scores = _to_numpy(pred['scores'])
         self._check_predictions(image_id, labels, scores)
-        order = np.argsort(-scores, kind='stable')[: self.max_dets]
+        order = np.argsort(-scores, kind='stable')
         category = self._label_to_category[labels]
-        if self.outfile_prefix is None:
-            gt = self.ground_truth
-            image = gt.to_image_index([image_id])
-            keys = gt.pair_keys(image, category[order])
-            order = order[is_in_sorted(keys, gt.judged_keys)]
-        result = dict(
-            img_id=image_id,
-            category=category[order],
-            scores=scores[order],
-            bboxes=_to_numpy(pred['bboxes'])[order],
-            min_score=float(scores.min(initial=np.inf)),
+        keys = self.ground_truth.pair_keys(
+            self.ground_truth.to_image_index([image_id]), category[order]
         )
+        counts = is_in_sorted(keys, self.ground_truth.judged_keys)
+        counts |= self.outfile_prefix is not None
+        counts[self.max_dets :] = False
+        masks: Optional[List[Optional[dict]]] = None
+        # In fixed AP what is not judged has a place among the 10,000, too.
+        kept = order if 'fixed' in self.protocols else order[counts]
         if 'segm' in self.metrics:
-            result['masks'] = self._encode_masks(image_id, pred, order)
-        return result
+            encoded = iter(self._encode_masks(image_id, pred, order[counts]))
+            here = counts if len(kept) == len(order) else [True] * len(kept)
+            masks = [next(encoded) if yes else None for yes in here]
+        return self._spool.add(
+            image_id,
+            category[kept],
+            scores[kept],
+            _to_numpy(pred['bboxes'])[kept],
+            masks,
+            seen=len(scores),
+            lowest=float(scores.min(initial=np.inf)),
+        )
 
     def _check_predictions(
         self, image_id: int, labels: np.ndarray, scores: np.ndarray
@@ -230,111 +267,164 @@ class DITOLVISMetric(BaseMetric):
             return encode_mask_results(masks[order])
         return [masks[i] for i in order.tolist()]
 
-    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+    def evaluate(self, size: int) -> Dict[str, float]:
+        """Evaluate the detections of all processes.
+
+        Args:
+            size (int): Number of images of the data set.
+
+        Returns:
+            dict[str, float]: Figures by name with prefix.
+        """
+        self.results = self._spool.share(self.results)
+        try:
+            return super().evaluate(size)
+        finally:
+            self._spool.clear()
+
+    def compute_metrics(self, results: List[SpoolEntry]) -> Dict[str, float]:
         """Evaluate the collected results.
 
         Args:
-            results (list[dict]): One dict an image, of all ranks.
+            results (list[SpoolEntry]): One an image, of all ranks.
 
         Returns:
             dict[str, float]: Figures named 'bbox_AP', 'segm_novel_AP' ...
         """
         logger: MMLogger = MMLogger.get_current_instance()
-        gt = self.ground_truth
-        detections = self._join(results)
-        title = self._describe(results)
+        self._refuse_repeated(results)
+        detections = self._spool.load(
+            results, self.ground_truth.category_ids, 'segm' in self.metrics
+        )
+        protocol = self._describe(results)
+        title = f'LVIS {os.path.basename(self.ann_file)}'
         figures: Dict[str, float] = {}
         scores: Dict[str, Dict[str, float]] = {}
-        for iou_type in self.metrics:
-            output = evaluate_lvis(
-                gt, detections, iou_type, self.max_dets, self.backend
-            )
-            scores[iou_type] = summarize_lvis(
-                output, gt.frequency, self.novel, self.max_dets
-            )
-            self.per_category[iou_type] = summarize_categories(
-                output, gt, self.novel
-            )
-            for name, value in scores[iou_type].items():
-                figures[f'{iou_type}_{name}'] = value
+        for row, iou_type, fixed in self._rows():
+            scores[row] = self._evaluate_row(row, detections, iou_type, fixed)
+            for name, value in scores[row].items():
+                figures[f'{row}_{name}'] = value
             if self.classwise:
                 logger.info(
                     render_categories(
-                        f'{iou_type}, {title}', self.per_category[iou_type]
+                        f'{title}, {row}', self.per_category[row]
                     )
                 )
-        logger.info(render_scores(title, scores, _SHOWN))
+        first = next(iter(scores))
+        extremes = render_extremes(
+            f'{title}, {first}', self.per_category[first]
+        )
+        if extremes:
+            logger.info(extremes)
+        logger.info(
+            render_protocol(f'{title}: protocol', protocol)
+            + '\n'
+            + render_scores(title, scores, _SHOWN)
+        )
+        self.report = dict(
+            protocol=protocol,
+            figures=figures,
+            per_category=dict(self.per_category),
+        )
         if self.outfile_prefix is not None:
             self._write(detections)
         return figures
 
-    def _join(self, results: List[dict]) -> LVISDetections:
-        """Detections of all images as columns."""
+    def _rows(self) -> Iterator[tuple]:
+        """Name, type and protocol (fixed or not) of each evaluation."""
+        for iou_type in self.metrics:
+            if 'standard' in self.protocols:
+                yield iou_type, iou_type, False
+            if 'fixed' in self.protocols and iou_type == 'bbox':
+                yield 'bbox_fixed', iou_type, True
+
+    def _evaluate_row(
+        self, row: str, detections: LVISDetections, iou_type: str, fixed: bool
+    ) -> Dict[str, float]:
+        """Evaluate one type by one protocol; fills ``per_category``."""
         gt = self.ground_truth
-        images = [result['img_id'] for result in results]
-        if len(set(images)) != len(images):
-            twice = [i for i, count in Counter(images).items() if count > 1]
+        output = evaluate_lvis(
+            gt,
+            detections,
+            iou_type,
+            self.max_dets,
+            self.backend,
+            self.max_dets_per_class if fixed else None,
+        )
+        self.per_category[row] = summarize_categories(output, gt, self.novel)
+        return summarize_lvis(
+            output,
+            gt.frequency,
+            self.novel,
+            None if fixed else self.max_dets,
+        )
+
+    def _refuse_repeated(self, results: List[SpoolEntry]) -> None:
+        """Refuse images that have results twice."""
+        images = Counter(entry.image_id for entry in results)
+        if len(images) < len(results):
+            twice = [i for i, count in images.items() if count > 1]
             raise ValueError(
                 f'{len(twice)} images have results twice: {twice[:5]}; does '
                 'the sampler repeat images?'
             )
-        counts = [len(result['scores']) for result in results]
-        empty = dict(category=np.zeros(0, np.int64), scores=np.zeros(0))
-        empty['bboxes'] = np.zeros((0, 4))
-        column = {
-            name: np.concatenate([none, *(r[name] for r in results)])
-            for name, none in empty.items()
-        }
-        boxes = column['bboxes'].astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        masks = None
-        if 'segm' in self.metrics:
-            masks = [mask for result in results for mask in result['masks']]
-        return LVISDetections(
-            image_ids=np.repeat(np.array(images, np.int64), counts),
-            category_ids=gt.category_ids[column['category']],
-            scores=column['scores'].astype(np.float64),
-            boxes=boxes,
-            masks=masks,
-        )
 
-    def _describe(self, results: List[dict]) -> str:
-        """The protocol, for the head of the table."""
+    def _describe(self, results: List[SpoolEntry]) -> Dict[str, Any]:
+        """The protocol."""
         gt = self.ground_truth
-        lowest = min((r['min_score'] for r in results), default=np.inf)
-        parts = dict(
-            file=os.path.basename(self.ann_file),
+        lowest = min((e.lowest for e in results), default=np.inf)
+        most = max((e.seen for e in results), default=0)
+        names = dict(standard='standard', fixed='fixed (boxes)')
+        limits = dict(
+            standard=f'{self.max_dets} an image over all classes',
+            fixed=f'{self.max_dets_per_class} a class over all images',
+        )
+        parts: Dict[str, Any] = dict(
+            benchmark='LVIS',
+            split=os.path.basename(self.ann_file),
             images=f'{len(results)} of {gt.num_images}',
             classes=f'{gt.num_categories} ({int(self.novel.sum())} novel)',
-            max_dets=f'{self.max_dets} an image over all classes',
-            lowest_score=f'{lowest:.3g}' if np.isfinite(lowest) else 'none',
-            AP=f'standard, not fixed ({self.backend})',
+            overlap=' and '.join(
+                dict(bbox='boxes', segm='masks')[m] for m in self.metrics
+            ),
+            AP=' and '.join(names[p] for p in self.protocols),
+            max_dets='; '.join(limits[p] for p in self.protocols),
+            most_dets_of_an_image=most,
+            lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
+            backend=self.backend,
+            **self.run_facts,
             **self.protocol,
         )
         if len(results) < gt.num_images:
             parts['note'] = 'images without results count as empty'
-        text = ', '.join(f'{key}: {value}' for key, value in parts.items())
-        return f'LVIS protocol - {text}'
+        if 'fixed' in self.protocols and most <= self.max_dets:
+            parts['note_on_fixed'] = (
+                f'the detector gave at most {most} an image, and fixed AP '
+                'has no such limit: raise test_cfg.rcnn.max_per_img'
+            )
+        return parts
 
     def _write(self, detections: LVISDetections) -> None:
         """Write result files, each first under another name."""
+        detections = detections.limit_per_image(self.max_dets)
         for iou_type in self.metrics:
-            results = detections.to_results(iou_type)
-            for result in results:
-                mask = result.get('segmentation')
-                if mask is not None and isinstance(mask['counts'], bytes):
-                    counts = mask['counts'].decode()
-                    result['segmentation'] = dict(mask, counts=counts)
-            _write_json(f'{self.outfile_prefix}.{iou_type}.json', results)
-        _write_json(
-            f'{self.outfile_prefix}.categories.json', self.per_category
-        )
+            write_json_list(
+                f'{self.outfile_prefix}.{iou_type}.json',
+                _result_parts(detections, iou_type),
+            )
+        write_json(f'{self.outfile_prefix}.categories.json', self.per_category)
 
 
-def _write_json(path: str, content: Union[dict, list]) -> None:
-    """Write a file so that it is never seen half written."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    unfinished = f'{path}.{os.getpid()}.tmp'
-    with open(unfinished, 'w') as file:
-        json.dump(content, file)
-    os.replace(unfinished, path)
+def _result_parts(
+    detections: LVISDetections, iou_type: str, size: int = 10_000
+) -> Iterator[List[dict]]:
+    """Result entries with masks as text, some at a time."""
+    for start in range(0, len(detections), size):
+        index = np.arange(start, min(start + size, len(detections)))
+        part = detections.take(index).to_results(iou_type)
+        for result in part:
+            mask = result.get('segmentation')
+            if mask is not None and isinstance(mask['counts'], bytes):
+                counts = mask['counts'].decode()
+                result['segmentation'] = dict(mask, counts=counts)
+        yield part

@@ -2,15 +2,19 @@
 """Result tables for the log."""
 
 import io
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
 def render_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    justify: Optional[Sequence[str]] = None,
 ) -> str:
     """Lay out a table as plain text.
 
@@ -18,16 +22,19 @@ def render_table(
         title (str): Line above the table.
         columns (Sequence[str]): Column heads; the first is left-aligned.
         rows (Sequence[Sequence[str]]): Cells as text.
+        justify (Sequence[str], optional): 'left' or 'right' by column.
+            Defaults to 'right' for all but the first.
 
     Returns:
         str: The table, without colours, at its natural width.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        justify = 'left' if index == 0 else 'right'
-        table.add_column(column, justify=justify, no_wrap=True)
+        side = 'left' if index == 0 else 'right'
+        side = side if justify is None else justify[index]
+        table.add_column(column, justify=side, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     stream = io.StringIO()
     Console(file=stream, width=1000, color_system=None).print(table)
     lines = (line.rstrip() for line in stream.getvalue().splitlines())
