@@ -22,6 +22,7 @@ from dito.datasets.symbols import (
 from dito.datasets.symbols.palette import COLOUR_NAMES
 from dito.datasets.symbols.rasterizer import GlyphAtlas
 from dito.datasets.symbols.shards import (
+    lone_samples,
     retrieval_samples,
     scene_samples,
     single_samples,
@@ -37,9 +38,19 @@ TINY = SymbolsConfig(
     size=96,
     single_shards=1,
     scene_shards=1,
+    lone_shards=1,
     shard_size=30,
     retrieval_images=20,
     zero_shot_images=1,
+)
+EMPTY = SymbolsConfig(
+    train_images=0,
+    val_images=0,
+    single_shards=0,
+    scene_shards=0,
+    lone_shards=0,
+    retrieval_images=0,
+    zero_shot_images=0,
 )
 
 
@@ -83,6 +94,21 @@ def test_single_samples_come_in_permutation_blocks(
     assert sorted(first) == sorted(second) == list(range(len(names)))
     assert first != second
     assert len(set(seen[2 * len(names) :])) == 7
+
+
+def test_lone_samples_have_one_object_of_detection_size(
+    atlas: GlyphAtlas,
+) -> None:
+    samples = list(lone_samples(atlas, 0, 0, 40, 128, (22.0, 80.0)))
+    indices = [picture.objects[0].index for _, picture, _ in samples]
+    assert len(set(indices)) == len(samples)
+    for _, picture, caption in samples:
+        (placed,) = picture.objects
+        assert atlas.glyphs[placed.index].name in caption
+        assert picture.image.shape == (128, 128, 3)
+        x, y, width, height = placed.bbox()
+        assert 15 < max(width, height) <= 80 * 1.3  # turned up to 20°
+        assert x + width <= 128 and y + height <= 128
 
 
 def test_scene_samples_name_what_is_visible(atlas: GlyphAtlas) -> None:
@@ -155,6 +181,7 @@ def test_layout_and_manifest(built: Path) -> None:
     assert manifest['images'] == dict(
         image_text_single=30,
         image_text_scenes=30,
+        image_text_lone=30,
         image_text_val=20,
         zero_shot=len(load_glyphs()),
         train=80,
@@ -171,7 +198,12 @@ def test_layout_and_manifest(built: Path) -> None:
     assert {'id', 'synonyms', 'frequency', 'codepoint'} <= set(categories[0])
     folders = sorted(path.name for path in (built / 'zero_shot').iterdir())
     assert folders == sorted(glyph.name for glyph in load_glyphs())
-    for shard in ('single-000000', 'scenes-000000', 'val-000000'):
+    for shard in (
+        'single-000000',
+        'scenes-000000',
+        'lone-000000',
+        'val-000000',
+    ):
         assert tarfile.is_tarfile(built / 'image_text' / f'{shard}.tar')
 
 
@@ -268,11 +300,10 @@ def test_a_folder_with_files_is_kept(tmp_path: Path) -> None:
 
 
 def test_overwrite_replaces_an_earlier_build(tmp_path: Path) -> None:
-    nothing = SymbolsConfig(0, 0, 0, 96, 0, 0, 0, 0, 0)
     target = tmp_path / 'set'
-    build_symbols(str(target), nothing)
+    build_symbols(str(target), EMPTY)
     (target / 'old.txt').write_text('old')
-    build_symbols(str(target), nothing, overwrite=True)
+    build_symbols(str(target), EMPTY, overwrite=True)
     assert not (target / 'old.txt').exists()
     assert (target / 'manifest.json').is_file()
     assert [path.name for path in tmp_path.iterdir()] == ['set']
@@ -287,7 +318,7 @@ def test_a_failed_build_leaves_nothing(
     monkeypatch.setattr('dito.datasets.symbols.build.write_json', fail)
     with pytest.raises(OSError, match='disk full'):
         build_symbols(
-            str(tmp_path / 'set'), SymbolsConfig(0, 0, 0, 96, 0, 0, 0, 0, 0)
+            str(tmp_path / 'set'), EMPTY
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -307,7 +338,8 @@ def test_the_tool_builds_and_refuses(
     command = [
         *(str(TOOL), '--out', str(tmp_path / 'set')),
         *('--images', '3', '2', '--single-shards', '1'),
-        *('--scene-shards', '0', '--shard-size', '4', '--workers', '1'),
+        *('--scene-shards', '0', '--lone-shards', '0'),
+        *('--shard-size', '4', '--workers', '1'),
         *('--retrieval-images', '2', '--zero-shot-images', '0'),
     ]
     monkeypatch.setattr(sys, 'argv', command)

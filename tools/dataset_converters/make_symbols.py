@@ -52,6 +52,12 @@ def parse_args() -> argparse.Namespace:
         help='image-text shards with several objects a picture',
     )
     add(
+        '--lone-shards',
+        type=int,
+        default=DEFAULT.lone_shards,
+        help='image-text shards with one object somewhere in a scene',
+    )
+    add(
         '--shard-size',
         type=int,
         default=DEFAULT.shard_size,
@@ -107,6 +113,7 @@ def main() -> None:
             size=args.size,
             single_shards=args.single_shards,
             scene_shards=args.scene_shards,
+            lone_shards=args.lone_shards,
             shard_size=args.shard_size,
             retrieval_images=args.retrieval_images,
             zero_shot_images=args.zero_shot_images,

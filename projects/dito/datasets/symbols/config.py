@@ -15,6 +15,8 @@ class SymbolsConfig:
         size (int): Side of the detection pictures in pixels.
         single_shards (int): Image-text shards of one object a picture.
         scene_shards (int): Image-text shards of several objects a picture.
+        lone_shards (int): Image-text shards of one object somewhere in a
+            scene, in the sizes of the detection pictures.
         shard_size (int): Samples a shard.
         retrieval_images (int): Held-out image-text pairs.
         zero_shot_images (int): Held-out single objects a category.
@@ -28,7 +30,8 @@ class SymbolsConfig:
     size: int = 192
     single_shards: int = 8
     scene_shards: int = 8
-    shard_size: int = 1000
+    lone_shards: int = 10
+    shard_size: int = 1071
     retrieval_images: int = 1000
     zero_shot_images: int = 20
     single_size: int = 64

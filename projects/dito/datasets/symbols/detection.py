@@ -21,8 +21,8 @@ TRAIN_WEIGHTS: Dict[str, float] = dict(r=0.1, c=0.4, f=1.0)
 VAL_WEIGHTS: Dict[str, float] = dict(r=1.0, c=1.0, f=1.0)
 # Objects in a picture: least, and most plus one.
 _OBJECTS = (2, 7)
-# Sides of the objects as shares of the picture: 22 to 80 pixels of 192.
-_SIDES = (22 / 192, 80 / 192)
+#: Sides of the objects as shares of the picture: 22 to 80 pixels of 192.
+SIDES = (22 / 192, 80 / 192)
 
 Record = Dict[str, object]
 
@@ -111,7 +111,7 @@ def draw_detection_image(
     """
     picks = rng.integers(len(COLOUR_NAMES), size=len(indices))
     colours = [COLOUR_NAMES[int(pick)] for pick in picks]
-    sides = (size * _SIDES[0], size * _SIDES[1])
+    sides = (size * SIDES[0], size * SIDES[1])
     picture = render_scene(atlas, indices, colours, size, sides, rng)
     with open(os.path.join(root, file_name), 'wb') as file:
         file.write(picture.jpeg())

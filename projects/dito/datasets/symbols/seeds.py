@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     VAL_PLAN = 8
     VAL = 9
     NEGATIVES = 10
+    LONE = 11
+    LONE_ORDER = 12
 
 
 def rng_for(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

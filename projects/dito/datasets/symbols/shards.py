@@ -71,11 +71,17 @@ def sample_key(shard: int, position: int) -> str:
     return f'{shard:06d}{position:06d}'
 
 
-def _block_order(
-    seed: int, shard: int, block: int, categories: int
-) -> np.ndarray:
-    rng = rng_for(seed, Purpose.SINGLE_ORDER, shard, block)
-    return rng.permutation(categories)
+def _in_blocks(
+    purpose: Purpose, seed: int, shard: int, count: int, categories: int
+) -> Iterator[Tuple[int, int]]:
+    """Yield (position, category), all categories once in every block."""
+    order: Sequence[int] = ()
+    for position in range(count):
+        block, place = divmod(position, categories)
+        if place == 0:
+            rng = rng_for(seed, purpose, shard, block)
+            order = rng.permutation(categories)
+        yield position, int(order[place])
 
 
 def single_samples(
@@ -96,15 +102,46 @@ def single_samples(
     Yields:
         Sample: Key, picture, caption.
     """
-    order: Sequence[int] = ()
-    for position in range(count):
-        block, place = divmod(position, len(atlas))
-        if place == 0:
-            order = _block_order(seed, shard, block, len(atlas))
+    blocks = _in_blocks(
+        Purpose.SINGLE_ORDER, seed, shard, count, len(atlas)
+    )
+    for position, index in blocks:
         rng = rng_for(seed, Purpose.SINGLE, shard, position)
-        index = int(order[place])
         colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
         picture = render_single(atlas, index, colour, size, rng)
+        caption = caption_one(colour, atlas.glyphs[index].name, rng)
+        yield sample_key(shard, position), picture, caption
+
+
+def lone_samples(
+    atlas: GlyphAtlas,
+    seed: int,
+    shard: int,
+    count: int,
+    size: int,
+    sides: Tuple[float, float],
+) -> Iterator[Sample]:
+    """Draw samples of one object anywhere in a scene, among distractors.
+
+    They come in blocks, as single objects do.
+
+    Args:
+        atlas (GlyphAtlas): The masks.
+        seed (int): Seed of the set.
+        shard (int): Number of the shard.
+        count (int): Samples in the shard; the last block may be cut.
+        size (int): Side of the pictures in pixels.
+        sides (tuple[float, float]): Range of the object's longest side in
+            pixels.
+
+    Yields:
+        Sample: Key, picture, caption.
+    """
+    blocks = _in_blocks(Purpose.LONE_ORDER, seed, shard, count, len(atlas))
+    for position, index in blocks:
+        rng = rng_for(seed, Purpose.LONE, shard, position)
+        colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
+        picture = render_scene(atlas, [index], [colour], size, sides, rng)
         caption = caption_one(colour, atlas.glyphs[index].name, rng)
         yield sample_key(shard, position), picture, caption
 

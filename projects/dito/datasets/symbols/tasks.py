@@ -10,13 +10,20 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import cv2
 
 from .config import SymbolsConfig
-from .detection import Record, draw_detection_image, image_rng, split_plan
+from .detection import (
+    SIDES,
+    Record,
+    draw_detection_image,
+    image_rng,
+    split_plan,
+)
 from .glyphs import load_glyphs
 from .palette import COLOUR_NAMES
 from .rasterizer import GlyphAtlas
 from .renderer import render_single
 from .seeds import Purpose, rng_for
 from .shards import (
+    lone_samples,
     retrieval_samples,
     scene_samples,
     single_samples,
@@ -48,6 +55,24 @@ def _single_shard(root: str, shard: int, cfg: SymbolsConfig) -> int:
     path = osp.join(root, 'image_text', f'single-{shard:06d}.tar')
     samples = single_samples(
         _atlas(), cfg.seed, shard, cfg.shard_size, cfg.single_size
+    )
+    return write_tar(path, samples)
+
+
+def _object_sides(cfg: SymbolsConfig) -> Tuple[float, float]:
+    """Return the sizes of the objects of detection pictures, in pixels."""
+    return cfg.size * SIDES[0], cfg.size * SIDES[1]
+
+
+def _lone_shard(root: str, shard: int, cfg: SymbolsConfig) -> int:
+    path = osp.join(root, 'image_text', f'lone-{shard:06d}.tar')
+    samples = lone_samples(
+        _atlas(),
+        cfg.seed,
+        shard,
+        cfg.shard_size,
+        cfg.scene_size,
+        _object_sides(cfg),
     )
     return write_tar(path, samples)
 
@@ -142,6 +167,10 @@ def task_groups(root: str, cfg: SymbolsConfig) -> Dict[str, List[Task]]:
         image_text_scenes=[
             (_scene_shard, (root, shard, cfg))
             for shard in range(cfg.scene_shards)
+        ],
+        image_text_lone=[
+            (_lone_shard, (root, shard, cfg))
+            for shard in range(cfg.lone_shards)
         ],
         image_text_val=[(_retrieval_shard, (root, cfg))]
         if cfg.retrieval_images
