@@ -4,11 +4,13 @@ from .lvis_backends import evaluate_lvis
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth
 from .lvis_metric import DITOLVISMetric
+from .region_metric import DITORegionMetric
 from .zero_shot import DITOZeroShotMetric
 
 __all__ = [
     'DITOCocoMetric',
     'DITOLVISMetric',
+    'DITORegionMetric',
     'DITOZeroShotMetric',
     'LVISDetections',
     'LVISGroundTruth',

@@ -1,5 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 from .dito import DITO
 from .frozen_teacher import FrozenTeacher
+from .region_classifier import DITORegionClassifier
 
-__all__ = ['DITO', 'FrozenTeacher']
+__all__ = ['DITO', 'DITORegionClassifier', 'FrozenTeacher']

@@ -1,0 +1,105 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Classify the annotated boxes of a test set (paper, Table 6a).
+
+The config is a detector's. With ``--score vlm`` (the default) the checkpoint
+may also be that of a pretraining: pyramid and heads take no part, and without
+a projection the backbone's map is used as it is. That is the row "before
+detection training".
+"""
+
+import argparse
+from typing import Any, Dict, Optional, Sequence
+
+from mmengine.config import Config
+
+from dito.models.detectors.region_classifier import SCORES
+
+from . import common
+from .errors import one_sentence_errors
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line of ``region_accuracy.py``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    common.add_run_arguments(parser)
+    parser.add_argument(
+        '--score',
+        choices=SCORES,
+        default='vlm',
+        help='which score names a box (default: %(default)s)')
+    return parser.parse_args(argv)
+
+
+def use_given_boxes(cfg: Config, score: str) -> None:
+    """Turn the test of a detector into one on annotated boxes, in place.
+
+    Args:
+        cfg (Config): Config of a detector.
+        score (str): See :class:`DITORegionClassifier`.
+
+    Raises:
+        ValueError: If the config is not a detector's.
+    """
+    if cfg.model.type != 'DITO':
+        raise ValueError(f'{cfg.filename} is a config of {cfg.model.type}; '
+                         'give one of a detector (DITO).')
+    cfg.model.type = 'DITORegionClassifier'
+    cfg.model.score = score
+    cfg.model.teacher = None
+    # Given boxes have no masks.
+    cfg.model.roi_head.update(mask_roi_extractor=None, mask_head=None)
+    evaluators = cfg.test_evaluator
+    if not isinstance(evaluators, (list, tuple)):
+        evaluators = [evaluators]
+    cfg.test_evaluator = [
+        dict(type='DITORegionMetric'),
+        *(dict(e, metric='bbox') if 'metric' in e else e
+          for e in evaluators),
+    ]
+    for hook in cfg.get('custom_hooks') or ():
+        if hook['type'] == 'DITOLoadReportHook':
+            hook['test_allowed_missing'] = _not_needed(score)
+            hook['allowed_unused'] = ['logit_scale', 'roi_head.mask_head']
+
+
+def _not_needed(score: str) -> Sequence[str]:
+    """Modules that a checkpoint may lack; a lacking projection is none."""
+    if score == 'vlm':
+        return ['neck', 'rpn_head', 'roi_head']
+    return ['rpn_head', 'roi_head.vlm_proj']
+
+
+@one_sentence_errors
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Classify the boxes and print the figures."""
+    run(parse_args(argv))
+    return 0
+
+
+def run(args: argparse.Namespace) -> Dict[str, Any]:
+    """Evaluate, and print a line a figure.
+
+    Returns:
+        dict[str, float]: The figures.
+    """
+    cfg = common.load_config(args.config, args.cfg_options)
+    common.require_checkpoint(args.checkpoint)
+    common.require_keys(
+        cfg,
+        dict(
+            test_dataloader='it cannot be tested',
+            test_evaluator='it cannot be tested'))
+    common.set_work_dir(cfg, args.work_dir)
+    use_given_boxes(cfg, args.score)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    common.set_launcher(cfg, args.launcher, args.local_rank)
+    figures = common.build_runner(cfg).test()
+    for name, value in figures.items():
+        if name.startswith('region/') or 'AP' in name:
+            print(f'{name}: {value:.4f}')
+    return figures
