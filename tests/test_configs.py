@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for p in ROOT.rglob('*.py')
     if '_base_' not in p.parts)
-SMALL = [c for c in CONFIGS if c.startswith(('symbols', 'ablations'))]
+SMALL = [c for c in CONFIGS if 'symbols' in c]
 PAPER = ['dito_vits_lvis.py', 'dito_vitb_lvis.py', 'dito_vitl_lvis.py',
          'dito_vitl_coco.py']
 

@@ -1,0 +1,7 @@
+# Table 5b, 12 of 24 layers global, w/ SWL, mask AP_r 34.2.
+# Not run here.
+#
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l12_swl.py 32
+_base_ = './rovit_vitl_lvis_l12.py'
+
+model = dict(backbone=dict(shift='swl'))

@@ -1,0 +1,14 @@
+# F-VLM's recipe with ViT-L/16 on LVIS: the backbone stays frozen, only
+# pyramid and heads are trained; z comes from the backbone as it is. A row of
+# its own, the paper has F-VLM with ConvNets only (Table 1). Not run here.
+#
+#   tools/dist_train.sh configs/fvlm_vitl_lvis.py 16
+#   tools/dist_test.sh configs/fvlm_vitl_lvis.py CHECKPOINT 16
+#
+# Batch 128 = 16 GPUs x 8: no activation of the backbone is kept.
+_base_ = './rovit_vitl_lvis.py'
+
+# All 24 layers, and what comes before and after them.
+model = dict(backbone=dict(frozen_stages=24, with_cp=False))
+
+train_dataloader = dict(batch_size=8)

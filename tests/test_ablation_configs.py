@@ -1,0 +1,103 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Rows of the ablation tables differ in what they say, and in that alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from dito.models import DITOViT
+
+ROOT = Path(__file__).parents[1] / 'configs'
+# What each row changes against the baseline, by the name of its config.
+ROWS = {
+    'swl': {'shift': 'swl'},
+    'swin': {'shift': 'swin'},
+    'global': {'window': None},
+    'l0': {'global_layers': 0},
+    'l0_swl': {'global_layers': 0, 'shift': 'swl'},
+    'l1': {'global_layers': 1},
+    'l1_swl': {'global_layers': 1, 'shift': 'swl'},
+    'l2': {'global_layers': 2},
+    'l2_swl': {'global_layers': 2, 'shift': 'swl'},
+    'l12': {'global_layers': 12},
+    'l12_swl': {'global_layers': 12, 'shift': 'swl'},
+    'l24_swl': {'global_layers': 'all', 'shift': 'swl'},
+    'rep': {},
+    'fd': {},
+}
+BASE = dict(rovit_symbols='ablations/rovit_symbols.py',
+            rovit_vitl_lvis='rovit_vitl_lvis.py')
+CASES = [(base, row) for base in BASE for row in ROWS
+         if (ROOT / f'ablations/{base}_{row}.py').is_file()]
+
+
+def plain(name):
+    return Config.fromfile(ROOT / name).to_dict()
+
+
+def test_all_rows_of_the_paper_are_there():
+    rows = {row for base, row in CASES if base == 'rovit_vitl_lvis'}
+    assert rows == {'swl', 'swin', 'global', 'l0', 'l0_swl', 'l12',
+                    'l12_swl', 'l24_swl', 'rep', 'fd'}
+
+
+@pytest.mark.parametrize('base,row', CASES)
+def test_a_row_changes_what_it_says(base, row):
+    baseline, cfg = plain(BASE[base]), plain(f'ablations/{base}_{row}.py')
+    assert cfg['model'].pop('backbone') == {
+        **baseline['model'].pop('backbone'), **ROWS[row]}
+    if row == 'rep':
+        for key in ('load_from', 'custom_hooks'):
+            assert cfg.pop(key) != baseline.pop(key)
+    if row == 'fd':
+        assert cfg['model'].pop('teacher')['checkpoint'] == cfg['load_from']
+        assert baseline['model'].pop('teacher') is None
+        assert cfg['model']['roi_head'].pop('loss_distill')
+        assert baseline['model']['roi_head'].pop('loss_distill') is None
+    assert cfg == baseline
+
+
+@pytest.mark.parametrize('base,dito,no_fd', [
+    ('ablations/rovit_symbols.py', 'symbols/dito_symbols.py',
+     'ablations/dito_symbols_no-fd.py'),
+    ('rovit_vitl_lvis.py', 'dito_vitl_lvis.py',
+     'ablations/dito_vitl_lvis_no-fd.py')])
+def test_the_whole_is_its_parts(base, dito, no_fd):
+    """Table 4a: baseline + REP + SWL, then + FD."""
+    rovit, whole, parts = plain(base), plain(dito), plain(no_fd)
+    assert rovit['optim_wrapper'] == whole['optim_wrapper']
+    assert rovit['train_cfg'] == whole['train_cfg'] == parts['train_cfg']
+    assert parts['load_from'] == whole['load_from'] != rovit['load_from']
+    assert parts['model']['teacher'] is None
+    assert parts['model']['roi_head']['loss_distill'] is None
+    rovit['model']['backbone']['shift'] = 'swl'
+    assert parts['model'] == rovit['model']
+    whole['model'].update(teacher=None)
+    whole['model']['roi_head']['loss_distill'] = None
+    assert whole['model'] == rovit['model']
+
+
+@pytest.mark.parametrize('name', ['fvlm_vitl_lvis.py',
+                                  'ablations/fvlm_symbols.py'])
+def test_frozen_backbone(name):
+    backbone = Config.fromfile(ROOT / name).model.backbone
+    with torch.device('meta'):
+        model = DITOViT(**{k: v for k, v in backbone.items() if k != 'type'})
+    assert not [n for n, p in model.named_parameters() if p.requires_grad]
+
+
+def test_all_layers_global_leaves_nothing_to_shift():
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2)
+    towers = [
+        DITOViT(arch, 8, img_size=32, **kwargs).eval() for kwargs in (
+            dict(window=None),
+            dict(window=dict(grid=2), global_layers='all'),
+            dict(window=dict(grid=2), global_layers='all', shift='swl'))]
+    for tower in towers[1:]:
+        tower.load_state_dict(towers[0].state_dict())
+    image = torch.randn(1, 3, 40, 32)
+    with torch.no_grad():
+        first, *others = (tower(image)[0] for tower in towers)
+    assert all(torch.equal(first, other) for other in others)
