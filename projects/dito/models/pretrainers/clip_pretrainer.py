@@ -13,6 +13,7 @@ from ..backbones.pos_embed import crop_pos_embed, random_crop_boxes
 from ..losses.contrastive_ops import full_precision
 from .batch_place import BatchPlace
 from .image_text_pretrainer import Features, ImageTextPretrainer
+from .mosaic import Mosaic
 
 
 @MODELS.register_module()
@@ -36,6 +37,10 @@ class CLIPPretrainer(ImageTextPretrainer):
         cpe (dict, optional): Cropped positional embedding: ``up_size``
             (side of the enlarged grid, 64), ``scale`` (area range, (0.1, 1))
             and ``ratio`` (aspect range, (0.5, 2)). None switches it off.
+        mosaic (dict, optional): Train on mosaics of images, see
+            :class:`Mosaic` for the keys. The embedding of an image is then
+            the mean over its tile. None, the default and the paper, trains
+            on single images.
         logit_scale_init (float): Start of the logarithm of the factor on
             the cosine. Defaults to ln(1 / 0.07), CLIP's.
         init_cfg (dict, optional): Config of the initialisation.
@@ -49,11 +54,13 @@ class CLIPPretrainer(ImageTextPretrainer):
             type='ImageTextPreprocessor'),
         loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
         cpe: OptConfigType = None,
+        mosaic: OptConfigType = None,
         logit_scale_init: float = math.log(1 / 0.07),
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(backbone, text_encoder, loss, data_preprocessor,
                          logit_scale_init, init_cfg)
+        self.mosaic = None if mosaic is None else Mosaic(**mosaic)
         self.cpe: Optional[Dict] = None
         if cpe is not None:
             self.cpe = dict(up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
@@ -67,19 +74,26 @@ class CLIPPretrainer(ImageTextPretrainer):
     def embed(self, inputs: Tensor, texts: List[str],
               place: Optional[BatchPlace]) -> Tuple[Features, Features]:
         """Embed images and texts, see the base class."""
+        rois = None
+        if self.mosaic is not None and self.training:
+            inputs, rois = self.mosaic.compose(inputs, place)
         pos_embed = None
         if self.cpe is not None and self.training:
             pos_embed = self._cropped_pos_embed(inputs, place)
-        image = self._pool(inputs, pos_embed)
+        image = self._pool(inputs, pos_embed, rois)
         return dict(image=image, text=self.encode_texts(texts)), {}
 
     def image_embedding(self, inputs: Tensor) -> Tensor:
         """Embed images with the plain positional embedding."""
         return self._pool(inputs, None)
 
-    def _pool(self, inputs: Tensor, pos_embed: Optional[Tensor]) -> Tensor:
-        """Average the final map to (B, D), in float32."""
+    def _pool(self, inputs: Tensor, pos_embed: Optional[Tensor],
+              rois: Optional[Tensor] = None) -> Tensor:
+        """Average the final map, or its RoIs, to (B, D), in float32."""
         feat = self.backbone(inputs, pos_embed)[-1]
+        if rois is not None:
+            stride = self.backbone.patch_size
+            return self.mosaic.pool(full_precision(feat), rois, stride)
         return full_precision(feat).mean(dim=(2, 3))
 
     def _cropped_pos_embed(self, inputs: Tensor,
