@@ -1,0 +1,122 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Pictures made of several images, whose embeddings are region features."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from .batch_place import BatchPlace
+
+
+class Mosaic:
+    """Puts grid x grid images into one picture, each in its own tile.
+
+    A tower that only saw whole images knows nothing of an object beside
+    others or cut by a window's border. In a mosaic it meets both, and the
+    mean over a tile is the region feature that the detector will pool, with
+    a caption that is known: no box is needed.
+
+    The picture is as large as its images side by side. Its inner borders are
+    moved at random, so that tiles differ in size and do not agree with the
+    windows of the tower.
+
+    Args:
+        grid (int): Images along a side.
+        jitter (float): Largest shift of an inner border, as a share of an
+            image's side, in [0, 0.5).
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, grid: int = 3, jitter: float = 0.35) -> None:
+        if grid < 1 or not 0 <= jitter < 0.5:
+            raise ValueError(
+                'mosaic needs a grid of at least 1 and a jitter in [0, 0.5), '
+                f'got {grid} and {jitter}')
+        self.grid = grid
+        self.jitter = jitter
+
+    def borders(self, count: int, side: int,
+                place: Optional[BatchPlace]) -> Tensor:
+        """Draw the borders of the tiles in whole pixels.
+
+        Args:
+            count (int): Number of mosaics M.
+            side (int): Side of an image in pixels.
+            place (BatchPlace, optional): Seed; None draws from torch's
+                global generator.
+
+        Returns:
+            Tensor: (M, 2, grid + 1) int64, vertical then horizontal, from 0
+            to ``grid * side``.
+        """
+        tiles = self.grid**2
+        shape = (2, self.grid - 1)
+        if place is None:
+            uniform = torch.rand(count, *shape)
+        else:
+            uniform = place.rand(count * tiles, shape)[::tiles]
+        steps = torch.arange(self.grid + 1) * side
+        borders = steps.repeat(count, 2, 1)
+        shift = (uniform * 2 - 1) * self.jitter * side
+        borders[..., 1:-1] += shift.round().long()
+        return borders
+
+    def compose(self, inputs: Tensor, place: Optional[BatchPlace] = None
+                ) -> Tuple[Tensor, Tensor]:
+        """Make mosaics of neighbouring images.
+
+        Args:
+            inputs (Tensor): Square images (B, 3, S, S).
+            place (BatchPlace, optional): Seed of the borders.
+
+        Returns:
+            tuple[Tensor, Tensor]: Pictures (B / grid², 3, grid S, grid S),
+            and for every image its tile as RoI (picture, x1, y1, x2, y2) in
+            pixels, (B, 5) float32.
+
+        Raises:
+            ValueError: If B is no multiple of grid² or images are not square.
+        """
+        batch, _, height, width = inputs.shape
+        tiles = self.grid**2
+        if batch % tiles or height != width:
+            raise ValueError(
+                f'a mosaic of {self.grid} x {self.grid} needs square images '
+                f'and batches in multiples of {tiles}, got {batch} images of '
+                f'{height} x {width}')
+        borders = self.borders(batch // tiles, height, place)
+        side = self.grid * height
+        pictures = inputs.new_empty(batch // tiles, inputs.shape[1], side,
+                                    side)
+        rois = []
+        for number, image in enumerate(inputs):
+            picture, tile = divmod(number, tiles)
+            row, col = divmod(tile, self.grid)
+            y1, y2 = borders[picture, 0, row:row + 2].tolist()
+            x1, x2 = borders[picture, 1, col:col + 2].tolist()
+            pictures[picture, :, y1:y2, x1:x2] = F.interpolate(
+                image[None], (y2 - y1, x2 - x1), mode='bilinear',
+                align_corners=False, antialias=True)[0]
+            rois.append([picture, x1, y1, x2, y2])
+        return pictures, torch.tensor(
+            rois, dtype=torch.float32, device=inputs.device)
+
+    @staticmethod
+    def pool(feat: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """Average a map over RoIs, as the detector's VLM score does.
+
+        Args:
+            feat (Tensor): (M, C, h, w).
+            rois (Tensor): (picture, x1, y1, x2, y2) in pixels, (B, 5).
+            stride (int): Pixels a cell.
+
+        Returns:
+            Tensor: (B, C) float32.
+        """
+        pooled = roi_align(feat.float(), rois, 7, 1 / stride, 2, True)
+        return pooled.mean(dim=(2, 3))
