@@ -2,10 +2,14 @@
 """Train any stage: image-text pretraining, REP, or detection."""
 
 import argparse
+import logging
 from typing import Optional, Sequence
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.logging import print_log
+
+from dito.utils.resumable import candidates
 
 from . import common
 from .errors import one_sentence_errors
@@ -29,8 +33,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint; without a value, from the last one '
-        'in the work folder')
+        help='go on from this checkpoint; without a value, from the last '
+        'whole one in the work folder, or from the beginning if it has none')
     return parser.parse_args(argv)
 
 
@@ -53,11 +57,20 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
-    """Resume from a file, or from the last checkpoint, in place."""
+    """Resume from a file, or from the last checkpoint, in place.
+
+    A job that is started again and again can always be given ``--resume``:
+    the first time it starts from ``load_from``.
+    """
     if resume is None:
         return
     if resume != 'auto':
         common.require_checkpoint(resume)
+    elif not candidates(cfg.work_dir):
+        print_log(
+            f'--resume: there is no checkpoint in {cfg.work_dir} yet, '
+            'starting from the beginning.', level=logging.WARNING)
+        return
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
 

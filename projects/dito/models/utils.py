@@ -54,7 +54,7 @@ class DistributedLogMixin:
 
     Without it each rank logs its own share, so numbers of runs with more
     than one process are not comparable. The loss that is back-propagated
-    stays this rank's.
+    stays this rank's, and ``local_log_vars`` has its values of the last step.
     """
 
     def parse_losses(
@@ -69,4 +69,5 @@ class DistributedLogMixin:
             tuple: This rank's total loss, and the scalars to log.
         """
         loss, log_vars = super().parse_losses(losses)
+        self.local_log_vars = {n: v.detach() for n, v in log_vars.items()}
         return loss, reduce_log_vars(log_vars)

@@ -1,8 +1,17 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Hooks of the three stages."""
 
+from .checkpoint_hook import DITOCheckpointHook
+from .ema_hook import DITOEMAHook
+from .iteration_seed_hook import DITOIterationSeedHook
 from .load_report_hook import DITOLoadReportHook
+from .non_finite_guard_hook import DITONonFiniteGuardHook
+from .throughput_hook import DITOThroughputHook
 from .vocabulary_hook import DITOVocabularyHook
 from .zero_shot_hook import DITOZeroShotHook
 
-__all__ = ['DITOLoadReportHook', 'DITOVocabularyHook', 'DITOZeroShotHook']
+__all__ = [
+    'DITOCheckpointHook', 'DITOEMAHook', 'DITOIterationSeedHook',
+    'DITOLoadReportHook', 'DITONonFiniteGuardHook', 'DITOThroughputHook',
+    'DITOVocabularyHook', 'DITOZeroShotHook'
+]

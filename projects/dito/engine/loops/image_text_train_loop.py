@@ -3,8 +3,7 @@
 
 import logging
 import time
-from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmdet.registry import LOOPS
@@ -17,9 +16,12 @@ from torch.utils.data import DataLoader
 from dito.datasets.image_text.position import StreamPosition
 from dito.models.pretrainers.batch_place import BatchPlace
 
+from ..throughput import ThroughputMeter
 from .cached_step import cached_train_step
 
 _POSITION_KEY = 'image_text_position'
+# Samples that a reader passed over since the last one, by reason.
+_COUNTS = ('skipped', 'filtered')
 
 
 @LOOPS.register_module()
@@ -64,7 +66,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 f'micro_batch must be at least 1, got {micro_batch}')
         self.micro_batch = micro_batch
         self.seed = seed
-        self._meter = _ThroughputMeter()
+        self._meter = ThroughputMeter()
 
     def run(self) -> torch.nn.Module:
         """Train to ``max_iters``, from the place the checkpoint names.
@@ -83,11 +85,15 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             batch = self._next_batch(batches)
-            skipped = batch.pop('skipped', torch.zeros(1)).sum()
+            counts = {
+                f'{name}_samples': float(batch.pop(name).sum())
+                for name in _COUNTS if name in batch
+            }
             position.update(_gather_cursors(batch.pop('cursors')))
             self.runner.message_hub.update_info(
-                _POSITION_KEY, position.state_dict())
-            self.run_iter(batch, float(skipped))
+                _POSITION_KEY,
+                dict(position.state_dict(), split=self._split()))
+            self.run_iter(batch, counts)
             self._decide_current_val_interval()
             if self._must_validate():
                 self.runner.val_loop.run()
@@ -97,12 +103,13 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         return self.runner.model
 
     def run_iter(self, data_batch: Dict[str, Any],
-                 skipped: float = 0.0) -> None:
+                 counts: Optional[Dict[str, float]] = None) -> None:
         """Train on one batch.
 
         Args:
             data_batch (dict): ``inputs`` (B, 3, H, W) uint8, ``texts``.
-            skipped (float): Number of broken samples met while reading it.
+            counts (dict[str, float], optional): What else to log, such as
+                the number of broken samples met while reading the batch.
         """
         self.runner.call_hook(
             'before_train_iter', batch_idx=self._iter, data_batch=data_batch)
@@ -118,7 +125,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         core = model.module if is_model_wrapper(model) else model
         core.clamp_logit_scale()
         outputs.update(self._meter.step(size * get_world_size()))
-        outputs['skipped_samples'] = skipped
+        outputs.update(counts or {})
         self.runner.call_hook(
             'after_train_iter', batch_idx=self._iter, data_batch=data_batch,
             outputs=outputs)
@@ -147,7 +154,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         dataset = self.dataloader.dataset
         hub = self.runner.message_hub
         if self._iter > 0 and _POSITION_KEY in hub.runtime_info:
-            dataset.load_state_dict(hub.get_info(_POSITION_KEY))
+            dataset.load_state_dict(
+                self._fit_split(hub.get_info(_POSITION_KEY)))
         elif self._iter > 0:
             print_log(
                 f'Iteration {self._iter} is resumed from a checkpoint that '
@@ -155,35 +163,25 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 'beginning', logger='current', level=logging.WARNING)
         return StreamPosition(dataset.state_dict())
 
+    def _split(self) -> List[int]:
+        """Number of processes and of workers that share the streams."""
+        return [get_world_size(), max(1, self.dataloader.num_workers)]
 
-class _ThroughputMeter:
-    """Images a second and share of waiting over the last iterations."""
+    def _fit_split(self, state: Dict[str, Any]) -> Dict[str, Any]:
+        """Begin to take turns anew where streams are shared otherwise.
 
-    def __init__(self, window: int = 50) -> None:
-        self._steps: Deque[Tuple[float, float, int]] = deque(maxlen=window)
-        self._waited = 0.0
-        self._last = 0.0
-
-    def start(self) -> None:
-        """Begin anew, so that pauses such as validation do not count."""
-        self._steps.clear()
-        self._last = time.perf_counter()
-        self._waited = 0.0
-
-    def wait(self, seconds: float) -> None:
-        """Add waiting time of the current iteration."""
-        self._waited += seconds
-
-    def step(self, images: int) -> Dict[str, float]:
-        """End an iteration over ``images`` images, return the figures."""
-        now = time.perf_counter()
-        self._steps.append((now - self._last, self._waited, images))
-        self._last, self._waited = now, 0.0
-        seconds, waited, count = (
-            sum(column) for column in zip(*self._steps, strict=True))
-        return dict(
-            images_per_second=count / max(seconds, 1e-9),
-            loader_wait=waited / max(seconds, 1e-9))
+        No sample is lost or comes twice: each stream goes on where it was.
+        But whose turn it is has no meaning for other processes or workers.
+        """
+        before, now = state.get('split'), self._split()
+        if before is None or list(before) == now:
+            return state
+        print_log(
+            f'Resuming with {now[0]} processes x {now[1]} workers after '
+            f'{before[0]} x {before[1]}: all samples come once, in another '
+            'order than without the interruption', logger='current',
+            level=logging.WARNING)
+        return dict(state, counts=[0] * len(state['counts']), batches=0)
 
 
 def _gather_cursors(cursors: torch.Tensor) -> torch.Tensor:

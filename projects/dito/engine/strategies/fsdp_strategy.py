@@ -1,0 +1,182 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Training of models whose weights and averages do not fit one device."""
+
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+
+import mmengine
+import torch
+from mmengine._strategy import DDPStrategy
+from mmengine.device import get_device
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.registry import STRATEGIES
+from mmengine.runner.checkpoint import save_checkpoint
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from .sharded_ops import (
+    average_gradient,
+    gather_tensors,
+    shard_model_state,
+    shard_optim_state,
+)
+
+
+@STRATEGIES.register_module()
+class DITOFSDPStrategy(DDPStrategy):
+    """Shard parameters, gradients and optimizer state (FSDP2).
+
+    MMEngine's ``FSDPStrategy`` wraps torch's first FSDP, which since torch
+    2.4 does not work without an accelerator and gives other checkpoints than
+    a run that is not sharded. This one uses ``fully_shard``: the model stays
+    the class it is, so that loops and hooks work as before, and checkpoints
+    hold whole tensors under the usual names, written by one process. They
+    can be resumed with any number of processes, sharded or not.
+
+    For use with ``runner_type='DITOFlexibleRunner'``. Parameters without an
+    axis (the temperature) are kept whole on every process.
+
+    Args:
+        shard_modules (Sequence[str]): Classes whose modules are gathered one
+            at a time: by default the layers of both towers, and the text
+            tower, which hooks call by itself.
+        shard_size (int, optional): Number of processes that share a copy
+            of the weights, such as those of one machine; a divisor of all.
+            Defaults to None, all processes.
+        param_dtype (str, optional): Type that parameters are gathered and
+            used in, such as 'bfloat16': half the traffic. Defaults to None,
+            the parameters' own.
+        reduce_dtype (str): Type gradients are averaged in. Defaults to
+            'float32'.
+        reshard_after_forward (bool): Whether a layer's weights are given up
+            between forward and backward pass: less memory, more traffic.
+            Defaults to True.
+        kwargs: Those of MMEngine's ``DDPStrategy``.
+    """
+
+    def __init__(self,
+                 *,
+                 shard_modules: Sequence[str] = (
+                     'Block', 'ResidualAttentionBlock', 'DITOTextEncoder'),
+                 shard_size: Optional[int] = None,
+                 param_dtype: Optional[str] = None,
+                 reduce_dtype: str = 'float32',
+                 reshard_after_forward: bool = True,
+                 **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shard_modules = frozenset(shard_modules)
+        self.shard_size = shard_size
+        self.policy = MixedPrecisionPolicy(
+            param_dtype=param_dtype and getattr(torch, param_dtype),
+            reduce_dtype=getattr(torch, reduce_dtype),
+            cast_forward_inputs=False)
+        self.reshard_after_forward = reshard_after_forward
+
+    def _mesh(self) -> DeviceMesh:
+        """Lay the processes out: (copies, shares of a copy)."""
+        total = get_world_size()
+        size = total if self.shard_size is None else self.shard_size
+        if total % size:
+            raise ValueError(
+                f'shard_size={size} does not divide the {total} processes of '
+                'this run; give a divisor.')
+        kind = torch.device(get_device()).type
+        if size == total:
+            return init_device_mesh(kind, (total, ))
+        return init_device_mesh(
+            kind, (total // size, size), mesh_dim_names=('copy', 'share'))
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        """Shard the model in place.
+
+        Args:
+            model (nn.Module): Built and initialised.
+
+        Returns:
+            nn.Module: The same.
+        """
+        model = self.convert_model(model.to(get_device()))
+        options = dict(
+            mesh=self._mesh(),
+            mp_policy=self.policy,
+            reshard_after_forward=self.reshard_after_forward)
+        whole = {p for p in model.parameters() if p.ndim == 0}
+        for parameter in whole:
+            if parameter.requires_grad:
+                average_gradient(parameter)
+        # Inner modules first: an outer one takes what is left.
+        for module in reversed(list(model.modules())):
+            if type(module).__name__ in self.shard_modules:
+                fully_shard(module, **options)
+        options.pop('reshard_after_forward')
+        return fully_shard(model, ignored_params=whole, **options)
+
+    def model_state_dict(self) -> Dict[str, Tensor]:
+        """Return the whole state of the model on the main process."""
+        return gather_tensors(self.model.state_dict())
+
+    def optim_state_dict(self) -> Dict[str, Any]:
+        """Return the whole state of the optimizer on the main process."""
+        return gather_tensors(self.optim_wrapper.state_dict())
+
+    def load_model_state_dict(
+        self,
+        state_dict: Dict[str, Tensor],
+        *,
+        strict: bool = False,
+        revise_keys: Optional[List] = None,
+    ) -> None:
+        """Load whole weights, the same on every process."""
+        super().load_model_state_dict(
+            shard_model_state(self.model, state_dict), strict=strict,
+            revise_keys=revise_keys or [])
+
+    def load_optim_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        """Load the whole state of an optimizer, sharded or not then."""
+        super().load_optim_state_dict(
+            shard_optim_state(self.optim_wrapper.optimizer, state_dict))
+
+    def load_checkpoint(self,
+                        filename: str,
+                        *,
+                        map_location: Union[str, Callable] = 'cpu',
+                        **kwargs: Any) -> Dict[str, Any]:
+        """Load a checkpoint; whole tensors stay in the host's memory."""
+        return super().load_checkpoint(
+            filename, map_location='cpu', **kwargs)
+
+    def save_checkpoint(
+        self,
+        filename: str,
+        *,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        extra_ckpt: Optional[Dict[str, Any]] = None,
+        callback: Optional[Callable] = None,
+    ) -> None:
+        """Gather on all processes, write on one.
+
+        Args:
+            filename (str): Path.
+            save_optimizer (bool): Whether to save the optimizer.
+            save_param_scheduler (bool): Whether to save the schedules.
+            extra_ckpt (dict, optional): What else to save.
+            callback (callable, optional): Called with the checkpoint before
+                it is written, on the main process.
+        """
+        checkpoint: Dict[str, Any] = dict(state_dict=self.model_state_dict())
+        if save_optimizer and hasattr(self, 'optim_wrapper'):
+            checkpoint['optimizer'] = self.optim_state_dict()
+        if save_param_scheduler and hasattr(self, 'param_schedulers'):
+            checkpoint['param_schedulers'] = self.scheduler_state_dict()
+        if not is_main_process():
+            return
+        checkpoint.update(extra_ckpt or {})
+        checkpoint.setdefault('meta', {}).update(
+            seed=self.seed,
+            time=time.strftime('%Y%m%d_%H%M%S', time.localtime()),
+            mmengine=mmengine.__version__)
+        if callback is not None:
+            callback(checkpoint)
+        save_checkpoint(checkpoint, filename)

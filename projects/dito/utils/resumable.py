@@ -1,0 +1,180 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Which checkpoint of a work folder a run can go on from.
+
+A checkpoint is a zip archive with a checksum for every tensor. torch does not
+compare them when it loads one, so that a file with a flipped bit or with a
+page of zeros gives wrong weights without a word; here they are compared.
+"""
+
+import logging
+import os
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, List, Optional, Union
+
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.logging import print_log
+
+PathLike = Union[str, Path]
+
+LAST = 'last_checkpoint'
+_NUMBERED = re.compile(r'(.+_)(\d+)\.pth')
+_PREFIXES = ('iter_', 'epoch_')
+
+
+def fault_of(path: PathLike) -> Optional[str]:
+    """Say what is wrong with a checkpoint file, after reading all of it.
+
+    Args:
+        path (str | Path): A file that ``torch.save`` wrote.
+
+    Returns:
+        str, optional: The fault; None if the file is whole.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return 'there is no such file'
+    size = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        return f'its {size} bytes are cut off, or it is no checkpoint'
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        return f'{type(error).__name__}: {error}'
+    return None if part is None else (
+        f'its part {part} differs from what was written')
+
+
+def candidates(work_dir: PathLike) -> List[Path]:
+    """List the checkpoints of a run, the newest first.
+
+    The first is the one that ``last_checkpoint`` names. The others have
+    smaller numbers: larger ones are of an earlier run in the same folder.
+
+    Args:
+        work_dir (str | Path): Folder of the run.
+
+    Returns:
+        list[Path]: Files; the first one may be missing.
+    """
+    work_dir = Path(work_dir)
+    last = _last_checkpoint(work_dir)
+    folder = work_dir if last is None else last.parent
+    named = last and _NUMBERED.fullmatch(last.name)
+    found = []
+    for path in folder.glob('*.pth') if folder.is_dir() else ():
+        match = _NUMBERED.fullmatch(path.name)
+        if match is None:
+            continue
+        older = (match[1] == named[1] and int(match[2]) < int(named[2])
+                 if named else match[1] in _PREFIXES)
+        if older:
+            found.append((int(match[2]), path))
+    newest_first = [path for _, path in sorted(found, reverse=True)]
+    return newest_first if last is None else [last, *newest_first]
+
+
+def find_resumable(work_dir: PathLike) -> Optional[Path]:
+    """Find the newest whole checkpoint; warn loudly if it is not the last.
+
+    Args:
+        work_dir (str | Path): Folder of the run.
+
+    Returns:
+        Path, optional: None if the folder has no checkpoint.
+
+    Raises:
+        ValueError: If it has some, but all are damaged.
+    """
+    faults = {}
+    for path in candidates(work_dir):
+        fault = fault_of(path)
+        if fault is None:
+            if faults:
+                damaged = '; '.join(f'{p} ({f})' for p, f in faults.items())
+                print_log(
+                    f'DAMAGED CHECKPOINT: {damaged}. The run goes on from '
+                    f'the one before, {path}, and trains what came after it '
+                    'again.', logger='current', level=logging.ERROR)
+            return path
+        faults[path] = fault
+    if not faults:
+        return None
+    damaged = '; '.join(f'{p} ({f})' for p, f in faults.items())
+    raise ValueError(
+        f'There is no whole checkpoint in {work_dir} to resume from: '
+        f'{damaged}. Restore one from a copy, or start anew without '
+        '--resume.')
+
+
+def resolve_resume(runner: Any) -> None:
+    """Set what an automatic resume of a runner goes on from.
+
+    One process reads and checks the files, all use the same one.
+
+    Args:
+        runner (Runner): Changed where it is to resume and no file is named.
+
+    Raises:
+        ValueError: As of :func:`find_resumable`, on every rank.
+    """
+    if runner._resume is not True or runner._load_from is not None:
+        return
+    answer: List[Optional[str]] = [None, None]
+    if get_rank() == 0:
+        try:
+            found = find_resumable(runner.work_dir)
+            answer = [None if found is None else str(found), None]
+        except ValueError as error:
+            answer = [None, str(error)]
+    broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise ValueError(answer[1])
+    runner._load_from = answer[0]
+
+
+def put_in_place(temporary: PathLike, path: PathLike) -> None:
+    """Give a finished file its name, on the disk and not only in memory.
+
+    Args:
+        temporary (str | Path): Written file, in the same folder.
+        path (str | Path): Its name from now on; replaced if it exists.
+    """
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(Path(path).parent)
+
+
+def write_last(work_dir: PathLike, checkpoint: str) -> None:
+    """Name the last checkpoint in ``last_checkpoint``, whole or not at all.
+
+    Args:
+        work_dir (str | Path): Folder of the run.
+        checkpoint (str): Path of the checkpoint.
+    """
+    temporary = Path(work_dir) / f'.{LAST}.tmp'
+    temporary.write_text(checkpoint)
+    put_in_place(temporary, Path(work_dir) / LAST)
+
+
+def _last_checkpoint(work_dir: Path) -> Optional[Path]:
+    """Read ``last_checkpoint``; a moved folder keeps its checkpoints."""
+    pointer = work_dir / LAST
+    text = pointer.read_text().strip() if pointer.is_file() else ''
+    if not text:
+        return None
+    path = Path(text)
+    moved = work_dir / path.name
+    return moved if moved.is_file() and not path.is_file() else path
+
+
+def _sync(path: PathLike) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
