@@ -11,10 +11,20 @@ from detection_files import (
     make_image,
     write_json,
 )
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import (
+    CocoDataset,
+    LVISV1Dataset,
+    Objects365V1Dataset,
+    Objects365V2Dataset,
+)
 
-from dito.datasets import DITOCocoDataset, DITOLVISDataset
+from dito.datasets import (
+    DITOCocoDataset,
+    DITOLVISDataset,
+    DITOObjects365Dataset,
+)
 from dito.datasets.convert import convert_file
+from dito.models.text.name_files import read_names
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 
@@ -47,8 +57,11 @@ def run_tool(monkeypatch, capsys):
 
     def run(name, *args):
         monkeypatch.setattr(sys, 'argv', [name, *args])
-        runpy.run_path(str(TOOLS / name), run_name='__main__')
-        return capsys.readouterr().out
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(TOOLS / name), run_name='__main__')
+        printed = capsys.readouterr()
+        assert stop.value.code == (2 if printed.err else 0), printed.err
+        return printed.out or printed.err
 
     return run
 
@@ -107,7 +120,7 @@ def test_coco_tool(tmp_path, run_tool):
             categories=make_categories(names),
         ),
     )
-    for split, number in (('base', 48), ('all', 65)):
+    for split, number in (('base', 48), ('novel', 17), ('all', 65)):
         printed = run_tool('coco2ov.py', source, '--split', split)
         assert f'{number} annotations, {number} categories' in printed
         small = DITOCocoDataset(
@@ -116,5 +129,95 @@ def test_coco_tool(tmp_path, run_tool):
         whole = DITOCocoDataset(ann_file=source, split=split)
         assert small[0] == whole[0]
         assert small.metainfo == whole.metainfo
-    with pytest.raises(SystemExit, match='error: .*no.json does not exist'):
-        run_tool('coco2ov.py', str(tmp_path / 'no.json'), '--split', 'all')
+    printed = run_tool(
+        'coco2ov.py', str(tmp_path / 'no.json'), '--split', 'all'
+    )
+    assert printed.startswith('error: ')
+    assert 'no.json does not exist' in printed
+
+
+def test_lvis_categories_alone(tmp_path, run_tool):
+    """All 1,203, as published: with synonyms and frequency."""
+    names = LVISV1Dataset.METAINFO['classes']
+    frequency = ['r'] * 337 + ['c'] * 461 + ['f'] * 405
+    categories = make_categories(names, frequency)
+    for category in categories:
+        category.update(synonyms=[category['name'], 'thing'], image_count=1)
+    source = write_json(
+        tmp_path / 'lvis_v1_val.json',
+        dict(images=[], annotations=[], categories=categories[::-1]),
+    )
+    printed = run_tool('lvis2ov.py', source, '--categories')
+    out = tmp_path / 'lvis_v1_val_categories.json'
+    assert printed == (
+        f'{out} 1203 categories: 405 frequent, 461 common, 337 rare\n'
+    )
+    assert json.loads(out.read_text()) == categories
+    found = read_names(out)
+    assert tuple(found.names) == names and len(found.rare) == 337
+    assert found.synonyms[names[0]] == ['thing']
+    source = write_json(
+        tmp_path / 'coco.json',
+        dict(images=[], categories=make_categories(['a'])),
+    )
+    assert 'no LVIS file' in run_tool('lvis2ov.py', source, '--categories')
+
+
+def write_o365(tmp_path, version, names):
+    folders = dict(v1='val', v2='images/v2/patch16')
+    files = ['objects365_v2_00908726.jpg', 'objects365_v2_00908727.jpg']
+    images = [
+        dict(make_image(i + 1), file_name=f'{folders[version]}/{file}')
+        for i, file in enumerate(files)
+    ]
+    annotations = [
+        make_annotation(i + 1, 1 + i % 2, i + 1) for i in range(365)
+    ]
+    return write_json(
+        tmp_path / f'{version}.json',
+        dict(
+            images=images,
+            annotations=annotations,
+            categories=make_categories(names)[::-1],
+        ),
+    )
+
+
+@pytest.mark.parametrize('version', ['v1', 'v2'])
+def test_objects365_tool(tmp_path, run_tool, version):
+    data = dict(v1=Objects365V1Dataset, v2=Objects365V2Dataset)[version]
+    names = data.METAINFO['classes']
+    source = write_o365(tmp_path, version, names)
+    printed = run_tool('fix_objects365.py', source)
+    renamed = dict(v1=4, v2=19)[version]
+    assert len(printed.splitlines()) == renamed + 1
+    assert f'365 categories, {renamed} renamed' in printed
+    out = tmp_path / f'{version}_fixed.json'
+    whole = DITOObjects365Dataset(ann_file=source, version=version)
+    fixed = DITOObjects365Dataset(ann_file=str(out), version=version)
+    assert fixed.metainfo['classes'] == whole.metainfo['classes']
+    assert list(fixed) == list(whole)
+    assert len(fixed) == dict(v1=2, v2=1)[version]
+    content = json.loads(out.read_text())
+    assert [cat['id'] for cat in content['categories']] == [*range(1, 366)]
+    first = content['images'][0]['file_name']
+    assert first == dict(
+        v1='val/objects365_v2_00908726.jpg',
+        v2='patch16/objects365_v2_00908727.jpg',
+    )[version]
+
+
+def test_objects365_tool_refuses_other_sets(lvis_file, run_tool):
+    printed = run_tool('fix_objects365.py', lvis_file)
+    assert 'the 3 categories of' in printed and 'v1 or v2' in printed
+
+
+def test_a_damaged_file_is_named(tmp_path, run_tool):
+    path = tmp_path / 'cut.json'
+    path.write_text('{"images": [')
+    assert 'cut.json is not valid JSON' in run_tool('lvis2ov.py', str(path))
+    path.write_text('[]')
+    assert "has no ['images', 'categories']" in run_tool(
+        'lvis2ov.py', str(path)
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ['cut.json']

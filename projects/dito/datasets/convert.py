@@ -1,11 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Write annotation files that hold only some of the classes."""
+"""Write annotation files of some classes, or with repaired names."""
 
-import json
 import os
-from typing import Collection, Dict, Optional, Sequence
+from typing import Collection, Dict, List, Optional, Sequence
 
 from .categories import CategoryTable, build_category_table
+from .json_files import read_annotations, write_json
+from .objects365 import o365_image_path
+from .objects365_names import find_o365_version, repair_o365_name
 
 _ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 
@@ -72,7 +74,7 @@ def convert_file(
     Args:
         source (str): Annotation file to read.
         target (str): File to write; complete or not there at all.
-        split (str): 'base' or 'all'.
+        split (str): 'base', 'novel' or 'all'.
         classes (Sequence[str], optional): Classes to choose from; None for
             all of the file.
         base_classes (Collection[str], optional): Names of base classes.
@@ -89,12 +91,7 @@ def convert_file(
         ValueError: If source and target are the same file, or if the file
             does not have the classes.
     """
-    if not os.path.exists(source):
-        raise FileNotFoundError(f'annotation file {source} does not exist')
-    if os.path.realpath(source) == os.path.realpath(target):
-        raise ValueError(f'{source} would be overwritten; name another file')
-    with open(source) as file:
-        content = json.load(file)
+    content = _read_source(source, target)
     table = build_category_table(
         content['categories'],
         split=split,
@@ -103,10 +100,111 @@ def convert_file(
         novel_classes=novel_classes,
     )
     selected = select_classes(content, table, drop_empty)
-    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-    unfinished = f'{target}.{os.getpid()}.tmp'
-    with open(unfinished, 'w') as file:
-        json.dump(selected, file)
-    os.replace(unfinished, target)
+    write_json(target, selected)
+    return count_entries(selected)
+
+
+def _read_source(source: str, target: str) -> dict:
+    """Read a file that is not the one to be written."""
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise ValueError(f'{source} would be overwritten; name another file')
+    return read_annotations(source)
+
+
+def count_entries(content: dict) -> Dict[str, int]:
+    """Number of images, annotations and categories of a file."""
     fields = ('images', 'annotations', 'categories')
-    return {field: len(selected[field]) for field in fields}
+    return {field: len(content[field]) for field in fields}
+
+
+def write_categories(source: str, target: str) -> Dict[str, int]:
+    """Write the category metadata of an LVIS file on its own.
+
+    The small file is what vocabularies are built from
+    (``build_text_embeddings.py --names-file``): ids, names, synonyms,
+    frequency, definitions and counts, in order of id.
+
+    Args:
+        source (str): LVIS annotation file.
+        target (str): File to write.
+
+    Returns:
+        dict[str, int]: Number of categories of each frequency, by 'r', 'c'
+        and 'f'.
+
+    Raises:
+        FileNotFoundError: If the source does not exist.
+        ValueError: If its categories have no frequency or contradict
+            themselves.
+    """
+    categories = _read_source(source, target)['categories']
+    table = build_category_table(categories)
+    if not all(table.frequency):
+        raise ValueError(
+            f'{source} has categories without a frequency; it is no LVIS file'
+        )
+    by_id = {category['id']: category for category in categories}
+    write_json(target, [by_id[number] for number in table.ids])
+    return {group: table.frequency.count(group) for group in 'rcf'}
+
+
+def fix_objects365(source: str, target: str) -> Dict[str, object]:
+    """Repair an annotation file of Objects365, version 1 or 2.
+
+    Misspelt names are corrected, categories put in order of id (train and
+    val files differ), image paths of v2 reduced to ``patchN/name.jpg``, and
+    its three images that are not in the archives left out. Ids stay.
+
+    Args:
+        source (str): Annotation file as published.
+        target (str): File to write.
+
+    Returns:
+        dict: ``version`` ('v1' or 'v2'), ``renamed`` (pairs of names) and
+        the numbers of ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: If the source does not exist.
+        ValueError: If its names are those of neither version.
+    """
+    content = _read_source(source, target)
+    names = build_category_table(content['categories']).names
+    version = find_o365_version(names)
+    if not version:
+        raise ValueError(
+            f'the {len(names)} categories of {source} are not those of '
+            'Objects365 v1 or v2'
+        )
+    categories = sorted(content['categories'], key=lambda cat: cat['id'])
+    images = _stored_images(content['images'], version)
+    kept = {image['id'] for image in images}
+    fixed = dict(
+        content,
+        images=images,
+        annotations=[
+            ann for ann in content['annotations'] if ann['image_id'] in kept
+        ],
+        categories=[
+            dict(cat, name=repair_o365_name(cat['name'])) for cat in categories
+        ],
+    )
+    write_json(target, fixed)
+    pairs = [
+        (old['name'], new['name'])
+        for old, new in zip(categories, fixed['categories'], strict=True)
+    ]
+    return dict(
+        version=version,
+        renamed=[pair for pair in pairs if pair[0] != pair[1]],
+        **count_entries(fixed),
+    )
+
+
+def _stored_images(images: Sequence[dict], version: str) -> List[dict]:
+    """Images with the paths they have on disk; those that exist."""
+    paths = [o365_image_path(image['file_name'], version) for image in images]
+    return [
+        dict(image, file_name=path)
+        for image, path in zip(images, paths, strict=True)
+        if path is not None
+    ]

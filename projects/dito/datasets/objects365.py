@@ -19,6 +19,24 @@ _MISSING_IN_V2 = frozenset(
 )
 
 
+def o365_image_path(file_name: str, version: str) -> Optional[str]:
+    """Path of an image as it is stored.
+
+    Args:
+        file_name (str): As in the annotation file.
+        version (str): 'v1' or 'v2'.
+
+    Returns:
+        str | None: v1: the same. v2: ``patchN/name.jpg``, or None for an
+        image that is not in the archives.
+    """
+    if version == 'v1':
+        return file_name
+    folder = posixpath.basename(posixpath.dirname(file_name))
+    name = posixpath.join(folder, posixpath.basename(file_name))
+    return None if name in _MISSING_IN_V2 else name
+
+
 @DATASETS.register_module()
 class DITOObjects365Dataset(OpenVocabularyDataset):
     """Objects365 v1 or v2, with classes matched by name.
@@ -62,9 +80,4 @@ class DITOObjects365Dataset(OpenVocabularyDataset):
         Returns:
             str | None: The path; None for an image missing from v2.
         """
-        name = image['file_name']
-        if self.version == 'v1':
-            return name
-        folder = posixpath.basename(posixpath.dirname(name))
-        name = posixpath.join(folder, posixpath.basename(name))
-        return None if name in _MISSING_IN_V2 else name
+        return o365_image_path(image['file_name'], self.version)

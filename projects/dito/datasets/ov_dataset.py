@@ -66,7 +66,7 @@ class OpenVocabularyDataset(CocoDataset):
             list[dict]: One dict an image, see :meth:`parse_data_info`.
         """
         content = self._read_annotation_file()
-        table = self._build_table(content['categories'])
+        table = self.category_table(content['categories'])
         self._metainfo.update(table.metainfo())
         self.cat_ids = list(table.ids)
         self.cat2label = {cat: label for label, cat in enumerate(table.ids)}
@@ -130,8 +130,21 @@ class OpenVocabularyDataset(CocoDataset):
         content.setdefault('annotations', [])
         return content
 
-    def _build_table(self, categories: Sequence[dict]) -> CategoryTable:
-        """Choose the classes: from metainfo, the defaults or the file."""
+    def category_table(
+        self, categories: Sequence[dict], split: Optional[str] = None
+    ) -> CategoryTable:
+        """Choose the classes: from metainfo, the defaults or the file.
+
+        Args:
+            categories (Sequence[dict]): Of the annotation file.
+            split (str, optional): Another split than the data set's own.
+
+        Returns:
+            CategoryTable: The classes in label order.
+
+        Raises:
+            ValueError: If the class lists and the file do not agree.
+        """
         given = self._metainfo
         if given.get('classes') is not None:
             wanted = (
@@ -148,7 +161,7 @@ class OpenVocabularyDataset(CocoDataset):
         try:
             return build_category_table(
                 categories,
-                split=self.split,
+                split=split or self.split,
                 classes=wanted[0],
                 base_classes=wanted[1],
                 novel_classes=wanted[2],

@@ -1,0 +1,118 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""What a check of a data set finds."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, Iterable, List
+
+#: Kinds of problems and what each one means.
+KINDS: Dict[str, str] = {
+    'bad_file': 'an annotation file that is missing or damaged',
+    'bad_category': 'categories without an id or a name',
+    'duplicate_category': 'categories that share a name or an id',
+    'id_gaps': 'category ids that are not contiguous',
+    'unknown_category': 'annotations whose category_id is not in categories',
+    'unknown_image': 'annotations whose image_id is not in images',
+    'duplicate_annotation': 'annotation ids that appear twice',
+    'duplicate_image': 'image ids that appear twice',
+    'bad_image': 'images without id, width, height or file name',
+    'listed_ids': 'ids in LVIS lists of a category that is not there',
+    'bad_box': 'boxes that are not four finite numbers',
+    'zero_area_box': 'boxes without area',
+    'box_outside_image': 'boxes wholly outside their image',
+    'bad_mask': 'masks that no loader can read',
+    'missing_class': 'classes of the config that the file does not have',
+    'bad_classes': 'a class list that contradicts itself',
+    'class_order': 'labels that the data set would give to other classes',
+    'novel_in_training': 'novel classes that are trained on',
+    'wrong_split': 'boxes of rare classes in a file of base classes',
+    'missing_image': 'images that do not exist',
+    'undecodable_image': 'images that cannot be decoded',
+    'image_size': 'images of another size than the file says',
+    'shared_image': 'images in training that are in a test, too',
+    'vocabulary': 'classes that the vocabulary file does not have',
+    'no_boxes': 'a training set without any box',
+}
+
+#: What is counted and reported, but no problem.
+NOTES: Dict[str, str] = {
+    'unused_category': 'categories of the file that are no classes here',
+    'respelt_class': 'classes the file spells in another way',
+    'left_out_boxes': 'boxes of other categories that are left out',
+    'id_gaps': 'gaps between category ids, as the benchmark has them',
+    'box_over_edge': 'boxes more than a pixel over the edge of the image',
+    'mixed_masks': 'polygons and RLE in one file; both are read',
+    'class_without_boxes': 'classes without any box',
+    'unchecked_images': 'images that were not decoded (--max-images)',
+}
+
+
+@dataclass
+class Finding:
+    """One kind of problem or note in one data set.
+
+    Args:
+        kind (str): A key of :data:`KINDS` or :data:`NOTES`.
+        number (int): How many there are.
+        examples (list[str]): The first of them.
+        note (bool): Whether it is no problem. Defaults to False.
+    """
+
+    kind: str
+    number: int
+    examples: List[str] = field(default_factory=list)
+    note: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What the kind means, in words."""
+        return (NOTES if self.note else KINDS)[self.kind]
+
+
+def gather(
+    kind: str, items: Iterable[Any], note: bool = False, shown: int = 5
+) -> List[Finding]:
+    """Make a finding of what was found, or none of nothing.
+
+    Args:
+        kind (str): Its kind.
+        items (Iterable): What was found; written as text.
+        note (bool): Whether it is no problem. Defaults to False.
+        shown (int): Number of examples to keep. Defaults to 5.
+
+    Returns:
+        list[Finding]: Empty, or one.
+    """
+    items = list(items)
+    if not items:
+        return []
+    return [Finding(kind, len(items), [str(i) for i in items[:shown]], note)]
+
+
+@dataclass
+class SetReport:
+    """What was found in one data set.
+
+    Args:
+        name (str): Where the config has it, such as 'train_dataloader'.
+        ann_file (str): Its annotation file.
+        counts (dict[str, int]): Images, boxes, classes and so on.
+        findings (list[Finding]): Problems and notes.
+    """
+
+    name: str
+    ann_file: str
+    counts: Dict[str, int] = field(default_factory=dict)
+    findings: List[Finding] = field(default_factory=list)
+
+    def problems(self, allowed: Iterable[str] = ()) -> List[Finding]:
+        """Findings that are neither notes nor of an allowed kind."""
+        allowed = set(allowed)
+        return [
+            finding
+            for finding in self.findings
+            if not finding.note and finding.kind not in allowed
+        ]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
