@@ -154,6 +154,75 @@ def test_masks_of_tensors_are_encoded(scene):
     assert evaluate(DITOCocoMetric(path, 'segm'), samples) == expected
 
 
+@pytest.mark.parametrize('backend', ['faster', 'pycocotools'])
+def test_categories_a_few_at_a_time_give_the_same(scene, monkeypatch, backend):
+    path, content, results = scene
+    samples = to_samples(content, results)
+    for iou_type in ('bbox', 'segm'):
+        metric = DITOCocoMetric(path, iou_type, backend=backend)
+        expected = evaluate(metric, samples)
+        monkeypatch.setattr('dito.evaluation.federated_ap._BLOCK', 50)
+        again = DITOCocoMetric(path, iou_type, backend=backend)
+        assert evaluate(again, samples) == pytest.approx(expected, abs=1e-12)
+        assert again.per_category == metric.per_category
+        monkeypatch.undo()
+
+
+def test_report_has_protocol_and_categories(scene):
+    path, content, results = scene
+    metric = DITOCocoMetric(path, protocol=dict(alpha=0.3))
+    metric.note_run(dict(beta=0.65))
+    figures = evaluate(metric, to_samples(content, results)[:20])
+    report = json.loads(json.dumps(metric.report))
+    assert {f'coco/{k}': v for k, v in report['figures'].items()} == figures
+    found = report['protocol']
+    assert found['images'] == '20 of 30' and 'count as empty' in found['note']
+    assert found['classes'] == '6 (2 novel)' and found['alpha'] == 0.3
+    assert found['beta'] == 0.65 and found['split'] == 'val.json'
+    rows = report['per_category']['bbox']
+    assert [row['name'] for row in rows] == list(CLASSES)
+    mean = np.mean([row['AP50'] for row in rows if row['novel']])
+    assert figures['coco/novel_ap50'] == pytest.approx(mean)
+
+
+def test_result_files_have_all_detections(scene, tmp_path):
+    path, content, results = scene
+    prefix = str(tmp_path / 'out' / 'epoch')
+    samples = to_samples(content, results)
+    metric = DITOCocoMetric(
+        path, ['bbox', 'segm'], outfile_prefix=prefix, format_only=True
+    )
+    assert evaluate(metric, samples) == {}
+    ids = {c['id'] for c in content['categories'] if c['name'] in CLASSES}
+    expected = sorted(
+        (r['image_id'], r['category_id'], r['score'], r['bbox'])
+        for r in results
+        if r['category_id'] in ids
+    )
+    with open(f'{prefix}.bbox.json') as file:
+        written = json.load(file)
+    assert expected == sorted(
+        (r['image_id'], r['category_id'], r['score'], r['bbox'])
+        for r in written
+    )
+    with open(f'{prefix}.segm.json') as file:
+        assert len(json.load(file)) == len(expected)
+
+
+def test_other_data_sets_and_repeated_images_are_refused(scene):
+    path, content, results = scene
+    samples = to_samples(content, results)
+    with pytest.raises(ValueError, match='1 images have results twice'):
+        evaluate(DITOCocoMetric(path), samples + samples[:1])
+    samples[2]['img_id'] = 77
+    with pytest.raises(ValueError, match='image 77 .* of another data set'):
+        evaluate(DITOCocoMetric(path), samples)
+    samples = to_samples(content, results)
+    samples[0]['pred_instances']['scores'][3] = float('inf')
+    with pytest.raises(ValueError, match='scores that are not finite'):
+        evaluate(DITOCocoMetric(path), samples)
+
+
 def test_errors_name_the_cause(scene):
     path, content, results = scene
     samples = to_samples(content, results)

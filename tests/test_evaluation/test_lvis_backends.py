@@ -1,5 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -50,6 +51,37 @@ def test_equal_when_only_the_best_of_an_image_count(iou_type):
     assert_equal_to_reference(outputs)
     more = run_all(content, results, iou_type, backends=['federated'])[0]
     assert np.abs(more.precision - outputs[0].precision).max() > 0.1
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@pytest.mark.parametrize('block', [1, 70])
+def test_equal_when_evaluated_in_blocks(monkeypatch, iou_type, block):
+    monkeypatch.setattr('dito.evaluation.federated_ap._BLOCK', block)
+    rng = np.random.default_rng(20)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    assert_equal_to_reference(run_all(content, results, iou_type))
+
+
+def test_files_are_read_and_checked(tmp_path):
+    rng = np.random.default_rng(21)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps(results))
+    found = LVISDetections.from_file(str(path))
+    assert len(found) == len(results)
+    for text, message in (
+        ('[{"image_id": 1', 'not a json file, or was cut off'),
+        ('{"images": []}', 'not a list of detections'),
+        ('[{"image_id": 1, "bbox": [1, 2, 3, 4]}]', "'category_id'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            LVISDetections.from_file(str(path))
+    results[3]['bbox'] = results[3]['bbox'][:3]
+    with pytest.raises(ValueError, match='x, y, width and height'):
+        LVISDetections.from_results(results)
 
 
 def test_limit_is_that_of_the_lvis_package():

@@ -1,9 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """COCO average precision of base, novel and all classes."""
 
+import contextlib
+import io
 import os.path as osp
 import tempfile
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections import Counter
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from faster_coco_eval import COCO as FasterCOCO
@@ -15,7 +18,18 @@ from mmengine.logging import MMLogger
 
 from ..datasets.categories import index_categories, list_names, match_names
 from .ap_summary import mean_of_valid
-from .result_table import render_scores
+from .detection_spool import DetectionSpool, SpoolEntry
+from .federated_ap import category_blocks
+from .files import collector_paused, write_json_list
+from .lvis_detections import LVISDetections
+from .metric_inputs import (
+    encode_masks,
+    refuse_repeated,
+    result_parts,
+    to_numpy,
+)
+from .report import ReportMixin, render_extremes, render_protocol
+from .result_table import render_categories, render_scores
 
 # Detections of one category in one image that count, as COCO's protocol has
 # it. AP is taken at the last.
@@ -23,7 +37,7 @@ _MAX_DETS = (1, 10, 100)
 
 
 @METRICS.register_module()
-class DITOCocoMetric(CocoMetric):
+class DITOCocoMetric(ReportMixin, CocoMetric):
     """COCO AP with base and novel classes side by side.
 
     Like MMDetection's ``OVCocoMetric``, but labels become category ids by
@@ -44,7 +58,15 @@ class DITOCocoMetric(CocoMetric):
         metric (str | Sequence[str]): 'bbox' and/or 'segm'.
             Defaults to 'bbox'.
         backend (str): 'faster' (faster-coco-eval, default) or 'pycocotools'.
+        protocol (dict, optional): What else belongs to the protocol.
+        spool_dir (str, optional): Where detections wait for the evaluation,
+            in files. Defaults to the system's folder for temporary files.
         **kwargs: Passed to :class:`mmdet.evaluation.CocoMetric`.
+
+    Attributes:
+        per_category (dict[str, list[dict]]): After an evaluation, for 'bbox'
+            and 'segm', AP and AP50 of each class, in order of label.
+        report (dict): See :class:`.ReportMixin`.
     """
 
     def __init__(
@@ -52,6 +74,8 @@ class DITOCocoMetric(CocoMetric):
         ann_file: Optional[str] = None,
         metric: Union[str, Sequence[str]] = 'bbox',
         backend: str = 'faster',
+        protocol: Optional[dict] = None,
+        spool_dir: Optional[str] = None,
         **kwargs,
     ) -> None:
         metrics = [metric] if isinstance(metric, str) else list(metric)
@@ -70,43 +94,160 @@ class DITOCocoMetric(CocoMetric):
         super().__init__(ann_file=ann_file, metric=metrics, **kwargs)
         self.ann_file = ann_file
         self.backend = backend
+        self.protocol = dict(protocol or {})
+        self.per_category: Dict[str, List[dict]] = {}
+        self._spool = DetectionSpool(spool_dir)
+        self._known_images = set(self._coco_api.imgs) if ann_file else None
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Write the detections of a batch to disk.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): ``img_id``, ``ori_shape``,
+                ``pred_instances`` with ``bboxes`` (N, 4), ``scores`` (N,),
+                ``labels`` (N,) and, for masks, ``masks``; and ``instances``
+                if there is no annotation file.
+        """
+        for sample in data_samples:
+            image = sample['img_id']
+            pred = sample['pred_instances']
+            labels = to_numpy(pred['labels']).astype(np.int64)
+            scores = to_numpy(pred['scores'])
+            self._check(image, labels, scores)
+            order = np.arange(len(scores))
+            masks = None
+            if 'segm' in self.metrics:
+                masks = encode_masks(image, pred, order)
+            entry = self._spool.add(
+                image,
+                labels,
+                scores,
+                to_numpy(pred['bboxes']),
+                masks,
+                lowest=float(scores.min(initial=np.inf)),
+            )
+            self.results.append((self._truth(sample), entry))
+
+    def _check(
+        self, image: int, labels: np.ndarray, scores: np.ndarray
+    ) -> None:
+        """Refuse results of another data set or vocabulary."""
+        if self._known_images is not None and image not in self._known_images:
+            raise ValueError(
+                f'image {image} is not in {self.ann_file}; are these results '
+                'of another data set?'
+            )
+        number = len(self.dataset_meta['classes'])
+        if len(labels) and not 0 <= labels.min() <= labels.max() < number:
+            raise ValueError(
+                f'image {image} has labels up to {labels.max()}, but the '
+                f'data set has {number} classes; is the vocabulary of the '
+                'model that of the data set?'
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError(f'image {image} has scores that are not finite')
+
+    def _truth(self, sample: dict) -> Optional[dict]:
+        """Objects of a sample, where no file has them."""
+        if self._coco_api is not None:
+            return None
+        height, width = sample['ori_shape']
+        return dict(
+            img_id=sample['img_id'],
+            width=width,
+            height=height,
+            anns=sample['instances'],
+        )
+
+    def evaluate(self, size: int) -> Dict[str, float]:
+        """Evaluate the detections of all processes.
+
+        Args:
+            size (int): Number of images of the data set.
+
+        Returns:
+            dict[str, float]: Figures by name with prefix.
+        """
+        entries = self._spool.share([entry for _, entry in self.results])
+        truths = [truth for truth, _ in self.results]
+        self.results = list(zip(truths, entries, strict=True))
+        try:
+            return super().evaluate(size)
+        finally:
+            self._spool.clear()
 
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """Evaluate the collected results.
 
         Args:
-            results (list[tuple]): Ground truth and detections by image.
+            results (list[tuple]): Ground truth, or None, and place of the
+                detections, by image.
 
         Returns:
             dict[str, float]: The figures, between 0 and 1, or -1 for a group
             without objects.
         """
-        truths = [truth for truth, _ in results]
-        preds = [pred for _, pred in results]
+        entries = [entry for _, entry in results]
+        refuse_repeated(entries)
         if self._coco_api is None:
-            with tempfile.TemporaryDirectory() as folder:
-                path = self.gt_to_coco_json(truths, osp.join(folder, 'gt'))
-                self._coco_api = COCO(path)
+            self._coco_api = self._api_of([truth for truth, _ in results])
         self.cat_ids = self._category_ids()
+        detections = self._spool.load(
+            entries, np.array(self.cat_ids), 'segm' in self.metrics
+        )
         if self.outfile_prefix is not None:
-            self.results2json(preds, self.outfile_prefix)
+            for iou_type in self.metrics:
+                path = f'{self.outfile_prefix}.{iou_type}.json'
+                write_json_list(path, result_parts(detections, iou_type))
         if self.format_only:
             return {}
         figures: Dict[str, float] = {}
         scores: Dict[str, Dict[str, float]] = {}
         for iou_type in self.metrics:
-            precision, ids = self._precision(preds, iou_type)
+            precision, ids = self._precision(detections, iou_type)
             scores[iou_type] = self._summarize(precision, ids)
+            self.per_category[iou_type] = self._category_rows(precision, ids)
             for name, value in scores[iou_type].items():
                 figures[f'{iou_type}_{name}'] = value
         if 'bbox' in scores and 'novel_AP50' in scores['bbox']:
             for group in ('base', 'novel'):
                 figures[f'{group}_ap50'] = scores['bbox'][f'{group}_AP50']
             figures['all_ap50'] = scores['bbox']['AP50']
-        logger: MMLogger = MMLogger.get_current_instance()
-        names = list(next(iter(scores.values())))
-        logger.info(render_scores(self._describe(results), scores, names))
+        protocol = self._describe(entries)
+        self._log(scores, protocol)
+        self.report = dict(
+            protocol=protocol,
+            figures=figures,
+            per_category=dict(self.per_category),
+        )
         return figures
+
+    def _api_of(self, truths: List[dict]) -> COCO:
+        """Ground truth out of data samples."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.gt_to_coco_json(truths, osp.join(folder, 'gt'))
+            return COCO(path)
+
+    def _log(
+        self, scores: Dict[str, Dict[str, float]], protocol: Dict[str, Any]
+    ) -> None:
+        """Show the tables."""
+        logger: MMLogger = MMLogger.get_current_instance()
+        title = f'COCO protocol, {protocol["split"]}'
+        first = self.metrics[0]
+        rows = self.per_category[first]
+        extremes = render_extremes(f'{title}, {first}', rows)
+        if extremes:
+            logger.info(extremes)
+        if self.classwise:
+            logger.info(render_categories(f'{title}, {first}', rows))
+        names = list(next(iter(scores.values())))
+        logger.info(
+            render_protocol(title, protocol)
+            + '\n'
+            + render_scores(title, scores, names)
+        )
 
     def _category_ids(self) -> List[int]:
         """Category id of each label, by class name."""
@@ -131,80 +272,116 @@ class DITOCocoMetric(CocoMetric):
         return [match['id'] for match in found]
 
     def _precision(
-        self, preds: Sequence[dict], iou_type: str
+        self, detections: LVISDetections, iou_type: str
     ) -> Tuple[np.ndarray, List[int]]:
-        """Run the evaluation.
+        """Run the evaluation, some categories at a time.
 
         Returns:
             tuple: Precision of shape (10 thresholds, 101 recall levels,
             K, 4 areas), and the category ids in order of its third axis.
         """
-        entries = self._entries(preds, iou_type)
         ids = sorted(self.cat_ids)
-        if not entries:
-            return self._precision_of_nothing(ids), ids
+        place = np.searchsorted(ids, detections.category_ids)
+        order = np.argsort(place, kind='stable')
+        by_category: Dict[int, List[dict]] = {cat: [] for cat in ids}
+        for ann in self._coco_api.dataset['annotations']:
+            if ann['category_id'] in by_category:
+                by_category[ann['category_id']].append(ann)
+        parts = []
+        for low, high in category_blocks(place[order], len(ids)):
+            rows = slice(*np.searchsorted(place[order], [low, high]))
+            # In order of image, which decides between equal scores.
+            block = detections.take(np.sort(order[rows])).in_memory()
+            truth = dict(
+                self._coco_api.dataset,
+                # The evaluation writes into annotations.
+                annotations=[
+                    dict(ann)
+                    for cat in ids[low:high]
+                    for ann in by_category[cat]
+                ],
+            )
+            with collector_paused():
+                parts.append(
+                    self._precision_of(truth, block, ids[low:high], iou_type)
+                )
+        return np.concatenate(parts, axis=2), ids
+
+    def _precision_of(
+        self,
+        dataset: dict,
+        detections: LVISDetections,
+        ids: List[int],
+        iou_type: str,
+    ) -> np.ndarray:
+        """Evaluate some categories."""
+        if not len(detections):
+            return self._precision_of_nothing(dataset, ids)
+        entries = detections.to_results(iou_type)
         if self.backend == 'faster':
-            dataset = dict(self._coco_api.dataset)
-            # The evaluation writes into annotations.
-            dataset['annotations'] = [
-                dict(ann) for ann in dataset['annotations']
-            ]
             truth = FasterCOCO(dataset)
             run = COCOeval_faster(truth, truth.loadRes(entries), iou_type)
         else:
-            truth = self._coco_api
-            run = COCOeval(truth, truth.loadRes(entries), iou_type)
+            with contextlib.redirect_stdout(io.StringIO()):
+                truth = COCO()
+                truth.dataset = dataset
+                truth.createIndex()
+                results = truth.loadRes(entries)
+            run = COCOeval(truth, results, iou_type)
         run.params.catIds = ids
         run.params.imgIds = truth.getImgIds()
         run.params.maxDets = list(_MAX_DETS)
         run.params.iouThrs = self.iou_thrs
         run.evaluate()
         run.accumulate()
-        return np.asarray(run.eval['precision'])[..., -1], ids
+        return np.asarray(run.eval['precision'])[..., -1]
 
-    def _precision_of_nothing(self, ids: Sequence[int]) -> np.ndarray:
+    def _precision_of_nothing(
+        self, dataset: dict, ids: Sequence[int]
+    ) -> np.ndarray:
         """Zero for categories with objects and -1 for the others."""
         seen = {
             ann['category_id']
-            for ann in self._coco_api.dataset['annotations']
+            for ann in dataset['annotations']
             if not ann.get('iscrowd', 0)
         }
         has = np.array([0.0 if cat in seen else -1.0 for cat in ids])
         shape = (len(self.iou_thrs), 101, len(ids), 4)
         return np.broadcast_to(has[:, None], shape)
 
-    def _entries(self, preds: Sequence[dict], iou_type: str) -> List[dict]:
-        """Detections in COCO's result form."""
-        entries = []
-        for pred in preds:
-            labels = pred['labels'].tolist()
-            if labels and not 0 <= min(labels) <= max(labels) < len(
-                self.cat_ids
-            ):
-                raise ValueError(
-                    f'image {pred["img_id"]} has labels up to {max(labels)}, '
-                    f'but the data set has {len(self.cat_ids)} classes; is '
-                    'the vocabulary of the model that of the data set?'
-                )
-            if iou_type == 'segm' and 'masks' not in pred:
-                raise ValueError(
-                    f"metric 'segm' needs masks, but image {pred['img_id']} "
-                    "has none; use metric='bbox'"
-                )
-            scores = pred['scores'].tolist()
-            for i, label in enumerate(labels):
-                entry = dict(
-                    image_id=pred['img_id'],
-                    category_id=self.cat_ids[label],
-                    score=scores[i],
-                )
-                # Without a box the area of an object is that of its mask.
-                if iou_type == 'bbox':
-                    entry['bbox'] = self.xyxy2xywh(pred['bboxes'][i])
-                else:
-                    entry['segmentation'] = pred['masks'][i]
-                entries.append(entry)
-        return entries
+    def _novel(self, ids: Sequence[int]) -> np.ndarray:
+        """Whether each category id is one of a novel class, bool, (K,)."""
+        names = set(self.dataset_meta.get('novel_classes') or ())
+        pairs = zip(self.cat_ids, self.dataset_meta['classes'], strict=True)
+        is_novel = {cat: name in names for cat, name in pairs}
+        return np.array([is_novel[cat] for cat in ids], dtype=bool)
+
+    def _category_rows(
+        self, precision: np.ndarray, ids: Sequence[int]
+    ) -> List[dict]:
+        """AP of every class, in order of label."""
+        objects = Counter(
+            ann['category_id']
+            for ann in self._coco_api.dataset['annotations']
+            if not ann.get('iscrowd', 0)
+        )
+        place = {cat: k for k, cat in enumerate(ids)}
+        novel = self._novel(self.cat_ids)
+        at50 = np.round(100 * np.asarray(self.iou_thrs)) == 50
+        return [
+            dict(
+                id=cat,
+                name=name,
+                frequency='',
+                novel=bool(new),
+                objects=objects[cat],
+                AP=mean_of_valid(precision[:, :, place[cat], 0]),
+                AP50=mean_of_valid(precision[at50, :, place[cat], 0]),
+            )
+            for cat, name, new in zip(
+                self.cat_ids, self.dataset_meta['classes'], novel, strict=True
+            )
+        ]
 
     def _summarize(
         self, precision: np.ndarray, ids: Sequence[int]
@@ -218,32 +395,36 @@ class DITOCocoMetric(CocoMetric):
             AP50=mean_of_valid(at50),
             AP75=mean_of_valid(everything[thresholds == 75]),
         )
-        classes = self.dataset_meta['classes']
-        novel_names = set(self.dataset_meta.get('novel_classes') or ())
-        if not novel_names:
+        novel = self._novel(ids)
+        if not novel.any():
             return summary
-        is_novel = {
-            cat: name in novel_names
-            for cat, name in zip(self.cat_ids, classes, strict=True)
-        }
-        novel = np.array([is_novel[cat] for cat in ids])
         for group, members in (('base', ~novel), ('novel', novel)):
             summary[f'{group}_AP'] = mean_of_valid(everything[..., members])
             summary[f'{group}_AP50'] = mean_of_valid(at50[..., members])
         return summary
 
-    def _describe(self, results: list) -> str:
-        """The protocol, for the head of the table."""
+    def _describe(self, entries: List[SpoolEntry]) -> Dict[str, Any]:
+        """The protocol."""
         meta = self.dataset_meta
         novel = len(meta.get('novel_classes') or ())
-        lowest = min(
-            (p['scores'].min() for _, p in results if len(p['scores'])),
-            default=None,
+        lowest = min((e.lowest for e in entries), default=np.inf)
+        images = len(self._coco_api.imgs)
+        parts: Dict[str, Any] = dict(
+            benchmark='COCO protocol',
+            split=osp.basename(self.ann_file or 'objects of the samples'),
+            images=f'{len(entries)} of {images}',
+            classes=f'{len(meta["classes"])} ({novel} novel)',
+            overlap=' and '.join(
+                dict(bbox='boxes', segm='masks')[m] for m in self.metrics
+            ),
+            AP='standard',
+            max_dets=f'{_MAX_DETS[-1]} a class and image',
+            most_dets_of_an_image=max((e.seen for e in entries), default=0),
+            lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
+            backend=self.backend,
+            **self.run_facts,
+            **self.protocol,
         )
-        return (
-            f'COCO protocol - file: {osp.basename(self.ann_file or "none")}, '
-            f'images: {len(results)} of {len(self._coco_api.imgs)}, '
-            f'classes: {len(meta["classes"])} ({novel} novel), '
-            f'max_dets: {_MAX_DETS[-1]} a category and image, lowest_score: '
-            f'{"none" if lowest is None else format(lowest, ".3g")}'
-        )
+        if len(entries) < images:
+            parts['note'] = 'images without results count as empty'
+        return parts

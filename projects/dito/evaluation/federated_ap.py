@@ -57,7 +57,7 @@ def evaluate_federated(
     order, pair = _judged_order(gt, detections)
     category = pair // gt.num_images
     parts = []
-    for low, high in _category_blocks(category, gt.num_categories):
+    for low, high in category_blocks(category, gt.num_categories):
         rows = slice(*np.searchsorted(category, [low, high]))
         parts.append(
             _evaluate_block(
@@ -91,10 +91,18 @@ def _judged_order(
     return order, pair[order]
 
 
-def _category_blocks(
+def category_blocks(
     category: np.ndarray, num_categories: int
 ) -> Iterator[Tuple[int, int]]:
-    """Ranges of categories with at most ``_BLOCK`` detections each."""
+    """Ranges of categories with about 100,000 detections each.
+
+    Args:
+        category (np.ndarray): Category of each detection, sorted, (N,).
+        num_categories (int): Number of categories.
+
+    Yields:
+        tuple[int, int]: First category, and one behind the last.
+    """
     ends = np.searchsorted(category, np.arange(num_categories), side='right')
     low = 0
     while low < num_categories:

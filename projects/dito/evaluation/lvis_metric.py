@@ -2,14 +2,11 @@
 """LVIS average precision of boxes and masks, with base and novel classes."""
 
 import os
-from collections import Counter
 from functools import cached_property
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
-import torch
 from mmdet.registry import METRICS
-from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import exists
 from mmengine.logging import MMLogger
@@ -22,6 +19,12 @@ from .files import write_json, write_json_list
 from .lvis_backends import BACKENDS, evaluate_lvis
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth
+from .metric_inputs import (
+    encode_masks,
+    refuse_repeated,
+    result_parts,
+    to_numpy,
+)
 from .report import ReportMixin, render_extremes, render_protocol
 from .result_table import render_categories, render_scores
 
@@ -29,15 +32,6 @@ _SHOWN = (
     'AP', 'AP50', 'AP75', 'APr', 'APc', 'APf', 'APs', 'APm', 'APl',
     'base_AP', 'base_AP50', 'novel_AP', 'novel_AP50',
 )  # fmt: skip
-
-
-def _to_numpy(values: Union[torch.Tensor, np.ndarray]) -> np.ndarray:
-    """Move a tensor to numpy; half precision becomes float32."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-        return values.numpy()
-    return np.asarray(values)
 
 
 @METRICS.register_module()
@@ -205,8 +199,8 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
 
     def _store(self, image_id: int, pred: dict) -> SpoolEntry:
         """Write the detections of an image that can count, best first."""
-        labels = _to_numpy(pred['labels']).astype(np.int64)
-        scores = _to_numpy(pred['scores'])
+        labels = to_numpy(pred['labels']).astype(np.int64)
+        scores = to_numpy(pred['scores'])
         self._check_predictions(image_id, labels, scores)
         order = np.argsort(-scores, kind='stable')
         category = self._label_to_category[labels]
@@ -220,14 +214,14 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         # In fixed AP what is not judged has a place among the 10,000, too.
         kept = order if 'fixed' in self.protocols else order[counts]
         if 'segm' in self.metrics:
-            encoded = iter(self._encode_masks(image_id, pred, order[counts]))
+            encoded = iter(encode_masks(image_id, pred, order[counts]))
             here = counts if len(kept) == len(order) else [True] * len(kept)
             masks = [next(encoded) if yes else None for yes in here]
         return self._spool.add(
             image_id,
             category[kept],
             scores[kept],
-            _to_numpy(pred['bboxes'])[kept],
+            to_numpy(pred['bboxes'])[kept],
             masks,
             seen=len(scores),
             lowest=float(scores.min(initial=np.inf)),
@@ -249,23 +243,6 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             raise ValueError(
                 f'image {image_id} has scores that are not finite'
             )
-
-    def _encode_masks(
-        self, image_id: int, pred: dict, order: np.ndarray
-    ) -> List[dict]:
-        """RLE of the chosen masks."""
-        if 'masks' not in pred:
-            raise ValueError(
-                f"metric 'segm' needs masks, but image {image_id} has none; "
-                "use metric='bbox' or a detector with a mask head"
-            )
-        masks = pred['masks']
-        if isinstance(masks, torch.Tensor):
-            masks = masks[torch.from_numpy(order).to(masks.device)]
-            return encode_mask_results(masks.detach().cpu().numpy())
-        if isinstance(masks, np.ndarray):
-            return encode_mask_results(masks[order])
-        return [masks[i] for i in order.tolist()]
 
     def evaluate(self, size: int) -> Dict[str, float]:
         """Evaluate the detections of all processes.
@@ -292,7 +269,7 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             dict[str, float]: Figures named 'bbox_AP', 'segm_novel_AP' ...
         """
         logger: MMLogger = MMLogger.get_current_instance()
-        self._refuse_repeated(results)
+        refuse_repeated(results)
         detections = self._spool.load(
             results, self.ground_truth.category_ids, 'segm' in self.metrics
         )
@@ -359,16 +336,6 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             None if fixed else self.max_dets,
         )
 
-    def _refuse_repeated(self, results: List[SpoolEntry]) -> None:
-        """Refuse images that have results twice."""
-        images = Counter(entry.image_id for entry in results)
-        if len(images) < len(results):
-            twice = [i for i, count in images.items() if count > 1]
-            raise ValueError(
-                f'{len(twice)} images have results twice: {twice[:5]}; does '
-                'the sampler repeat images?'
-            )
-
     def _describe(self, results: List[SpoolEntry]) -> Dict[str, Any]:
         """The protocol."""
         gt = self.ground_truth
@@ -410,21 +377,6 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         for iou_type in self.metrics:
             write_json_list(
                 f'{self.outfile_prefix}.{iou_type}.json',
-                _result_parts(detections, iou_type),
+                result_parts(detections, iou_type),
             )
         write_json(f'{self.outfile_prefix}.categories.json', self.per_category)
-
-
-def _result_parts(
-    detections: LVISDetections, iou_type: str, size: int = 10_000
-) -> Iterator[List[dict]]:
-    """Result entries with masks as text, some at a time."""
-    for start in range(0, len(detections), size):
-        index = np.arange(start, min(start + size, len(detections)))
-        part = detections.take(index).to_results(iou_type)
-        for result in part:
-            mask = result.get('segmentation')
-            if mask is not None and isinstance(mask['counts'], bytes):
-                counts = mask['counts'].decode()
-                result['segmentation'] = dict(mask, counts=counts)
-        yield part
