@@ -85,6 +85,16 @@ def test_batches_that_do_not_fit_are_refused(shape):
         Mosaic(grid=2).compose(torch.zeros(shape))
 
 
+def test_share_of_mosaics_does_not_depend_on_the_part_of_a_batch():
+    mosaic = Mosaic(prob=0.75)
+    places = [PLACE._replace(iteration=i) for i in range(400)]
+    wanted = [mosaic.wanted(place) for place in places]
+    assert 0.65 < sum(wanted) / 400 < 0.85
+    assert wanted == [mosaic.wanted(p.moved(4)) for p in places]
+    assert not any(Mosaic(prob=0.).wanted(p) for p in [*places, None])
+    assert Mosaic().wanted(None)
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match='jitter'):
         Mosaic(grid=2, jitter=0.5)

@@ -3,6 +3,7 @@
 
 from typing import Optional, Tuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,18 +28,34 @@ class Mosaic:
         grid (int): Images along a side.
         jitter (float): Largest shift of an inner border, as a share of an
             image's side, in [0, 0.5).
+        prob (float): Share of the iterations that use mosaics; the others
+            keep the tower used to whole images. Defaults to 1.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, grid: int = 3, jitter: float = 0.35) -> None:
-        if grid < 1 or not 0 <= jitter < 0.5:
+    def __init__(self, grid: int = 3, jitter: float = 0.35,
+                 prob: float = 1.0) -> None:
+        if grid < 1 or not 0 <= jitter < 0.5 or not 0 <= prob <= 1:
             raise ValueError(
-                'mosaic needs a grid of at least 1 and a jitter in [0, 0.5), '
-                f'got {grid} and {jitter}')
+                'mosaic needs a grid of at least 1, a jitter in [0, 0.5) and '
+                f'a prob in [0, 1], got {grid}, {jitter} and {prob}')
         self.grid = grid
         self.jitter = jitter
+        self.prob = prob
+
+    def wanted(self, place: Optional[BatchPlace]) -> bool:
+        """Tell whether this iteration uses mosaics, on all ranks alike.
+
+        Args:
+            place (BatchPlace, optional): Seed; None draws from torch's
+                global generator.
+        """
+        if place is None:
+            return torch.rand(()).item() < self.prob
+        rng = np.random.default_rng((place.seed, place.iteration))
+        return rng.random() < self.prob
 
     def borders(self, count: int, side: int,
                 place: Optional[BatchPlace]) -> Tensor:
