@@ -44,11 +44,11 @@ class DITOZeroShotMetric(BaseMetric):
             ValueError: If an image has no label.
         """
         for sample in data_samples:
-            label, best = sample['gt_label'], list(sample['pred_labels'])
-            if label is None:
+            if sample['gt_label'] is None:
                 raise ValueError(
                     'zero-shot accuracy needs labels; use a dataset that '
                     'gives them, such as DITOFolderDataset')
+            label, best = int(sample['gt_label']), list(sample['pred_labels'])
             place = best.index(label) if label in best else len(best)
             self.results.append((label, place))
 

@@ -8,8 +8,13 @@ import torch
 from open_clip import ClipLoss
 from torch import Tensor
 
-from dito.models.losses import DITOContrastiveLoss
+from dito.models.losses import (
+    DITOContrastiveLoss,
+    DITOFocalContrastiveLoss,
+    DITOSigmoidLoss,
+)
 from dito.models.losses.contrastive_ops import (
+    gather_pairs,
     gather_rows,
     info_nce,
     info_nce_rows,
@@ -79,6 +84,33 @@ def test_rows_in_pieces_sum_to_the_whole() -> None:
     want = torch.autograd.grad(whole, (image, text, scale))
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('loss', [
+    DITOContrastiveLoss, DITOFocalContrastiveLoss, DITOSigmoidLoss])
+def test_row_chunks_change_nothing(loss) -> None:
+    inputs = _pairs(7)
+    whole = torch.autograd.grad(loss()(*inputs), inputs)
+    for chunk in (1, 3, 7, 20):
+        value = loss(row_chunk=chunk)(*inputs)
+        torch.testing.assert_close(value, loss()(*inputs))
+        for a, b in zip(torch.autograd.grad(value, inputs), whole,
+                        strict=True):
+            torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match='row_chunk'):
+        loss(row_chunk=0)
+
+
+def test_levels_share_their_text() -> None:
+    text = torch.randn(4, 5)
+    levels = [torch.randn(4, 5) for _ in range(3)]
+    gathered = gather_pairs(levels, text)
+    assert len({id(pairs.texts) for pairs in gathered}) == 1
+    for level, pairs in zip(levels, gathered, strict=True):
+        torch.testing.assert_close(
+            DITOContrastiveLoss().of_pairs(pairs, torch.tensor(3.0)),
+            info_nce(level, text, torch.tensor(3.0)))
+    assert gather_pairs(levels, text, False)[0].images is None
 
 
 def test_cached_columns_get_no_gradient() -> None:

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Two processes give the values and gradients of one."""
 
+from functools import partial
 from pathlib import Path
 from typing import Dict, List
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
+from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,8 +22,11 @@ from dito.models.losses import (
 
 LOSSES = dict(
     contrastive=DITOContrastiveLoss,
+    contrastive_chunked=partial(DITOContrastiveLoss, row_chunk=2),
     focal=DITOFocalContrastiveLoss,
-    sigmoid=DITOSigmoidLoss)
+    focal_chunked=partial(DITOFocalContrastiveLoss, row_chunk=1),
+    sigmoid=DITOSigmoidLoss,
+    sigmoid_chunked=partial(DITOSigmoidLoss, row_chunk=2))
 # Rows of each rank: even, uneven, and one rank without any.
 SPLITS = ([3, 3], [4, 2], [6, 0])
 
@@ -55,6 +61,18 @@ def _gradients(model: nn.Module) -> Dict[str, Tensor]:
     }
 
 
+class _OpenClip(nn.Module):
+    """open_clip's loss with the features of all ranks, with gradient."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        super().__init__()
+        self.loss = ClipLoss(local_loss=True, gather_with_grad=True,
+                             rank=rank, world_size=world_size)
+
+    def forward(self, image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        return self.loss(F.normalize(image), F.normalize(text), scale)
+
+
 def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -70,6 +88,12 @@ def _worker(rank: int, folder: str) -> None:
             value = loss.detach().clone()
             dist.all_reduce(value)
             results[name, tuple(split)] = (value / 2, _gradients(model))
+    model = DistributedDataParallel(_Towers(_OpenClip(rank, 2)))
+    loss = model(*(x[3 * rank:3 * rank + 3] for x in _batch()))
+    loss.backward()
+    value = loss.detach().clone()
+    dist.all_reduce(value)
+    results['open_clip'] = (value / 2, _gradients(model))
     torch.save(results, f'{folder}/{rank}.pth')
     dist.destroy_process_group()
 
@@ -97,3 +121,13 @@ def test_value_and_gradients_equal_one_process(two_processes, name,
         for key in want:
             torch.testing.assert_close(
                 got[key], want[key], atol=1e-10, rtol=1e-10)
+
+
+def test_two_processes_equal_open_clip_in_two_processes(
+        two_processes) -> None:
+    for results in two_processes:
+        value, got = results['contrastive', (3, 3)]
+        want_value, want = results['open_clip']
+        torch.testing.assert_close(value, want_value)
+        for key in want:
+            torch.testing.assert_close(got[key], want[key])

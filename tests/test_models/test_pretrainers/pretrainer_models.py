@@ -53,6 +53,13 @@ def rep_cfg(num_regions=(6, 4, 3, 2), **kwargs):
     return cfg
 
 
+def pyramid_cfg(**kwargs):
+    return dict(
+        type='PyramidPretrainer', **towers(),
+        neck=dict(type='SimpleFPN', in_channels=DIMS, out_channels=8),
+        **kwargs)
+
+
 def build(cfg):
     model = MODELS.build(cfg)
     model.init_weights()

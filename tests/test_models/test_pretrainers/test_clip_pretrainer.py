@@ -4,9 +4,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.loss import SigLipLoss
 from pretrainer_models import TEXTS, build, clip_cfg, make_batch
 
 from dito.models.backbones.pos_embed import crop_pos_embed, random_crop_boxes
+from dito.models.losses.contrastive_ops import gather_pairs
 from dito.models.pretrainers.image_text_pretrainer import recall_at_1
 from dito.models.text import Vocabulary
 
@@ -97,14 +99,38 @@ def test_zero_shot_prediction():
 
 
 def test_recall_counts_equal_texts_as_right():
+
+    def recall(image, text):
+        return recall_at_1(gather_pairs([image], text)[0]).item()
+
     image = torch.eye(3)
     text = torch.tensor([[1., 0, 0], [1, 0, 0], [0, 0, 1]])
-    assert recall_at_1(image, text).item() == 1  # ties are no error
-    assert recall_at_1(image, text.roll(1, 0)) < 1
-    assert recall_at_1(image, torch.eye(3).roll(1, 0)) == 0
+    assert recall(image, text) == 1  # ties are no error
+    assert recall(image, text.roll(1, 0)) < 1
+    assert recall(torch.eye(3), torch.eye(3).roll(1, 0)) == 0
+
+
+def test_sigmoid_loss_learns_its_bias():
+    model = build(clip_cfg(loss=dict(type='DITOSigmoidLoss'),
+                           logit_bias_init=-4.0, logit_scale_init=2.0))
+    batch = make_batch()
+    values = run(model, batch, 'loss')
+    features, _ = run(model, batch, 'embed')
+    image, text = (F.normalize(features[n]) for n in ('image', 'text'))
+    want = SigLipLoss()(image, text, values['logit_scale'], -4.0)
+    torch.testing.assert_close(values['loss_image'], want)
+    assert values['logit_bias'] == -4
+    values['loss_image'].backward()
+    assert model.logit_bias.grad.abs() > 0
+    assert 'logit_bias' in model.state_dict()
+    assert 'logit_bias' not in build(clip_cfg()).state_dict()
 
 
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match='logit_bias_init=1 has no effect'):
+        build(clip_cfg(logit_bias_init=1))
+    with pytest.raises(TypeError, match='expected a PairLoss'):
+        build(clip_cfg(loss=dict(type='CrossEntropyLoss')))
     with pytest.raises(ValueError, match="unknown keys \\['size'\\]"):
         build(clip_cfg(cpe=dict(size=3)))
     model = build(clip_cfg(cpe=dict(up_size=16)))

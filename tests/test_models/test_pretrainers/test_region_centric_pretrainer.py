@@ -51,7 +51,9 @@ def test_losses_against_a_loop_over_levels():
 
 @pytest.mark.parametrize('kwargs', [
     dict(), dict(rpn_head=None), dict(levels='all'), dict(pooling='mean'),
-    dict(regions=dict(type='WholeImageRegion'))])
+    dict(regions=dict(type='WholeImageRegion')),
+    dict(pooling='global_mean'), dict(pooling='global_max'),
+    dict(loss=dict(type='DITOSigmoidLoss'), logit_bias_init=-10.0)])
 def test_what_is_trained_has_a_gradient_and_the_rest_none(kwargs):
     model = build(rep_cfg(**kwargs))
     # Heads start at small weights; a plain start shows every path.
@@ -111,6 +113,55 @@ def test_pooling_and_levels():
     mean.load_state_dict(model.state_dict())
     averaged, _ = run(mean, batch, 'embed')
     assert (averaged['p3'] < features['p3']).all()
+
+
+@pytest.mark.parametrize('pooling,oracle', [
+    ('global_mean', F.adaptive_avg_pool2d),
+    ('global_max', F.adaptive_max_pool2d)])
+def test_global_pooling_embeds_whole_maps(pooling, oracle):
+    model = build(rep_cfg(pooling=pooling))
+    batch = make_batch()
+    features, local = run(model, batch, 'embed')
+    feats = model.pyramid(model.data_preprocessor(batch)['inputs'])
+    for number, feat in enumerate(feats, 2):
+        expected = model.roi_head.bbox_head.embed(oracle(feat, 7))
+        torch.testing.assert_close(features[f'p{number}'], expected)
+    # The proposal head learns from boxes as ever, nothing else does.
+    boxed, usual = run_with(model, batch, pooling='max')
+    torch.testing.assert_close(local['loss_rpn'], usual['loss_rpn'])
+    assert not torch.allclose(boxed['p2'], features['p2'])
+    assert 'win_small' not in local and 'win_small' in usual
+
+
+def run_with(model, batch, **kwargs):
+    other = build(rep_cfg(**kwargs))
+    other.load_state_dict(model.state_dict())
+    return run(other, batch, 'embed')
+
+
+@pytest.mark.parametrize('levels', ['separate', 'all'])
+def test_sizes_of_winning_boxes(levels):
+    model = build(rep_cfg(levels=levels))
+    batch = make_batch()
+    _, local = run(model, batch, 'embed')
+    inputs = model.data_preprocessor(batch)['inputs']
+    boxes = model.regions(4, (32, 32), batch['place'])
+    regions = model._embed_regions(model.pyramid(inputs), boxes)
+    if levels == 'all':
+        boxes, regions = [torch.cat(boxes, 1)], [torch.cat(regions, 1)]
+    counts, total = [0, 0, 0], 0
+    for level, place in zip(regions, boxes, strict=True):
+        share = 1 / (len(regions) * 4 * 16)
+        for b in range(4):
+            for channel in range(16):
+                box = place[b, level[b, :, channel].argmax()]
+                side = ((box[2] - box[0]) * (box[3] - box[1])).sqrt() / 32
+                counts[int(side > 0.3) + int(side > 0.4)] += share
+                total += share
+    assert total == pytest.approx(1)
+    for name, count in zip(('small', 'medium', 'large'), counts,
+                           strict=True):
+        assert local[f'win_{name}'].item() == pytest.approx(count, abs=1e-6)
 
 
 def test_starts_from_stage_one():

@@ -83,7 +83,7 @@ def cached_train_step(model: nn.Module, batch: Batch,
                 loss = _surrogate(embedded, additive, grads, i * micro_batch,
                                   total)
                 if last:  # inside the forward of the synchronised pass
-                    loss = loss + _scale_term(core, grads)
+                    loss = loss + _parameter_term(core, grads)
             optim_wrapper.backward(loss)
     optim_wrapper.step()
     optim_wrapper.zero_grad()
@@ -118,10 +118,8 @@ def _embed_all(model: nn.Module,
 
 def _feature_grads(loss: Tensor, features: Features,
                    core: nn.Module) -> Features:
-    """Return the gradient of the loss to embeddings and temperature."""
-    leaves = dict(features)
-    if core.logit_scale.requires_grad:
-        leaves['logit_scale'] = core.logit_scale
+    """Return the gradient of the loss to embeddings, temperature, bias."""
+    leaves = {**features, **core.contrast_parameters()}
     grads = torch.autograd.grad(
         loss, list(leaves.values()), allow_unused=True)
     return {
@@ -144,11 +142,13 @@ def _surrogate(embedded: Features, additive: Features, grads: Features,
     return torch.stack(terms).sum()
 
 
-def _scale_term(core: nn.Module, grads: Features) -> Tensor:
-    """Pass the gradient of the temperature on, zero where it is frozen."""
-    if 'logit_scale' not in grads:
-        return torch.zeros((), device=core.logit_scale.device)
-    return core.logit_scale * grads['logit_scale']
+def _parameter_term(core: nn.Module, grads: Features) -> Tensor:
+    """Pass on the gradients of temperature and bias."""
+    terms = [
+        value * grads[name]
+        for name, value in core.contrast_parameters().items() if name in grads
+    ]
+    return sum(terms, torch.zeros((), device=core.logit_scale.device))
 
 
 def _no_sync(model: nn.Module, active: bool) -> Any:

@@ -4,6 +4,7 @@
 from .contrastive_loss import DITOContrastiveLoss
 from .cosine_distill_loss import DITOCosineDistillLoss
 from .focal_contrastive_loss import DITOFocalContrastiveLoss
+from .pair_loss import PairLoss
 from .sigmoid_loss import DITOSigmoidLoss
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     'DITOCosineDistillLoss',
     'DITOFocalContrastiveLoss',
     'DITOSigmoidLoss',
+    'PairLoss',
 ]

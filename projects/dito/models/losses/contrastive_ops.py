@@ -13,13 +13,14 @@ returned values is the value of the whole batch:
 ``1/W * sum_r W * share_r = sum_r share_r``. This holds for uneven shares too.
 """
 
-from typing import List, NamedTuple, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.distributed as torch_dist
 import torch.nn.functional as F
 from mmengine.dist import get_world_size
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -107,6 +108,103 @@ def gather_rows(x: Tensor) -> Gathered:
     return Gathered(_GatherRows.apply(x, sizes), start, world_size)
 
 
+class Pairs(NamedTuple):
+    """This rank's pairs beside those of all ranks, all L2-normalised.
+
+    Attributes:
+        image (Tensor): Image embeddings of this rank, shape (n, D).
+        text (Tensor): Their texts, shape (n, D).
+        images (Tensor, optional): Of all ranks, shape (N, D); None where
+            they were not asked for.
+        texts (Tensor): Of all ranks, shape (N, D).
+        start (int): Column of this rank's first pair.
+        world_size (int): Number of ranks.
+    """
+
+    image: Tensor
+    text: Tensor
+    images: Optional[Tensor]
+    texts: Tensor
+    start: int
+    world_size: int
+
+    def targets(self) -> Tensor:
+        """Columns of the rows' own partners, shape (n,), int64."""
+        return self.start + torch.arange(
+            len(self.image), device=self.image.device)
+
+    def part(self, begin: int, end: int) -> 'Pairs':
+        """Return the same with rows ``begin`` to ``end`` only."""
+        return self._replace(
+            image=self.image[begin:end], text=self.text[begin:end],
+            start=self.start + begin)
+
+
+def gather_pairs(images: Sequence[Tensor],
+                 text: Tensor,
+                 gather_images: bool = True) -> List[Pairs]:
+    """Normalise embeddings and gather them from all ranks at one go.
+
+    Several image embeddings may share one text, such as those of pyramid
+    levels: the texts are normalised and sent once, and everything travels
+    in one message.
+
+    Args:
+        images (sequence[Tensor]): Image embeddings, shape (n, D) each.
+        text (Tensor): Embeddings of their texts, shape (n, D).
+        gather_images (bool): Whether image columns are needed; losses that
+            are sums over the matrix do without. Defaults to True.
+
+    Returns:
+        list[Pairs]: One for each of ``images``.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    for image in images:
+        check_pairs(image, text)
+    text = normalize(text)
+    rows = [normalize(image) for image in images]
+    sent = [text, *rows] if gather_images else [text]
+    # A single tensor, and with one process every tensor, is gathered as it
+    # is, so that rows and columns stay one object.
+    if get_world_size() == 1:
+        columns, start, world_size = sent, 0, 1
+    else:
+        message = torch.cat(sent, dim=1) if len(sent) > 1 else text
+        gathered = gather_rows(message)
+        columns = gathered.rows.split([x.shape[1] for x in sent], dim=1)
+        start, world_size = gathered.start, gathered.world_size
+    return [
+        Pairs(row, text, columns[i] if gather_images else None, columns[0],
+              start, world_size) for i, row in enumerate(rows, start=1)
+    ]
+
+
+def sum_over_rows(share: Callable[[Pairs], Tensor], pairs: Pairs,
+                  chunk: Optional[int] = None) -> Tensor:
+    """Sum a loss over rows, with the matrix of ``chunk`` rows at a time.
+
+    Args:
+        share (callable): Loss of some rows, additive over rows.
+        pairs (Pairs): All rows.
+        chunk (int, optional): Rows at a time. Their part of the matrix is
+            computed again in the backward pass, so that memory grows with
+            ``chunk * N`` instead of ``n * N``. Defaults to None, all.
+
+    Returns:
+        Tensor: Scalar.
+    """
+    num_rows = len(pairs.image)
+    if chunk is None or num_rows <= chunk:
+        return share(pairs)
+    parts = [
+        checkpoint(share, pairs.part(i, min(i + chunk, num_rows)),
+                   use_reentrant=False) for i in range(0, num_rows, chunk)
+    ]
+    return torch.stack(parts).sum()
+
+
 def similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor) -> Tensor:
     """Scaled similarity matrix outside autocast.
 
@@ -175,12 +273,10 @@ def info_nce(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     Raises:
         ValueError: If the two shapes differ.
     """
-    check_pairs(image, text)
-    image, text = normalize(image), normalize(text)
-    images, texts = gather_rows(image), gather_rows(text)
-    total = info_nce_rows(image, text, images.rows, texts.rows, logit_scale,
-                          images.start)
-    return total * (images.world_size / max(images.rows.shape[0], 1))
+    pairs, = gather_pairs([image], text)
+    total = info_nce_rows(pairs.image, pairs.text, pairs.images, pairs.texts,
+                          logit_scale, pairs.start)
+    return total * (pairs.world_size / max(len(pairs.texts), 1))
 
 
 def focal_matrix_loss(logits: Tensor,
@@ -202,7 +298,7 @@ def focal_matrix_loss(logits: Tensor,
         Tensor: Scalar sum.
     """
     logits = full_precision(logits)
-    positive = F.one_hot(targets.long(), logits.shape[-1]).bool()
+    positive = _is_target(logits, targets)
     signed = torch.where(positive, logits, -logits)
     weight = torch.where(positive, alpha, 1.0 - alpha).to(logits)
     # Probability of the wrong answer to the power gamma, by logarithms: the
@@ -222,8 +318,14 @@ def sigmoid_pair_loss(logits: Tensor, targets: Tensor) -> Tensor:
         Tensor: Scalar sum of ``-log sigmoid(+-logit)``.
     """
     logits = full_precision(logits)
-    positive = F.one_hot(targets.long(), logits.shape[-1]).bool()
+    positive = _is_target(logits, targets)
     return -F.logsigmoid(torch.where(positive, logits, -logits)).sum()
+
+
+def _is_target(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mark the positives, bool, of the logits' shape (one_hot is int64)."""
+    columns = torch.arange(logits.shape[-1], device=logits.device)
+    return targets[..., None] == columns
 
 
 def check_pairs(image: Tensor, text: Tensor) -> None:

@@ -44,6 +44,7 @@ class SimpleFPN(BaseModule):
             raise ValueError(
                 f'in_channels={in_channels} is not a multiple of 4, which '
                 'the finest level (a quarter of the channels) needs.')
+        self.out_channels = out_channels
         half, quarter = in_channels // 2, in_channels // 4
         self.up4 = nn.Sequential(
             nn.ConvTranspose2d(in_channels, half, 2, 2, bias=False),

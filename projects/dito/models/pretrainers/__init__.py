@@ -3,16 +3,20 @@
 
 from .batch_place import BatchPlace
 from .clip_pretrainer import CLIPPretrainer
+from .frozen_tower_pretrainer import FrozenTowerPretrainer
 from .image_text_preprocessor import ImageTextPreprocessor
 from .image_text_pretrainer import ImageTextPretrainer
+from .pyramid_pretrainer import PyramidPretrainer
 from .random_regions import RandomRegions, WholeImageRegion
 from .region_centric_pretrainer import RegionCentricPretrainer
 
 __all__ = [
     'BatchPlace',
     'CLIPPretrainer',
+    'FrozenTowerPretrainer',
     'ImageTextPreprocessor',
     'ImageTextPretrainer',
+    'PyramidPretrainer',
     'RandomRegions',
     'RegionCentricPretrainer',
     'WholeImageRegion',

@@ -43,6 +43,8 @@ class CLIPPretrainer(ImageTextPretrainer):
             on single images.
         logit_scale_init (float): Start of the logarithm of the factor on
             the cosine. Defaults to ln(1 / 0.07), CLIP's.
+        logit_bias_init (float, optional): Start of a learnt bias on the
+            logits, for the sigmoid loss. Defaults to None, no bias.
         init_cfg (dict, optional): Config of the initialisation.
     """
 
@@ -56,10 +58,11 @@ class CLIPPretrainer(ImageTextPretrainer):
         cpe: OptConfigType = None,
         mosaic: OptConfigType = None,
         logit_scale_init: float = math.log(1 / 0.07),
+        logit_bias_init: Optional[float] = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(backbone, text_encoder, loss, data_preprocessor,
-                         logit_scale_init, init_cfg)
+                         logit_scale_init, logit_bias_init, init_cfg)
         self.mosaic = None if mosaic is None else Mosaic(**mosaic)
         self.cpe: Optional[Dict] = None
         if cpe is not None:
@@ -75,7 +78,8 @@ class CLIPPretrainer(ImageTextPretrainer):
               place: Optional[BatchPlace]) -> Tuple[Features, Features]:
         """Embed images and texts, see the base class."""
         rois = None
-        if self.mosaic is not None and self.training:
+        if (self.mosaic is not None and self.training
+                and self.mosaic.wanted(place)):
             inputs, rois = self.mosaic.compose(inputs, place)
         pos_embed = None
         if self.cpe is not None and self.training:

@@ -11,14 +11,20 @@ from mmdet.utils import ConfigType, OptMultiConfig
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..losses.contrastive_ops import normalize
+from ..losses import PairLoss
+from ..losses.contrastive_ops import Pairs, gather_pairs, normalize
 from ..utils import DistributedLogMixin
 from .batch_place import BatchPlace
 
 # CLIP keeps the factor on the cosine at 100 or below.
 MAX_LOGIT_SCALE = math.log(100.0)
+# Rows of the similarity matrix that a log value holds at a time.
+_ROWS = 1024
+# Cosines this close are of equal captions, embedded in different batches.
+_TIE = 1e-5
 
 Features = Dict[str, Tensor]
+Captions = Sequence[Union[str, Sequence[str]]]
 
 
 class ImageTextPretrainer(DistributedLogMixin, BaseModel):
@@ -35,7 +41,14 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         data_preprocessor (dict): Config of the preprocessor.
         logit_scale_init (float): Start of the logarithm of the factor on
             the cosine.
+        logit_bias_init (float, optional): Start of a learnt bias on the
+            logits, which :class:`DITOSigmoidLoss` needs (SigLIP: -10).
+            Defaults to None, no bias.
         init_cfg (dict, optional): Config of the initialisation.
+
+    Raises:
+        TypeError: If ``loss`` is no loss over image-text pairs.
+        ValueError: If there is a bias and the loss does not use it.
     """
 
     def __init__(
@@ -45,13 +58,27 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         loss: ConfigType,
         data_preprocessor: ConfigType,
         logit_scale_init: float = math.log(1 / 0.07),
+        logit_bias_init: Optional[float] = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.text_encoder = MODELS.build(text_encoder)
         self.loss = MODELS.build(loss)
+        if not isinstance(self.loss, PairLoss):
+            raise TypeError(
+                f'loss is a {type(self.loss).__name__}, expected a PairLoss '
+                'such as DITOContrastiveLoss')
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale_init)))
+        self.logit_bias: Optional[nn.Parameter] = None
+        if logit_bias_init is not None:
+            if not self.loss.uses_bias:
+                raise ValueError(
+                    f'logit_bias_init={logit_bias_init} has no effect with '
+                    f'{type(self.loss).__name__}; use DITOSigmoidLoss or '
+                    'leave it out')
+            self.logit_bias = nn.Parameter(
+                torch.tensor(float(logit_bias_init)))
         self.vocabulary: Optional[Any] = None
 
     @abstractmethod
@@ -91,18 +118,32 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
 
         Returns:
             dict[str, Tensor]: ``loss_NAME`` and ``recall_NAME`` (share of
-            images whose own text is the nearest of this process' batch) for
-            each image embedding, and ``logit_scale``.
+            this process' images whose own text is the nearest of the batch
+            of all processes) for each image embedding, and ``logit_scale``.
         """
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        text = features['text']
+        names = [name for name in features if name != 'text']
+        # One message for all levels, with the texts in it once.
+        gathered = gather_pairs([features[name] for name in names],
+                                features['text'],
+                                self.loss.uses_image_columns)
         values = {}
-        for name, image in features.items():
-            if name != 'text':
-                values[f'loss_{name}'] = self.loss(image, text, scale)
-                values[f'recall_{name}'] = recall_at_1(image, text)
+        for name, pairs in zip(names, gathered, strict=True):
+            values[f'loss_{name}'] = self.loss.of_pairs(
+                pairs, scale, self.logit_bias)
+            values[f'recall_{name}'] = recall_at_1(pairs)
         values['logit_scale'] = scale.detach()
+        if self.logit_bias is not None:
+            values['logit_bias'] = self.logit_bias.detach()
         return values
+
+    def contrast_parameters(self) -> Dict[str, Tensor]:
+        """Trained parameters that :meth:`contrast` uses, by name."""
+        found = dict(logit_scale=self.logit_scale, logit_bias=self.logit_bias)
+        return {
+            name: value for name, value in found.items()
+            if value is not None and value.requires_grad
+        }
 
     def encode_texts(self, texts: List[str]) -> Tensor:
         """Embed captions, (B, D), with gradient where the tower has one."""
@@ -126,7 +167,7 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
     def forward(
         self,
         inputs: Tensor,
-        texts: Optional[List[str]] = None,
+        texts: Optional[Captions] = None,
         labels: Optional[Tensor] = None,
         keys: Optional[Sequence[str]] = None,
         place: Optional[BatchPlace] = None,
@@ -136,27 +177,33 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
 
         Args:
             inputs (Tensor): Normalised images (B, 3, H, W).
-            texts (list[str], optional): Captions, for 'loss' and 'embed'.
+            texts (list, optional): A caption an image, for 'loss' and
+                'embed'; one or several, for 'predict'.
             labels (Tensor, optional): (B,) class numbers, for 'predict'.
-            keys (sequence[str], optional): Names of the samples, unused.
+            keys (sequence[str], optional): Names of the samples.
             place (BatchPlace, optional): Seed of random draws.
             mode (str): 'loss': dict of losses; 'embed': see :meth:`embed`;
-                'tensor': image embeddings (B, D); 'predict': zero-shot
-                predictions.
+                'tensor': image embeddings (B, D); 'predict': embeddings of
+                images and captions where ``texts`` but no ``labels`` are
+                given, else zero-shot classes.
 
         Returns:
             dict, tuple, Tensor or list: By mode.
 
         Raises:
-            ValueError: If the mode is unknown.
+            ValueError: If the mode is unknown, the batch is empty or does
+                not have one caption an image.
         """
-        if mode == 'loss':
+        if mode in ('loss', 'embed'):
+            _check_captions(inputs, texts)
             features, local = self.embed(inputs, texts, place)
+            if mode == 'embed':
+                return features, local
             return {**self.contrast(features), **local}
-        if mode == 'embed':
-            return self.embed(inputs, texts, place)
         if mode == 'tensor':
             return self.image_embedding(inputs)
+        if mode == 'predict' and labels is None and texts is not None:
+            return self.predict_pairs(inputs, texts, keys)
         if mode == 'predict':
             return self.predict(inputs, labels)
         raise ValueError(
@@ -173,7 +220,9 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
 
         Returns:
             list[dict]: For each image ``pred_labels`` (list of the five best
-            class numbers, best first) and ``gt_label`` (int or None).
+            class numbers, best first), ``pred_score`` (float32 (K,), the
+            cosine moved to [0, 1]: what ``mmpretrain.Accuracy`` reads) and
+            ``gt_label`` (int64 (1,), or None).
 
         Raises:
             RuntimeError: If no vocabulary is set.
@@ -185,25 +234,68 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
                 'set_vocabulary first')
         image = normalize(self.image_embedding(inputs))
         classes = self.vocabulary.embeddings.to(image)
-        best = (image @ classes.T).topk(min(5, len(classes))).indices.tolist()
-        truth = [None] * len(best) if labels is None else labels.tolist()
+        cosine = image @ classes.T
+        best = cosine.topk(min(5, len(classes))).indices.tolist()
+        truth = [None] * len(best) if labels is None else labels[:, None]
         return [
-            dict(pred_labels=p, gt_label=t)
-            for p, t in zip(best, truth, strict=True)
+            dict(pred_labels=p, pred_score=(1 + c) / 2, gt_label=t)
+            for p, c, t in zip(best, cosine, truth, strict=True)
+        ]
+
+    def predict_pairs(self, inputs: Tensor, texts: Captions,
+                      keys: Optional[Sequence[str]]) -> List[Dict[str, Any]]:
+        """Embed images and their captions for retrieval.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            texts (list): One caption (str) or several (list[str]) an image.
+            keys (sequence[str], optional): Names of the samples.
+
+        Returns:
+            list[dict]: For each image ``image`` (D,) and ``captions``
+            (m, D), unit vectors, ``texts`` (list of m captions) and ``key``.
+        """
+        _check_captions(inputs, texts)
+        image = normalize(self.image_embedding(inputs))
+        groups = [[t] if isinstance(t, str) else list(t) for t in texts]
+        text = normalize(self.encode_texts([t for g in groups for t in g]))
+        captions = text.split([len(group) for group in groups])
+        names = [None] * len(groups) if keys is None else keys
+        return [
+            dict(image=i, captions=c, texts=g, key=k) for i, c, g, k in zip(
+                image, captions, groups, names, strict=True)
         ]
 
 
+def _check_captions(inputs: Tensor, texts: Optional[Captions]) -> None:
+    """Refuse an empty batch, or one without a caption an image."""
+    if not len(inputs):
+        raise ValueError(
+            'the batch holds no image; use drop_last=True or more samples')
+    if texts is None or len(texts) != len(inputs):
+        raise ValueError(
+            f'{len(inputs)} images need as many captions, got '
+            f'{None if texts is None else len(texts)}')
+    if any(not isinstance(t, str) and not t for t in texts):
+        raise ValueError('an image of the batch has no caption')
+
+
 @torch.no_grad()
-def recall_at_1(image: Tensor, text: Tensor) -> Tensor:
+def recall_at_1(pairs: Pairs) -> Tensor:
     """Share of images whose own text is nearest within the batch.
 
     Args:
-        image (Tensor): (B, D).
-        text (Tensor): (B, D), row i belongs to image i.
+        pairs (Pairs): n images of this process, N texts of all processes.
 
     Returns:
-        Tensor: Scalar in [0, 1]. Another text with the same embedding (the
-        same caption twice) does not count against an image.
+        Tensor: Scalar in [0, 1]. Another text with the same embedding, up
+        to rounding (the same caption twice), does not count against an
+        image.
     """
-    cosine = normalize(image) @ normalize(text).T
-    return (cosine.diagonal() >= cosine.amax(dim=1)).float().mean()
+    found = pairs.image.new_zeros(())
+    for begin in range(0, len(pairs.image), _ROWS):
+        part = pairs.part(begin, begin + _ROWS)
+        cosine = part.image @ part.texts.T
+        own = cosine.gather(1, part.targets()[:, None])[:, 0]
+        found += (own + _TIE >= cosine.amax(dim=1)).sum()
+    return found / max(len(pairs.image), 1)

@@ -5,27 +5,39 @@ import math
 from typing import Dict, List, Optional, Tuple
 
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from torch import Tensor
 
 from ..losses.contrastive_ops import normalize
 from .batch_place import BatchPlace
-from .image_text_pretrainer import Features, ImageTextPretrainer
-from .region_ops import objectness_loss, objectness_targets, to_rois
+from .frozen_tower_pretrainer import FrozenTowerPretrainer
+from .image_text_pretrainer import Features
+from .region_ops import (
+    objectness_loss,
+    objectness_targets,
+    to_rois,
+    winner_sizes,
+)
 
-_POOLINGS = dict(max=torch.amax, mean=torch.mean)
-# What the image-text loss does not reach: the towers are frozen, boxes and
-# masks need annotations, the detector's temperature and projection belong to
-# scores that are not computed here.
+# By name: over the boxes of an image, and over the cells of a whole map.
+_POOLINGS = dict(
+    max=(torch.amax, None),
+    mean=(torch.mean, None),
+    global_max=(torch.amax, F.adaptive_max_pool2d),
+    global_mean=(torch.mean, F.adaptive_avg_pool2d))
+# What the image-text loss does not reach, besides the towers: boxes and masks
+# need annotations, the detector's temperature and projection belong to scores
+# that are not computed here.
 _NOT_TRAINED = (
-    'backbone.', 'text_encoder.', 'rpn_head.rpn_reg.',
-    'roi_head.bbox_head.fc_reg.', 'roi_head.bbox_head.temperature_scale',
-    'roi_head.mask_head.', 'roi_head.vlm_proj.')
+    'rpn_head.rpn_reg.', 'roi_head.bbox_head.fc_reg.',
+    'roi_head.bbox_head.temperature_scale', 'roi_head.mask_head.',
+    'roi_head.vlm_proj.')
 
 
 @MODELS.register_module()
-class RegionCentricPretrainer(ImageTextPretrainer):
+class RegionCentricPretrainer(FrozenTowerPretrainer):
     """Train the detector's heads with image-text pairs.
 
     Both towers are frozen. Random boxes are pooled from every level of the
@@ -50,14 +62,20 @@ class RegionCentricPretrainer(ImageTextPretrainer):
         data_preprocessor (dict): Config of the preprocessor.
         loss (dict): Config of the contrastive loss.
         regions (dict): Config of the boxes. Defaults to the paper's.
-        pooling (str): How the embeddings of an image's boxes become one:
-            'max' (paper) or 'mean' (Table 4c).
+        pooling (str): What becomes the embedding of an image at a level.
+            'max' (paper): the maximum over the embeddings of its boxes,
+            element by element. The rest are rows of Table 4c. 'mean': their
+            mean. 'global_mean' and 'global_max': the whole map, averaged or
+            maximised into the cells that a box is pooled to, goes through
+            the box head once; boxes serve the proposal head alone then.
         levels (str): 'separate': one image embedding and loss a level
             (paper); 'all': one over the boxes of all levels (Table 4c).
         rpn_loss_weight (float): Weight of the proposal loss against the
             contrastive ones. Defaults to 1, equal (paper).
         logit_scale_init (float): Start of the logarithm of the factor on
             the cosine; stage 1's checkpoint replaces it.
+        logit_bias_init (float, optional): Start of a learnt bias on the
+            logits, for the sigmoid loss. Defaults to None, no bias.
         init_cfg (dict, optional): Config of the initialisation.
     """
 
@@ -76,10 +94,11 @@ class RegionCentricPretrainer(ImageTextPretrainer):
         levels: str = 'separate',
         rpn_loss_weight: float = 1.0,
         logit_scale_init: float = math.log(1 / 0.07),
+        logit_bias_init: Optional[float] = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(backbone, text_encoder, loss, data_preprocessor,
-                         logit_scale_init, init_cfg)
+                         logit_scale_init, logit_bias_init, init_cfg)
         if pooling not in _POOLINGS:
             raise ValueError(
                 f'pooling is {pooling!r}, expected one of {list(_POOLINGS)}')
@@ -93,53 +112,53 @@ class RegionCentricPretrainer(ImageTextPretrainer):
         self.pooling = pooling
         self.levels = levels
         self.rpn_loss_weight = rpn_loss_weight
-        for name, parameter in self.named_parameters():
-            if name.startswith(_NOT_TRAINED):
-                parameter.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'RegionCentricPretrainer':
-        """Set the mode; the frozen towers stay in evaluation mode."""
-        super().train(mode)
-        self.backbone.eval()
-        self.text_encoder.eval()
-        return self
+        self.freeze(_NOT_TRAINED)
 
     def embed(self, inputs: Tensor, texts: List[str],
               place: Optional[BatchPlace]) -> Tuple[Features, Features]:
         """Embed images by level and texts, see the base class.
 
         The values that are means over samples are ``loss_rpn``, summed over
-        levels, and ``rpn_target``, the mean target.
+        levels, ``rpn_target``, the mean target, and with a maximum over
+        boxes ``win_small``, ``win_medium``, ``win_large``: the share of
+        elements of the image embedding that boxes of a size give.
         """
-        feats = self._pyramid(inputs)
+        feats = self.pyramid(inputs)
         with torch.no_grad():
             text = self.encode_texts(texts)
-        boxes = self._boxes(inputs, place)
-        regions = self._embed_regions(feats, boxes)
-        local = {}
+        whole = _POOLINGS[self.pooling][1] is not None
+        local: Features = {}
+        regions = []
+        if not whole or self.rpn_head is not None:
+            boxes = self._boxes(inputs, place)
+            # Only targets come from the boxes where maps are pooled whole.
+            with torch.set_grad_enabled(
+                    torch.is_grad_enabled() and not whole):
+                regions = self._embed_regions(feats, boxes)
         if self.rpn_head is not None:
             local = self._rpn_losses(feats, boxes, regions, text)
-        return {**self._pool(regions), 'text': text}, local
+        if self.pooling == 'max':
+            local.update(self._win_shares(inputs, boxes, regions))
+        parts = self._embed_maps(feats) if whole else regions
+        return {**self._pool(parts), 'text': text}, local
 
     def image_embedding(self, inputs: Tensor) -> Tensor:
         """Embed images with boxes that are the same for every image.
 
         The unit embeddings of the levels are averaged.
         """
-        place = BatchPlace(0, 0, 0, 1)
-        boxes = [
-            level.expand(len(inputs), -1, -1)
-            for level in self._boxes(inputs[:1], place)
-        ]
-        regions = self._embed_regions(self._pyramid(inputs), boxes)
-        images = [normalize(x) for x in self._pool(regions).values()]
+        feats = self.pyramid(inputs)
+        if _POOLINGS[self.pooling][1] is not None:
+            parts = self._embed_maps(feats)
+        else:
+            place = BatchPlace(0, 0, 0, 1)
+            boxes = [
+                level.expand(len(inputs), -1, -1)
+                for level in self._boxes(inputs[:1], place)
+            ]
+            parts = self._embed_regions(feats, boxes)
+        images = [normalize(x) for x in self._pool(parts).values()]
         return torch.stack(images).mean(dim=0)
-
-    def _pyramid(self, inputs: Tensor) -> Tuple[Tensor, ...]:
-        """Compute the maps of all levels; the tower has no gradient."""
-        with torch.no_grad():
-            feats = self.backbone(inputs)
-        return self.neck(feats)
 
     def _boxes(self, inputs: Tensor,
                place: Optional[BatchPlace]) -> List[Tensor]:
@@ -172,9 +191,37 @@ class RegionCentricPretrainer(ImageTextPretrainer):
             for part, level in zip(parts, boxes, strict=True)
         ]
 
+    def _embed_maps(self, feats: Tuple[Tensor, ...]) -> List[Tensor]:
+        """Embed the whole map of each level, (B, 1, D) each."""
+        pool = _POOLINGS[self.pooling][1]
+        layers = self.roi_head.bbox_roi_extractor.roi_layers
+        pooled = torch.cat([
+            pool(feat.float(), layer.output_size)
+            for layer, feat in zip(layers, feats, strict=True)
+        ])
+        embeds = self.roi_head.bbox_head.embed(pooled)
+        return [level[:, None] for level in embeds.chunk(len(feats))]
+
+    def _win_shares(self, inputs: Tensor, boxes: List[Tensor],
+                    regions: List[Tensor]) -> Features:
+        """Find out which sizes of boxes win, as a check of the regions."""
+        low, high = getattr(self.regions, 'size', (0.0, 0.0))
+        if low == high:
+            return {}
+        if self.levels == 'all':
+            boxes, regions = [torch.cat(boxes, 1)], [torch.cat(regions, 1)]
+        third = (high - low) / 3
+        shares = torch.stack([
+            winner_sizes(level, place, tuple(inputs.shape[-2:]),
+                         (low + third, high - third))
+            for level, place in zip(regions, boxes, strict=True)
+        ]).mean(dim=0)
+        names = ('win_small', 'win_medium', 'win_large')
+        return dict(zip(names, shares, strict=True))
+
     def _pool(self, regions: List[Tensor]) -> Dict[str, Tensor]:
         """Pool region embeddings to image embeddings (B, D) by name."""
-        pool = _POOLINGS[self.pooling]
+        pool = _POOLINGS[self.pooling][0]
         if self.levels == 'all':
             return dict(all=pool(torch.cat(regions, dim=1), dim=1))
         return {

@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tensor functions of region-centric pretraining (paper 3.2)."""
 
+from typing import Tuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,3 +76,27 @@ def objectness_loss(maps: Tensor, boxes: Tensor, targets: Tensor,
     """
     scores = values_at_centers(maps, boxes, spatial_scale).sigmoid()
     return F.l1_loss(scores, targets.to(scores))
+
+
+@torch.no_grad()
+def winner_sizes(regions: Tensor, boxes: Tensor, image_size: Tuple[int, int],
+                 edges: Tuple[float, ...]) -> Tensor:
+    """Share of the elements of a maximum that boxes of each size give.
+
+    Args:
+        regions (Tensor): Region embeddings (B, n, D); the maximum over n is
+            the image embedding.
+        boxes (Tensor): Boxes in pixels (B, n, 4).
+        image_size (tuple[int, int]): Height and width in pixels.
+        edges (tuple[float, ...]): Limits between sizes, ascending. The size
+            of a box is the square root of its share of the image's area.
+
+    Returns:
+        Tensor: float32 (len(edges) + 1,), sums to 1, smallest size first.
+    """
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    size = (width * height / (image_size[0] * image_size[1])).sqrt()
+    group = torch.bucketize(size, size.new_tensor(edges))
+    won = group.gather(1, regions.argmax(dim=1))
+    return torch.stack([
+        (won == number).float().mean() for number in range(len(edges) + 1)])

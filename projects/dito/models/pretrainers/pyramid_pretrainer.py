@@ -1,0 +1,78 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Stage 2 with the pyramid alone (paper Table 4b, "w/ FPN")."""
+
+import math
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import ConfigType, OptMultiConfig
+from torch import Tensor, nn
+
+from ..losses.contrastive_ops import full_precision, normalize
+from .batch_place import BatchPlace
+from .frozen_tower_pretrainer import FrozenTowerPretrainer
+from .image_text_pretrainer import Features
+
+
+@MODELS.register_module()
+class PyramidPretrainer(FrozenTowerPretrainer):
+    """Contrast the mean of every pyramid level with the texts.
+
+    The first step of Table 4b: no boxes, no detector head. Levels have the
+    pyramid's channels and texts the tower's width, which the paper passes
+    over; here one linear layer, ``level_proj``, shared by the levels, lies
+    between. The detector has no use for it.
+
+    Args:
+        backbone (dict): Config of the image tower.
+        neck (dict): Config of the pyramid.
+        text_encoder (dict): Config of the text tower.
+        data_preprocessor (dict): Config of the preprocessor.
+        loss (dict): Config of the contrastive loss.
+        logit_scale_init (float): Start of the logarithm of the factor on
+            the cosine; stage 1's checkpoint replaces it.
+        logit_bias_init (float, optional): Start of a learnt bias on the
+            logits, for the sigmoid loss. Defaults to None, no bias.
+        init_cfg (dict, optional): Config of the initialisation.
+    """
+
+    def __init__(
+        self,
+        backbone: ConfigType,
+        neck: ConfigType,
+        text_encoder: ConfigType,
+        data_preprocessor: ConfigType = dict(  # noqa: B006
+            type='ImageTextPreprocessor'),
+        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
+        logit_scale_init: float = math.log(1 / 0.07),
+        logit_bias_init: Optional[float] = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
+        super().__init__(backbone, text_encoder, loss, data_preprocessor,
+                         logit_scale_init, logit_bias_init, init_cfg)
+        self.neck = MODELS.build(neck)
+        self.level_proj = nn.Linear(
+            self.neck.out_channels, self.text_encoder.embed_dims, bias=False)
+        self.freeze()
+
+    def embed(self, inputs: Tensor, texts: List[str],
+              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+        """Embed images by level and texts, see the base class."""
+        images = self._embed_levels(inputs)
+        with torch.no_grad():
+            text = self.encode_texts(texts)
+        return {**images, 'text': text}, {}
+
+    def image_embedding(self, inputs: Tensor) -> Tensor:
+        """Average the unit embeddings of the levels, (B, D)."""
+        images = self._embed_levels(inputs).values()
+        return torch.stack([normalize(x) for x in images]).mean(dim=0)
+
+    def _embed_levels(self, inputs: Tensor) -> Dict[str, Tensor]:
+        """Average and project each level to (B, D), by name."""
+        return {
+            f'p{number}': self.level_proj(
+                full_precision(feat).mean(dim=(2, 3)))
+            for number, feat in enumerate(self.pyramid(inputs), start=2)
+        }
