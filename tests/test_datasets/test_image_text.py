@@ -1,15 +1,20 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-import io
 import json
-import tarfile
 from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from image_text_files import (
+    jpeg,
+    loader,
+    photo,
+    texts_of,
+    write_shards,
+    write_tar,
+)
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from dito.datasets.image_text import (
     CropTransform,
@@ -24,46 +29,6 @@ from dito.datasets.image_text.transforms import (
     jpeg_size,
     random_crop_box,
 )
-
-
-def jpeg(height=24, width=32, value=128, extension='.jpg'):
-    image = np.full((height, width, 3), value, np.uint8)
-    return cv2.imencode(extension, image)[1].tobytes()
-
-
-def write_tar(path, members):
-    """Write (name, bytes) members, in the order given."""
-    with tarfile.open(path, 'w') as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return str(path)
-
-
-def write_shards(folder, counts):
-    """Write shards whose captions name the shard and the sample."""
-    for number, count in enumerate(counts):
-        members = []
-        for i in range(count):
-            key = f'{number}_{i}'
-            members += [(f'{key}.jpg', jpeg(value=10 * number + i)),
-                        (f'{key}.txt', f'photo {key}'.encode()),
-                        (f'{key}.json', b'{}')]
-        write_tar(folder / f'{number:03d}.tar', members)
-    return str(folder / f'{{000..{len(counts) - 1:03d}}}.tar')
-
-
-def loader(dataset, batch_size=4, num_workers=0, drop_last=False):
-    return DataLoader(dataset, batch_size, num_workers=num_workers,
-                      collate_fn=image_text_collate, drop_last=drop_last)
-
-
-def texts_of(batches, number=None):
-    batches = iter(batches)
-    if number is None:
-        return [text for batch in batches for text in batch['texts']]
-    return [text for _ in range(number) for text in next(batches)['texts']]
 
 
 @pytest.mark.parametrize('counts,streams', [([5, 3, 4, 6], 1),
@@ -96,9 +61,9 @@ def test_one_stream_a_worker_keeps_neighbours_in_a_batch(tmp_path):
     batches = iter(loader(dataset, 4, num_workers=2))
     for number in (0, 1, 0, 1):
         keys = next(batches)['keys']
-        assert {key[0] for key in keys} == {str(number)}
-        start = int(keys[0][2:])
-        assert [int(k[2:]) for k in keys] == list(range(start, start + 4))
+        assert {key[:6] for key in keys} == {f'00{number}/{number}_'}
+        start = int(keys[0][6:])
+        assert [int(k[6:]) for k in keys] == list(range(start, start + 4))
 
 
 def test_shuffling_changes_the_order_and_only_with_the_seed(tmp_path):
@@ -120,7 +85,7 @@ def test_batches_are_uint8_tensors(tmp_path):
     assert batch['inputs'].dtype == torch.uint8
     # The images are plain grey: cropping and resizing leave their value.
     assert (batch['inputs'][2].float() - 2).abs().max() <= 2
-    assert batch['texts'][1] == 'photo 0_1' and batch['keys'][1] == '0_1'
+    assert batch['texts'][1] == 'photo 0_1' and batch['keys'][1] == '000/0_1'
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -178,9 +143,9 @@ def test_resume_opens_only_the_shard_it_needs(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(
         'dito.datasets.image_text.streams.read_shard',
-        lambda url, start: opened.append((url[-7:], start)) or read_shard(
-            url, start))
-    assert next(iter(dataset))['keys'] == '4_2'
+        lambda url, start, *args: opened.append(
+            (url[-7:], start)) or read_shard(url, start, *args))
+    assert next(iter(dataset))['keys'] == '004/4_2'
     assert opened == [('004.tar', 2)]
 
 
@@ -199,7 +164,7 @@ def test_broken_samples_are_counted_and_skipped(tmp_path):
            ('d.jpg', jpeg())]
     path = write_tar(tmp_path / 'x.tar', good[:6] + bad + good[6:])
     samples = list(ImageTextShards(path, 16, epochs=1))
-    assert [s['keys'] for s in samples] == [str(i) for i in range(8)]
+    assert [s['keys'] for s in samples] == [f'x/{i}' for i in range(8)]
     assert [s['skipped'] for s in samples] == [0, 0, 0, 4, 0, 0, 0, 0]
     # The cursor counts broken samples, so a resumed run stays in step.
     assert samples[3]['cursors'].tolist() == [0, 0, 0, 8]
@@ -212,7 +177,8 @@ def test_a_truncated_shard_ends_early(tmp_path):
     samples = list(ImageTextShards(shards, 16, epochs=1,
                                    shuffle_shards=False))
     keys = [s['keys'] for s in samples]
-    assert keys[-4:] == ['1_0', '1_1', '1_2', '1_3'] and keys[0] == '0_0'
+    assert keys[-4:] == [f'001/1_{i}' for i in range(4)]
+    assert keys[0] == '000/0_0'
     assert 4 < len(keys) < 8
     assert sum(s['skipped'] for s in samples) == 1
 
@@ -223,8 +189,9 @@ def test_too_many_broken_samples_stop_the_run(tmp_path):
         members += [(f'{i}.jpg', jpeg() if i % 2 else b'x'),
                     (f'{i}.txt', b'text')]
     path = write_tar(tmp_path / 'x.tar', members)
-    with pytest.raises(RuntimeError, match='101 of 201 samples are broken'):
-        list(ImageTextShards(path, 8, epochs=1, max_skip_share=0.499))
+    with pytest.raises(RuntimeError,
+                       match='101 of 201 samples are broken .101 image'):
+        list(ImageTextShards(path, 8, epochs=1, max_broken_share=0.499))
 
 
 def test_a_stream_without_samples_stops_the_run(tmp_path):
@@ -253,7 +220,7 @@ def test_pipes_and_several_patterns(tmp_path):
     one = str(tmp_path / '001.tar')
     for address in (f'pipe:cat {one}', f'file:{one}'):
         dataset = ImageTextShards([address], 16, epochs=1)
-        assert [s['keys'] for s in dataset] == ['1_0', '1_1']
+        assert [s['keys'] for s in dataset] == ['001/1_0', '001/1_1']
     both = ImageTextShards(f'{shards}::{one}', 16, epochs=1)
     assert len(list(both)) == 6
 
@@ -328,14 +295,6 @@ def test_center_crop():
     out = CropTransform(15, scale=None)(data)
     assert out.dtype == np.uint8 and out.shape == (3, 15, 15)
     assert (out[2] == 255).all() and (out[:2] == 0).all()
-
-
-def photo(height, width):
-    """A smooth image with some detail, as a photo has."""
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
-    image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-    return cv2.imencode('.jpg', image)[1].tobytes()
 
 
 def test_reduced_decoding_keeps_the_picture():

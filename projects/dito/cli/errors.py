@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence
 
 from dito.utils.config_finder import PACKAGE
+from dito.utils.data_errors import BrokenDataError
 
 USER_ERROR = 2
 Main = Callable[[Optional[Sequence[str]]], Optional[int]]
@@ -22,7 +23,8 @@ def is_user_error(error: BaseException) -> bool:
     matters; a file that is not there is the user's in either case.
     """
     if isinstance(error, (FileNotFoundError, IsADirectoryError,
-                          NotADirectoryError, PermissionError)):
+                          NotADirectoryError, PermissionError,
+                          BrokenDataError)):
         return True
     if not isinstance(error, (ValueError, TypeError)):
         return False
@@ -53,6 +55,8 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, BrokenDataError):
+        return error.sentence()
     text = ' '.join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror.lower()}.'

@@ -3,40 +3,32 @@
 
 import copy
 import logging
-import os
 import sys
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
-from urllib.parse import urlparse
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import IterableDataset, get_worker_info
-from webdataset.shardlists import expand_urls
 
+from dito.utils.data_errors import BrokenDataError
+
+from .bad_samples import BadSample, SampleCounter
+from .decode import MAX_PIXELS
 from .position import initial_state
-from .streams import Cursor, ShardStream, StreamPlan
-from .tar_reader import (
-    IMAGE_EXTENSIONS,
-    TEXT_EXTENSION,
-    RawSample,
-    count_samples,
-    is_local,
-)
+from .sources import ShardsType, SourceDraw, build_sources
+from .streams import Cursor, SamplePlace, ShardStream, StreamPlan
+from .tar_reader import RawSample, count_samples
 from .transforms import CropTransform
-
-# The share of broken samples says little before this many were read.
-_MIN_READ = 200
-# Web data has some broken samples in every shard: do not log them all.
-_MAX_LOGGED = 20
 
 
 @DATASETS.register_module()
 class ImageTextShards(IterableDataset):
     """Endless (image, text) pairs from webdataset shards.
 
-    Shards are tar files with ``KEY.jpg`` (or png, webp) and ``KEY.txt``.
+    Shards are tar files with ``KEY.jpg`` (or jpeg, png, webp) and ``KEY.txt``,
+    as img2dataset writes them, with or without ``KEY.json``.
     They are read through ``num_streams`` logical streams whose order depends
     on the seed alone. Each (worker, rank) owns a share of the streams and
     takes one sample from each in turn. Hence N processes with batch B see
@@ -44,13 +36,21 @@ class ImageTextShards(IterableDataset):
     number of workers, and ``num_streams`` divisible by workers x processes):
     sample i of rank r is sample i * N + r of the one process.
 
+    Of several weighted sources each has all streams of its own; which source
+    sample n of a stream comes from is drawn from (seed, stream, n) alone.
+    Broken and filtered samples are replaced by the next of the same source,
+    so the weights hold for what is delivered.
+
     A broken sample (undecodable image, missing or empty caption, shard that
-    breaks off) is logged and skipped; too many of them stop the run.
+    breaks off) is counted by reason, logged and skipped; too many of them
+    stop the run. A filtered one is counted by reason.
 
     Args:
-        shards (str or list[str]): Addresses; braces are expanded
-            (``data/{00000..01023}.tar``), ``::`` joins lists, ``pipe:`` and
-            ``http:`` addresses are opened as webdataset opens them.
+        shards (str, list[str] or list[dict]): Addresses; braces are expanded
+            (``data/{00000..01023}.tar``), ``::`` joins lists. Besides paths:
+            ``pipe:COMMAND``, ``https:``, ``s3:``, ``gs:``, ``hf:`` and what
+            else webdataset opens. For a mixture one dict a source: ``name``,
+            ``shards``, ``weight`` (default 1), ``captions``, ``filters``.
         size (int): Side of the square output in pixels.
         scale (tuple[float, float], optional): Area range of the random
             crop; None takes the centred square. Defaults to (0.4, 1.0).
@@ -61,16 +61,25 @@ class ImageTextShards(IterableDataset):
         shuffle_shards (bool): Whether shards come in a new order each epoch.
         shuffle_block (int): Number of neighbouring samples permuted
             together; 0 keeps the order of the shards. Defaults to 0.
-        epochs (int, optional): Number of epochs. Defaults to None, endless.
-        max_skip_share (float): Share of broken samples that stops the run.
+        epochs (int, optional): Number of epochs. Defaults to None, endless;
+            a mixture must be.
+        captions (dict, optional): Arguments of :class:`CaptionPicker`.
+            Defaults to None, the ``.txt`` file.
+        filters (list[dict]): Arguments of :class:`FieldFilter`, each.
+        max_broken_share (float): Share of broken samples, or of shards that
+            break off, that stops the run. Defaults to 0.1.
+        max_pixels (int): Images with more pixels to decode are broken.
+        retries (int): How often a shard that is not local is opened again
+            after an error, from the sample it broke off at. Defaults to 2.
 
     Raises:
         FileNotFoundError: If there is no shard, or a local one is missing.
+        ValueError: If an argument cannot work.
     """
 
     def __init__(
         self,
-        shards: Union[str, Sequence[str]],
+        shards: ShardsType,
         size: int,
         *,
         scale: Optional[Tuple[float, float]] = (0.4, 1.0),
@@ -80,27 +89,62 @@ class ImageTextShards(IterableDataset):
         shuffle_shards: bool = True,
         shuffle_block: int = 0,
         epochs: Optional[int] = None,
-        max_skip_share: float = 0.1,
+        captions: Optional[Dict[str, Any]] = None,
+        filters: Sequence[Dict[str, Any]] = (),
+        max_broken_share: float = 0.1,
+        max_pixels: int = MAX_PIXELS,
+        retries: int = 2,
     ) -> None:
         super().__init__()
         if num_streams < 1:
             raise ValueError(
                 f'num_streams must be at least 1, got {num_streams}')
-        urls = expand_shards(shards)
-        if len(urls) < num_streams:
-            print_log(
-                f'{len(urls)} shards for {num_streams} streams: streams '
-                'share shards, each taking every n-th sample',
-                logger='current', level=logging.WARNING)
-        self.plan = StreamPlan(
-            tuple(urls), num_streams, seed, shuffle_shards, shuffle_block)
-        self.transform = CropTransform(size, scale=scale, flip=flip)
+        self.sources = build_sources(shards, captions, filters)
+        if epochs is not None and len(self.sources) > 1:
+            raise ValueError(
+                f'a mixture of {len(self.sources)} sources has no end: leave '
+                f'epochs=None, got {epochs}')
+        self.plans = [
+            StreamPlan(tuple(s.shards), num_streams, seed, shuffle_shards,
+                       shuffle_block, s.wanted, retries)
+            for s in self.sources
+        ]
+        self.num_streams = num_streams
+        self.transform = CropTransform(
+            size, scale=scale, flip=flip, max_pixels=max_pixels)
         self.epochs = epochs
-        self.max_skip_share = max_skip_share
         self.metainfo: Dict[str, Any] = {}
-        self._state = initial_state(num_streams)
-        self._read = self._skipped = 0
+        self.counter = SampleCounter(max_broken_share)
+        self._state = initial_state(num_streams * len(self.sources))
         self._length: Optional[int] = None
+        self._say_what_is_shared()
+
+    def _say_what_is_shared(self) -> None:
+        """Tell of sources with fewer shards than streams."""
+        for source in self.sources:
+            number = len(source.shards)
+            if number < self.num_streams:
+                of = f' of {source.name!r}' if source.name else ''
+                print_log(
+                    f'{number} shards{of} for {self.num_streams} streams: '
+                    'streams share shards, each taking every n-th sample, '
+                    'and a shared shard is read by each of them',
+                    logger='current', level=logging.WARNING)
+
+    def check_split(self, num_workers: int) -> None:
+        """Check that the streams can be shared out evenly.
+
+        Args:
+            num_workers (int): Of the loader of each process.
+
+        Raises:
+            ValueError: If they cannot.
+        """
+        workers, (_, world_size) = max(1, num_workers), get_dist_info()
+        if self.num_streams % (workers * world_size):
+            raise ValueError(
+                f'num_streams={self.num_streams} must be divisible by '
+                f'{workers} workers x {world_size} processes')
 
     def __len__(self) -> int:
         """Return the number of samples, broken ones included.
@@ -113,7 +157,7 @@ class ImageTextShards(IterableDataset):
             return sys.maxsize
         if self._length is None:
             self._length = self.epochs * sum(
-                count_samples(url) for url in self.plan.shards)
+                count_samples(url) for url in self.plans[0].shards)
         return self._length
 
     def state_dict(self) -> Dict[str, Any]:
@@ -129,11 +173,13 @@ class ImageTextShards(IterableDataset):
         Raises:
             ValueError: If the state has another number of streams.
         """
-        if len(state['cursors']) != self.plan.num_streams:
+        found, needed = len(state['cursors']), len(self._state['cursors'])
+        if found != needed:
             raise ValueError(
-                f'the state holds {len(state["cursors"])} streams, the '
-                f'dataset has num_streams={self.plan.num_streams}; resume '
-                'with the number of streams the run began with')
+                f'the state holds {found} streams, the dataset has '
+                f'num_streams={self.num_streams} x {len(self.sources)} '
+                f'sources = {needed}; resume with the numbers of streams and '
+                'sources the run began with')
         self._state = copy.deepcopy(state)
 
     def __iter__(self) -> Iterator[Dict[str, Any]]:
@@ -141,26 +187,23 @@ class ImageTextShards(IterableDataset):
 
         Yields:
             dict: ``inputs`` (3, size, size) uint8 array RGB, ``texts`` str,
-            ``keys`` str, ``cursors`` (4,) int64 array of the stream's number
-            and the :class:`Cursor` after the sample, ``skipped`` int, broken
-            samples since the last one.
+            ``keys`` str (SOURCE/SHARD/KEY, without SOURCE where that has no
+            name), ``cursors`` (4,) int64 array of stream x sources + source
+            and the :class:`Cursor` after the sample, ``skipped`` and
+            ``filtered`` int, broken and filtered samples since the last one.
         """
-        owned = self._owned_streams()
-        streams = {
-            m: iter(
-                ShardStream(self.plan, m, Cursor(*self._state['cursors'][m]),
-                            self.epochs, self._on_shard_error))
-            for m in owned
-        }
-        skipped = self._skipped
+        streams = {m: self._open_stream(m) for m in self._owned_streams()}
+        broken, left_out = self.counter.num_broken, self.counter.num_filtered
         while streams:
             for m in list(streams):
-                sample = self._next_good(m, streams[m])
+                sample = next(streams[m], None)
                 if sample is None:
                     del streams[m]
                     continue
-                sample['skipped'] = self._skipped - skipped
-                skipped = self._skipped
+                counter = self.counter
+                sample['skipped'] = counter.num_broken - broken
+                sample['filtered'] = counter.num_filtered - left_out
+                broken, left_out = counter.num_broken, counter.num_filtered
                 yield sample
 
     def _owned_streams(self) -> List[int]:
@@ -169,106 +212,80 @@ class ImageTextShards(IterableDataset):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id,
                                                        info.num_workers)
-        if self.plan.num_streams % (workers * world_size):
-            raise ValueError(
-                f'num_streams={self.plan.num_streams} must be divisible by '
-                f'{workers} workers x {world_size} processes')
+        self.check_split(workers)
         # DataLoader takes batches from its workers in turn, starting with
         # worker 0: after a resume the turn is with another group of streams.
         group = (worker + self._state['batches']) % workers
-        streams = range(self.plan.num_streams)[group::workers]
+        streams = range(self.num_streams)[group::workers]
         owned = list(streams[rank::world_size])
         # A batch need not be a multiple of the streams: go on with the
         # stream after the one served last.
-        counts = [self._state['counts'][m] for m in owned]
+        counts = [self._count(m) for m in owned]
         start = next((i for i in range(1, len(owned))
                       if counts[i] < counts[i - 1]), 0)
         return owned[start:] + owned[:start]
 
-    def _next_good(self, stream: int, samples: Iterator
-                   ) -> Optional[Dict[str, Any]]:
-        """Return the next sample of a stream that can be used."""
-        for cursor, raw, seed in samples:
-            self._read += 1
-            try:
-                text, image = split_sample(raw)
-                rng = np.random.default_rng(seed)
-                inputs = self.transform(image, rng)
-            except ValueError as error:
-                self._count_skip(f'sample {raw.key}: {error}')
-                continue
-            return dict(
-                inputs=inputs, texts=text, keys=raw.key,
-                cursors=np.array((stream, *cursor), np.int64))
-        return None
+    def _count(self, stream: int) -> int:
+        """Return how many samples of a stream were used."""
+        num = len(self.sources)
+        return sum(self._state['counts'][stream * num:(stream + 1) * num])
 
-    def _on_shard_error(self, url: str, error: Exception) -> None:
-        """Count a shard that breaks off as one broken sample."""
-        self._read += 1
-        self._count_skip(f'rest of shard {url}: {error}')
+    def _open_stream(self, stream: int) -> Iterator[Dict[str, Any]]:
+        """Yield the usable samples of a stream, mixed from the sources."""
+        num = len(self.sources)
+        parts = [
+            self._open_part(stream, s,
+                            Cursor(*self._state['cursors'][stream * num + s]))
+            for s in range(num)
+        ]
+        draw = SourceDraw([s.weight for s in self.sources],
+                          self.plans[0].seed, stream)
+        number = self._count(stream)
+        while True:
+            sample = next(parts[draw(number)], None)
+            if sample is None:
+                return
+            number += 1
+            yield sample
 
-    def _count_skip(self, what: str) -> None:
-        """Log a broken sample, stop the run when there are too many."""
-        self._skipped += 1
-        if self._skipped <= _MAX_LOGGED or self._skipped % 1000 == 0:
-            print_log(
-                f'Skipped {what} ({self._skipped} of {self._read} so far)',
-                logger='current', level=logging.WARNING)
-        if (self._read >= _MIN_READ
-                and self._skipped > self.max_skip_share * self._read):
-            raise RuntimeError(
-                f'{self._skipped} of {self._read} samples are broken, more '
-                f'than max_skip_share={self.max_skip_share}; the last was '
-                f'{what}')
+    def _open_part(self, stream: int, number: int,
+                   start: Cursor) -> Iterator[Dict[str, Any]]:
+        """Yield the usable samples of one source within a stream."""
+        source = self.sources[number]
+        samples = ShardStream(self.plans[number], stream, start, self.epochs,
+                              self.counter.add_broken_shard,
+                              self.counter.add_shard)
+        place = stream * len(self.sources) + number
+        used_epoch = start.epoch
+        for cursor, raw, here in samples:
+            if cursor.epoch > used_epoch + 1:
+                raise BrokenDataError(
+                    f'stream {stream} of the source {source.name!r} gave no '
+                    f'usable sample in epoch {used_epoch + 1}: '
+                    f'{self.counter.summary()}')
+            # Equal draws in different sources would be no fault, but no gain.
+            seed = (*here, number) if number else tuple(here)
+            sample = self._load(number, raw, here, seed)
+            if sample is not None:
+                used_epoch = cursor.epoch
+                sample['cursors'] = np.array((place, *cursor), np.int64)
+                yield sample
 
-
-def expand_shards(shards: Union[str, Sequence[str]]) -> List[str]:
-    """Expand shard patterns and check that local files exist.
-
-    Args:
-        shards (str or list[str]): Patterns, see :class:`ImageTextShards`.
-
-    Returns:
-        list[str]: One address a shard.
-
-    Raises:
-        FileNotFoundError: If there is none, or a local one is missing.
-    """
-    patterns = [shards] if isinstance(shards, str) else list(shards)
-    urls = [url for pattern in patterns for url in expand_urls(pattern)]
-    if not urls:
-        raise FileNotFoundError(
-            f'shards={shards!r} names no file; give at least one tar')
-    missing = [
-        url for url in urls
-        if is_local(url) and not os.path.isfile(urlparse(url).path)
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f'{len(missing)} of {len(urls)} shards are missing, the first is '
-            f'{missing[0]!r}; check the path or the braces of {shards!r}')
-    return urls
-
-
-def split_sample(raw: RawSample) -> Tuple[str, bytes]:
-    """Split a raw sample into its caption and its encoded image.
-
-    Args:
-        raw (RawSample): The members of one key.
-
-    Returns:
-        tuple[str, bytes]: Caption without surrounding blanks, image.
-
-    Raises:
-        ValueError: If either is missing or the caption is empty.
-    """
-    image = next((raw.parts[e] for e in IMAGE_EXTENSIONS if e in raw.parts),
-                 None)
-    if image is None:
-        raise ValueError(f'no image among {sorted(raw.parts)}')
-    if TEXT_EXTENSION not in raw.parts:
-        raise ValueError(f'no .{TEXT_EXTENSION} among {sorted(raw.parts)}')
-    text = raw.parts[TEXT_EXTENSION].decode('utf-8', 'replace').strip()
-    if not text:
-        raise ValueError('the caption is empty')
-    return text, image
+    def _load(self, number: int, raw: RawSample, here: SamplePlace,
+              seed: Tuple[int, ...]) -> Optional[Dict[str, Any]]:
+        """Decode a sample; None if it is broken or filtered."""
+        source = self.sources[number]
+        key = source.prefixes[here.shard] + raw.key
+        self.counter.add_read()
+        try:
+            image = raw.image()
+            text = source.captions(raw, seed)
+            reason = source.filters(raw, text, image)
+            if reason is not None:
+                self.counter.add_filtered(reason)
+                return None
+            inputs = self.transform(image, np.random.default_rng(seed))
+        except BadSample as error:
+            self.counter.add_broken(error.reason, f'sample {key}: {error}')
+            return None
+        return dict(inputs=inputs, texts=text, keys=key)

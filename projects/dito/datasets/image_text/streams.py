@@ -7,11 +7,21 @@ without replaying what came before.
 """
 
 from dataclasses import dataclass
-from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Callable,
+    FrozenSet,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 import numpy as np
 
-from .tar_reader import RawSample, read_shard
+from dito.utils.data_errors import BrokenDataError
+
+from .tar_reader import DEFAULT_WANTED, RawSample, read_shard
 
 
 class Cursor(NamedTuple):
@@ -32,6 +42,22 @@ class Cursor(NamedTuple):
 START = Cursor()
 
 
+class SamplePlace(NamedTuple):
+    """Where a sample stands; the seed of its randomness.
+
+    Attributes:
+        seed (int): Seed of the run.
+        epoch (int): How often its stream has gone through the shards.
+        shard (int): Number of its shard among all.
+        index (int): Number of the sample in its shard.
+    """
+
+    seed: int
+    epoch: int
+    shard: int
+    index: int
+
+
 @dataclass(frozen=True)
 class StreamPlan:
     """How shards are spread over streams.
@@ -43,6 +69,9 @@ class StreamPlan:
         shuffle_shards (bool): Whether each epoch has its own shard order.
         shuffle_block (int): Number of neighbouring samples that are permuted
             together; 0 keeps the order of the shard.
+        wanted (frozenset[str], optional): Extensions to read; None for
+            images and captions in text files.
+        retries (int): How often a remote shard is opened again.
     """
 
     shards: Tuple[str, ...]
@@ -50,6 +79,8 @@ class StreamPlan:
     seed: int = 0
     shuffle_shards: bool = True
     shuffle_block: int = 0
+    wanted: Optional[FrozenSet[str]] = None
+    retries: int = 0
 
     def shards_of(self, stream: int, epoch: int) -> List[Tuple[int, int]]:
         """List (shard number, share) pairs that a stream reads in an epoch.
@@ -85,6 +116,8 @@ class ShardStream:
         on_error (callable, optional): Called with (address, exception) when
             a shard breaks off; reading goes on with the next shard. Defaults
             to None, the exception is raised.
+        on_open (callable, optional): Called with the address of each shard
+            before it is opened.
     """
 
     def __init__(
@@ -94,18 +127,20 @@ class ShardStream:
         cursor: Cursor = START,
         epochs: Optional[int] = None,
         on_error: Optional[Callable[[str, Exception], None]] = None,
+        on_open: Optional[Callable[[str], None]] = None,
     ) -> None:
         self.plan = plan
         self.stream = stream
         self.cursor = cursor
         self.epochs = epochs
         self.on_error = on_error
+        self.on_open = on_open
 
-    def __iter__(self) -> Iterator[Tuple[Cursor, RawSample, Tuple[int, ...]]]:
+    def __iter__(self) -> Iterator[Tuple[Cursor, RawSample, SamplePlace]]:
         """Yield (cursor after the sample, sample, seed of its randomness).
 
         Raises:
-            RuntimeError: If a whole epoch of this stream held no sample.
+            BrokenDataError: If a whole epoch of this stream held no sample.
         """
         epoch, first, offset = self.cursor
         while self.epochs is None or epoch < self.epochs:
@@ -116,12 +151,13 @@ class ShardStream:
                 for sample in self._read(epoch, number, share, offset):
                     found = True
                     offset += 1
-                    seed = (self.plan.seed, epoch, number, sample.index)
-                    yield Cursor(epoch, place, offset), sample, seed
+                    here = SamplePlace(
+                        self.plan.seed, epoch, number, sample.index)
+                    yield Cursor(epoch, place, offset), sample, here
                 offset = 0
             if shards and not found:
                 names = [self.plan.shards[number] for number, _ in shards[:3]]
-                raise RuntimeError(
+                raise BrokenDataError(
                     f'stream {self.stream} found no readable sample in epoch '
                     f'{epoch}; look at its shards, the first are {names}')
             epoch, first = epoch + 1, 0
@@ -136,8 +172,12 @@ class ShardStream:
         # without reading them only where the shard is not shared.
         start = skip // size * size if sharers == 1 else 0
         taken = start
+        if self.on_open is not None:
+            self.on_open(url)
+        wanted = self.plan.wanted or DEFAULT_WANTED
+        samples = read_shard(url, start, wanted, self.plan.retries)
         try:
-            for block in _blocks(read_shard(url, start), size):
+            for block in _blocks(samples, size):
                 for sample in self._permuted(block, epoch, number):
                     if sharers > 1 and sample.index % sharers != share:
                         continue

@@ -152,6 +152,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
     def _restore_position(self) -> StreamPosition:
         """Move the data set to where the checkpoint's run stopped."""
         dataset = self.dataloader.dataset
+        # Here rather than in a worker, where an error is harder to read.
+        dataset.check_split(self.dataloader.num_workers)
         hub = self.runner.message_hub
         if self._iter > 0 and _POSITION_KEY in hub.runtime_info:
             dataset.load_state_dict(

@@ -1,0 +1,270 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Tar files of all kinds, pipes and addresses, whole and damaged."""
+
+import functools
+import gzip
+import http.server
+import io
+import shutil
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import torch
+from image_text_files import (
+    jpeg,
+    loader,
+    texts_of,
+    write_shards,
+    write_tar,
+)
+
+from dito.cli.errors import is_user_error
+from dito.datasets.image_text import ImageTextShards, StreamPosition
+from dito.datasets.image_text.open_shard import open_shard
+from dito.datasets.image_text.tar_reader import count_samples, read_shard
+from dito.datasets.image_text.tar_walk import TarWalker
+from dito.utils.data_errors import BrokenDataError
+
+
+def walk(data, seekable=True):
+    walker = TarWalker(io.BufferedReader(io.BytesIO(data)), seekable)
+    return [(name, walker.read() if i % 2 else None)
+            for i, (name, _) in enumerate(walker)], walker.ended
+
+
+@pytest.mark.parametrize('seekable', [True, False])
+@pytest.mark.parametrize('kind', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT,
+                                  tarfile.PAX_FORMAT])
+def test_walking_agrees_with_tarfile(tmp_path, kind, seekable):
+    rng = np.random.default_rng(0)
+    names = ['a.txt', 'b/c.jpg', 'd' * 99, 'e/' + 'f' * 99, 'k.json',
+             'g' * 60 + '/' + 'h' * 90]
+    if kind != tarfile.USTAR_FORMAT:
+        names += ['i' * 300, 'über/☂.txt', 'j' * 200 + '/x.y']
+    sizes = [0, 1, 511, 512, 513, 5000, 20_000, 3, 0]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w', format=kind) as tar:
+        folder = tarfile.TarInfo('folder')
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, size in zip(names, sizes, strict=False):
+            info = tarfile.TarInfo(name)
+            info.size = size
+            tar.addfile(info, io.BytesIO(rng.bytes(size)))
+        link = tarfile.TarInfo('link')
+        link.type, link.linkname = tarfile.SYMTYPE, 'a.txt'
+        tar.addfile(link)
+    data = buffer.getvalue()
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        want = [(m.name, tar.extractfile(m).read()) for m in tar
+                if m.isreg()]
+    found, ended = walk(data, seekable)
+    assert ended and [n for n, _ in found] == [n for n, _ in want]
+    for i, ((_, got), (_, content)) in enumerate(
+            zip(found, want, strict=True)):
+        assert got == (content if i % 2 else None)
+
+
+def test_large_sizes_are_binary():
+    info = tarfile.TarInfo('x')
+    info.size = 2**33 + 5
+    block = info.tobuf(tarfile.GNU_FORMAT)
+    walker = TarWalker(io.BytesIO(block))
+    assert next(iter(walker)) == ('x', 2**33 + 5)
+
+
+@pytest.mark.parametrize('seekable', [True, False])
+def test_damage_is_found(tmp_path, seekable):
+    path = write_tar(tmp_path / 'x.tar', [('a', b'1' * 600), ('b', b'2')])
+    with open(path, 'rb') as file:
+        data = file.read()
+    for cut, text in ((300, 'within a header'), (700, "within 'a'"),
+                      (1500, "within 'a'"), (1536 + 100, 'within a header'),
+                      (2048 + 200, "within 'b'")):
+        with pytest.raises(tarfile.ReadError, match=text):
+            walk(data[:cut], seekable)
+    # Between two members nothing tells but the missing mark.
+    assert walk(data[:1536], seekable) == ([('a', None)], False)
+    damaged = data[:1540] + b'#' + data[1541:]
+    with pytest.raises(tarfile.ReadError, match='no tar, or it is damaged'):
+        walk(damaged, seekable)
+    for nothing in (b'', b'<html>not found</html>' * 99):
+        with pytest.raises(tarfile.ReadError):
+            walk(nothing, seekable)
+
+
+@pytest.mark.parametrize('mode', ['gz', 'bz2', 'xz'])
+def test_compressed_shards(tmp_path, mode):
+    path = str(tmp_path / f'x.tar.{mode}')
+    with tarfile.open(path, f'w:{mode}') as tar:
+        for name in ('0.jpg', '0.txt', '1.jpg', '1.txt'):
+            data = jpeg() if name.endswith('jpg') else b'text'
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    for address in (path, f'pipe:cat {path}'):
+        dataset = ImageTextShards(address, 8, epochs=1)
+        assert [s['keys'] for s in dataset] == ['x/0', 'x/1']
+
+
+# pipes and addresses
+
+
+def test_a_pipe_resumes_without_opening_what_was_used(tmp_path):
+    """Used shards are not opened; used samples are not decoded."""
+    write_shards(tmp_path, [4] * 4)
+    log = tmp_path / 'log'
+    shards = [f'pipe:echo {i} >> {log}; cat {tmp_path}/00{i}.tar'
+              for i in range(4)]
+
+    def dataset():
+        return ImageTextShards(shards, 16, shuffle_shards=False)
+
+    straight = iter(loader(dataset(), 2))
+    position = StreamPosition(dataset().state_dict())
+    for _ in range(5):
+        position.update(next(straight)['cursors'])
+    log.unlink()
+    resumed_set = dataset()
+    resumed_set.load_state_dict(position.state_dict())
+    decoded = []
+    transform = resumed_set.transform
+    resumed_set.transform = lambda *args: decoded.append(0) or transform(
+        *args)
+    resumed = next(iter(loader(resumed_set, 2)))
+    assert resumed['keys'] == ['002/2_2', '002/2_3']
+    assert torch.equal(resumed['inputs'], next(straight)['inputs'])
+    assert log.read_text().split() == ['2'] and len(decoded) == 2
+
+
+def test_a_failing_command_is_a_broken_shard(tmp_path):
+    write_shards(tmp_path, [3])
+    good = f'pipe:cat {tmp_path}/000.tar'
+    # Writes all, then fails: what it wrote may not be whole.
+    late = f'pipe:cat {tmp_path}/000.tar; exit 3'
+    dataset = ImageTextShards([good, 'pipe:exit 1', late], 8, epochs=1,
+                              shuffle_shards=False, retries=0)
+    assert len(list(dataset)) == 6
+    assert dataset.counter.broken == {'shard breaks off': 2}
+
+
+def test_leaving_a_pipe_early_is_no_error(tmp_path):
+    path = write_tar(tmp_path / 'x.tar', [('a', bytes(10**6))])
+    for _ in range(3):
+        with pytest.raises(KeyError), open_shard(f'pipe:cat {path}') as file:
+            file.read(10)
+            raise KeyError
+
+
+@pytest.mark.parametrize('extra', [0, 100])
+def test_a_remote_shard_is_opened_again(tmp_path, monkeypatch, extra):
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    path = write_tar(tmp_path / '0.tar', [
+        (f'{i}.{e}', jpeg() if e == 'jpg' else b'text')
+        for i in range(5) for e in ('jpg', 'txt')])
+    half = (tmp_path / '0.tar').stat().st_size // 4 + extra
+    flag = tmp_path / 'tried'
+    flaky = (f'pipe:if [ -e {flag} ]; then cat {path}; else touch {flag}; '
+             f'head -c {half} {path}; fi')
+    assert [s.index for s in read_shard(flaky, 0, retries=1)] == [*range(5)]
+    flag.unlink()
+    with pytest.raises(tarfile.ReadError, match='the tar ends with'):
+        list(read_shard(flaky))
+
+
+@pytest.mark.skipif(shutil.which('curl') is None, reason='needs curl')
+def test_http_shards(tmp_path):
+    write_shards(tmp_path, [3, 2])
+    (tmp_path / '000.tar').write_bytes(
+        gzip.compress((tmp_path / '000.tar').read_bytes()))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            base = f'http://127.0.0.1:{server.server_port}/'
+            dataset = ImageTextShards(base + '{000..001}.tar', 8, epochs=1,
+                                      shuffle_shards=False)
+            keys = [s['keys'] for s in dataset]
+            missing = ImageTextShards(base + '9.tar', 8, retries=0)
+            with pytest.raises(BrokenDataError, match='no readable sample'):
+                next(iter(missing))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert keys == ['000/0_0', '000/0_1', '000/0_2', '001/1_0', '001/1_1']
+
+
+def test_object_stores_are_read_through_their_program(tmp_path, monkeypatch):
+    """A stand-in for the aws program, first in the path."""
+    write_shards(tmp_path, [2])
+    program = tmp_path / 'aws'
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n'
+                       f'exec cat {tmp_path}/000.tar\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    dataset = ImageTextShards('s3://bucket/a/{0..0}.tar', 8, epochs=1)
+    assert [s['keys'] for s in dataset] == ['0/0_0', '0/0_1']
+    called = (tmp_path / 'called').read_text()
+    assert called == 's3 cp --quiet s3://bucket/a/0.tar -\n'
+
+
+def test_addresses_that_cannot_be_opened(monkeypatch):
+    with pytest.raises(ValueError, match='kind gopher: cannot be opened'):
+        ImageTextShards('gopher://h/0.tar', 8)
+    monkeypatch.setenv('PATH', '')
+    with pytest.raises(ValueError, match="'gsutil', which is not installed"):
+        ImageTextShards('gs://b/0.tar', 8)
+
+
+def test_paths_with_blanks_and_percent_signs(tmp_path):
+    folder = tmp_path / 'a b%20c'
+    folder.mkdir()
+    write_shards(folder, [2])
+    plain = str(folder / '000.tar')
+    quoted = 'file:' + plain.replace('%', '%25').replace(' ', '%20')
+    for address in (plain, quoted):
+        assert count_samples(address) == 2
+        assert len(list(ImageTextShards(address, 8, epochs=1))) == 2
+
+
+# too much damage
+
+
+def test_shards_that_cannot_be_read_stop_the_run(tmp_path):
+    """Long before they are a share of the samples."""
+    write_shards(tmp_path, [30] * 9)
+    for number in (2, 5, 8):
+        (tmp_path / f'00{number}.tar').write_bytes(b'<html>' * 200)
+    dataset = ImageTextShards(str(tmp_path / '{000..008}.tar'), 8,
+                              max_broken_share=0.3, shuffle_shards=False)
+    with pytest.raises(BrokenDataError, match='4 of 12 shards break off'):
+        for _ in dataset:
+            pass
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_the_sentence_survives_the_worker(tmp_path, workers):
+    members = [(f'{i}.{e}', b'' if e == 'jpg' else b'text')
+               for i in range(300) for e in ('jpg', 'txt')]
+    good = [(f'x{i}.{e}', jpeg() if e == 'jpg' else b'text')
+            for i in range(180) for e in ('jpg', 'txt')]
+    path = write_tar(tmp_path / 'x.tar', good + members)
+    with pytest.raises(BrokenDataError) as info:
+        texts_of(loader(ImageTextShards(path, 8), 4, workers))
+    assert is_user_error(info.value)
+    assert info.value.sentence() == (
+        '21 of 201 samples are broken (21 empty image file), more than '
+        'max_broken_share=0.1; the last was sample x/20: empty image file')
+
+
+def test_the_share_is_checked():
+    with pytest.raises(ValueError, match='within .0, 1., got 1.5'):
+        ImageTextShards('pipe:true', 8, max_broken_share=1.5)
