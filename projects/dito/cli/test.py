@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Evaluate a checkpoint on the test set of a config."""
+"""Evaluate a checkpoint on the test set of a config, or on any other set."""
 
 import argparse
 from typing import Optional, Sequence
@@ -8,7 +8,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
-from . import common
+from . import common, transfer
 from .errors import one_sentence_errors
 
 
@@ -30,7 +30,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=float,
         default=2,
         help='seconds between two shown results')
+    transfer.add_data_arguments(parser)
     args = parser.parse_args(argv)
+    transfer.check_data_arguments(parser, args)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out must end in .pkl, got {args.out}')
     return args
@@ -49,6 +51,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             model='it is a part to inherit from, not a config to run',
             test_dataloader='it cannot be tested',
             test_evaluator='it cannot be tested'))
+    if args.data is not None:
+        transfer.use_data(cfg, args)
     common.set_work_dir(cfg, args.work_dir)
     cfg.load_from = args.checkpoint
     cfg.resume = False

@@ -1,0 +1,213 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Point the test of a config at any annotated set, by its class names."""
+
+import argparse
+import os
+import os.path as osp
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+from urllib.parse import urlsplit
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from dito.apis.model_file import hook_config, test_dataset
+from dito.datasets.categories import build_category_table, list_names
+from dito.datasets.json_files import read_annotations, write_json
+from dito.datasets.objects365 import o365_image_path
+from dito.datasets.objects365_names import find_o365_version, repair_o365_name
+from dito.models.text.name_checks import check_names, name_key
+from dito.models.text.name_files import read_names
+from dito.utils.checkpoint import load_from_file
+
+_HOOK = 'DITOVocabularyHook'
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, ``--images``, ``--vocabulary`` and ``--novel``."""
+    group = parser.add_argument_group(
+        'another data set',
+        'Evaluate on any set in the format of COCO, LVIS or Objects365, by '
+        'the names of its categories; of the config only the model and the '
+        'image processing are used.')
+    group.add_argument('--data', help='annotation file')
+    group.add_argument('--images', help='folder that its file names are in')
+    group.add_argument(
+        '--vocabulary',
+        help='.safetensors file with all its names (default: the text tower '
+        'of the model embeds them)')
+    group.add_argument(
+        '--novel',
+        nargs='+',
+        default=['unseen'],
+        metavar='NAME',
+        help='classes that count as novel, for which the image-text score '
+        'has the larger part: unseen (default: what the checkpoint was not '
+        'trained on), none, all, names, or a file of names')
+
+
+def check_data_arguments(parser: argparse.ArgumentParser,
+                         args: argparse.Namespace) -> None:
+    """Refuse options that only make sense together."""
+    if (args.data is None) != (args.images is None):
+        parser.error('--data and --images go together')
+    if args.data is None and (args.vocabulary or args.novel != ['unseen']):
+        parser.error('--vocabulary and --novel need --data')
+
+
+def use_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Replace the test set and metric of a config, in place.
+
+    Args:
+        cfg (Config): Its work folder is named after the data, too, unless
+            ``--work-dir`` is given.
+        args (argparse.Namespace): With the options of this module.
+
+    Raises:
+        FileNotFoundError: If annotations, images or names are missing.
+        ValueError: If the annotations contradict themselves.
+    """
+    content = read_annotations(args.data)
+    version = find_o365_version(
+        str(cat.get('name')) for cat in content['categories'])
+    names = _class_names(args.data, content, version)
+    _require_images(args.data, args.images, content, version)
+    if args.work_dir is None:
+        cfg.work_dir = osp.join(
+            'work_dirs',
+            f'{Path(cfg.filename).stem}_on_{Path(args.data).stem}')
+    ann_file = _completed(args.data, content, args.work_dir or cfg.work_dir)
+    novel = _novel(args.novel, names, args.checkpoint)
+    federated = _is_federated(content)
+    dataset: Dict[str, Any] = dict(
+        type='DITOLVISDataset' if federated else 'DITOCocoDataset',
+        ann_file=osp.abspath(ann_file),
+        data_prefix=dict(img=osp.abspath(args.images)),
+        metainfo=dict(classes=names, novel_classes=novel),
+        test_mode=True,
+        pipeline=test_dataset(cfg)['pipeline'])
+    if version:
+        dataset.update(type='DITOObjects365Dataset', version=version)
+    metric = dict(
+        type='DITOLVISMetric' if federated else 'DITOCocoMetric',
+        ann_file=osp.abspath(ann_file),
+        metric=_metrics(cfg, content))
+    cfg.test_dataloader.dataset = dataset
+    cfg.test_evaluator = metric
+    _set_vocabulary(cfg, args.vocabulary)
+    print_log(
+        f'{args.data}: {len(content["images"])} images, {len(names)} '
+        f'classes, {len(novel)} of them novel; {metric["type"]} of '
+        f'{" and ".join(metric["metric"])}',
+        logger='current')
+
+
+def _class_names(path: str, content: dict, version: str) -> List[str]:
+    """Names in order of category id, spelt so that a text tower can read."""
+    try:
+        table = build_category_table(
+            content['categories'],
+            repair=repair_o365_name if version else None)
+        return list(check_names(table.names))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
+def _is_federated(content: dict) -> bool:
+    """Whether it must be evaluated by the rules of LVIS."""
+    return bool(content['images']) and all(
+        'neg_category_ids' in image for image in content['images']) and all(
+            'frequency' in cat for cat in content['categories'])
+
+
+def _require_images(path: str, folder: str, content: dict,
+                    version: str) -> None:
+    """Stop before the model is loaded if images are missing."""
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f'The folder of images {folder} does not '
+                                'exist; check --images.')
+    names = [
+        image.get('file_name')
+        or urlsplit(image.get('coco_url') or '').path.lstrip('/')
+        for image in content['images']
+    ]
+    if version:
+        names = [name and o365_image_path(name, version) for name in names]
+    missing = [
+        name for name in names
+        if name and not osp.isfile(osp.join(folder, name))
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(names)} images of {path} are not in '
+            f'{folder}: {list_names(missing)}; file names in the annotations '
+            'are relative to --images.')
+
+
+def _completed(path: str, content: dict, folder: str) -> str:
+    """The file, or a copy with what tools for labelling often leave out."""
+    lacking = [
+        ann for ann in content['annotations']
+        if not {'area', 'iscrowd'} <= set(ann)
+    ]
+    if not lacking:
+        return path
+    for ann in lacking:
+        ann.setdefault('iscrowd', 0)
+        if 'area' not in ann and len(ann.get('bbox') or ()) == 4:
+            ann['area'] = ann['bbox'][2] * ann['bbox'][3]
+    # Ranks of a distributed test write the same content.
+    copy = osp.join(folder, osp.basename(path))
+    if osp.exists(copy) and osp.samefile(copy, path):
+        raise ValueError(f'{path} has annotations without area or iscrowd '
+                         'and lies in the work folder, where a completed '
+                         'copy would replace it; give another --work-dir.')
+    write_json(copy, content)
+    print_log(
+        f'{path}: {len(lacking)} annotations have no area or iscrowd; using '
+        f'the completed copy {copy}.',
+        logger='current')
+    return copy
+
+
+def _metrics(cfg: Config, content: dict) -> List[str]:
+    """Boxes; masks too where both sides have them."""
+    head = (cfg.model.get('roi_head') or {}).get('mask_head')
+    masks = bool(content['annotations']) and all(
+        ann.get('segmentation') for ann in content['annotations'])
+    return ['bbox', 'segm'] if head and masks else ['bbox']
+
+
+def _novel(wanted: Sequence[str], names: Sequence[str],
+           checkpoint: str) -> List[str]:
+    """Names of the novel classes that the command line asks for."""
+    if wanted == ['none']:
+        return []
+    if wanted == ['all']:
+        return list(names)
+    if wanted == ['unseen']:
+        meta = load_from_file(checkpoint).get('meta') or {}
+        meta = {
+            key.lower(): value
+            for key, value in (meta.get('dataset_meta') or {}).items()
+        }
+        unboxed = {name_key(n) for n in meta.get('novel_classes') or ()}
+        seen = meta.get('base_classes') or meta.get('classes') or ()
+        seen = {name_key(n) for n in seen} - unboxed
+        return [name for name in names if name_key(name) not in seen]
+    if len(wanted) == 1 and os.path.isfile(wanted[0]):
+        wanted = read_names(wanted[0]).names
+    known = {name_key(name): name for name in names}
+    stray = [name for name in wanted if name_key(name) not in known]
+    if stray:
+        raise ValueError(f'--novel has {len(stray)} names that are not among '
+                         f'the {len(names)} classes: {list_names(stray)}.')
+    return [known[name_key(name)] for name in wanted]
+
+
+def _set_vocabulary(cfg: Config, path: Any) -> None:
+    """Let the hook take the names of the data from a file or the tower."""
+    if not hook_config(cfg, _HOOK):
+        hooks = list(cfg.get('custom_hooks') or ())
+        cfg.custom_hooks = [*hooks, dict(type=_HOOK)]
+    hook_config(cfg, _HOOK)['test'] = path
