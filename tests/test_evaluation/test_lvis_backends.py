@@ -246,6 +246,15 @@ def test_masks_alone_give_no_boxes():
         run_all(content, results, 'bbox', backends=['federated'])
 
 
+def test_objects_without_masks_are_named():
+    content = make_ground_truth(np.random.default_rng(17))
+    results = make_results(np.random.default_rng(17), content)
+    for ann in content['annotations']:
+        del ann['segmentation']
+    with pytest.raises(ValueError, match='object .* has no segmentation'):
+        run_all(content, results, 'segm', backends=['federated'])
+
+
 def test_unknown_ids_are_named():
     content = make_ground_truth(np.random.default_rng(18))
     gt = LVISGroundTruth(content, 'val.json')

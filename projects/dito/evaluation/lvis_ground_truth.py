@@ -211,10 +211,18 @@ class LVISGroundTruth:
 
         Returns:
             dict: ``size`` and ``counts``.
+
+        Raises:
+            ValueError: If the object has no mask.
         """
         if index not in self._rles:
             annotation = self._annotations[index]
-            mask = annotation['segmentation']
+            mask = annotation.get('segmentation')
+            if not mask:
+                raise ValueError(
+                    f'{self.source}: object {annotation.get("id")} has no '
+                    "segmentation, which mask AP needs; use metric='bbox'"
+                )
             size = self._sizes[annotation['image_id']]
             if isinstance(mask, list):
                 mask = mask_utils.merge(mask_utils.frPyObjects(mask, *size))

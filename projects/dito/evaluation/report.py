@@ -66,6 +66,8 @@ def shorten(value: Any, length: int = 60) -> str:
     """
     if isinstance(value, float):
         value = f'{value:.4g}'
+    if isinstance(value, list) and len(value) > 1:
+        value = f'{len(value)}: {value[0]} ...'
     text = str(value)
     return text if len(text) <= length else f'{text[: length - 3]}...'
 

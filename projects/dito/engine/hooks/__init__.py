@@ -3,6 +3,7 @@
 
 from .checkpoint_hook import DITOCheckpointHook
 from .ema_hook import DITOEMAHook
+from .evaluation_report_hook import DITOEvaluationReportHook
 from .iteration_seed_hook import DITOIterationSeedHook
 from .load_report_hook import DITOLoadReportHook
 from .non_finite_guard_hook import DITONonFiniteGuardHook
@@ -11,7 +12,7 @@ from .vocabulary_hook import DITOVocabularyHook
 from .zero_shot_hook import DITOZeroShotHook
 
 __all__ = [
-    'DITOCheckpointHook', 'DITOEMAHook', 'DITOIterationSeedHook',
-    'DITOLoadReportHook', 'DITONonFiniteGuardHook', 'DITOThroughputHook',
-    'DITOVocabularyHook', 'DITOZeroShotHook'
+    'DITOCheckpointHook', 'DITOEMAHook', 'DITOEvaluationReportHook',
+    'DITOIterationSeedHook', 'DITOLoadReportHook', 'DITONonFiniteGuardHook',
+    'DITOThroughputHook', 'DITOVocabularyHook', 'DITOZeroShotHook'
 ]
