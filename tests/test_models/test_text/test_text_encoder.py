@@ -216,11 +216,12 @@ def test_weights_of_an_open_clip_model_fit() -> None:
 
 @pytest.mark.parametrize('arch, message', [
     ('ViT-X-99', 'open_clip has no model'),
-    ('ViT-B-16-SigLIP', 'not the plain causal one'),
-    ('coca_ViT-B-32', 'not the plain causal one'),
+    ('roberta-ViT-B-32', 'is not a plain transformer'),
+    ('coca_ViT-B-32', 'is not a plain transformer'),
     (dict(width=32, layers=2), 'has the keys'),
     (dict(width=32, layers=2, heads=5), 'not divisible'),
     (dict(width=32, layers=2, heads=4, act='relu'), 'act of a text'),
+    (dict(width=32, layers=2, heads=4, pool='max'), 'pool of a text'),
 ])
 def test_bad_arch_is_refused(arch, message) -> None:
     with pytest.raises(ValueError, match=message):

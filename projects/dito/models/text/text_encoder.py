@@ -25,7 +25,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..losses.contrastive_ops import normalize
-from .text_tower import build_text_tower
+from .foreign_tokenizer import ForeignTokenizer
+from .text_tower import build_text_tower, is_plain
 from .token_table import (
     TokenIds,
     bpe_tokenizer,
@@ -54,9 +55,13 @@ class DITOTextEncoder(BaseModule):
     embedding: ``token_ids`` names the kept ones. They are part of the state
     dict. Pieces outside are read as padding, with one warning.
 
+    Towers unlike CLIP's (SigLIP: no causal mask, read at the last place, a
+    vocabulary and tokenizer of its own) see all of the context.
+
     Args:
         arch (str | dict): open_clip model name, whose text tower is taken
-            ('ViT-L-16'), or dict(width, layers, heads[, mlp_ratio, act]).
+            ('ViT-L-16'), or dict(width, layers, heads[, mlp_ratio, act, ...]),
+            see :func:`resolve_text_arch`.
         embed_dims (int): Channels of the embedding.
         context_length (int): Most tokens a text, start and end included;
             longer texts are cut and keep the end token. Defaults to 77.
@@ -64,6 +69,8 @@ class DITOTextEncoder(BaseModule):
             token embedding: None for all; ids, or a json or text file of
             ids; ``dict(texts_file=...)`` for the ids of a file of texts; a
             number of rows to be read from a checkpoint. Defaults to None.
+        tokenizer (dict, optional): Tokenizer of a tower that does not use
+            CLIP's, see :class:`ForeignTokenizer`. Defaults to None, CLIP's.
         freeze (bool): Keep the tower in evaluation mode and without
             gradients. Defaults to False.
         with_cp (bool): Checkpoint activations in training. Defaults to
@@ -78,14 +85,18 @@ class DITOTextEncoder(BaseModule):
                  embed_dims: int,
                  context_length: int = 77,
                  token_ids: TokenIds = None,
+                 tokenizer: Optional[Mapping[str, Any]] = None,
                  freeze: bool = False,
                  with_cp: bool = False,
                  init_cfg: Any = None) -> None:
         super().__init__(init_cfg)
         kept = resolve_token_ids(token_ids)
-        rows = bpe_tokenizer().vocab_size if kept is None else len(kept)
         self.tower, self.arch = build_text_tower(
-            arch, embed_dims, context_length, rows)
+            arch, embed_dims, context_length,
+            None if kept is None else len(kept))
+        self.foreign = None if tokenizer is None else ForeignTokenizer(
+            tokenizer, context_length)
+        self._check_table(kept)
         self.embed_dims = embed_dims
         self.context_length = context_length
         self.freeze = freeze
@@ -99,6 +110,14 @@ class DITOTextEncoder(BaseModule):
         if freeze:
             self.requires_grad_(False)
             self.train(False)
+
+    def _check_table(self, kept: Optional[Tensor]) -> None:
+        """Refuse rows of CLIP's tokenizer for a tower with another."""
+        other = self.foreign is not None or 'vocab_size' in self.arch
+        if kept is not None and other:
+            raise ValueError(
+                'token_ids name pieces of the tokenizer of CLIP, which this '
+                'text tower does not use: leave token_ids out.')
 
     def train(self, mode: bool = True) -> 'DITOTextEncoder':
         """Set the mode; a frozen tower stays in evaluation mode."""
@@ -163,6 +182,13 @@ class DITOTextEncoder(BaseModule):
         if isinstance(texts, str):
             raise TypeError(
                 f'tokenize takes a list of texts, got the text {texts!r}.')
+        if self.foreign is not None:
+            return self.foreign(texts)
+        if 'vocab_size' in self.arch:
+            raise ValueError(
+                f'This text tower has {self.arch["vocab_size"]} pieces, so '
+                'its tokenizer is not the one of CLIP: set tokenizer='
+                'dict(path=FOLDER) in the config of the text encoder.')
         rows = self._row_of_id()
         tokens = np.zeros((len(texts), self.context_length), np.int64)
         for out, text in zip(tokens, texts, strict=True):
@@ -184,6 +210,8 @@ class DITOTextEncoder(BaseModule):
         Returns:
             list[str]: Sorted pieces; empty with the whole table.
         """
+        if self.token_ids is None:
+            return []
         rows, tokenizer = self._row_of_id(), bpe_tokenizer()
         ids = {i for text in texts for i in tokenizer.encode(text)}
         return sorted(
@@ -201,6 +229,8 @@ class DITOTextEncoder(BaseModule):
             Tensor: Embeddings, not normalised, shape (N, embed_dims).
         """
         tower = self.tower
+        if not is_plain(self.arch):
+            return tower(tokens.to(tower.positional_embedding.device))
         end = tokens.argmax(dim=-1)
         length = int(end.max()) + 1 if len(tokens) else 1
         # Few distinct lengths, so that compiled code is made a few times.
