@@ -19,10 +19,11 @@ from torch import Tensor
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .frozen_teacher import FrozenTeacher
+from .vlm_backbone import VLMBackboneMixin
 
 
 @MODELS.register_module()
-class DITO(DistributedLogMixin, TwoStageDetector):
+class DITO(DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
     """DITO: Faster or Mask R-CNN that names objects by text (paper 3).
 
     A plain ViT with shifted-window learning, a simple pyramid, proposals by
@@ -40,6 +41,10 @@ class DITO(DistributedLogMixin, TwoStageDetector):
         teacher (dict, optional): ``checkpoint`` and, if need be, ``prefix``
             of the frozen backbone; all else overrides the config of the
             backbone. By default it has the backbone's windows and no shift.
+        vlm_backbone (dict, optional): A frozen backbone that gives the VLM
+            score at inference in place of the trained one (release):
+            arguments in which it differs from ``backbone``, and maybe the
+            ``checkpoint`` of its weights; see :class:`VLMBackboneMixin`.
         train_cfg (dict, optional): ``rpn``, ``rpn_proposal`` and ``rcnn``.
         test_cfg (dict, optional): ``rpn`` and ``rcnn``.
         data_preprocessor (dict, optional): Config of the preprocessor.
@@ -58,6 +63,7 @@ class DITO(DistributedLogMixin, TwoStageDetector):
                  roi_head: ConfigType,
                  text_encoder: OptConfigType = None,
                  teacher: OptConfigType = None,
+                 vlm_backbone: OptConfigType = None,
                  train_cfg: OptConfigType = None,
                  test_cfg: OptConfigType = None,
                  data_preprocessor: OptConfigType = None,
@@ -81,6 +87,11 @@ class DITO(DistributedLogMixin, TwoStageDetector):
                 raise ValueError('A teacher without roi_head.loss_distill '
                                  'has no use: set both or none.')
             self._teacher = self._make_teacher(backbone, **teacher)
+        if vlm_backbone is not None and self.roi_head.loss_distill is not None:
+            raise ValueError('vlm_backbone scores with frozen features, which '
+                             'roi_head.loss_distill makes needless: set one '
+                             'of them.')
+        self.build_vlm_backbone(backbone, vlm_backbone)
         self._vocabulary: Optional[Vocabulary] = None
 
     @staticmethod
@@ -115,6 +126,10 @@ class DITO(DistributedLogMixin, TwoStageDetector):
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Replace the classes.
 
+        Cheap enough for every image: the text tower is frozen, and hashed
+        again only after its weights changed. Where each image of a batch
+        has classes of its own, see :meth:`predict`.
+
         Args:
             vocabulary (Vocabulary): Made by the text tower the model was
                 trained with.
@@ -137,10 +152,6 @@ class DITO(DistributedLogMixin, TwoStageDetector):
             novel: Iterable[Union[str, bool]] = (),
             templates: Union[str, Sequence[str], None] = None) -> Vocabulary:
         """Embed class names with the model's text tower and set them.
-
-        Cheap enough for every image: the text tower is frozen, and hashed
-        again only after its weights changed. Where each image of a batch
-        has classes of its own, see :meth:`predict`.
 
         Args:
             names (Sequence[str]): Class names, in label order.
@@ -247,6 +258,7 @@ class DITO(DistributedLogMixin, TwoStageDetector):
             if sample.get('vocabulary') is not None:
                 self._check_vocabulary(sample.vocabulary)
         pyramid, vlm_feat = self.extract_maps(batch_inputs)
+        vlm_feat = self.vlm_map(batch_inputs, vlm_feat)
         proposals = self._proposals(pyramid, batch_data_samples)
         results = self.roi_head.predict(
             pyramid,

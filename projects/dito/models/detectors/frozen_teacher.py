@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The frozen pretrained backbone that teaches the finetuned one."""
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 import torch
 from mmdet.registry import MODELS
@@ -10,6 +10,33 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from dito.utils.checkpoint import load_state_dict_file
+
+
+def read_backbone(checkpoint: str, prefix: str) -> Dict[str, Tensor]:
+    """Read the weights of a pretrained backbone.
+
+    Args:
+        checkpoint (str): File of the pretraining.
+        prefix (str): Prefix of the backbone's keys in it.
+
+    Returns:
+        dict[str, Tensor]: Weights, without the prefix.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it has no such keys.
+    """
+    state = {
+        key[len(prefix):]: value
+        for key, value in load_state_dict_file(checkpoint).items()
+        if key.startswith(prefix)
+    }
+    if not state:
+        raise ValueError(
+            f'The checkpoint {checkpoint} of the frozen backbone has no key '
+            f'that starts with {prefix!r}; give the checkpoint of the '
+            'pretraining, or the prefix of its backbone.')
+    return state
 
 
 class FrozenTeacher:
@@ -52,16 +79,7 @@ class FrozenTeacher:
         """
         if self.backbone is not None:
             return
-        state = load_state_dict_file(self.checkpoint)
-        state = {
-            key[len(self.prefix):]: value
-            for key, value in state.items() if key.startswith(self.prefix)
-        }
-        if not state:
-            raise ValueError(
-                f'The teacher checkpoint {self.checkpoint} has no key that '
-                f'starts with {self.prefix!r}; give the checkpoint of the '
-                'pretraining, or teacher.prefix.')
+        state = read_backbone(self.checkpoint, self.prefix)
         backbone = MODELS.build(self.cfg)
         try:
             backbone.load_state_dict(state)
