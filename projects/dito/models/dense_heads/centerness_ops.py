@@ -45,3 +45,24 @@ def centerness(anchors: Tensor, boxes: Tensor) -> Tensor:
     # Outside the box the ratio has no meaning and may be negative or 0 / 0.
     ratio = torch.where(inside[:, None], small / large, small.new_zeros(()))
     return ratio.prod(dim=1).sqrt()
+
+
+def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
+    """Leave out repeated boxes of a level, and boxes of four zeros.
+
+    This is what the NMS of the release does at its threshold of 1. Anchors
+    near a border often give the same clipped box, above all the whole image.
+
+    Args:
+        boxes (Tensor): Shape (N, 4); within a level best first.
+        levels (Tensor): Level of each, shape (N, ).
+
+    Returns:
+        Tensor: Indices of the boxes kept, int64, ascending.
+    """
+    rows = torch.cat([levels[:, None].to(boxes), boxes], dim=1)
+    _, group = rows.unique(dim=0, return_inverse=True)
+    places = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(places, len(rows)).scatter_reduce(
+        0, group, places, 'amin')
+    return places[(first[group] == places) & boxes.any(dim=1)]

@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..layers import DITOLayerNorm2d
-from .centerness_ops import centerness, lrtb_to_tblr
+from .centerness_ops import centerness, distinct, lrtb_to_tblr
 
 _BORDERS = ('image', 'input')
 
@@ -55,8 +55,11 @@ class DITORPNHead(BaseDenseHead):
             objectness targets, ``bbox_assigner`` of the box targets.
         test_cfg (dict, optional): ``nms_pre`` boxes per level before NMS,
             ``nms`` (None, or a threshold of 1 or more: no NMS),
-            ``max_per_img``, and ``min_bbox_size``, the side in pixels above
-            which a proposal is kept (negative keeps all).
+            ``max_per_img``, ``min_bbox_size``, the side in pixels above
+            which a proposal is kept (negative keeps all), and
+            ``drop_duplicates``: instead of NMS leave out equal boxes of one
+            level and boxes of four zeros (release, whose NMS at inference
+            has a threshold of 1).
         init_cfg (dict, optional): Normal with deviation 0.01 by default.
     """
 
@@ -289,7 +292,9 @@ class DITORPNHead(BaseDenseHead):
                 zip(cls_score_list, bbox_pred_list, mlvl_priors,
                     strict=True)):
             score = logits.flatten().sigmoid()
-            score, inds = score.topk(min(cfg['nms_pre'], len(score)))
+            # Of equal scores the first ones count (release), on any device.
+            score, inds = score.sort(descending=True, stable=True)
+            score, inds = score[:cfg['nms_pre']], inds[:cfg['nms_pre']]
             boxes.append(
                 self._decode(priors[inds],
                              lrtb.flatten(1).mT[inds], img_meta))
@@ -309,6 +314,9 @@ class DITORPNHead(BaseDenseHead):
             sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
             results = results[(sides > min_size).all(dim=1)]
         nms: Optional[ConfigType] = cfg.get('nms')
+        if with_nms and cfg.get('drop_duplicates', False):
+            results, nms = results[distinct(results.bboxes,
+                                            results.level_ids)], None
         if with_nms and nms and nms['iou_threshold'] < 1 and len(results):
             _, keep = batched_nms(results.bboxes, results.scores,
                                   results.level_ids, nms)

@@ -1,4 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+from .cell_align import DITOCellAlign
 from .dito_bbox_head import DITOBBoxHead
 from .dito_mask_head import DITOMaskHead
 from .dito_roi_extractor import DITORoIExtractor
@@ -9,6 +10,7 @@ from .score_ops import cosine_logits, ensemble_scores
 
 __all__ = [
     'DITOBBoxHead',
+    'DITOCellAlign',
     'DITOMaskHead',
     'DITOPlusOneBBoxCoder',
     'DITORoIExtractor',

@@ -1,12 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """RoI features with float32 coordinates."""
 
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
-from torch import Tensor
+from mmdet.utils import ConfigType
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
@@ -18,8 +19,19 @@ class DITORoIExtractor(SingleRoIExtractor):
     float32 instead. A box of ``s`` pixels a side goes to level
     ``floor(log2(s / finest_scale))``, so with ``finest_scale=56`` and strides
     from 4 upwards, 224 pixels go to stride 16 (release, FPN); boxes without
-    area, also inverted ones, go to the finest level.
+    area, also inverted ones, go to the finest level. Besides mmcv's layers
+    ``roi_layer`` may be a registered one, such as :class:`DITOCellAlign`.
     """
+
+    def build_roi_layers(self, layer_cfg: ConfigType,
+                         featmap_strides: List[int]) -> nn.ModuleList:
+        """Build one RoI layer a level, mmcv's or a registered one."""
+        layer = MODELS.get(layer_cfg['type']) if isinstance(
+            layer_cfg['type'], str) else None
+        if layer is None:
+            return super().build_roi_layers(layer_cfg, featmap_strides)
+        return super().build_roi_layers(
+            dict(layer_cfg, type=layer), featmap_strides)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
         """Level of each RoI.
