@@ -28,7 +28,7 @@ PAPER = ['dito_vits_lvis.py', 'dito_vitb_lvis.py', 'dito_vitl_lvis.py',
 def read(name):
     cfg = Config.fromfile(ROOT / name)
     init_default_scope(cfg.default_scope)
-    tower = cfg.model.get('text_encoder', {})
+    tower = cfg.model.get('text_encoder') or {}
     if isinstance(tower.get('token_ids'), dict):
         # They come from a file of the data set, which is not here.
         tower.token_ids = 100
@@ -133,6 +133,28 @@ def test_numbers_of_the_paper(name):
     assert model.data_preprocessor.pad_size_divisor == 1024
     # The teacher is the backbone training starts from.
     assert cfg.model.teacher.checkpoint == cfg.load_from
+
+
+def test_numbers_of_the_release():
+    cfg = read('dito_vitl_official_lvis.py')
+    model = build_meta(cfg)
+    roi = model.roi_head
+    assert (roi.alpha, roi.beta, roi.objectness_power) == (0.35, 0.65, 3)
+    assert roi.vlm_roi_scale == 0.7 and roi.vlm_background
+    assert roi.loss_distill is None and model.text_encoder is None
+    assert model.backbone.plan.global_layers == {5, 11, 17, 23}
+    assert model.vlm_backbone.plan.global_layers == {23}
+    # The shift reaches the frozen backbone too.
+    for tower in (model.backbone, model.vlm_backbone):
+        assert (tower.plan.shift, tower.plan.shift_size) == ('swl', 8)
+        assert not tower.plan.shift_mask and tower.pos_embed_after_shift
+    rpn, rcnn = cfg.model.test_cfg.rpn, cfg.model.test_cfg.rcnn
+    assert rpn.nms is None and rpn.max_per_img == 1000
+    assert rcnn.max_per_img == 300 and rcnn.score_thr == 0
+    pre = cfg.model.data_preprocessor
+    assert (pre.mean, pre.std, pre.bgr_to_rgb) == ([0] * 3, [255] * 3, True)
+    # Evaluated, not trained.
+    assert cfg.train_dataloader is None and 'optim_wrapper' not in cfg
 
 
 def image_size(cfg):
