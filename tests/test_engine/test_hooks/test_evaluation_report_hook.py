@@ -89,7 +89,7 @@ def test_facts_of_the_run(run: Dict[str, Any]) -> None:
             objectness_power=0.0,
             score_thr=rcnn.score_thr,
             max_per_img=rcnn.max_per_img,
-            vocabulary='3 names, 0 novel',
+            vocabulary='3 names, 1 novel',
             text_tower=run['model'].text_encoder.fingerprint(),
             templates=['a photo of {}'])
         assert {key: found[key] for key in expected} == expected

@@ -310,8 +310,8 @@ class DITOBBoxHead(BaseModule):
 
         Args:
             rois (Tuple[Tensor, ...]): RoIs, (N, 5) each.
-            scores (Tuple[Tensor, ...]): Final scores, not logits,
-                (N, K + 1) each.
+            scores (Tuple[Tensor | ChunkedScores, ...]): Final scores, not
+                logits, (N, K + 1) each; or what computes the best of them.
             bbox_preds (Tuple[Tensor, ...]): Deltas, (N, 4) each.
             batch_img_metas (List[dict]): Image sizes and scale factors.
             rcnn_test_cfg (dict, optional): ``score_thr``, ``nms``,
@@ -349,7 +349,9 @@ class DITOBBoxHead(BaseModule):
         if cfg['nms'].get('type', 'nms') != 'nms':
             raise ValueError(f'DITOBBoxHead has class-wise NMS of type "nms" '
                              f'only, got {cfg["nms"]["type"]!r}.')
+        if isinstance(score, Tensor):
+            score = score[:, :-1]
         boxes, score, labels, _ = topk_class_nms(
-            boxes, score[:, :-1], cfg['score_thr'],
+            boxes, score, cfg['score_thr'],
             cfg['nms']['iou_threshold'], cfg['max_per_img'])
         return InstanceData(bboxes=boxes, scores=score, labels=labels)

@@ -13,6 +13,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import ConfigType, InstanceList, OptConfigType
 from torch import Tensor, nn
 
+from .chunked_scores import ChunkedScores
 from .score_ops import cosine_logits, ensemble_scores
 
 
@@ -43,6 +44,9 @@ class DITORoIHead(StandardRoIHead):
             None: no VLM score, the score is ``p``.
         loss_distill (dict, optional): Distillation loss; None: neither
             distillation nor the 1x1 convolution ``vlm_proj``.
+        class_chunk (int): Vocabularies above this size are classified in
+            chunks of it, with memory that does not grow with the number of
+            classes. Defaults to 4096.
         **kwargs: See :class:`StandardRoIHead`.
     """
 
@@ -57,6 +61,7 @@ class DITORoIHead(StandardRoIHead):
                  vlm_temperature: float = 0.01,
                  vlm_roi_extractor: OptConfigType = None,
                  loss_distill: OptConfigType = None,
+                 class_chunk: int = 4096,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         for name, value in dict(alpha=alpha, beta=beta).items():
@@ -68,6 +73,7 @@ class DITORoIHead(StandardRoIHead):
         self.vlm_background = vlm_background
         self.vlm_roi_scale = vlm_roi_scale
         self.vlm_temperature = vlm_temperature
+        self.class_chunk = class_chunk
         self.vlm_roi_extractor = self.vlm_proj = self.loss_distill = None
         if vlm_roi_extractor is not None:
             self.vlm_roi_extractor = MODELS.build(vlm_roi_extractor)
@@ -200,6 +206,35 @@ class DITORoIHead(StandardRoIHead):
             scores = scores * objectness[:, None]**self.objectness_power
         return scores
 
+    def chunked_scores(self, det_embeds: Tensor,
+                       vlm_embeds: Optional[Tensor],
+                       objectness: Optional[Tensor]) -> ChunkedScores:
+        """The same over very many classes, without arrays of all of them.
+
+        Args:
+            det_embeds (Tensor): Region embeddings, (N, D).
+            vlm_embeds (Tensor, optional): See :meth:`vlm_embed`, (N, D).
+            objectness (Tensor, optional): Sigmoid objectness, (N, ).
+
+        Returns:
+            ChunkedScores: Gives the best pairs of region and class.
+        """
+        head = self.bbox_head
+        return ChunkedScores(
+            det_embeds,
+            vlm_embeds,
+            head.classifier(),
+            head.novel,
+            det_temperature=head.temperature * head.temperature_scale,
+            vlm_temperature=self.vlm_temperature,
+            alpha=self.alpha,
+            beta=self.beta,
+            renormalise=self.renormalise,
+            vlm_background=self.vlm_background,
+            row_scale=(objectness**self.objectness_power
+                       if self.objectness_power else None),
+            chunk=self.class_chunk)
+
     def predict(self,
                 x: Tuple[Tensor, ...],
                 rpn_results_list: InstanceList,
@@ -276,10 +311,16 @@ class DITORoIHead(StandardRoIHead):
                 batch_img_metas, vocabularies or [None] * len(boxes),
                 strict=True):
             with self.bbox_head.using(vocabulary):
-                scores = self.score(
-                    self.bbox_head.classify(embed),
-                    None if vlm is None else self.vlm_logits(vlm),
+                objectness = (
                     proposals.scores if self.objectness_power else None)
+                if (rcnn_test_cfg is not None
+                        and self.bbox_head.num_classes > self.class_chunk):
+                    scores = self.chunked_scores(embed, vlm, objectness)
+                else:
+                    scores = self.score(
+                        self.bbox_head.classify(embed),
+                        None if vlm is None else self.vlm_logits(vlm),
+                        objectness)
                 results += self.bbox_head.predict_by_feat(
                     (roi, ), (scores, ), (delta, ), [meta],
                     rcnn_test_cfg=rcnn_test_cfg,

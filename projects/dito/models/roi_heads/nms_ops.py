@@ -1,10 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Class-wise NMS over very many classes with bounded memory."""
 
-from typing import Tuple
+from typing import Tuple, Union
 
 from torch import Tensor
 from torchvision.ops import nms
+
+from .chunked_scores import ChunkedScores
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor,
@@ -22,7 +24,7 @@ def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor,
 
 def topk_class_nms(
         boxes: Tensor,
-        scores: Tensor,
+        scores: Union[Tensor, ChunkedScores],
         score_thr: float,
         iou_thr: float,
         max_num: int,
@@ -36,7 +38,8 @@ def topk_class_nms(
 
     Args:
         boxes (Tensor): One box (x1, y1, x2, y2) a proposal, shape (N, 4).
-        scores (Tensor): Class scores without background, shape (N, K).
+        scores (Tensor | ChunkedScores): Class scores without background,
+            shape (N, K); or what computes the best of them.
         score_thr (float): Only scores above it count.
         iou_thr (float): A box is dropped when its IoU with a better one of
             the same class is above this.
@@ -47,16 +50,21 @@ def topk_class_nms(
         Tuple[Tensor, Tensor, Tensor, Tensor]: Boxes (M, 4), scores (M, ),
         labels int64 (M, ), indices of the proposals int64 (M, ); best first.
     """
-    flat, num_classes = scores.flatten(), max(scores.shape[1], 1)
+    total, num_classes = scores.shape[0] * scores.shape[1], scores.shape[1]
     while True:
-        best, pairs = flat.topk(min(topk, len(flat)))
-        pairs = pairs[best > score_thr]
-        exhausted = len(pairs) < topk or len(pairs) == len(flat)
-        inds, labels = pairs // num_classes, pairs % num_classes
+        if isinstance(scores, ChunkedScores):
+            best, pairs = scores.best(topk)
+        else:
+            best, pairs = scores.flatten().topk(min(topk, total))
+        enough = best > score_thr
+        best, pairs = best[enough], pairs[enough]
+        exhausted = len(pairs) < topk or len(pairs) == total
+        inds = pairs // max(num_classes, 1)
+        labels = pairs % max(num_classes, 1)
         keep = pairs[:0] if len(pairs) == 0 else _nms_by_class(
-            boxes[inds], flat[pairs], labels, iou_thr)
+            boxes[inds], best, labels, iou_thr)
         if exhausted or len(keep) >= max_num:
             break
         topk *= 2
     keep = keep[:max_num]
-    return boxes[inds[keep]], flat[pairs[keep]], labels[keep], inds[keep]
+    return boxes[inds[keep]], best[keep], labels[keep], inds[keep]
