@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Rows of the ablation tables differ in what they say, and in that alone."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from dito.models import DITOViT
+from dito.utils.config_finder import list_configs
 
 ROOT = Path(__file__).parents[1] / 'configs'
 # What each row changes against the baseline, by the name of its config.
@@ -101,3 +103,10 @@ def test_all_layers_global_leaves_nothing_to_shift():
     with torch.no_grad():
         first, *others = (tower(image)[0] for tower in towers)
     assert all(torch.equal(first, other) for other in others)
+
+
+def test_the_list_of_configs_names_them_all():
+    text = (ROOT / 'README.md').read_text()
+    listed = re.findall(r'^\| `([^`]+)` \|', text, re.MULTILINE)
+    assert sorted(listed) == sorted(list_configs())
+    assert len(set(listed)) == len(listed)
