@@ -1,9 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Give a pretrainer the class names of the set it is evaluated on."""
 
-from typing import Any, List, Union
+from typing import Any, List, Sequence, Union
 
+import torch
 from mmdet.registry import HOOKS
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import DataLoader
@@ -29,21 +31,60 @@ class DITOZeroShotHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Set the validation set's class names."""
-        self._set_vocabulary(runner, runner.val_dataloader)
+        self.set_vocabulary(runner, runner.val_dataloader)
 
     def before_test_epoch(self, runner: Any) -> None:
         """Set the test set's class names."""
-        self._set_vocabulary(runner, runner.test_dataloader)
+        self.set_vocabulary(runner, runner.test_dataloader)
 
-    def _set_vocabulary(self, runner: Any, dataloader: DataLoader) -> None:
-        """Embed the names of a loader's set and hand them to the model."""
+    def set_vocabulary(self, runner: Any, dataloader: DataLoader) -> None:
+        """Embed the names of a loader's set and hand them to the model.
+
+        Args:
+            runner (Runner): Its model has ``text_encoder`` and
+                ``set_vocabulary``.
+            dataloader (DataLoader): Its set's ``metainfo`` has ``classes``;
+                one without, for retrieval, is passed over.
+        """
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        meta = dataloader.dataset.metainfo
+        meta = getattr(dataloader.dataset, 'metainfo', {})
+        if not meta.get('classes'):
+            return
         training = model.training
         model.eval()
-        vocabulary = Vocabulary.from_names(
-            meta['classes'], model.text_encoder, templates=self.templates,
-            novel=meta.get('novel_classes', ()))
-        model.set_vocabulary(vocabulary)
+        model.set_vocabulary(embed_names(
+            meta['classes'], meta.get('novel_classes', ()),
+            model.text_encoder, self.templates))
         model.train(training)
+
+
+def embed_names(names: Sequence[str], novel: Sequence[str], text_encoder: Any,
+                templates: Union[str, List[str]]) -> Vocabulary:
+    """Embed class names, each process a share of them.
+
+    ImageNet with 80 prompts a class is 80,000 texts.
+
+    Args:
+        names (sequence[str]): Class names.
+        novel (sequence[str]): Those that are novel.
+        text_encoder (DITOTextEncoder): The tower, the same everywhere.
+        templates (str or list[str]): Prompts.
+
+    Returns:
+        Vocabulary: All names, on every process.
+    """
+    rank, world_size = get_dist_info()
+    if world_size == 1 or len(names) < world_size:
+        return Vocabulary.from_names(
+            names, text_encoder, templates=templates, novel=novel)
+    part = Vocabulary.from_names(
+        names[rank::world_size], text_encoder, templates=templates)
+    embeddings = part.embeddings.new_empty(len(names),
+                                           part.embeddings.shape[1])
+    for number, rows in enumerate(all_gather_object(part.embeddings)):
+        embeddings[number::world_size] = rows
+    flags = torch.tensor([name in set(novel) for name in names])
+    return Vocabulary(
+        tuple(names), embeddings, part.background, flags, part.fingerprint,
+        part.templates, background_name=part.background_name)

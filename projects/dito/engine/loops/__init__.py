@@ -1,4 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 from .image_text_train_loop import ImageTextTrainLoop
+from .multi_val_loop import DITOMultiValLoop
 
-__all__ = ['ImageTextTrainLoop']
+__all__ = ['DITOMultiValLoop', 'ImageTextTrainLoop']
