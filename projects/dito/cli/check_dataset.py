@@ -85,15 +85,18 @@ def check(args: argparse.Namespace) -> List[SetReport]:
 
 def show(reports: List[SetReport], allowed: Sequence[str]) -> None:
     """Print a table of counts and one of findings."""
-    console = Console(width=None if os.isatty(1) else 160)
-    counts = Table('data set', 'annotation file', title='Classes by name')
+    # In a log, paths stay in one piece.
+    console = Console(width=None if os.isatty(1) else 1000)
+    counts = Table('data set', 'annotation file', title='Classes by name',
+                   title_justify='left')
     for name in _COUNTS:
         counts.add_column(name.replace('_', ' '), justify='right')
     for report in reports:
         values = [str(report.counts.get(name, '-')) for name in _COUNTS]
         counts.add_row(report.name, escape(report.ann_file), *values)
     console.print(counts)
-    found = Table('data set', '', 'kind', 'number', 'what', title='Findings')
+    found = Table('data set', '', 'kind', 'number', 'what', title='Findings',
+                  title_justify='left')
     for report in reports:
         problems = report.problems(allowed)
         for finding in sorted(report.findings, key=lambda f: f.note):
