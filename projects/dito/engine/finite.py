@@ -26,7 +26,8 @@ def non_finite(values: Mapping[str, Any]) -> Dict[str, float]:
     numbers = {n: float(v) for n, v in values.items() if n not in tensors}
     if tensors:
         # One transfer from the device, however many values there are.
-        row = torch.stack([v.detach().double() for v in tensors.values()])
+        row = torch.stack(
+            [v.detach().double().reshape(()) for v in tensors.values()])
         numbers.update(zip(tensors, row.tolist(), strict=True))
     return {n: v for n, v in numbers.items() if not math.isfinite(v)}
 

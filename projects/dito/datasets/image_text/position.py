@@ -4,7 +4,9 @@
 Workers read ahead, so only the process that uses the batches knows what was
 consumed; therefore each sample carries the cursor after it. A state is a dict
 of plain numbers: ``cursors`` ([epoch, shard, offset] of each stream),
-``counts`` (samples used of each stream) and ``batches``.
+``counts`` (samples used of each stream), ``batches`` and, once a run went on
+with another number of workers, ``base`` (the counts of that moment: workers
+take turns anew from there).
 """
 
 from typing import Any, Dict
@@ -32,6 +34,7 @@ class StreamPosition:
         self._cursors = np.array(state['cursors'], np.int64)
         self._counts = np.array(state['counts'], np.int64)
         self._batches = int(state['batches'])
+        self._base = list(state.get('base') or [0] * len(self._counts))
 
     def update(self, cursors: torch.Tensor) -> None:
         """Take over the cursors of a batch.
@@ -58,4 +61,5 @@ class StreamPosition:
         return dict(
             cursors=self._cursors.tolist(),
             counts=self._counts.tolist(),
-            batches=self._batches)
+            batches=self._batches,
+            base=self._base)

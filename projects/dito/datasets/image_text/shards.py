@@ -220,15 +220,16 @@ class ImageTextShards(IterableDataset):
         owned = list(streams[rank::world_size])
         # A batch need not be a multiple of the streams: go on with the
         # stream after the one served last.
-        counts = [self._count(m) for m in owned]
+        counts = [self._count(m) - self._count(m, 'base') for m in owned]
         start = next((i for i in range(1, len(owned))
                       if counts[i] < counts[i - 1]), 0)
         return owned[start:] + owned[:start]
 
-    def _count(self, stream: int) -> int:
+    def _count(self, stream: int, which: str = 'counts') -> int:
         """Return how many samples of a stream were used."""
         num = len(self.sources)
-        return sum(self._state['counts'][stream * num:(stream + 1) * num])
+        values = self._state.get(which, ())
+        return sum(values[stream * num:(stream + 1) * num])
 
     def _open_stream(self, stream: int) -> Iterator[Dict[str, Any]]:
         """Yield the usable samples of a stream, mixed from the sources."""

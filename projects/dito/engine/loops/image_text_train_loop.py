@@ -92,7 +92,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             position.update(_gather_cursors(batch.pop('cursors')))
             self.runner.message_hub.update_info(
                 _POSITION_KEY,
-                dict(position.state_dict(), split=self._split()))
+                dict(position.state_dict(), workers=self._workers()))
             self.run_iter(batch, counts)
             self._decide_current_val_interval()
             if self._must_validate():
@@ -157,7 +157,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         hub = self.runner.message_hub
         if self._iter > 0 and _POSITION_KEY in hub.runtime_info:
             dataset.load_state_dict(
-                self._fit_split(hub.get_info(_POSITION_KEY)))
+                self._fit_workers(hub.get_info(_POSITION_KEY)))
         elif self._iter > 0:
             print_log(
                 f'Iteration {self._iter} is resumed from a checkpoint that '
@@ -165,25 +165,24 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 'beginning', logger='current', level=logging.WARNING)
         return StreamPosition(dataset.state_dict())
 
-    def _split(self) -> List[int]:
-        """Number of processes and of workers that share the streams."""
-        return [get_world_size(), max(1, self.dataloader.num_workers)]
+    def _workers(self) -> int:
+        """Number of workers of each process that take turns."""
+        return max(1, self.dataloader.num_workers)
 
-    def _fit_split(self, state: Dict[str, Any]) -> Dict[str, Any]:
-        """Begin to take turns anew where streams are shared otherwise.
+    def _fit_workers(self, state: Dict[str, Any]) -> Dict[str, Any]:
+        """Begin to take turns anew where the number of workers differs.
 
-        No sample is lost or comes twice: each stream goes on where it was.
-        But whose turn it is has no meaning for other processes or workers.
+        No sample is lost or comes twice, since each stream goes on where it
+        was. The number of processes does not even change the order.
         """
-        before, now = state.get('split'), self._split()
-        if before is None or list(before) == now:
+        before, now = state.get('workers'), self._workers()
+        if before is None or before == now:
             return state
         print_log(
-            f'Resuming with {now[0]} processes x {now[1]} workers after '
-            f'{before[0]} x {before[1]}: all samples come once, in another '
-            'order than without the interruption', logger='current',
-            level=logging.WARNING)
-        return dict(state, counts=[0] * len(state['counts']), batches=0)
+            f'Resuming with {now} workers a process after {before}: every '
+            'sample still comes once, but in another order than without the '
+            'interruption', logger='current', level=logging.WARNING)
+        return dict(state, base=state['counts'])
 
 
 def _gather_cursors(cursors: torch.Tensor) -> torch.Tensor:
