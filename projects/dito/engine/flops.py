@@ -160,7 +160,7 @@ def step_flops(model: nn.Module, batch: Dict[str, Any]) -> int:
         int: Operations; 0 for any other model.
     """
     tower = getattr(model, 'backbone', None)
-    if not hasattr(tower, 'plan') or not hasattr(model, 'text_encoder'):
+    if 'texts' not in batch or not hasattr(tower, 'plan'):
         return 0
     size = tuple(batch['inputs'].shape[-2:])
     encoder = model.text_encoder
@@ -190,11 +190,20 @@ def _heads_flops(model: nn.Module, size: Size) -> int:
     if getattr(model, 'rpn_head', None) is not None:
         total += proposal_flops(model.rpn_head, places)
     roi_head = getattr(model, 'roi_head', None)
-    if roi_head is not None and getattr(roi_head, 'with_bbox', True):
+    if roi_head is not None:
         side = roi_head.bbox_roi_extractor.roi_layers[0].output_size
-        regions = sum(model.regions.num_regions)
-        total += regions * region_flops(roi_head.bbox_head, math.prod(side))
+        total += _num_regions(model) * region_flops(roi_head.bbox_head,
+                                                    math.prod(side))
     return total
+
+
+def _num_regions(model: nn.Module) -> int:
+    """Number of regions that are embedded for an image."""
+    boxes = sum(model.regions.num_regions)
+    if not model.pooling.startswith('global_'):
+        return boxes
+    # Whole maps, and the boxes only for the proposal head.
+    return len(_LEVELS) + (0 if model.rpn_head is None else boxes)
 
 
 def _trained(module: nn.Module) -> bool:

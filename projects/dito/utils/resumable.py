@@ -123,6 +123,8 @@ def resolve_resume(runner: Any) -> None:
     """
     if runner._resume is not True or runner._load_from is not None:
         return
+    if '://' in _pointer(Path(runner.work_dir)):
+        return  # in an object store, which writes and checks whole files
     answer: List[Optional[str]] = [None, None]
     if get_rank() == 0:
         try:
@@ -160,10 +162,15 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
     put_in_place(temporary, Path(work_dir) / LAST)
 
 
-def _last_checkpoint(work_dir: Path) -> Optional[Path]:
-    """Read ``last_checkpoint``; a moved folder keeps its checkpoints."""
+def _pointer(work_dir: Path) -> str:
+    """Read ``last_checkpoint``, '' where it is not there."""
     pointer = work_dir / LAST
-    text = pointer.read_text().strip() if pointer.is_file() else ''
+    return pointer.read_text().strip() if pointer.is_file() else ''
+
+
+def _last_checkpoint(work_dir: Path) -> Optional[Path]:
+    """Find the last checkpoint; a moved folder keeps its own."""
+    text = _pointer(work_dir)
     if not text:
         return None
     path = Path(text)

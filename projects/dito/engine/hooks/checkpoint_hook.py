@@ -52,7 +52,8 @@ class DITOCheckpointHook(CheckpointHook):
 
     @property
     def _local(self) -> bool:
-        return isinstance(self.file_backend, LocalBackend)
+        # A run that only evaluates has no folder to save to.
+        return isinstance(getattr(self, 'file_backend', None), LocalBackend)
 
     @master_only
     def _remove_leftovers(self) -> None:

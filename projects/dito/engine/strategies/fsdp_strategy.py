@@ -27,12 +27,13 @@ from .sharded_ops import (
 class DITOFSDPStrategy(DDPStrategy):
     """Shard parameters, gradients and optimizer state (FSDP2).
 
-    MMEngine's ``FSDPStrategy`` wraps torch's first FSDP, which since torch
-    2.4 does not work without an accelerator and gives other checkpoints than
-    a run that is not sharded. This one uses ``fully_shard``: the model stays
-    the class it is, so that loops and hooks work as before, and checkpoints
-    hold whole tensors under the usual names, written by one process. They
-    can be resumed with any number of processes, sharded or not.
+    MMEngine's ``FSDPStrategy`` wraps torch's first FSDP, which refuses to
+    run without an accelerator (torch 2.11) and saves another optimizer state
+    than a run that is not sharded. This one uses ``fully_shard``: the model
+    stays the class it is, so that loops and hooks work as before, and
+    checkpoints hold whole tensors under the usual names, written by one
+    process. They can be resumed with any number of processes, sharded or
+    not.
 
     For use with ``runner_type='DITOFlexibleRunner'``. Parameters without an
     axis (the temperature) are kept whole on every process.

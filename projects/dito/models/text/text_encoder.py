@@ -310,6 +310,8 @@ class DITOTextEncoder(BaseModule):
             json.dumps([self.arch, self.context_length],
                        sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
+            if hasattr(value, 'full_tensor'):  # a sharded tower
+                value = value.full_tensor()
             value = value.detach().cpu()
             if value.is_floating_point():
                 value = value.float()
