@@ -1,6 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Programming interface: load a detector, name objects, find them."""
 
+from .hub import (
+    load_pretrained,
+    package_model,
+    push_to_hub,
+    save_pretrained,
+)
 from .inferencer import DITOInferencer
 from .model_file import load_model_source, save_model
 from .names import parse_names
@@ -8,6 +14,10 @@ from .names import parse_names
 __all__ = [
     'DITOInferencer',
     'load_model_source',
+    'load_pretrained',
+    'package_model',
     'parse_names',
+    'push_to_hub',
     'save_model',
+    'save_pretrained',
 ]

@@ -83,12 +83,25 @@ def save_model(path: Union[str, Path],
         raise ValueError(f'A model is saved as .safetensors, got {path}.')
     state = model.state_dict()
     small = inference_config(cfg, state)
+    save_safetensors(state, path, weights_meta(small, dataset_meta))
+
+
+def weights_meta(cfg: Config,
+                 dataset_meta: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """Metadata of a file of weights that says by itself what it is.
+
+    Args:
+        cfg (Config): Output of :func:`inference_config`.
+        dataset_meta (dict, optional): Of the training.
+
+    Returns:
+        dict: Values that json can hold.
+    """
     meta = {
         key: list((dataset_meta or {}).get(key) or ())
         for key in ('classes', 'base_classes', 'novel_classes')
     }
-    save_safetensors(state, path,
-                     dict(cfg=small.pretty_text, dataset_meta=meta))
+    return dict(cfg=cfg.pretty_text, dataset_meta=meta)
 
 
 def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:

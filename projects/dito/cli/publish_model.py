@@ -1,5 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Write a training checkpoint's weights as safetensors, for publication."""
+"""Write a training checkpoint for publication.
+
+OUT ending in .safetensors: the weights alone, with the config inside if it is
+given. Any other OUT is a new folder with all that belongs to a detector:
+weights named by their sha256, config, vocabulary, figures, model card.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,7 +13,11 @@ from typing import Dict, Optional, Sequence
 from mmengine.config import Config
 from torch import Tensor
 
-from dito.utils.checkpoint import load_state_dict_file, save_safetensors
+from dito.utils.checkpoint import (
+    load_state_dict_file,
+    save_safetensors,
+    state_dict_of,
+)
 
 from . import common
 from .errors import one_sentence_errors
@@ -16,9 +25,11 @@ from .errors import one_sentence_errors
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
-    parser.add_argument('out', help='.safetensors file to write')
+    parser.add_argument('out', help='.safetensors file, or folder, to write')
     parser.add_argument(
         '--config',
         help='config of the model, kept in the metadata; the file then '
@@ -34,7 +45,23 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         default=[],
         metavar='KEY=TEXT',
         help='further metadata, such as accuracy or licence')
-    return parser.parse_args(argv)
+    folder = parser.add_argument_group('for a folder')
+    folder.add_argument(
+        '--name', help='start of the name of the weights (default: the '
+        "folder's)")
+    folder.add_argument(
+        '--vocabulary', help='vocabulary file, the default classes')
+    folder.add_argument(
+        '--metrics', help='evaluation.json that tools/test.py has written')
+    folder.add_argument(
+        '--push', metavar='OWNER/NAME',
+        help='upload the folder to the Hugging Face hub')
+    args = parser.parse_args(argv)
+    given = [f'--{key}' for key in ('name', 'vocabulary', 'metrics', 'push')
+             if getattr(args, key) is not None]
+    if args.out.endswith('.safetensors') and given:
+        parser.error(f'{" and ".join(given)}: OUT must be a folder')
+    return args
 
 
 def select(state: Dict[str, Tensor],
@@ -63,9 +90,13 @@ def read_notes(notes: Sequence[str]) -> Dict[str, str]:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Write the file."""
     args = parse_args(argv)
-    if not args.out.endswith('.safetensors'):
-        raise ValueError(f'the output must end in .safetensors: {args.out}')
     common.require_checkpoint(args.checkpoint)
+    if not args.out.endswith('.safetensors'):
+        if Path(args.out).suffix in ('.pth', '.pt', '.bin'):
+            raise ValueError(
+                f'the output must end in .safetensors, or be a folder: '
+                f'{args.out}')
+        return write_folder(args)
     metadata = read_notes(args.note)
     if args.config:
         cfg: Config = common.load_config(args.config, None)
@@ -75,4 +106,27 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     save_safetensors(state, args.out, metadata)
     size = Path(args.out).stat().st_size / 1e6
     print(f'{args.out}: {len(state)} tensors, {size:.1f} MB')
+    return 0
+
+
+def write_folder(args: argparse.Namespace) -> int:
+    """Write, and upload if asked, a folder that holds a whole detector."""
+    from dito.apis import load_model_source, package_model, push_to_hub
+    if args.config:
+        common.load_config(args.config, None)
+    cfg, checkpoint = load_model_source(args.config, args.checkpoint)
+    meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    weights = package_model(
+        args.out,
+        select(state_dict_of(checkpoint, args.checkpoint), args.prefix),
+        cfg,
+        name=args.name or Path(args.out).resolve().name,
+        dataset_meta=meta,
+        vocabulary=args.vocabulary,
+        metrics=args.metrics,
+        notes=read_notes(args.note))
+    size = weights.stat().st_size / 1e6
+    print(f'{weights}: {size:.1f} MB')
+    if args.push:
+        print(push_to_hub(args.out, args.push))
     return 0

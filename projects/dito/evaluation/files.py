@@ -3,6 +3,7 @@
 
 import contextlib
 import gc
+import hashlib
 import json
 import os
 from typing import Any, Iterable, Iterator, Optional
@@ -91,3 +92,19 @@ def write_json_list(path: str, parts: Iterable[list]) -> None:
                 file.write(separator + json.dumps(item))
                 separator = ', '
         file.write(']')
+
+
+def sha256_of(path: 'str | os.PathLike') -> str:
+    """Hash a file.
+
+    Args:
+        path (str | PathLike): The file.
+
+    Returns:
+        str: 64 hexadecimal digits, as ``sha256sum`` prints them.
+    """
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
-from dito.evaluation.files import write_json
+from dito.evaluation.files import sha256_of, write_json
 from dito.models.text import Vocabulary
 
 _OF_THE_ENSEMBLE = ('alpha', 'beta', 'renormalise', 'objectness_power',
@@ -85,7 +85,7 @@ class DITOEvaluationReportHook(Hook):
         path = runner._load_from
         facts['checkpoint'] = os.path.basename(path) if path else None
         if self.hash_checkpoint and path and os.path.isfile(path):
-            facts['checkpoint_sha256'] = sha256_of_file(path)
+            facts['checkpoint_sha256'] = sha256_of(path)
         return facts
 
     def _write(self, runner: Any, metrics: List[BaseMetric],
@@ -115,22 +115,6 @@ class DITOEvaluationReportHook(Hook):
 def _is_training(runner: Any) -> bool:
     # Before it is built the loop is a dict, and asking would build it.
     return isinstance(runner._train_loop, BaseLoop)
-
-
-def sha256_of_file(path: str) -> str:
-    """Hash a file.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        str: 64 hexadecimal digits, as ``sha256sum`` prints them.
-    """
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def vocabulary_sha256(vocabulary: Vocabulary) -> str:

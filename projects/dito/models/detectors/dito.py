@@ -19,11 +19,12 @@ from torch import Tensor
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .frozen_teacher import FrozenTeacher
+from .hub_mixin import HubMixin
 from .vlm_backbone import VLMBackboneMixin
 
 
 @MODELS.register_module()
-class DITO(DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
+class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
     """DITO: Faster or Mask R-CNN that names objects by text (paper 3).
 
     A plain ViT with shifted-window learning, a simple pyramid, proposals by

@@ -1,0 +1,307 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""A published detector: a folder, locally or on the Hugging Face hub.
+
+The folder holds the weights with their config (``NAME-0123abcd.safetensors``,
+named by the start of the file's sha256), the config as text, a vocabulary, the
+report of an evaluation, a model card, and ``dito.json``, which lists them.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
+
+from mmengine.config import Config
+from torch import Tensor
+
+from dito.evaluation.files import read_json, sha256_of, write_json
+from dito.models.text import Vocabulary
+from dito.utils.checkpoint import save_safetensors
+from dito.version import __version__
+
+from .inferencer import DITOInferencer
+from .model_file import inference_config, weights_meta
+
+if TYPE_CHECKING:
+    from dito.models.detectors import DITO
+
+PathLike = Union[str, Path]
+
+MANIFEST = 'dito.json'
+_FORMAT = 'dito-model-1'
+
+
+def package_model(
+        folder: PathLike,
+        state: Mapping[str, Tensor],
+        cfg: Config,
+        *,
+        name: str = 'dito',
+        dataset_meta: Optional[Dict[str, Any]] = None,
+        vocabulary: Union[Vocabulary, PathLike, None] = None,
+        metrics: Union[Dict[str, Any], PathLike, None] = None,
+        notes: Optional[Mapping[str, str]] = None) -> Path:
+    """Write a detector as a folder that can be published.
+
+    Args:
+        folder (str | Path): Target; must not exist, or be empty.
+        state (dict[str, Tensor]): Weights by name.
+        cfg (Config): Config of the detector, with its test pipeline.
+        name (str): Start of the name of the weights. Defaults to 'dito'.
+        dataset_meta (dict, optional): ``classes`` and ``novel_classes`` of
+            the training.
+        vocabulary (Vocabulary | str | Path, optional): Classes to look for
+            when no others are given, or their file.
+        metrics (dict | str | Path, optional): An evaluation's report, or the
+            ``evaluation.json`` that a test writes.
+        notes (dict[str, str], optional): Further lines of the model card,
+            such as the licence.
+
+    Returns:
+        Path: The file of weights.
+
+    Raises:
+        ValueError: If the folder is in use, or a part is not what it should
+            be.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f'{folder} is not empty; give a new folder.')
+    if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
+        vocabulary = Vocabulary.load(vocabulary)
+    if metrics is not None and not isinstance(metrics, dict):
+        metrics = read_json(str(metrics))
+    small = inference_config(cfg, dict(state))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the folder appears as a whole.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        parts = Path(temporary) / 'model'
+        parts.mkdir()
+        manifest: Dict[str, Any] = dict(format=_FORMAT, version=__version__)
+        weights = parts / 'weights.safetensors'
+        save_safetensors(dict(state), weights,
+                         weights_meta(small, dataset_meta))
+        digest = sha256_of(weights)
+        manifest.update(
+            weights=f'{name}-{digest[:8]}.safetensors', sha256=digest)
+        weights.rename(parts / manifest['weights'])
+        (parts / 'config.py').write_text(small.pretty_text, encoding='utf-8')
+        if vocabulary is not None:
+            manifest['vocabulary'] = 'vocabulary.safetensors'
+            vocabulary.save(parts / manifest['vocabulary'])
+        if metrics is not None:
+            manifest['metrics'] = 'metrics.json'
+            write_json(str(parts / manifest['metrics']), metrics, indent=1)
+        card = _model_card(name, manifest, metrics, notes or {})
+        (parts / 'README.md').write_text(card, encoding='utf-8')
+        write_json(str(parts / MANIFEST), manifest, indent=1)
+        if folder.is_dir():
+            folder.rmdir()
+        os.replace(parts, folder)
+    return folder / manifest['weights']
+
+
+def load_pretrained(source: PathLike,
+                    *,
+                    revision: Optional[str] = None,
+                    device: Optional[str] = None) -> DITOInferencer:
+    """Load a published detector.
+
+    Args:
+        source (str | Path): Folder of :func:`package_model`, or the name of
+            such a repository on the Hugging Face hub, 'owner/name'.
+        revision (str, optional): Branch, tag or commit on the hub.
+        device (str, optional): Defaults to a GPU if there is one.
+
+    Returns:
+        DITOInferencer: With the published vocabulary, if it has one.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a file is missing, or has another hash than listed.
+    """
+    folder = _find(source, revision)
+    manifest = read_manifest(folder)
+    weights = folder / manifest['weights']
+    found = sha256_of(weights)
+    if found != manifest['sha256']:
+        raise ValueError(
+            f'{weights} has the sha256 {found[:8]}, but {MANIFEST} says '
+            f'{manifest["sha256"][:8]}; copy or download it again.')
+    vocabulary = manifest.get('vocabulary')
+    return DITOInferencer(
+        weights,
+        vocabulary=folder / vocabulary if vocabulary else None,
+        device=device)
+
+
+def read_manifest(folder: PathLike) -> Dict[str, Any]:
+    """Read what a published folder holds.
+
+    Args:
+        folder (str | Path): The folder.
+
+    Returns:
+        dict: ``weights``, ``sha256`` and, if there are some, ``vocabulary``
+        and ``metrics``: names of files in the folder.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the folder is something else.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{folder} has no {MANIFEST}; it is not a folder written by '
+            'tools/model_converters/publish_model.py.')
+    manifest = read_json(str(path))
+    if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT:
+        raise ValueError(f'{path} is not in the format {_FORMAT}.')
+    for key in ('weights', 'vocabulary', 'metrics'):
+        file = manifest.get(key)
+        if file is None and key != 'weights':
+            continue
+        # Names only: a list from the hub must not lead out of its folder.
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ValueError(f'{path} has {key}={file!r}, not a file name.')
+        if not (path.parent / file).is_file():
+            raise FileNotFoundError(
+                f'{folder} lacks {file}, which {MANIFEST} lists; copy or '
+                'download it again.')
+    return manifest
+
+
+def push_to_hub(folder: PathLike,
+                repo_id: str,
+                *,
+                private: bool = False,
+                token: Optional[str] = None,
+                message: str = 'Upload DITO detector') -> str:
+    """Upload a published folder to the Hugging Face hub.
+
+    Args:
+        folder (str | Path): Folder of :func:`package_model`.
+        repo_id (str): 'owner/name'; made if it does not exist.
+        private (bool): Whether a new repository is private.
+        token (str, optional): Access token; by default the one stored by
+            ``hf auth login``.
+        message (str): Commit message.
+
+    Returns:
+        str: Address of the commit.
+    """
+    read_manifest(folder)
+    api = _hub().HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    info = api.upload_folder(
+        repo_id=repo_id, folder_path=str(folder), commit_message=message)
+    return str(getattr(info, 'commit_url', info))
+
+
+def save_pretrained(model: 'DITO',
+                    folder: PathLike,
+                    cfg: Optional[Config] = None,
+                    **options: Any) -> Path:
+    """Write a detector in memory as such a folder.
+
+    Args:
+        model (DITO): The detector.
+        folder (str | Path): Target; must not exist, or be empty.
+        cfg (Config, optional): Its config; by default that which
+            :class:`DITOInferencer` built it from.
+        **options: See :func:`package_model`; the vocabulary is the present
+            one by default.
+
+    Returns:
+        Path: The file of weights.
+    """
+    cfg = cfg if cfg is not None else getattr(model, 'cfg', None)
+    if cfg is None:
+        raise ValueError('The detector does not know the config it was built '
+                         'from: give cfg.')
+    options.setdefault('vocabulary', model.vocabulary)
+    return package_model(folder, model.state_dict(), cfg, **options)
+
+
+def _find(source: PathLike, revision: Optional[str]) -> Path:
+    """Local folder of a source, downloaded if need be."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    if text.count('/') != 1 or text.startswith(('.', '/', '~')):
+        raise FileNotFoundError(
+            f'There is no folder {source}; a repository of the hub is '
+            "'owner/name'.")
+    return Path(_hub().snapshot_download(text, revision=revision))
+
+
+def _hub() -> Any:
+    """The optional library."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            'The Hugging Face hub needs huggingface_hub: pip install '
+            'huggingface_hub.') from error
+    return huggingface_hub
+
+
+def _model_card(name: str, manifest: Dict[str, Any],
+                metrics: Optional[Dict[str, Any]],
+                notes: Mapping[str, str]) -> str:
+    """Text of the README; figures only where a report was given."""
+    lines = [
+        '---', 'library_name: dito', 'pipeline_tag: zero-shot-object-detection'
+    ]
+    if 'licence' in notes or 'license' in notes:
+        lines.append(f'license: {notes.get("license") or notes["licence"]}')
+    lines += ['---', '', f'# {name}', '', 'An open-vocabulary detector of '
+              'DITO for MMDetection.', '', '```python',
+              'from dito.apis import load_pretrained', '',
+              "detector = load_pretrained('FOLDER_OR_OWNER/NAME')",
+              "detector('image.jpg', ['red umbrella', 'anchor'])", '```', '']
+    lines += [f'- {key}: {value}' for key, value in notes.items()]
+    lines.append(f'- sha256 of the weights: `{manifest["sha256"]}`')
+    for result in (metrics or {}).get('results', ()):
+        lines += ['', f'## {result.get("metric", "figures")}', '']
+        for part in ('protocol', 'figures'):
+            items = result.get(part) or {}
+            lines += ['| ' + part + ' | |', '|---|---|']
+            lines += [f'| {key} | {_cell(value)} |'
+                      for key, value in items.items()]
+            lines.append('')
+    return '\n'.join(lines) + '\n'
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    text = text if len(text) <= 80 else f'{text[:77]}...'
+    return text.replace('|', '\\|').replace('\n', ' ')
+
+
+def push_model(model: 'DITO', repo_id: str, **options: Any) -> str:
+    """Write a detector to a temporary folder and upload it.
+
+    Args:
+        model (DITO): The detector.
+        repo_id (str): 'owner/name'.
+        **options: ``private``, ``token`` and ``message`` of
+            :func:`push_to_hub`; all others go to :func:`save_pretrained`.
+
+    Returns:
+        str: Address of the commit.
+    """
+    upload = {
+        key: options.pop(key)
+        for key in ('private', 'token', 'message') if key in options
+    }
+    parent = tempfile.mkdtemp(prefix='dito-push-')
+    try:
+        folder = Path(parent) / 'model'
+        save_pretrained(model, folder, **options)
+        return push_to_hub(folder, repo_id, **upload)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)

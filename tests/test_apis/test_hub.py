@@ -1,0 +1,189 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Published folders: round trip without a network, and damaged ones."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+import huggingface_hub
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from tiny_api import NAMES, detector_config, write_annotations, write_images
+
+from dito.apis import load_pretrained, package_model, push_to_hub, save_model
+from dito.cli import publish_model
+from dito.models import DITO
+
+REPORT = dict(results=[
+    dict(metric='DITOLVISMetric', protocol=dict(split='val|x.json', alpha=.3),
+         figures=dict(bbox_AP=0.25))
+])
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+    """An untrained detector, its config and a published folder of it."""
+    folder = tmp_path_factory.mktemp('hub')
+    images = write_images(folder)
+    cfg = detector_config(folder, write_annotations(folder, images))
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.build_vocabulary(NAMES, novel=NAMES[1:2],
+                           templates=['a photo of {}'])
+    weights = model.eval().save_pretrained(
+        folder / 'published', cfg=cfg, name='tiny', metrics=REPORT,
+        dataset_meta=dict(classes=NAMES[:2]), notes=dict(license='mit'))
+    return dict(model=model, cfg=cfg, weights=weights, images=images,
+                folder=folder / 'published')
+
+
+def test_round_trip(parts: Dict[str, Any]) -> None:
+    model = DITO.from_pretrained(parts['folder'])
+    assert isinstance(model, DITO) and not model.training
+    expected = parts['model'].state_dict()
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[k], expected[k]) for k in expected)
+    assert model.vocabulary.names == tuple(NAMES)
+    assert model.vocabulary.novel.tolist() == [False, True, False]
+    torch.testing.assert_close(
+        model.vocabulary.embeddings, parts['model'].vocabulary.embeddings)
+
+
+def test_loaded_twice_it_detects_the_same(parts: Dict[str, Any],
+                                          tmp_path: Path) -> None:
+    first = load_pretrained(parts['folder'], device='cpu')
+    again = first.model.save_pretrained(tmp_path / 'again')
+    second = load_pretrained(again.parent, device='cpu')
+    image = str(parts['images'][0])
+    found, other = (x(image, score_thr=0) for x in (first, second))
+    assert found == other and found['predictions'][0]['scores']
+    assert first.train_meta['classes'] == NAMES[:2]
+
+
+def test_files(parts: Dict[str, Any]) -> None:
+    folder, weights = parts['folder'], parts['weights']
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert weights.name == f'tiny-{digest[:8]}.safetensors'
+    assert {path.name for path in folder.iterdir()} == {
+        weights.name, 'config.py', 'vocabulary.safetensors', 'metrics.json',
+        'README.md', 'dito.json'
+    }
+    assert json.loads((folder / 'metrics.json').read_text()) == REPORT
+    card = (folder / 'README.md').read_text()
+    for text in ('license: mit', digest, '| bbox_AP | 0.25 |',
+                 'val\\|x.json'):
+        assert text in card
+    assert 'data_root' not in (folder / 'config.py').read_text()
+    assert [p.name for p in folder.parent.iterdir() if 'tmp' in p.name] == []
+
+
+def test_damaged_folders_are_refused(parts: Dict[str, Any],
+                                     tmp_path: Path) -> None:
+    import shutil
+    folder = tmp_path / 'copy'
+
+    def copy() -> Dict[str, Any]:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(parts['folder'], folder)
+        return json.loads((folder / 'dito.json').read_text())
+
+    def write(manifest: Any) -> None:
+        (folder / 'dito.json').write_text(json.dumps(manifest))
+
+    manifest = copy()
+    weights = folder / manifest['weights']
+    weights.write_bytes(weights.read_bytes() + b'x')
+    with pytest.raises(ValueError, match='has the sha256 .* download it'):
+        load_pretrained(folder)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match='lacks tiny-'):
+        load_pretrained(folder)
+    write(dict(copy(), weights='../outside.safetensors'))
+    with pytest.raises(ValueError, match='not a file name'):
+        load_pretrained(folder)
+    write(dict(copy(), format='other'))
+    with pytest.raises(ValueError, match='not in the format'):
+        load_pretrained(folder)
+    (folder / 'dito.json').unlink()
+    with pytest.raises(FileNotFoundError, match='has no dito.json'):
+        load_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match="'owner/name'"):
+        load_pretrained(tmp_path / 'gone')
+    with pytest.raises(ValueError, match='is not empty'):
+        package_model(parts['folder'], {}, parts['cfg'])
+
+
+def test_from_the_hub(parts: Dict[str, Any],
+                      monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: List[tuple] = []
+
+    def download(name: str, revision: Any = None) -> str:
+        asked.append((name, revision))
+        return str(parts['folder'])
+
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+    model = DITO.from_pretrained('someone/tiny', revision='v1')
+    assert asked == [('someone/tiny', 'v1')] and len(model.vocabulary) == 3
+
+
+def test_to_the_hub(parts: Dict[str, Any], tmp_path: Path,
+                    monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: List[tuple] = []
+
+    class Api:
+
+        def __init__(self, token: Any) -> None:
+            calls.append(('token', token))
+
+        def create_repo(self, name: str, **options: Any) -> None:
+            calls.append((name, options))
+
+        def upload_folder(self, repo_id: str, folder_path: str,
+                          commit_message: str) -> str:
+            files = {path.name for path in Path(folder_path).iterdir()}
+            assert {'dito.json', 'config.py', 'README.md'} <= files
+            return f'https://hub/{repo_id}'
+
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
+    url = push_to_hub(parts['folder'], 'me/tiny', private=True, token='t')
+    assert url == 'https://hub/me/tiny'
+    assert calls == [('token', 't'),
+                     ('me/tiny', dict(private=True, exist_ok=True))]
+    url = parts['model'].push_to_hub('me/other', cfg=parts['cfg'])
+    assert url == 'https://hub/me/other'
+    with pytest.raises(FileNotFoundError, match='has no dito.json'):
+        push_to_hub(tmp_path, 'me/tiny')
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__('sys').modules, 'huggingface_hub', None)
+    with pytest.raises(ValueError, match='pip install huggingface_hub'):
+        load_pretrained('someone/tiny')
+
+
+def test_tool_writes_a_folder(parts: Dict[str, Any], tmp_path: Path,
+                              capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / 'model.safetensors'
+    save_model(weights, parts['model'], parts['cfg'],
+               dict(classes=NAMES[:2]))
+    report = tmp_path / 'evaluation.json'
+    report.write_text(json.dumps(REPORT))
+    vocabulary = tmp_path / 'names.safetensors'
+    parts['model'].vocabulary.save(vocabulary)
+    out = tmp_path / 'tiny-model'
+    options = ['--vocabulary', str(vocabulary), '--metrics', str(report),
+               '--note', 'license=mit']
+    assert publish_model.main([str(weights), str(out), *options]) == 0
+    assert 'tiny-model-' in capsys.readouterr().out
+    assert load_pretrained(out).train_meta['classes'] == NAMES[:2]
+    assert publish_model.main([str(weights), str(out)]) == 2
+    assert 'is not empty' in capsys.readouterr().err
+    assert publish_model.main([str(weights), 'x.pth']) == 2
+    with pytest.raises(SystemExit):
+        publish_model.main([str(weights), 'x.safetensors', *options])
