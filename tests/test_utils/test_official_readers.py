@@ -1,0 +1,223 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Reading of the release's checkpoints in every form."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from official_detector import group
+
+from dito.utils.official import OfficialSizes, convert_official
+from dito.utils.official.layout import leaf_order
+from dito.utils.official.readers import (
+    flatten,
+    name_variables,
+    read_checkpoint,
+)
+
+SIZES = OfficialSizes(
+    width=32, layers=3, heads=2, mlp=128, patch=16, positions=16, filters=16,
+    fc=32, embed=32)
+
+
+@pytest.fixture
+def params(golden):
+    return group(golden('detector_end_to_end'), 'params/')
+
+
+def nested(flat):
+    tree = {}
+    for name, array in flat.items():
+        *groups, leaf = name.split('/')
+        place = tree
+        for key in groups:
+            place = place.setdefault(key, {})
+        place[leaf] = array
+    return tree
+
+
+def write_msgpack(tree, path):
+    """Write as flax.serialization.msgpack_serialize does."""
+    msgpack = pytest.importorskip('msgpack')
+
+    def encode(value):
+        value = np.asarray(value)
+        content = msgpack.packb(
+            (value.shape, value.dtype.name, value.tobytes()))
+        return msgpack.ExtType(1, content)
+
+    path.write_bytes(msgpack.packb(tree, default=encode, strict_types=True))
+
+
+def same(got, expected):
+    assert set(got) == set(expected)
+    assert all(np.array_equal(got[k], expected[k]) for k in expected)
+
+
+def test_sizes_and_shapes_are_those_of_the_golden_detector(params):
+    shapes = SIZES.detector()
+    assert {k: v.shape for k, v in params.items()} == shapes
+    tower = group(params, 'vision_model/')
+    heads = group(params, 'task_heads_0/')
+    assert OfficialSizes.infer(
+        tower, group(heads, 'feature_pyramid_fn/'),
+        group(heads, 'fastrcnn_head_fn/')) == SIZES
+
+
+def test_shapes_of_vit_l():
+    shapes = OfficialSizes().detector()
+    count = sum(int(np.prod(s)) for s in shapes.values())
+    # Two ViT-L towers of 303 million and the heads.
+    assert 620e6 < count < 650e6
+    # 24 layers of 16 arrays, 5 beside them.
+    assert len(OfficialSizes().tower()) == 24 * 16 + 5
+
+
+def test_npz(params, tmp_path):
+    np.savez(tmp_path / 'x.npz', **params)
+    form, got = read_checkpoint(tmp_path / 'x.npz')
+    assert form == 'npz'
+    same(got, params)
+
+
+def test_msgpack_file_and_folder(params, tmp_path):
+    tree = dict(
+        step=np.int32(9),
+        optimizer=dict(target=nested(params), state=dict(m=np.ones(2))),
+        model_state={})
+    write_msgpack(dict(old=np.ones(1)), tmp_path / 'checkpoint_9')
+    write_msgpack(tree, tmp_path / 'checkpoint_10')
+    for path in (tmp_path, tmp_path / 'checkpoint_10'):
+        form, got = read_checkpoint(path)
+        assert form == 'msgpack' and got['step'] == 9
+        same(group(got, 'optimizer/target/'), params)
+        same(convert_official(got), convert_official(params))
+
+
+def test_file_written_by_flax():
+    pytest.importorskip('msgpack')
+    from conftest import DATA
+    form, got = read_checkpoint(DATA / 'official' / 'flax_tiny.msgpack')
+    assert form == 'msgpack'
+    same(
+        got, {
+            'step': np.int32(7),
+            'group/chunked': np.arange(24, dtype='f4').reshape(2, 3, 4),
+            'group/half': np.float32([1.5, -2, 0.125]),
+            'group/scalar': np.float32(2.5),
+            'group/list/0': np.ones(2, 'f4'),
+        })
+
+
+def test_saved_model(params, tmp_path, monkeypatch):
+    # jax.tree_util and tf.nest sort every level of nested dicts.
+    def leaves(tree):
+        if not isinstance(tree, dict):
+            return [tree]
+        return [x for key in sorted(tree) for x in leaves(tree[key])]
+
+    arrays = {
+        f'variables/{i}/.ATTRIBUTES/VARIABLE_VALUE': x
+        for i, x in enumerate(leaves(dict(params=nested(params))))
+    }
+    arrays['save_counter/.ATTRIBUTES/VARIABLE_VALUE'] = np.int64(1)
+    asked = []
+    reader = SimpleNamespace(
+        get_variable_to_shape_map=lambda: {k: () for k in arrays},
+        get_tensor=arrays.__getitem__)
+    monkeypatch.setitem(
+        sys.modules, 'tensorflow',
+        SimpleNamespace(train=SimpleNamespace(
+            load_checkpoint=lambda p: asked.append(p) or reader)))
+    (tmp_path / 'saved_model.pb').touch()
+    form, got = read_checkpoint(tmp_path, SIZES)
+    assert form == 'SavedModel'
+    assert asked == [str(tmp_path / 'variables' / 'variables')]
+    same(got, params)
+    with pytest.raises(ValueError, match='of another shape|has 205 variables'):
+        read_checkpoint(tmp_path)
+
+
+def test_saved_model_without_masks(params):
+    names = [k for k in leaf_order(params) if 'maskrcnn' not in k]
+    got = name_variables([params[k] for k in names], SIZES)
+    assert list(got) == names
+
+
+def test_saved_model_of_other_shapes(params):
+    arrays = [params[k] for k in leaf_order(params)]
+    with pytest.raises(ValueError, match='has 3 variables.*205 or 183'):
+        name_variables(arrays[:3], SIZES)
+    with pytest.raises(ValueError, match=r'1 variables.*0 \(frozen_vision_mo'
+                       r'del/conv1/bias\) \(31,\) instead of \(32,\)'):
+        name_variables([arrays[0][:-1], *arrays[1:]], SIZES)
+
+
+def test_orbax(params, tmp_path, monkeypatch):
+    class Checkpointer:
+        """Stands for orbax.checkpoint.PyTreeCheckpointer."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def metadata(self, path):
+            assert path == tmp_path
+            return SimpleNamespace(item_metadata=nested(params))
+
+        def restore(self, path, restore_args):
+            assert all(a.restore_type is np.ndarray
+                       for a in flat_args(restore_args))
+            return nested(params)
+
+    def flat_args(tree):
+        return [x for v in tree.values()
+                for x in (flat_args(v) if isinstance(v, dict) else [v])]
+
+    module = SimpleNamespace(
+        PyTreeCheckpointer=Checkpointer,
+        RestoreArgs=lambda restore_type: SimpleNamespace(
+            restore_type=restore_type))
+    monkeypatch.setitem(sys.modules, 'orbax', SimpleNamespace())
+    monkeypatch.setitem(sys.modules, 'orbax.checkpoint', module)
+    (tmp_path / '_METADATA').touch()
+    form, got = read_checkpoint(tmp_path)
+    assert form == 'orbax'
+    same(got, params)
+
+
+@pytest.mark.parametrize('module, make, package', [
+    ('msgpack', lambda p: (p / 'x').write_bytes(b'\x81'), 'msgpack'),
+    ('orbax.checkpoint', lambda p: (p / '_METADATA').touch(),
+     'orbax-checkpoint'),
+    ('tensorflow', lambda p: (p / 'saved_model.pb').touch(), 'tensorflow'),
+])
+def test_missing_packages_are_named(tmp_path, monkeypatch, module, make,
+                                    package):
+    make(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    path = tmp_path / 'x' if module == 'msgpack' else tmp_path
+    with pytest.raises(ValueError, match=f'pip install {package}'):
+        read_checkpoint(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    pytest.importorskip('msgpack')
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        read_checkpoint(tmp_path / 'nothing')
+    with pytest.raises(ValueError, match='neither a SavedModel'):
+        read_checkpoint(tmp_path)
+    (tmp_path / 'x').write_bytes(b'hello, this is no checkpoint')
+    with pytest.raises(ValueError, match='neither .npz nor a Flax'):
+        read_checkpoint(tmp_path / 'x')
+    np.savez(tmp_path / 'o.npz', a=np.array([None]))
+    with pytest.raises(ValueError, match='damaged, or holds more'):
+        read_checkpoint(tmp_path / 'o.npz')
+    write_msgpack(dict(a='//GDAPlaceholder:a'), tmp_path / 'gda')
+    with pytest.raises(ValueError, match='several hosts'):
+        read_checkpoint(tmp_path / 'gda')
+    with pytest.raises(ValueError, match='not a tree'):
+        flatten(3)
