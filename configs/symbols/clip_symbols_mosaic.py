@@ -1,0 +1,33 @@
+# Stage 1 on `symbols`, second part: the towers of clip_symbols.py learn to
+# name parts of larger pictures. Half an hour on two cores:
+#
+#   python tools/train.py configs/symbols/clip_symbols_mosaic.py
+#
+# Three images in four come in mosaics of 3 x 3, 192 pixels like those of the
+# detection set, seen through the detector's windows; the embedding of an
+# image is the mean over its tile. Without this part the towers name whole
+# pictures, but only a quarter of the objects in a scene.
+_base_ = './clip_symbols.py'
+
+max_iters = 1600
+load_from = 'work_dirs/clip_symbols/iter_2600.pth'
+
+model = dict(
+    backbone=dict(window=dict(size=8), global_layers=0),
+    mosaic=dict(grid=3, jitter=0.35, prob=0.75))
+
+# Closer views: an object often fills its box, as in detection.
+train_dataloader = dict(dataset=dict(scale=(0.4, 1.0)))
+train_cfg = dict(max_iters=max_iters, val_interval=400)
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=50),
+    dict(
+        type='PolyLR',
+        power=1.0,
+        eta_min=0.,
+        by_epoch=False,
+        begin=50,
+        end=max_iters),
+]
+default_hooks = dict(checkpoint=dict(interval=200))
