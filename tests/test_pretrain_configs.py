@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -87,3 +87,21 @@ def test_what_is_trained_has_a_gradient(name):
     for key, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, key
     assert any(p.requires_grad for p in model.parameters())
+
+
+def test_evaluation_during_training_is_known():
+    """Sets, metrics and loop of the file to inherit from exist."""
+    cfg = Config.fromfile(ROOT / '_base_/datasets/image_text_eval.py')
+    extra, = cfg.val_cfg.extra
+    assert LOOPS.get(cfg.val_cfg.type) is not None
+    for evaluator in (cfg.val_evaluator, extra.evaluator):
+        METRICS.build(evaluator)
+    for loader in (cfg.val_dataloader, extra.dataloader):
+        assert DATASETS.get(loader.dataset.type) is not None
+        assert loader.sampler == dict(type='DefaultSampler', shuffle=False)
+        assert loader.dataset.size == 224
+    hook, = (HOOKS.build(h) for h in cfg.custom_hooks)
+    assert hook.templates == 'openai'
+    both = Config.fromfile(ROOT / 'pretrain/clip_vitl16_laion2b.py')
+    both.merge_from_dict(cfg.to_dict())
+    assert both.train_cfg.type == 'ImageTextTrainLoop'

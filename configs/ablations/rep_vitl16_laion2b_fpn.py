@@ -1,5 +1,5 @@
-# Stage 2 with ViT-L/16 with the pyramid alone, each level averaged over the whole
-# image (paper, Table 4b, w/FPN). The detector's heads start at random.
+# Stage 2 with ViT-L/16 and the pyramid alone, each level averaged over the
+# whole image (paper, Table 4b, w/FPN). The detector's heads start at random.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_fpn.py 16
