@@ -87,7 +87,7 @@ def _read_npz(path: Path) -> Tree:
         ) from error
 
 
-def _need(module: str, package: str, what: str) -> Any:
+def need_package(module: str, package: str, what: str) -> Any:
     """Import an optional package or say which to install."""
     try:
         return importlib.import_module(module)
@@ -98,7 +98,7 @@ def _need(module: str, package: str, what: str) -> Any:
 
 def _read_msgpack(path: Path) -> Any:
     """Nested dicts of a file written by flax.serialization."""
-    msgpack = _need('msgpack', 'msgpack', f'the Flax checkpoint {path}')
+    msgpack = need_package('msgpack', 'msgpack', f'the Flax checkpoint {path}')
 
     def decode(kind: int, data: bytes) -> Any:
         if kind == _COMPLEX:
@@ -130,7 +130,7 @@ def _from_bytes(content: bytes, name: str) -> np.ndarray:
 
 
 def _read_orbax(path: Path) -> Any:
-    ocp = _need('orbax.checkpoint', 'orbax-checkpoint',
+    ocp = need_package('orbax.checkpoint', 'orbax-checkpoint',
                 f'the orbax checkpoint {path}')
     with ocp.PyTreeCheckpointer() as reader:
         shapes = reader.metadata(path.resolve())
@@ -152,7 +152,7 @@ def _map(tree: Any, function: Any) -> Any:
 
 def _read_variables(path: Path) -> List[np.ndarray]:
     """Variables of a SavedModel by number, without loading its graph."""
-    tf = _need('tensorflow', 'tensorflow', f'the SavedModel {path}')
+    tf = need_package('tensorflow', 'tensorflow', f'the SavedModel {path}')
     reader = tf.train.load_checkpoint(str(path / 'variables' / 'variables'))
     found = {}
     for name in reader.get_variable_to_shape_map():
