@@ -4,7 +4,7 @@
 #
 #   python tools/train.py configs/symbols/dito_symbols.py
 #   python tools/test.py configs/symbols/dito_symbols.py \
-#       work_dirs/dito_symbols/iter_300.pth
+#       work_dirs/dito_symbols/iter_200.pth
 #
 # Against the paper: AdamW, which needs fewer iterations than SGD.
 _base_ = [
@@ -13,10 +13,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-max_iters = 300
+max_iters = 200
 
 # Result of stage 2, rep_symbols.py.
-load_from = 'work_dirs/rep_symbols/iter_350.pth'
+load_from = 'work_dirs/rep_symbols/iter_150.pth'
 
 model = dict(teacher=dict(checkpoint=load_from))
 

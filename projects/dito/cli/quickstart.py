@@ -10,8 +10,8 @@ from dito.quickstart.stages import Plan
 
 from .errors import one_sentence_errors
 
-REP_ITERS = 350
-DET_ITERS = 300
+REP_ITERS = 150
+DET_ITERS = 200
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -97,7 +97,7 @@ class Plan:
     def _rep(self) -> Stage:
         return self._training(
             'rep', 'Stage 2: pretrain the heads on images and captions',
-            'symbols/rep_symbols.py', 0.65, self.rep_iters, [])
+            'symbols/rep_symbols.py', 2.0, self.rep_iters, [])
 
     def _finetune(self) -> Stage:
         start = self.rep_checkpoint

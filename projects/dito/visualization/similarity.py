@@ -58,7 +58,7 @@ class TextSimilarity:
 
     Example:
         >>> similarity = TextSimilarity.from_files('rep_symbols.py',
-        ...                                        'iter_300.pth')
+        ...                                        'iter_200.pth')
         >>> maps = similarity(image, ['a photo of a red umbrella'])
     """
 
