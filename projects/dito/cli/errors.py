@@ -22,7 +22,8 @@ def is_user_error(error: BaseException) -> bool:
     another library's depths is more likely a defect, and there the traceback
     matters; a file that is not there is the user's in either case.
     """
-    if isinstance(error, (FileNotFoundError, IsADirectoryError,
+    if isinstance(error, (FileNotFoundError, FileExistsError,
+                          IsADirectoryError,
                           NotADirectoryError, PermissionError,
                           BrokenDataError)):
         return True

@@ -1,0 +1,68 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Describe image-text shards: sizes, captions, duplicates.
+
+Images are not decoded; their headers tell their size.
+"""
+
+import argparse
+from typing import Any, Dict, Optional, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from dito.datasets.json_files import write_json
+from dito.datasets.shard_files import shard_statistics
+
+from .check_shards import add_shard_arguments
+from .errors import one_sentence_errors
+
+_SUMMARIES = dict(
+    caption_words='caption, words', caption_chars='caption, characters',
+    width='width, pixels', height='height, pixels',
+    aspect='width / height', image_bytes='image, bytes')
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line of ``tools/analysis_tools/shard_stats.py``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_shard_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def show(figures: Dict[str, Any]) -> None:
+    """Print the figures as tables."""
+    console = Console()
+    columns = ('mean', 'min', 'p5', 'median', 'p95', 'max')
+    table = Table('', *columns)
+    for name, title in _SUMMARIES.items():
+        if figures[name]:
+            table.add_row(
+                title, *(f'{figures[name][c]:,.4g}' for c in columns))
+    console.print(table)
+    total = max(1, sum(figures['shorter_side'].values()))
+    sides = Table('shorter side, pixels', 'images', 'share')
+    for name, number in figures['shorter_side'].items():
+        sides.add_row(name, f'{number:,}', f'{number / total:.1%}')
+    console.print(sides)
+    counts = Table('', 'number')
+    for name in ('shards', 'samples', 'duplicate_keys',
+                 'duplicate_captions', 'total_image_bytes'):
+        counts.add_row(name.replace('_', ' '), f'{figures[name]:,}')
+    for group in ('formats', 'problems'):
+        for name, number in figures[group].items():
+            counts.add_row(f'{group}: {name}', f'{number:,}')
+    console.print(counts)
+
+
+@one_sentence_errors
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Describe, as ``tools/analysis_tools/shard_stats.py`` is told to."""
+    args = parse_args(argv)
+    figures = shard_statistics(
+        args.shards, captions=args.captions, workers=args.workers)
+    show(figures)
+    if args.json:
+        write_json(args.json, figures)
+    return 0

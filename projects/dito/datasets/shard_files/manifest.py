@@ -1,0 +1,42 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The manifest beside shards: which there are, and their checksums."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+MANIFEST = 'manifest.json'
+
+
+def find_manifest(sources: Sequence[str]) -> Optional[str]:
+    """Return the manifest of the folder that is checked, if it has one."""
+    if len(sources) == 1 and Path(sources[0], MANIFEST).is_file():
+        return str(Path(sources[0], MANIFEST))
+    return None
+
+
+def load_manifest(path: str) -> Dict[str, Dict[str, Any]]:
+    """Read a manifest as shard name -> record.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is no manifest of shards.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no manifest {path!r}')
+    try:
+        shards = json.loads(Path(path).read_text())['shards']
+        return {record['name']: record for record in shards}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path!r} is no manifest of shards: '
+                         f'{error!r}') from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of any size, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

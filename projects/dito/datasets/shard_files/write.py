@@ -1,0 +1,245 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Write image-caption pairs to tar shards with a manifest."""
+
+import hashlib
+import io
+import json
+import math
+import os
+import tarfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set
+
+import numpy as np
+
+from dito.datasets.image_text.bad_samples import BadSample
+from dito.datasets.json_files import write_json
+
+from .encode import prepare_image
+from .manifest import MANIFEST, file_sha256, load_manifest
+from .pairs import Pair
+from .processes import map_in_processes
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How shards are written.
+
+    Attributes:
+        shard_size (int): Pairs a shard, those left out included.
+        prefix (str): Of the file names, as in ``PREFIX000000.tar``.
+        seed (int, optional): Of the order; None keeps that of the list.
+        max_side (int, optional): Shorter sides above it are shrunk to it.
+        quality (int): Of JPEGs that are encoded anew.
+        max_broken_share (float): Share of pairs left out that is an error.
+    """
+
+    shard_size: int = 10_000
+    prefix: str = ''
+    seed: Optional[int] = 0
+    max_side: Optional[int] = None
+    quality: int = 95
+    max_broken_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.shard_size < 1:
+            raise ValueError(
+                f'shard_size must be at least 1, got {self.shard_size}')
+        if self.max_side is not None and self.max_side < 1:
+            raise ValueError(
+                f'max_side must be at least 1, got {self.max_side}')
+        if os.sep in self.prefix:
+            raise ValueError(
+                f'prefix is a part of a file name, got {self.prefix!r}')
+
+
+def write_shards(pairs: Sequence[Pair], out_dir: str,
+                 options: ShardOptions, *, workers: int = 1,
+                 overwrite: bool = False,
+                 report: Callable[[str], None] = lambda text: None
+                 ) -> Dict[str, Any]:
+    """Write shards and ``manifest.json``.
+
+    The bytes of the result depend on the pairs, their files and the options,
+    not on ``workers``. Shards appear one by one, each whole; the manifest
+    last. A run that was broken off goes on where it was: shards are kept
+    whose records show the same pairs and options (the images themselves are
+    not looked at again).
+
+    Args:
+        pairs (list[Pair]): What to write.
+        out_dir (str): Folder for the shards.
+        options (ShardOptions): How.
+        workers (int): Number of processes.
+        overwrite (bool): Whether the manifest of an earlier run is replaced.
+        report (callable): Called with messages on the progress.
+
+    Returns:
+        dict: Content of the manifest: ``samples``, ``skipped`` (number by
+        reason), ``options`` and, for each of ``shards``, ``name``,
+        ``samples``, ``bytes``, ``sha256``, ``skipped``, ``plan``.
+
+    Raises:
+        FileExistsError: If there is a manifest and ``overwrite`` is False.
+        ValueError: If too many pairs are broken.
+    """
+    folder = Path(out_dir)
+    if (folder / MANIFEST).exists() and not overwrite:
+        raise FileExistsError(f'{folder / MANIFEST} is there already; pass '
+                              '--overwrite or choose another folder')
+    folder.mkdir(parents=True, exist_ok=True)
+    order = np.arange(len(pairs))
+    if options.seed is not None:
+        order = np.random.default_rng(options.seed).permutation(order)
+    size = options.shard_size
+    tasks = [
+        _Task(str(folder), number, size * number,
+              [pairs[i] for i in order[size * number:size * (number + 1)]],
+              options) for number in range(math.ceil(len(pairs) / size))
+    ]
+    _forget(folder, {task.name for task in tasks})
+    shards: List[Dict[str, Any]] = []
+    skipped: Counter = Counter()
+    for record in map_in_processes(_write_one, tasks, workers):
+        shards.append(record)
+        skipped.update(record['skipped'])
+        report(f'{record["name"]}: {record["samples"]} samples '
+               f'({len(shards)} of {len(tasks)} shards)')
+    manifest = dict(
+        format_version=FORMAT_VERSION,
+        samples=sum(s['samples'] for s in shards),
+        skipped=dict(sorted(skipped.items())), options=asdict(options),
+        shards=shards)
+    _check_share(skipped, len(pairs), options, shards)
+    write_json(str(folder / MANIFEST), manifest)
+    for record in shards:
+        (folder / _record_name(record['name'])).unlink(missing_ok=True)
+    return manifest
+
+
+def _forget(folder: Path, names: Set[str]) -> None:
+    """Remove an earlier manifest and its shards of other names.
+
+    A manifest must not vouch for shards that are about to change.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return
+    for name in set(load_manifest(str(manifest))) - names:
+        (folder / Path(name).name).unlink(missing_ok=True)
+    manifest.unlink()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One shard to write."""
+
+    folder: str
+    number: int
+    first: int
+    pairs: List[Pair]
+    options: ShardOptions
+
+    @property
+    def name(self) -> str:
+        """File name of the shard."""
+        return f'{self.options.prefix}{self.number:06d}.tar'
+
+    def plan(self) -> str:
+        """Fingerprint of what the shard is made from."""
+        options = asdict(self.options)
+        del options['max_broken_share']  # changes no byte
+        text = json.dumps([FORMAT_VERSION, self.first, options,
+                           [list(pair) for pair in self.pairs]],
+                          sort_keys=True, default=str)
+        return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()
+
+
+def _write_one(task: _Task) -> Dict[str, Any]:
+    """Write one shard, or keep the one that is there."""
+    path = Path(task.folder, task.name)
+    note = path.with_name(_record_name(task.name))
+    plan = task.plan()
+    if path.is_file() and note.is_file():
+        record = json.loads(note.read_text())
+        if (record['plan'] == plan
+                and record['bytes'] == path.stat().st_size):
+            return record
+    partial = path.with_name(f'.{task.name}.{os.getpid()}.part')
+    note.unlink(missing_ok=True)
+    skipped: Counter = Counter()
+    samples = 0
+    try:
+        with open(partial, 'wb') as file:
+            with tarfile.open(fileobj=file, mode='w',
+                              format=tarfile.USTAR_FORMAT) as tar:
+                for i, pair in enumerate(task.pairs, task.first):
+                    try:
+                        _add_pair(tar, f'{i:09d}', pair, task.options)
+                        samples += 1
+                    except BadSample as error:
+                        skipped[error.reason] += 1
+            file.flush()
+            os.fsync(file.fileno())
+        record = dict(
+            name=task.name, samples=samples, bytes=partial.stat().st_size,
+            sha256=file_sha256(partial), skipped=dict(sorted(
+                skipped.items())), plan=plan)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    write_json(str(note), record)
+    return record
+
+
+def _add_pair(tar: tarfile.TarFile, key: str, pair: Pair,
+              options: ShardOptions) -> None:
+    """Add KEY.jpg (or png, webp), KEY.txt and KEY.json.
+
+    Raises:
+        BadSample: If the pair cannot be used; nothing was added then.
+    """
+    caption = ' '.join((pair.caption or '').split())
+    if not caption:
+        raise BadSample('no caption' if pair.caption is None else
+                        'empty caption')
+    try:
+        data = Path(pair.path).read_bytes()
+    except OSError as error:
+        raise BadSample('file cannot be read', str(error)) from error
+    image = prepare_image(data, options.max_side, options.quality)
+    details = dict(
+        pair.extra, key=key, caption=caption, width=image.width,
+        height=image.height, original_width=image.original_width,
+        original_height=image.original_height,
+        sha256=hashlib.sha256(image.data).hexdigest())
+    text = json.dumps(details, sort_keys=True, default=str)
+    for extension, content in ((image.extension, image.data),
+                               ('txt', caption.encode()),
+                               ('json', text.encode())):
+        # TarInfo's own time and owner are 0, so that bytes do not vary.
+        info = tarfile.TarInfo(f'{key}.{extension}')
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+
+def _check_share(skipped: Counter, total: int, options: ShardOptions,
+                 shards: Sequence[Dict[str, Any]]) -> None:
+    """Refuse to call a set finished of which much was left out."""
+    number = sum(skipped.values())
+    if number == total or number > options.max_broken_share * total:
+        listed = ', '.join(f'{n} {r}' for r, n in skipped.most_common())
+        raise ValueError(
+            f'{number} of {total} pairs cannot be used ({listed}), more than '
+            f'max_broken_share={options.max_broken_share}; {len(shards)} '
+            'shards were written, but no manifest')
+
+
+def _record_name(shard: str) -> str:
+    """Name of the file that tells a run to come that a shard is whole."""
+    return f'.{shard}.record.json'

@@ -1,0 +1,351 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Making, checking and describing shards, through their tools' mains."""
+
+import csv
+import hashlib
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_text_files import jpeg, photo, write_tar
+from PIL import Image
+
+from dito.cli import check_shards, pairs2shards, shard_stats
+from dito.datasets.image_text import ImageTextShards
+from dito.datasets.shard_files import read_pairs
+from dito.datasets.shard_files.encode import prepare_image
+
+
+def write_folder(root, number=7):
+    """Images with texts, in sub-folders, two of them of no use."""
+    for i in range(number):
+        folder = root / f'part{i % 2}'
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f'{i}.jpg').write_bytes(jpeg(24, 32, 20 * i))
+        (folder / f'{i}.txt').write_text(f' photo\n {i} ')
+    (root / 'broken.png').write_bytes(b'no image')
+    (root / 'broken.txt').write_text('broken')
+    (root / 'alone.jpg').write_bytes(jpeg())
+    return str(root)
+
+
+def convert(*args):
+    return pairs2shards.main([*map(str, args), '--workers', '1'])
+
+
+def read_tar(path):
+    with tarfile.open(path) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}
+
+
+def test_a_folder_becomes_shards(tmp_path, capsys):
+    source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
+    assert convert(source, '--out', out, '--shard-size', 4, '--prefix', 'p-',
+                   '--max-broken-share', 0.3) == 0
+    assert '7 of 9 pairs in 3 shards' in capsys.readouterr().out
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['samples'] == 7
+    assert manifest['skipped'] == {
+        'image cannot be decoded': 1, 'no caption': 1}
+    for shard in manifest['shards']:
+        data = (out / shard['name']).read_bytes()
+        assert shard['bytes'] == len(data)
+        assert shard['sha256'] == hashlib.sha256(data).hexdigest()
+    # Nothing is left but shards and manifest.
+    names = ['manifest.json'] + [f'p-00000{i}.tar' for i in range(3)]
+    assert sorted(p.name for p in out.iterdir()) == names
+    dataset = ImageTextShards(
+        [str(out / name) for name in names[1:]], 16, epochs=1,
+        filters=[dict(field='width', min=32)])
+    assert {s['texts'] for s in dataset} == {f'photo {i}' for i in range(7)}
+    members = read_tar(out / names[1])
+    key = min(members)[:9]
+    details = json.loads(members[f'{key}.json'])
+    assert (details['width'], details['height']) == (32, 24)
+    image = members[f'{key}.jpg']
+    assert details['sha256'] == hashlib.sha256(image).hexdigest()
+    assert image == next(
+        p.read_bytes() for p in Path(source).rglob('*.jpg')
+        if p.with_suffix('.txt').is_file()
+        and ' '.join(p.with_suffix('.txt').read_text().split())
+        == details['caption'])
+
+
+def test_the_bytes_do_not_depend_on_processes(tmp_path):
+    source = write_folder(tmp_path / 'in')
+    for workers in (1, 2):
+        pairs2shards.main([
+            source, '--out', str(tmp_path / str(workers)), '--shard-size',
+            '4', '--workers', str(workers), '--max-broken-share', '1'])
+    one, two = (
+        {p.name: p.read_bytes() for p in (tmp_path / w).iterdir()}
+        for w in '12')
+    assert one == two and len(one) == 4
+    convert(source, '--out', tmp_path / '3', '--seed', 1, '--shard-size', 4,
+            '--max-broken-share', 1)
+    assert (tmp_path / '3' / '000000.tar').read_bytes() != one['000000.tar']
+
+
+def test_a_broken_off_run_goes_on(tmp_path, monkeypatch):
+    source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
+    args = (source, '--out', out, '--shard-size', 3, '--max-broken-share', 1)
+    calls = []
+
+    def prepare(data, *rest):
+        calls.append(0)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return prepare_image(data, *rest)
+
+    monkeypatch.setattr('dito.datasets.shard_files.write.prepare_image',
+                        prepare)
+    with pytest.raises(KeyboardInterrupt):
+        convert(*args)
+    assert not (out / 'manifest.json').exists()
+    assert sorted(p.name for p in out.glob('*.tar')) == ['000000.tar']
+    assert not list(out.glob('.*.part'))
+    before = (out / '000000.tar').stat().st_mtime_ns
+    assert convert(*args) == 0
+    assert (out / '000000.tar').stat().st_mtime_ns == before
+    assert check_shards.main([str(out), '--workers', '1']) == 0
+
+
+def test_an_earlier_set_is_replaced_only_on_demand(tmp_path, capsys):
+    source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
+    args = (source, '--out', out, '--max-broken-share', 1, '--shard-size')
+    assert convert(*args, 3) == 0
+    assert convert(*args, 5) == 2
+    assert 'pass --overwrite' in capsys.readouterr().err
+    assert convert(*args, 5, '--overwrite') == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        '000000.tar', '000001.tar', 'manifest.json']
+
+
+@pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'parquet'])
+def test_tables(tmp_path, kind):
+    (tmp_path / 'img').mkdir()
+    rows = []
+    for i in range(3):
+        (tmp_path / 'img' / f'{i}.jpg').write_bytes(jpeg())
+        rows.append(dict(file=f'img/{i}.jpg', text=f'naïve, "{i}"',
+                         similarity=i / 4))
+    table = tmp_path / f'pairs.{kind}'
+    if kind == 'parquet':
+        pyarrow = pytest.importorskip('pyarrow')
+        from pyarrow import parquet
+        parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+    elif kind == 'jsonl':
+        table.write_text('\n'.join(map(json.dumps, rows)) + '\n\n')
+    else:
+        with open(table, 'w', newline='', encoding='utf-8-sig') as file:
+            writer = csv.DictWriter(
+                file, rows[0], delimiter='\t' if kind == 'tsv' else ',')
+            writer.writeheader()
+            writer.writerows(rows)
+    out = tmp_path / 'out'
+    assert convert(table, '--out', out, '--image-column', 'file',
+                   '--caption-column', 'text', '--keep-order') == 0
+    dataset = ImageTextShards(str(out / '000000.tar'), 8, epochs=1,
+                              filters=[dict(field='similarity', min=0.2)])
+    assert [s['texts'] for s in dataset] == ['naïve, "1"', 'naïve, "2"']
+
+
+def test_wrong_sources_are_one_sentence(tmp_path, capsys, monkeypatch):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'a.csv').write_text('file,caption\nx.jpg,y\n')
+    (tmp_path / 'a.jsonl').write_text('{"path":\n')
+    (tmp_path / 'a.parquet').write_bytes(b'PAR1')
+    (tmp_path / 'a.xls').write_bytes(b'')
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    for name, text in (('empty', 'holds no pair'), ('none', 'no folder'),
+                       ('a.csv', "has no column 'path'"),
+                       ('a.jsonl', 'line 1 of'), ('a.xls', 'no table'),
+                       ('a.parquet', 'pip install pyarrow')):
+        assert convert(tmp_path / name, '--out', tmp_path / 'out') == 2
+        error = capsys.readouterr().err
+        assert text in error and error.count('\n') == 1
+
+
+def test_too_many_unusable_pairs(tmp_path, capsys):
+    source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
+    assert convert(source, '--out', out) == 2
+    assert '2 of 9 pairs cannot be used (1 ' in capsys.readouterr().err
+    assert not (out / 'manifest.json').exists()
+    (tmp_path / 'a.csv').write_text('path,caption\nnone.jpg,x\n')
+    assert convert(tmp_path / 'a.csv', '--out', out) == 2
+    assert '1 file cannot be read' in capsys.readouterr().err
+
+
+# images
+
+
+def encoded(image, kind='JPEG', **kwargs):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **kwargs)
+    return buffer.getvalue()
+
+
+def test_sound_images_are_kept_byte_for_byte():
+    for data in (photo(60, 80), encoded(Image.new('P', (9, 8)), 'PNG'),
+                 encoded(Image.new('RGB', (9, 8)), 'WEBP')):
+        assert prepare_image(data).data == data
+        assert prepare_image(data, 60).data == data
+
+
+def test_large_images_are_shrunk():
+    data = photo(120, 200)
+    image = prepare_image(data, 60)
+    assert (image.width, image.height, image.extension) == (100, 60, 'jpg')
+    assert (image.original_width, image.original_height) == (200, 120)
+    want = Image.open(io.BytesIO(data)).resize((100, 60), 3)
+    got = np.asarray(Image.open(io.BytesIO(image.data)), float)
+    assert np.abs(got - np.asarray(want)).mean() < 2
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_images_are_turned_upright(orientation):
+    from PIL import ImageOps
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.open(io.BytesIO(photo(60, 80))), exif=exif)
+    image = prepare_image(data)
+    want = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    got = Image.open(io.BytesIO(image.data))
+    assert got.size == want.size == (image.width, image.height)
+    assert np.abs(np.asarray(got, float) - np.asarray(want)).mean() < 2
+    if orientation > 1:
+        assert got.getexif().get(0x0112, 1) == 1
+
+
+def test_other_formats_become_jpeg():
+    image = prepare_image(encoded(Image.new('P', (9, 8)), 'GIF'))
+    assert image.extension == 'jpg'
+    assert Image.open(io.BytesIO(image.data)).format == 'JPEG'
+
+
+# check
+
+
+def make_set(tmp_path):
+    out = tmp_path / 'out'
+    assert convert(write_folder(tmp_path / 'in'), '--out', out,
+                   '--shard-size', 3, '--max-broken-share', 1) == 0
+    return out
+
+
+def problems_of(tmp_path, *args):
+    file = tmp_path / 'found.json'
+    code = check_shards.main([*map(str, args), '--workers', '1', '--json',
+                              str(file)])
+    found = json.loads(file.read_text())
+    assert code == (1 if found['problems'] else 0) == 1 - found['ok']
+    return found['problems']
+
+
+def test_a_sound_set_passes(tmp_path):
+    out = make_set(tmp_path)
+    assert problems_of(tmp_path, out) == {}
+    assert problems_of(tmp_path, out / '{000000..000002}.tar', '--manifest',
+                       out / 'manifest.json', '--no-decode') == {}
+
+
+def test_changes_since_the_manifest_are_found(tmp_path):
+    out = make_set(tmp_path)
+    data = bytearray((out / '000000.tar').read_bytes())
+    data[-1] ^= 1  # behind the end: only the checksum tells
+    (out / '000000.tar').write_bytes(data)
+    (out / '000001.tar').unlink()
+    write_tar(out / '7.tar', [('a.jpg', jpeg()), ('a.txt', b'x')])
+    assert problems_of(tmp_path, out) == {
+        'other checksum': 1, 'shard missing': 1, 'not in the manifest': 1}
+    short = (out / '000002.tar').read_bytes()[:1500]
+    (out / '000002.tar').write_bytes(short)
+    found = problems_of(tmp_path, out)
+    assert found['other size'] == found['shard breaks off'] == 1
+    assert found['other number of samples'] == 1
+
+
+def test_broken_samples_are_found(tmp_path, capsys):
+    path = write_tar(tmp_path / 'x.tar', [
+        ('a.jpg', jpeg()), ('a.txt', b'x'), ('b.jpg', b''), ('b.txt', b'x'),
+        ('c.jpg', jpeg()[:-9]), ('c.txt', b'x'), ('d.jpg', jpeg()),
+        ('d.txt', b' '), ('e.txt', b'x'), ('a.jpg', jpeg()), ('a.txt', b'x'),
+        ('f.jpg', jpeg()), ('f.txt', b'x'), ('f.json', b'{')])
+    assert problems_of(tmp_path, path) == {
+        'empty image file': 1, 'image cannot be decoded': 1,
+        'empty caption': 1, 'no image': 1, 'key twice': 1,
+        'json cannot be read': 1}
+    out = capsys.readouterr().out
+    assert '7 samples in 1 shards' in out and 'c: image cannot be' in out
+    # The size alone is sound.
+    assert 'image cannot be decoded' not in problems_of(
+        tmp_path, path, '--no-decode')
+    data = Path(path).read_bytes()
+    whole = write_tar(tmp_path / 'y.tar', [('a.jpg', jpeg()), ('a.txt',
+                                                               b'x')])
+    cut = tarfile.open(whole).getmembers()[-1].offset_data + 512
+    Path(whole).write_bytes(Path(whole).read_bytes()[:cut])
+    assert problems_of(tmp_path, whole) == {'no end mark': 1}
+    Path(path).write_bytes(data[:700])
+    assert problems_of(tmp_path, path) == {'shard breaks off': 1}
+
+
+def test_what_cannot_be_checked_is_one_sentence(tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    path = write_tar(tmp_path / 'x.tar', [])
+    (tmp_path / 'manifest.json').write_text('{}')
+    for args, text in (([tmp_path / 'empty'], 'no .tar file'),
+                       ([tmp_path / 'no.tar'], '1 of 1 shards are missing'),
+                       ([path, '--manifest', tmp_path / 'no.json'],
+                        'no manifest'),
+                       ([tmp_path], 'is no manifest of shards')):
+        assert check_shards.main([*map(str, args)]) == 2
+        assert text in capsys.readouterr().err
+
+
+# statistics
+
+
+def test_statistics(tmp_path, capsys):
+    one = write_tar(tmp_path / 'a.tar', [
+        ('0.jpg', jpeg(24, 32)), ('0.txt', b'a cat'),
+        ('1.png', jpeg(200, 300, extension='.png')), ('1.txt', b'a big dog'),
+        ('2.jpg', b''), ('2.txt', b'x')])
+    two = write_tar(tmp_path / 'b.tar', [
+        ('0.jpg', jpeg(500, 100)), ('0.txt', b'a cat'),
+        ('3.jpg', jpeg(224, 224)), ('3.txt', b'words words words x')])
+    file = tmp_path / 'stats.json'
+    assert shard_stats.main([one, two, '--workers', '1', '--json',
+                             str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert (found['shards'], found['samples']) == (2, 5)
+    assert found['problems'] == {'empty image file': 1}
+    assert found['formats'] == dict(jpg=3, png=1)
+    assert found['duplicate_keys'] == found['duplicate_captions'] == 1
+    assert found['caption_words']['mean'] == 11 / 4
+    assert found['caption_chars']['max'] == 19
+    assert found['width']['min'] == 32 and found['height']['max'] == 500
+    assert found['aspect']['min'] == 0.2
+    sides = found['shorter_side']
+    assert sum(sides.values()) == 4
+    assert (sides['<= 64'], sides['<= 128'], sides['<= 224']) == (1, 1, 2)
+    assert found['total_image_bytes'] == 4 * found['image_bytes']['mean']
+    assert 'caption, words' in capsys.readouterr().out
+
+
+def test_statistics_of_nothing(tmp_path, capsys):
+    path = write_tar(tmp_path / 'x.tar', [])
+    Path(path).write_bytes(b'<html>' * 100)
+    assert shard_stats.main([path]) == 0
+    assert 'problems: shard breaks off' in capsys.readouterr().out
+
+
+def test_a_folder_is_read_in_order(tmp_path):
+    source = write_folder(tmp_path / 'in')
+    paths = [pair.path for pair in read_pairs(source)]
+    assert len(paths) == 9 and paths == sorted(
+        paths, key=lambda p: (str(Path(p).parent), p))
