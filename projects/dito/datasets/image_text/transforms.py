@@ -9,6 +9,7 @@ its size where that still covers the crop. Normalisation is left to the device
 (:class:`ImageTextPreprocessor`), so that a batch travels as uint8.
 """
 
+import math
 from typing import Optional, Tuple
 
 import numpy as np
@@ -39,19 +40,18 @@ def random_crop_box(
     Returns:
         tuple[int, int, int, int]: (top, left, height, width) in pixels.
     """
-    log_low, log_high = np.log(ratio[0]), np.log(ratio[1])
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = np.exp(rng.uniform(log_low, log_high))
-        w = int(round(np.sqrt(area * aspect)))
-        h = int(round(np.sqrt(area / aspect)))
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    # Drawn at once: a call of the generator costs more than the rest.
+    for u, v, y, x in rng.random((10, 4)).tolist():
+        area = height * width * (scale[0] + u * (scale[1] - scale[0]))
+        aspect = math.exp(log_low + v * (log_high - log_low))
+        w = round(math.sqrt(area * aspect))
+        h = round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            top = int(rng.integers(0, height - h + 1))
-            left = int(rng.integers(0, width - w + 1))
-            return top, left, h, w
+            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
     # A very long image: the largest centred box within the ratio's range.
-    h = min(height, max(1, int(round(width / ratio[0]))))
-    w = min(width, max(1, int(round(height * ratio[1]))))
+    h = min(height, max(1, round(width / ratio[0])))
+    w = min(width, max(1, round(height * ratio[1])))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
