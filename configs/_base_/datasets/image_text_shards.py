@@ -5,6 +5,7 @@
 #
 # num_streams must be a multiple of processes x workers; the order of the
 # samples depends on it and on the seed, not on the number of processes.
+# Mixtures, captions, filters, remote shards: docs/pretraining.md.
 crop_size = 224
 shards = 'data/laion2b/{000000..231349}.tar'
 
