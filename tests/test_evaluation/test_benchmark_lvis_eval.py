@@ -26,3 +26,14 @@ def test_benchmark_compares_the_same_figures(monkeypatch, capsys, iou_type):
     assert line['max_error'] < 1e-6
     assert line['ratio'] > 0 and line['AP'] > 0
     assert {'dito_s', 'lvis_s', 'faster_s'} <= line.keys()
+
+
+def test_benchmark_of_memory(monkeypatch, capsys):
+    tool = TOOL.with_name('benchmark_metric_memory.py')
+    options = ['--images', '3', '--dets', '20', '--fixed']
+    monkeypatch.setattr(sys, 'argv', [tool.name, *options])
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    runpy.run_path(str(tool), run_name='__main__')
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line['fixed'] and 0 < line['held_mb'] < 5
+    assert line['rss_evaluating_mb'] >= line['rss_arriving_mb'] >= 0

@@ -5,7 +5,8 @@ From region embeddings to final detections: scores of all classes, the
 ensemble, the best detections after class-wise NMS. The plain way is
 MMDetection's: all scores, then ``multiclass_nms``. Both run on the same
 numbers, each in a process of its own for the peak of its memory, and must
-give the same detections. One JSON line a size.
+give the same detections. Times are processor seconds on one thread, which
+other programs on the machine disturb little. One JSON line a size.
 
 Example:
     python tools/analysis_tools/benchmark_postprocessing.py \
@@ -75,12 +76,12 @@ def run_ours(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
             det, vlm, text, novel, det_temperature=TEMPERATURE,
             vlm_temperature=TEMPERATURE, alpha=ALPHA, beta=BETA,
             chunk=args.chunk)
-        stage = time.perf_counter()
+        stage = time.process_time()
     else:
         scores = plain_scores(data)[:, :-1]
-        stage = time.perf_counter()
+        stage = time.process_time()
     found = topk_class_nms(boxes, scores, args.score_thr, IOU, args.dets)
-    return found[:3], time.perf_counter() - stage
+    return found[:3], time.process_time() - stage
 
 
 def plain_scores(data: Tuple[Tensor, ...]) -> Tensor:
@@ -95,11 +96,11 @@ def run_plain(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
     """MMDetection's function."""
     from mmdet.models.layers import multiclass_nms  # after dito's operators
     scores = plain_scores(data)
-    stage = time.perf_counter()
+    stage = time.process_time()
     dets, labels = multiclass_nms(
         data[0], scores, args.score_thr, dict(type='nms', iou_threshold=IOU),
         args.dets)
-    spent = time.perf_counter() - stage
+    spent = time.process_time() - stage
     return (dets[:, :4], dets[:, 4], labels), spent
 
 
@@ -114,9 +115,9 @@ def measure(name: str, args: argparse.Namespace, classes: int,
     before = peak_kb()
     best: List[float] = [float('inf')] * 2
     for _ in range(args.repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         found, nms_s = run(args, data)
-        best = [min(best[0], time.perf_counter() - start),
+        best = [min(best[0], time.process_time() - start),
                 min(best[1], nms_s)]
     memory = (peak_kb() - before) / 1024
     pipe.send((best, memory, [x.numpy() for x in found]))

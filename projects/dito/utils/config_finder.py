@@ -23,7 +23,8 @@ def config_root() -> Path:
 
     Returns:
         Path: ``configs`` of the clone the package is imported from, else the
-        copy inside the installed package.
+        copy inside the installed package, else ``configs`` beside the
+        package (as a project of MMDetection).
 
     Raises:
         FileNotFoundError: If neither is there.
@@ -32,8 +33,10 @@ def config_root() -> Path:
     if (clone / 'setup.cfg').is_file() and (clone / 'configs').is_dir():
         return clone / 'configs'
     installed = PACKAGE / '.mim' / 'configs'
-    if installed.is_dir():
-        return installed
+    beside = PACKAGE.parent / 'configs'
+    for folder in (installed, beside):
+        if folder.is_dir():
+            return folder
     raise FileNotFoundError(
         f'DITO\'s configs are neither in {clone / "configs"} nor in '
         f'{installed}; install the package again.')

@@ -1,0 +1,151 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Put DITO into a clone of MMDetection, as one of its ``projects/``.
+
+Writes MMDETECTION/projects/DITO: README.md, configs/ and the package dito/,
+which needs no installation there. Its configs say
+``custom_imports = dict(imports=['projects.DITO'])``.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Optional, Sequence
+
+from dito.utils.config_finder import PACKAGE, config_root
+from dito.version import __version__
+
+from .errors import one_sentence_errors
+
+_OWN_IMPORT = re.compile(
+    r"^custom_imports = dict\(imports=\['dito'\]", re.MULTILINE)
+_PROJECT_IMPORT = "custom_imports = dict(imports=['projects.DITO']"
+_INIT = '''# Copyright (c) DITO for MMDetection contributors. \
+Licensed under Apache-2.0.
+"""Find the package beside this file, and register all of it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import dito  # noqa: E402,F401
+'''
+_README = """# DITO
+
+Region-centric Image-Language Pretraining for Open-Vocabulary Detection
+(Kim, Angelova, Kuo; ECCV 2024), version {version}.
+
+## Description
+
+An independent implementation. A plain ViT with shifted-window learning, region
+classification by text embeddings, and region-centric pretraining of the
+detector's heads.
+
+## Usage
+
+All commands run from the root of MMDetection. What MMDetection does not
+require itself: `pip install open_clip_torch safetensors webdataset
+faster-coco-eval lvis rich`.
+
+### Training commands
+
+```bash
+PYTHONPATH=. python tools/train.py projects/DITO/configs/dito_vitl_lvis.py
+```
+
+### Testing commands
+
+```bash
+PYTHONPATH=. python tools/test.py projects/DITO/configs/dito_vitl_lvis.py CKPT
+```
+
+Without mmcv's compiled operators `tools/test.py` of MMDetection imports what
+it cannot before it reads the config; DITO's stand-in must come first:
+
+```bash
+PYTHONPATH=.:projects/DITO python -m dito run tools/test.py CONFIG CKPT
+```
+
+## Results
+
+No weights in this format are published, and the configs of the paper were not
+run; the figures of the paper are no results of this code.
+
+## Citation
+
+```latex
+@inproceedings{{kim2024dito,
+  title     = {{Region-centric Image-Language Pretraining for
+               Open-Vocabulary Detection}},
+  author    = {{Kim, Dahun and Angelova, Anelia and Kuo, Weicheng}},
+  booktitle = {{European Conference on Computer Vision (ECCV)}},
+  year      = {{2024}}
+}}
+```
+
+## Checklist
+
+- [ ] Milestone 1: correct at test time (no figures of the paper reproduced)
+- [ ] Milestone 2: correct at training time
+- [x] Milestone 3: type hints, docstrings, unit tests, metafile
+"""
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'mmdetection', help='clone of MMDetection (a folder with tools/)')
+    return parser.parse_args(argv)
+
+
+def write_project(root: Path) -> Path:
+    """Write projects/DITO; it appears as a whole.
+
+    Args:
+        root (Path): Clone of MMDetection.
+
+    Returns:
+        Path: The new folder.
+
+    Raises:
+        FileNotFoundError: If the root is no clone of MMDetection.
+        ValueError: If the project is there already.
+    """
+    if not (root / 'tools' / 'train.py').is_file():
+        raise FileNotFoundError(
+            f'{root} has no tools/train.py; give the root of a clone of '
+            'MMDetection.')
+    target = root / 'projects' / 'DITO'
+    if target.exists():
+        raise ValueError(
+            f'{target} exists already; remove it to write it anew.')
+    target.parent.mkdir(exist_ok=True)
+    unwanted = shutil.ignore_patterns('__pycache__', '.mim', '*.pyc')
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        parts = Path(temporary) / 'DITO'
+        shutil.copytree(PACKAGE, parts / 'dito', ignore=unwanted)
+        shutil.copytree(config_root(), parts / 'configs', ignore=unwanted)
+        for path in (parts / 'configs').rglob('*.py'):
+            text = path.read_text(encoding='utf-8')
+            path.write_text(
+                _OWN_IMPORT.sub(_PROJECT_IMPORT, text), encoding='utf-8')
+        (parts / '__init__.py').write_text(_INIT, encoding='utf-8')
+        (parts / 'README.md').write_text(
+            _README.format(version=__version__), encoding='utf-8')
+        os.replace(parts, target)
+    return target
+
+
+@one_sentence_errors
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Write the project and say how to use it."""
+    args = parse_args(argv)
+    target = write_project(Path(args.mmdetection))
+    print(f'{target}: see README.md there')
+    return 0
