@@ -10,6 +10,8 @@ TOOLS = {
     'test': 'evaluate a checkpoint',
     'detect': 'find named objects in pictures',
     'quickstart': 'run the whole chain on a small drawn data set',
+    'prepare': 'lay out LVIS, COCO or Objects365 as the configs expect',
+    'check-dataset': 'check annotations and images before a run',
     'print-config': 'print a config with all it inherits',
     'check-env': 'check the installation',
     'run': 'run another script with DITO imported first',

@@ -12,9 +12,13 @@ from typing import Dict
 from mmdet import registry as mmdet_registry
 from mmengine.registry import Registry
 
+# A registry imports its own locations, not those of its parents.
 REGISTRIES: Dict[str, Registry] = {
     name: Registry(
-        parent.name, parent=parent, scope='dito', locations=['dito'])
+        parent.name,
+        parent=parent,
+        scope='dito',
+        locations=['dito', *parent._locations])
     for name, parent in vars(mmdet_registry).items()
     if isinstance(parent, Registry) and parent.scope == 'mmdet'
 }

@@ -132,6 +132,10 @@ def test_incomplete_downloads_are_not_used(tmp_path):
         LAYOUTS['lvis'], str(tmp_path / 'root'), [str(tmp_path / 'lvis')])
     assert states(steps) == ['linked', 'missing', 'missing', 'missing']
     assert 'lvis_v1_val.json is incomplete' in steps[1].detail
+    (tmp_path / 'c' / 'train2017').mkdir(parents=True)
+    steps = prepare(LAYOUTS['coco'], str(tmp_path / 'c'), [])
+    assert states(steps) == ['missing'] * 4
+    assert 'train2017 is empty: remove it' in steps[2].detail
     (tmp_path / 'coco').mkdir()
     archive = tmp_path / 'coco' / 'annotations_trainval2017.zip'
     archive.write_bytes(b'PK half')

@@ -2,8 +2,9 @@
 # names and no training on it (paper, table 3, in ViLD's setup).
 #
 # Classes come from the annotation file and labels follow their names: train
-# and val files of Objects365 list the categories in different orders. For v2
-# set version='v2' and the files of v2.
+# and val files of Objects365 list the categories in different orders. Misspelt
+# names are repaired (docs/datasets.md). For v2 set version='v2' and the files
+# of v2.
 #
 # data/objects365v1/
 #     annotations/objects365_val.json

@@ -76,6 +76,9 @@ def prepare(
 def _place(item: Item, root: str, sources: Sequence[str]) -> Step:
     """Bring one item to its place, if it can be found."""
     target = osp.join(root, item.path)
+    if osp.isdir(target) and not count_images(target):
+        return Step(target, 'missing',
+                    f'{target} is empty: remove it and run again')
     if osp.exists(target) and not _is_incomplete(item, target):
         return Step(target, 'there', _describe(item, target))
     if item.patches is not None:

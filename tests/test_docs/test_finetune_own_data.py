@@ -1,0 +1,92 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Run every command of docs/finetune_own_data.md, with two iterations."""
+
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / 'docs' / 'finetune_own_data.md').read_text()
+TWENTY = ROOT / 'tests' / 'data' / 'twenty'
+
+
+def blocks(language):
+    return re.findall(rf'^```{language}\n(.*?)^```', PAGE, re.M | re.S)
+
+
+COMMANDS = [line for block in blocks('bash') for line in block.splitlines()]
+# What makes it fast: two steps; and mmengine wants a name for each run.
+SHORT = ('max_iters=2 train_cfg.max_iters=2 train_cfg.val_interval=9 '
+         'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2 '
+         'train_dataloader.num_workers=0').split()
+
+
+def figures(folder):
+    """Figures of the last test in a work folder."""
+    files = [
+        json.loads(path.read_text())
+        for path in sorted(folder.glob('2*/2*.json'))
+    ]
+    return {k: v for k, v in files[-1].items() if k.startswith('coco/')}
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory):
+    """A folder that looks like the clone, to run in."""
+    folder = tmp_path_factory.mktemp('clone')
+    for name in ('configs', 'tests', 'tools'):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run(command, number):
+    """Run a tool of the page in this process."""
+    python, script, *argv = shlex.split(command)
+    assert python == 'python' and Path(script).is_file(), command
+    argv = [word.replace('iter_300', 'iter_2') for word in argv]
+    tool = importlib.import_module(f'dito.cli.{Path(script).stem}')
+    if Path(script).stem in ('train', 'test'):
+        argv += ['--cfg-options', f'experiment_name=page{number}',
+                 'test_dataloader.num_workers=0']
+    if Path(script).stem == 'train':
+        argv += SHORT
+    assert tool.main(argv) == 0, command
+
+
+def test_the_commands_of_the_page(clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    tools = [Path(shlex.split(line)[1]).stem for line in COMMANDS]
+    assert tools == ['check_dataset', 'check_dataset', 'train', 'test',
+                     'test', 'detect', 'build_text_embeddings', 'test']
+    for number, command in enumerate(COMMANDS):
+        torch.manual_seed(0)
+        run(command, number)
+    # By config, by data alone, and from a vocabulary file: one result.
+    by_config = figures(clone / 'work_dirs' / 'own_data')
+    assert {'coco/base_ap50', 'coco/novel_ap50'} <= set(by_config)
+    transfer = clone / 'work_dirs' / 'own_data_on_val'
+    runs = sorted(transfer.glob('2*'))
+    assert len(runs) == 2 and figures(transfer) == by_config
+    assert list((clone / 'outputs').rglob('*.json'))
+
+
+def test_the_config_of_the_page_is_the_one_that_is_run():
+    assert blocks('python') == [(TWENTY / 'own_data.py').read_text()]
+
+
+def test_the_twenty_images():
+    train, val = (
+        json.loads((TWENTY / f'{part}.json').read_text())
+        for part in ('train', 'val'))
+    assert len(train['images']) + len(val['images']) == 20
+    assert (len(train['annotations']), len(val['annotations'])) == (31, 20)
+    names = [[c['name'] for c in part['categories']]
+             for part in (train, val)]
+    assert names[1][:8] == names[0] and len(names[1]) == 12
+    size = sum(p.stat().st_size for p in TWENTY.rglob('*') if p.is_file())
+    assert size < 300_000
