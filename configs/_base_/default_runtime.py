@@ -10,7 +10,8 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=False, interval=1000,
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook'))
+    visualization=dict(type='DetVisualizationHook'),
+    evaluation_report=dict(type='DITOEvaluationReportHook'))
 
 # The text tower of the model embeds the class names of the data set; files
 # made by tools/misc/build_text_embeddings.py can be given as train= and test=.
