@@ -93,11 +93,11 @@ class EmbedHead(nn.Module):
             Tensor: float32, has shape (N, D).
         """
         with torch.autocast(feat.device.type, enabled=False):
-            feat = full_precision(feat)
             if (pool or self.dense) == 'attn_pool':
-                pooled = self.attn_pool(feat.flatten(2).transpose(1, 2))
+                tokens = feat.flatten(2).transpose(1, 2)
+                pooled = self.attn_pool(tokens.to(self._dtype(feat)))
             else:
-                pooled = feat.mean(dim=(2, 3))
+                pooled = full_precision(feat).mean(dim=(2, 3))
         return self.finish(pooled)
 
     def finish(self, pooled: Tensor) -> Tensor:
@@ -110,7 +110,15 @@ class EmbedHead(nn.Module):
             Tensor: float32, has shape (N, D).
         """
         with torch.autocast(pooled.device.type, enabled=False):
-            return self.proj(self.norm(full_precision(pooled)))
+            pooled = self.norm(pooled.to(self._dtype(pooled)))
+            return full_precision(self.proj(pooled))
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """Type of the weights, full precision where there are none."""
+        weight = next(self.parameters(), None)
+        if weight is not None:
+            return weight.dtype
+        return torch.promote_types(x.dtype, torch.float32)
 
     def cells(self, feat: Tensor) -> Tensor:
         """Embed every place of a map as a region of its own.

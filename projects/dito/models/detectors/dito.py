@@ -20,6 +20,7 @@ from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .frozen_teacher import FrozenTeacher
 from .hub_mixin import HubMixin
+from .region_embedding import connect_regions
 from .vlm_backbone import VLMBackboneMixin
 
 
@@ -93,6 +94,7 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
                              'roi_head.loss_distill makes needless: set one '
                              'of them.')
         self.build_vlm_backbone(backbone, vlm_backbone)
+        connect_regions(self)
         self._vocabulary: Optional[Vocabulary] = None
 
     @staticmethod
@@ -212,16 +214,18 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
             batch_data_samples,
             proposal_cfg=self.train_cfg.get('rpn_proposal',
                                             self.test_cfg.rpn))
-        teacher_feat = None
+        teacher_feat = teacher_embed = None
         if self._teacher is not None:
             teacher_feat = self._teacher(batch_inputs)
+            teacher_embed = self._teacher.embed_regions
         losses.update(
             self.roi_head.loss(
                 pyramid,
                 proposals,
                 batch_data_samples,
                 vlm_feat=vlm_feat,
-                teacher_feat=teacher_feat))
+                teacher_feat=teacher_feat,
+                teacher_embed=teacher_embed))
         return losses
 
     def _proposals(self, pyramid: Tuple[Tensor, ...],

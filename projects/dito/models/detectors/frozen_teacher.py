@@ -110,3 +110,8 @@ class FrozenTeacher:
         """
         self.build(inputs.device)
         return self.backbone(inputs)[-1]
+
+    @property
+    def embed_regions(self) -> Optional[Callable[[Tensor], Tensor]]:
+        """How the frozen backbone embeds RoI features; None: their mean."""
+        return getattr(self.backbone, 'embed_regions', None)

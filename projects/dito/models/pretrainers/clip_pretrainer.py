@@ -23,6 +23,9 @@ class CLIPPretrainer(ImageTextPretrainer):
     The image embedding is the mean of the tower's final map. There is no
     visual projection: text embeddings have the tower's width, so that a
     region's mean feature is comparable with a text without further layers.
+    A converted public tower goes on as it was pretrained, with its class
+    token or attention pooling and its projection; see ``head`` of
+    :class:`DITOViT`.
 
     In training the positional embedding is enlarged to ``up_size`` and a
     random crop of it, one an image, is resampled to the token grid (RO-ViT,
@@ -64,6 +67,11 @@ class CLIPPretrainer(ImageTextPretrainer):
         super().__init__(backbone, text_encoder, loss, data_preprocessor,
                          logit_scale_init, logit_bias_init, init_cfg)
         self.mosaic = None if mosaic is None else Mosaic(**mosaic)
+        if mosaic is not None and self.backbone.head.pool != 'avg':
+            raise ValueError(
+                'mosaic averages parts of the map, but the backbone pools by '
+                f'{self.backbone.head.pool!r}; leave mosaic out, or set '
+                "backbone.head.pool='avg'.")
         self.cpe: Optional[Dict] = None
         if cpe is not None:
             self.cpe = dict(up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
@@ -93,12 +101,13 @@ class CLIPPretrainer(ImageTextPretrainer):
 
     def _pool(self, inputs: Tensor, pos_embed: Optional[Tensor],
               rois: Optional[Tensor] = None) -> Tensor:
-        """Average the final map, or its RoIs, to (B, D), in float32."""
+        """Embed images, or RoIs of a mosaic, to (B, D), in float32."""
+        if rois is None:
+            return self.backbone.embed(inputs, pos_embed)
         feat = self.backbone(inputs, pos_embed)[-1]
-        if rois is not None:
-            stride = self.backbone.patch_size
-            return self.mosaic.pool(full_precision(feat), rois, stride)
-        return full_precision(feat).mean(dim=(2, 3))
+        pooled = self.mosaic.pool(
+            full_precision(feat), rois, self.backbone.patch_size)
+        return self.backbone.head.finish(pooled)
 
     def _cropped_pos_embed(self, inputs: Tensor,
                            place: Optional[BatchPlace]) -> Tensor:

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """RoI head with VLM scores and distillation from a frozen backbone."""
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
@@ -16,6 +16,15 @@ from torch import Tensor, nn
 from .chunked_scores import ChunkedScores
 from .score_ops import cosine_logits, ensemble_scores
 
+RegionEmbed = Callable[[Tensor], Tensor]
+# Regions whose crops are embedded at a time.
+_CHUNK = 256
+
+
+def _mean(crops: Tensor) -> Tensor:
+    """Average RoI features (N, C, s, s) to (N, C)."""
+    return crops.mean(dim=(2, 3))
+
 
 @MODELS.register_module()
 class DITORoIHead(StandardRoIHead):
@@ -26,6 +35,9 @@ class DITORoIHead(StandardRoIHead):
     proposal. In training the same mean feature, after a 1x1 convolution, is
     pulled to that of the frozen pretrained backbone (paper 3.4); at
     inference ``z`` is computed after this convolution too.
+
+    Public towers may embed regions in another way than by the mean, or
+    project the mean: :attr:`region_embed` does what the backbone says.
 
     Args:
         alpha (float): Exponent of ``z`` for base classes. Defaults to 0.3.
@@ -75,6 +87,9 @@ class DITORoIHead(StandardRoIHead):
         self.vlm_temperature = vlm_temperature
         self.class_chunk = class_chunk
         self.vlm_roi_extractor = self.vlm_proj = self.loss_distill = None
+        # From RoI features (N, C, s, s) to embeddings (N, D); the detector
+        # sets its backbone's. None: the mean.
+        self.region_embed: Optional[RegionEmbed] = None
         if vlm_roi_extractor is not None:
             self.vlm_roi_extractor = MODELS.build(vlm_roi_extractor)
         if loss_distill is not None:
@@ -99,14 +114,19 @@ class DITORoIHead(StandardRoIHead):
         """
         return vlm_feat if self.vlm_proj is None else self.vlm_proj(vlm_feat)
 
-    def vlm_embed(self, feat: Tensor, rois: Tensor,
-                  batch_img_metas: List[dict]) -> Tensor:
-        """Mean RoI features of a backbone map.
+    def vlm_embed(self,
+                  feat: Tensor,
+                  rois: Tensor,
+                  batch_img_metas: List[dict],
+                  embed: Optional[RegionEmbed] = None) -> Tensor:
+        """Embeddings of regions of a backbone map.
 
         Args:
-            feat (Tensor): Shape (B, D, h, w).
+            feat (Tensor): Shape (B, C, h, w).
             rois (Tensor): RoIs (batch index, x1, y1, x2, y2), (N, 5).
             batch_img_metas (List[dict]): Image sizes, to clip scaled RoIs.
+            embed (callable, optional): Takes the place of
+                :attr:`region_embed`.
 
         Returns:
             Tensor: float32, shape (N, D).
@@ -121,7 +141,15 @@ class DITORoIHead(StandardRoIHead):
                 rois[:, :1],
                 torch.minimum(rois[:, 1:].clamp(min=0), limit)
             ], 1)
-        return self.vlm_roi_extractor((feat, ), rois).mean(dim=(2, 3))
+        embed = embed or self.region_embed or _mean
+        # Large crops of a thousand regions do not all fit at once.
+        size = self.vlm_roi_extractor.roi_layers[0].output_size[0]
+        step = _CHUNK if size > 1 else max(len(rois), 1)
+        parts = [
+            embed(self.vlm_roi_extractor((feat, ), part))
+            for part in rois.split(step)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def sample_rois(self, rpn_results_list: InstanceList,
                     batch_data_samples: SampleList) -> List[SamplingResult]:
@@ -140,7 +168,8 @@ class DITORoIHead(StandardRoIHead):
              rpn_results_list: InstanceList,
              batch_data_samples: SampleList,
              vlm_feat: Optional[Tensor] = None,
-             teacher_feat: Optional[Tensor] = None) -> dict:
+             teacher_feat: Optional[Tensor] = None,
+             teacher_embed: Optional[RegionEmbed] = None) -> dict:
         """Losses of classes, boxes, masks and distillation.
 
         Args:
@@ -149,6 +178,8 @@ class DITORoIHead(StandardRoIHead):
             batch_data_samples (SampleList): Ground truth.
             vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w).
             teacher_feat (Tensor, optional): That of the frozen backbone.
+            teacher_embed (callable, optional): How it embeds RoI features.
+                Defaults to :attr:`region_embed`.
 
         Returns:
             dict: Losses by name.
@@ -170,15 +201,15 @@ class DITORoIHead(StandardRoIHead):
             metas = [s.metainfo for s in batch_data_samples]
             losses['loss_distill'] = self.loss_distill(
                 self.vlm_embed(self.project(vlm_feat), rois, metas),
-                self.vlm_embed(teacher_feat, rois, metas))
+                self.vlm_embed(teacher_feat, rois, metas, teacher_embed))
         return losses
 
     def vlm_logits(self, vlm_embeds: Tensor) -> Tensor:
         """VLM logits of RoIs.
 
         Args:
-            vlm_embeds (Tensor): Mean RoI features of the projected backbone
-                map, see :meth:`vlm_embed`, (N, D).
+            vlm_embeds (Tensor): Embeddings of regions of the projected
+                backbone map, see :meth:`vlm_embed`, (N, D).
 
         Returns:
             Tensor: float32, shape (N, K), or (N, K + 1) with background.
