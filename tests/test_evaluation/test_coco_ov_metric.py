@@ -168,6 +168,19 @@ def test_categories_a_few_at_a_time_give_the_same(scene, monkeypatch, backend):
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize('backend', ['faster', 'pycocotools'])
+def test_files_in_lvis_form_without_crowd_flags(scene, backend):
+    path, content, results = scene
+    samples = to_samples(content, results)
+    expected = evaluate(DITOCocoMetric(path, ['bbox', 'segm']), samples)
+    for ann in content['annotations']:
+        del ann['iscrowd']
+    with open(path, 'w') as file:
+        json.dump(content, file)
+    metric = DITOCocoMetric(path, ['bbox', 'segm'], backend=backend)
+    assert evaluate(metric, samples) == pytest.approx(expected, abs=1e-12)
+
+
 def test_report_has_protocol_and_categories(scene):
     path, content, results = scene
     metric = DITOCocoMetric(path, protocol=dict(alpha=0.3))

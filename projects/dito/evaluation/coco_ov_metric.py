@@ -294,9 +294,10 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             block = detections.take(np.sort(order[rows])).in_memory()
             truth = dict(
                 self._coco_api.dataset,
-                # The evaluation writes into annotations.
+                # The evaluation writes into annotations. LVIS files have
+                # no iscrowd, which pycocotools asks for.
                 annotations=[
-                    dict(ann)
+                    {'iscrowd': 0, **ann}
                     for cat in ids[low:high]
                     for ann in by_category[cat]
                 ],
