@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Give a detector the class names of the set it is trained or tested on."""
 
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -10,6 +10,7 @@ from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from dito.models.text import Vocabulary
+from dito.models.text.name_checks import shorten
 
 Phase = str
 
@@ -32,18 +33,35 @@ class DITOVocabularyHook(Hook):
         templates (str | List[str]): Prompt templates for the text tower, see
             :meth:`Vocabulary.from_names`. Defaults to 'openai', the 80
             templates of CLIP.
+        novel_in_training (bool): Whether the training set may have classes
+            that it calls novel. Defaults to False: they are refused, as no
+            box of theirs may reach the losses (paper 3.1).
+
+    Raises:
+        ValueError: If the training set has novel classes.
     """
 
     def __init__(self,
                  train: Optional[str] = None,
                  test: Optional[str] = None,
-                 templates: Union[str, List[str]] = 'openai') -> None:
+                 templates: Union[str, List[str]] = 'openai',
+                 novel_in_training: bool = False) -> None:
+        self.novel_in_training = novel_in_training
         self.files: Dict[Phase, Optional[str]] = dict(train=train, test=test)
         self.templates = templates
         self._made: Dict[Tuple[Any, ...], Vocabulary] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Set the classes of the training set."""
+        """Set the classes of the training set; none may be novel.
+
+        Raises:
+            ValueError: If the validation set calls one of them novel.
+        """
+        loop = getattr(runner, '_val_loop', None)
+        if isinstance(loop, BaseLoop) and not self.novel_in_training:
+            _refuse_novel(
+                runner.train_dataloader.dataset.metainfo.get('classes'),
+                loop.dataloader.dataset.metainfo.get('novel_classes'))
         self._set(runner, runner.train_dataloader, 'train')
 
     def before_val(self, runner: Any) -> None:
@@ -72,6 +90,11 @@ class DITOVocabularyHook(Hook):
                 'classes in its metainfo; DITOVocabularyHook needs them.')
         novel = tuple(n for n in meta.get('novel_classes') or ()
                       if n in names)
+        if phase == 'train' and novel and not self.novel_in_training:
+            raise ValueError(
+                f'The training set has {len(novel)} novel classes, such as '
+                f"{novel[0]!r}; give it split='base', or the hook "
+                'novel_in_training=True to train on them all the same.')
         key = (self.files[phase], names, novel)
         if key not in self._made:
             # Kept: the tower of a detector is frozen.
@@ -93,3 +116,15 @@ class DITOVocabularyHook(Hook):
             raise ValueError(
                 f'{path} does not go with the data set: {error}') from error
         return vocabulary.with_novel(novel)
+
+
+def _refuse_novel(trained: Optional[Sequence[str]],
+                  novel: Optional[Sequence[str]]) -> None:
+    """Stop a training on boxes of classes that a test calls novel."""
+    both = sorted(set(trained or ()) & set(novel or ()))
+    if both:
+        raise ValueError(
+            f'{len(both)} classes of the training set are novel in the '
+            f'validation set, so its figures would not be open-vocabulary: '
+            f"{shorten(both)}; set split='base' of the training set, or take "
+            'them out of novel_classes of the validation set.')
