@@ -33,6 +33,13 @@ class _Backbone(nn.Module):
         self.pos_embed = nn.Parameter(torch.randn(1, tokens, 3))
 
 
+class _Patches(nn.Module):
+
+    def __init__(self, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, 3, patch)
+
+
 class _Toy(BaseModel):
 
     def __init__(self, tokens: int = 4, width: int = 2, ids=None) -> None:
@@ -124,8 +131,9 @@ def test_groups_and_table() -> None:
     assert group_of('logit_scale') == 'logit_scale'
     report = LoadReport(['neck.a', 'neck.b'], ['neck.c'], ['x.y'], {})
     rows = [line.split() for line in report.table().splitlines()]
-    assert rows == [['group', 'loaded', 'missing', 'shape', 'unused'],
-                    ['neck', '2', '1', '0', '0'], ['x', '0', '0', '0', '1']]
+    assert rows == [
+        ['group', 'loaded', 'resampled', 'missing', 'shape', 'unused'],
+        ['neck', '2', '0', '1', '0', '0'], ['x', '0', '0', '0', '0', '1']]
 
 
 # ----------------------------------------------------------- in a runner
@@ -233,7 +241,7 @@ def test_start_without_a_checkpoint_is_warned_of(tmp_path, said) -> None:
 # ------------------------------------------------------------- fitting
 
 
-def test_pos_embed_of_another_grid_is_resized(tmp_path) -> None:
+def test_pos_embed_of_another_grid_is_resized(tmp_path, said) -> None:
     source = _Toy(tokens=4)
     state = {f'module.{k}': v for k, v in source.state_dict().items()}
     model = _Toy(tokens=9)
@@ -247,6 +255,43 @@ def test_pos_embed_of_another_grid_is_resized(tmp_path) -> None:
         source.backbone.pos_embed.detach().view(1, 2, 2, 3), (3, 3))
     torch.testing.assert_close(model.backbone.pos_embed.detach(),
                                want.view(1, 9, 3))
+    assert any('Resampled to the model: backbone.pos_embed from 2 x 2 to '
+               '3 x 3 positions' in text for _, text in said)
+    assert any(line.split()[:3] == ['backbone', '1', '1']
+               for _, text in said for line in text.splitlines())
+
+
+def test_another_patch_size_is_one_sentence(tmp_path) -> None:
+    source, model = _Toy(), _Toy()
+    source.backbone.patch_embed = _Patches(14)
+    model.backbone.patch_embed = _Patches(16)
+    runner = _runner(
+        tmp_path, model, load_from=_save(tmp_path, source.state_dict()),
+        required=['backbone'])
+    with pytest.raises(ValueError) as caught:
+        runner.train()
+    assert str(caught.value) == (
+        'backbone.patch_embed.proj.weight is for patches of 14 x 14 pixels '
+        'in the checkpoint and of 16 x 16 in the model: set patch_size=14, '
+        'or convert the tower with tools/model_converters/clip_to_dito.py '
+        '--patch-size 16.')
+
+
+@pytest.mark.parametrize('required', [['backbone'], []])
+def test_a_grid_that_is_not_square_is_one_sentence(tmp_path, said,
+                                                   required) -> None:
+    runner = _runner(
+        tmp_path, _Toy(tokens=4),
+        load_from=_save(tmp_path, _Toy(tokens=5).state_dict()),
+        required=required)
+    text = 'backbone.pos_embed has 5 positions in the checkpoint and 4 in'
+    if required:
+        with pytest.raises(ValueError, match=text):
+            runner.train()
+    else:
+        runner.train()
+        assert f'1 keys of another shape, not loaded: {text}' in (
+            _warnings(said))
 
 
 @pytest.mark.parametrize('shape', [(1, 5, 3), (1, 4, 8), (4, 3)])

@@ -2,7 +2,7 @@
 """Account of what a checkpoint gave to a model."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -10,37 +10,59 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
-from .state_dict_fit import fit_state_dict
+from .state_dict_fit import (
+    explain_mismatch,
+    fit_state_dict,
+    is_grid_mismatch,
+    is_patch_mismatch,
+)
 
 
 @dataclass
 class LoadReport:
-    """Keys of one loading, in four lists.
+    """Keys of one loading, in five lists.
 
     Attributes:
-        loaded (list[str]): In both, with one shape.
+        loaded (list[str]): In both, with one shape; those resampled too.
         missing (list[str]): In the model only; they keep their start values.
         unused (list[str]): In the checkpoint only.
         mismatched (dict[str, str]): In both with two shapes, told by text.
+        resampled (dict[str, str]): Resized to the model's shape, told by
+            text.
+        tower (list[str]): Those of ``mismatched`` that come from another
+            patch size or position grid.
     """
 
     loaded: List[str] = field(default_factory=list)
     missing: List[str] = field(default_factory=list)
     unused: List[str] = field(default_factory=list)
     mismatched: Dict[str, str] = field(default_factory=dict)
+    resampled: Dict[str, str] = field(default_factory=dict)
+    tower: List[str] = field(default_factory=list)
 
     @classmethod
-    def compare(cls, model: Mapping[str, Tensor],
-                checkpoint: Mapping[str, Tensor]) -> 'LoadReport':
-        """Compare two state dicts by name and shape."""
-        report = cls()
+    def compare(
+        cls,
+        model: Mapping[str, Tensor],
+        checkpoint: Mapping[str, Tensor],
+        resampled: Optional[Mapping[str, str]] = None
+    ) -> 'LoadReport':
+        """Compare two state dicts by name and shape.
+
+        Args:
+            model (dict[str, Tensor]): The model's.
+            checkpoint (dict[str, Tensor]): The checkpoint's, fitted.
+            resampled (dict[str, str], optional): What the fitting resized.
+        """
+        report = cls(resampled=dict(resampled or {}))
         for key, value in model.items():
             if key not in checkpoint:
                 report.missing.append(key)
             elif checkpoint[key].shape != value.shape:
-                report.mismatched[key] = (
-                    f'{key} {tuple(checkpoint[key].shape)} in the '
-                    f'checkpoint, {tuple(value.shape)} in the model')
+                pair = key, checkpoint[key], value
+                report.mismatched[key] = explain_mismatch(*pair)
+                if is_patch_mismatch(*pair) or is_grid_mismatch(*pair):
+                    report.tower.append(key)
             else:
                 report.loaded.append(key)
         report.unused = [k for k in checkpoint if k not in model]
@@ -48,16 +70,18 @@ class LoadReport:
 
     def table(self) -> str:
         """One line a group: how many keys went where."""
-        columns = (self.loaded, self.missing, self.mismatched, self.unused)
+        columns = (self.loaded, self.resampled, self.missing,
+                   self.mismatched, self.unused)
         groups: Dict[str, List[int]] = {}
         for column, keys in enumerate(columns):
             for key in keys:
-                groups.setdefault(group_of(key), [0] * 4)[column] += 1
+                groups.setdefault(group_of(key), [0] * 5)[column] += 1
         width = max(map(len, groups), default=5)
-        lines = [f'{"group":<{width}}  loaded  missing  shape  unused']
+        lines = [f'{"group":<{width}}  loaded  resampled  missing  shape  '
+                 'unused']
         lines += [
-            f'{name:<{width}}  {n[0]:6d}  {n[1]:7d}  {n[2]:5d}  {n[3]:6d}'
-            for name, n in sorted(groups.items())
+            f'{name:<{width}}  {n[0]:6d}  {n[1]:9d}  {n[2]:7d}  {n[3]:5d}  '
+            f'{n[4]:6d}' for name, n in sorted(groups.items())
         ]
         return '\n'.join(lines)
 
@@ -133,9 +157,13 @@ class DITOLoadReportHook(Hook):
             return
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        state = fit_state_dict(model, checkpoint)
-        report = LoadReport.compare(model.state_dict(), state)
+        resampled: Dict[str, str] = {}
+        state = fit_state_dict(model, checkpoint, resampled)
+        report = LoadReport.compare(model.state_dict(), state, resampled)
         runner.logger.info(f'Weights by module:\n{report.table()}')
+        if resampled:
+            runner.logger.info(
+                f'Resampled to the model: {", ".join(resampled.values())}')
         training = isinstance(runner._train_loop, BaseLoop)
         self._warn(runner, report, training)
         self._check(model, report, training)
@@ -182,6 +210,9 @@ class DITOLoadReportHook(Hook):
             failed = [
                 k for k in failed if not under(k, self.test_allowed_missing)
             ]
+        for key in report.tower:
+            if key in failed:
+                raise ValueError(f'{report.mismatched[key]}.')
         if failed:
             shapes = [report.mismatched.get(k, k) for k in failed[:5]]
             raise ValueError(
