@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from tiny_detector import rpn_head, rpn_train_cfg
 
-from dito.models import DITORPNHead, centerness, lrtb_to_tblr
+from dito.models import DITORPNHead, centerness, distinct, lrtb_to_tblr
 
 LEVELS = (2, 3, 4, 5)
 
@@ -280,3 +280,42 @@ def test_errors_say_what_is_wrong():
         build(num_levels=3)
     with pytest.raises(ValueError, match='built for 4 maps, got 1'):
         build()([torch.zeros(1, 8, 4, 4)])
+
+
+@pytest.mark.parametrize('raw', ['', '_raw'])
+@pytest.mark.parametrize('sizes', [(2000, 1000), (300, 100)])
+def test_proposals_of_inference_equal_release_one_by_one(golden, raw, sizes):
+    arrays = golden('proposals')
+    head = DITORPNHead(8, 8, box_border='input')
+    cfg = ConfigDict(nms_pre=sizes[0], nms=None, drop_duplicates=True,
+                     max_per_img=sizes[1], min_bbox_size=-1)
+    results = head.predict_by_feat(
+        maps(arrays[f'in/scores_{i}'] for i in LEVELS),
+        maps(arrays[f'in/boxes{raw}_{i}'] for i in LEVELS),
+        batch_img_metas=metas(
+            *(tuple(s) for s in arrays['in/image_shape'].astype(int))),
+        cfg=cfg)
+    key = f'out{raw}/nms1.0_pre{sizes[0]}_post{sizes[1]}'
+    for i, result in enumerate(results):
+        real = arrays[f'{key}/scores'][i] > 0
+        np.testing.assert_allclose(
+            result.scores, arrays[f'{key}/scores'][i][real], atol=1e-6)
+        torch.testing.assert_close(
+            result.bboxes, xyxy(arrays[f'{key}/rois'][i][real]), rtol=0,
+            atol=1e-4)
+
+
+def test_distinct_against_loop():
+    boxes = torch.randint(0, 3, (200, 4)).float()
+    levels = torch.randint(0, 2, (200, ))
+    expected = []
+    for i in range(200):
+        whole = bool((boxes[i, 2:] > boxes[i, :2]).all())
+        repeated = any(
+            levels[j] == levels[i] and torch.equal(boxes[j], boxes[i])
+            for j in range(i))
+        if boxes[i].any() and not (whole and repeated):
+            expected.append(i)
+    assert 0 < len(expected) < 200
+    assert distinct(boxes, levels).tolist() == expected
+    assert distinct(boxes[:0], levels[:0]).tolist() == []

@@ -93,3 +93,48 @@ def test_no_rois_keep_the_graph(strides):
     assert out.shape == (0, 4, 7, 7)
     out.sum().backward()
     assert all(not f.grad.any() for f in feats)
+
+
+def build_cells(size, samples=1, strides=(4, 8, 16, 32)):
+    return MODELS.build(
+        dict(
+            type='DITORoIExtractor',
+            roi_layer=dict(
+                type='DITOCellAlign',
+                output_size=size,
+                sampling_ratio=samples),
+            out_channels=4,
+            featmap_strides=list(strides)))
+
+
+@pytest.mark.parametrize('size', [7, 14])
+def test_cell_align_equals_release_for_every_box(golden, size):
+    arrays = golden('roi_crop')
+    feats, rois = golden_inputs(arrays, 'pyramid', (2, 3, 4, 5))
+    got = build_cells(size)(feats, rois).permute(0, 2, 3, 1)
+    expected = arrays[f'pyramid/out/crop_{size}'].reshape(-1, size, size, 4)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_cell_align_on_one_level_equals_release_for_every_box(golden):
+    arrays = golden('roi_crop')
+    feats, rois = golden_inputs(arrays, 'single', (4, ))
+    extractor = build_cells(14, strides=[16])
+    got = extractor(feats, rois).permute(0, 2, 3, 1)
+    expected = arrays['single/out/crop_14'].reshape(-1, 14, 14, 4)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    # The mean of boxes shrunk to 0.7, which the VLM score takes.
+    shrunk = torch.cat([
+        rois[:, :1],
+        torch.from_numpy(arrays['single/mid/boxes_scaled_0.7'])
+        [..., [1, 0, 3, 2]].reshape(-1, 4)
+    ], 1)
+    mean = build_cells(1, 14, [16])(feats, shrunk)[..., 0, 0]
+    np.testing.assert_allclose(
+        mean, arrays['single/out/pooled_14_scaled_0.7'].reshape(-1, 4),
+        atol=1e-4)
+
+
+def test_unknown_roi_layers_are_mmcvs():
+    assert type(build(7).roi_layers[0]).__name__ == 'RoIAlign'
+    assert type(build_cells(7).roi_layers[0]).__name__ == 'DITOCellAlign'

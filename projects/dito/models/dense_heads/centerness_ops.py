@@ -52,6 +52,7 @@ def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
 
     This is what the NMS of the release does at its threshold of 1. Anchors
     near a border often give the same clipped box, above all the whole image.
+    Boxes without area have an IoU of 0, with themselves too, and stay.
 
     Args:
         boxes (Tensor): Shape (N, 4); within a level best first.
@@ -65,4 +66,5 @@ def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
     places = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(places, len(rows)).scatter_reduce(
         0, group, places, 'amin')
-    return places[(first[group] == places) & boxes.any(dim=1)]
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+    return places[((first[group] == places) | flat) & boxes.any(dim=1)]
