@@ -119,6 +119,8 @@ def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:
     small = {key: plain[key] for key in _KEPT if key in plain}
     small['model'].pop('teacher', None)
     small['model'].pop('init_cfg', None)
+    # Its weights are in the model's file.
+    (small['model'].get('vlm_backbone') or {}).pop('checkpoint', None)
     set_token_rows(small['model'], state)
     pipeline = test_dataset(cfg)['pipeline']
     small['test_dataloader'] = dict(dataset=dict(pipeline=[
