@@ -299,7 +299,9 @@ def test_center_crop():
 
 def test_reduced_decoding_keeps_the_picture():
     data = photo(480, 640)
-    assert CropTransform(100)._factor((0, 0, 480, 640)) == 4
+    # 480 // 100 is 4.
+    assert CropTransform(100, scale=None).plan((480, 640), None) == (
+        (0, 80, 480, 480), 4)
     for scale in (None, (0.5, 1.0)):
         pair = [
             CropTransform(100, scale=scale, reduce=reduce)(

@@ -129,6 +129,20 @@ def test_bytes_after_the_end_do_no_harm(kind):
     assert difference(decode(data + b'\0garbage'), by_pillow(data)) == 0
 
 
+@pytest.mark.parametrize('end', [b'', b'garbage'])
+def test_a_reduced_image_is_cut_at_the_same_places(end):
+    """Also where Pillow decodes it."""
+    data = encoded(picture(203, 301), 'JPEG') + end
+    transform = CropTransform(48, scale=(0.9, 1))
+    box, factor = transform.plan((203, 301), np.random.default_rng(1))
+    assert factor == 4 and not any(v % 4 for v in box)
+    want = tvf.resized_crop(
+        Image.open(io.BytesIO(data)), *box, [48, 48],
+        InterpolationMode.BICUBIC)
+    got = transform(data, np.random.default_rng(1)).transpose(1, 2, 0)
+    assert difference(got, np.asarray(want)) < 1
+
+
 def test_no_bytes_and_no_image():
     for data, reason in ((b'', 'empty image file'),
                          (b'<html>', 'image cannot be decoded'),

@@ -73,7 +73,7 @@ def decode_reduced(data: bytes, size: Optional[Tuple[int, int]], factor: int,
             raise BadSample('image cannot be decoded',
                             f'{len(data)} bytes refused: {error}') from error
     if image is None:
-        image = _decode_strictly(data, size, factor)
+        image = _decode_strictly(data, factor)
     return image
 
 
@@ -106,14 +106,11 @@ def _check_pixels(data: bytes, size: Optional[Tuple[int, int]], factor: int,
                         f'{max_pixels}')
 
 
-def _decode_strictly(data: bytes, size: Optional[Tuple[int, int]],
-                     factor: int) -> np.ndarray:
+def _decode_strictly(data: bytes, factor: int) -> np.ndarray:
     """Decode by Pillow, which knows more formats and refuses broken files."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if size is not None and factor > 1:
-                image.draft('RGB', (size[1] // factor, size[0] // factor))
-            rgb = np.asarray(image.convert('RGB'))
+            rgb = np.asarray(image.convert('RGB').reduce(factor))
     # Pillow's decoders raise these on damaged data.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError,
             MemoryError, Image.DecompressionBombError) as error:

@@ -116,18 +116,15 @@ class CropTransform:
             BadSample: A ValueError, if the data cannot be decoded.
         """
         size = jpeg_size(data) if self.reduce else None
-        if size is None:
-            image = decode_reduced(data, None, 1, self.max_pixels)
-            size = image.shape[:2]
-            box = self._box(size, rng)
-        else:
+        factor = 1
+        if size is not None:
             # The crop is drawn at full size, so that it does not depend on
             # the scale at which the image happens to be decoded.
-            box = self._box(size, rng)
-            factor = self._factor(box)
-            image = decode_reduced(data, size, factor, self.max_pixels)
-            box = _scaled_box(box, size, image.shape[:2])
-        top, left, h, w = box
+            box, factor = self.plan(size, rng)
+        image = decode_reduced(data, size, factor, self.max_pixels)
+        if size is None:
+            box = self._box(image.shape[:2], rng)
+        top, left, h, w = (v // factor for v in box)
         planes = resize_bicubic(image[top:top + h, left:left + w], self.size)
         planes = planes[::-1]  # BGR to RGB
         if self.flip and rng.random() < self.flip:
@@ -141,23 +138,26 @@ class CropTransform:
             return center_crop_box(*size)
         return random_crop_box(*size, self.scale, self.ratio, rng)
 
-    def _factor(self, box: Box) -> int:
-        """Return the largest reduction that still covers the output."""
+    def plan(self, size: Tuple[int, int],
+             rng: Optional[np.random.Generator]) -> Tuple[Box, int]:
+        """Choose the crop and the reduction of a JPEG.
+
+        Args:
+            size (tuple[int, int]): Height and width of the image in pixels.
+            rng (np.random.Generator, optional): Needed for random crops.
+
+        Returns:
+            tuple: The crop as (top, left, height, width) at full size, all
+            multiples of the reduction, so that the reduced image is cut at
+            the same places; the reduction, 1, 2, 4 or 8, the largest that
+            still covers the output.
+        """
+        box = self._box(size, rng)
         side = min(box[2], box[3])
         for factor in (8, 4, 2):
-            if side >= factor * self.size:
-                return factor
-        return 1
-
-
-def _scaled_box(box: Box, size: Tuple[int, int],
-                decoded: Tuple[int, int]) -> Box:
-    """Move a crop from the full image to the one decoded at reduced size."""
-    scale_y, scale_x = decoded[0] / size[0], decoded[1] / size[1]
-    top, left = int(round(box[0] * scale_y)), int(round(box[1] * scale_x))
-    h = max(1, int(round(box[2] * scale_y)))
-    w = max(1, int(round(box[3] * scale_x)))
-    return min(top, decoded[0] - h), min(left, decoded[1] - w), h, w
+            if self.reduce and side >= factor * self.size:
+                return tuple(v // factor * factor for v in box), factor
+        return box, 1
 
 
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
