@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from official_detector import group, tiny_official_config
+from official_detector import CONFIG, group, tiny_official_config
 
+from dito.apis import DITOInferencer
 from dito.cli.official_to_dito import main
+from dito.datasets.release_resize import CLIP_MEAN, legacy_bilinear
 from dito.models import Vocabulary
 from dito.utils.checkpoint import load_from_safetensors
 from dito.utils.official import convert_official
@@ -191,3 +195,39 @@ def test_other_mistakes_are_one_sentence(work, capsys):
     assert 'NAME=NUMBER' in fails(work, capsys, fine, '--sizes', 'width')
     work['dst'] = work['folder'] / 'x.pth'
     assert 'must end in .safetensors' in fails(work, capsys, fine)
+
+
+def test_from_the_checkpoint_to_detections(work):
+    # Converted files, the shipped config's pipeline, an image file's pixels.
+    folder = work['folder']
+    names = ['--vocabulary', folder / 'embed.npy', '--names',
+             folder / 'lvis.json']
+    assert run(work, work['finetuned'], *names) == 0
+    cfg = Config.fromfile(CONFIG)
+    cfg.model = tiny_official_config()
+    steps = cfg.test_dataloader.dataset.pipeline
+    assert steps[1].type == 'DITOReleaseResize'
+    steps[1].size = 128
+    detector = DITOInferencer(
+        cfg, work['dst'], folder / 'out_vocabulary.safetensors', 'cpu')
+    image = np.random.randint(0, 256, (64, 96, 3), dtype=np.uint8)
+    got, = detector(image, score_thr=0)['predictions']
+    assert got['labels'] and set(got['names']) <= {'cat', 'yak_(animal)',
+                                                   'tea cup'}
+    # By hand: RGB in [0, 1] at 4/3 the size, over a ground of mean colour.
+    pixels = torch.tensor(CLIP_MEAN)[:, None, None].repeat(1, 128, 128)
+    small = legacy_bilinear(image, (85, 128))[..., ::-1] / 255
+    pixels[:, :85] = torch.from_numpy(small.copy()).permute(2, 0, 1)
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(128, 128),
+            batch_input_shape=(128, 128),
+            ori_shape=(64, 96),
+            scale_factor=(128 / 96, 85 / 64)))
+    with torch.no_grad():
+        expected, = detector.model.predict(
+            pixels.bfloat16().float()[None], [sample])
+    expected = expected.pred_instances
+    np.testing.assert_allclose(got['scores'], expected.scores, atol=1e-4)
+    assert got['labels'] == expected.labels.tolist()
+    np.testing.assert_allclose(got['bboxes'], expected.bboxes, atol=1e-2)

@@ -2,8 +2,10 @@
 """Mask head: golden loss, shapes, gradients (weights: see test_utils)."""
 
 import numpy as np
+import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 
 
 def build():
@@ -47,3 +49,21 @@ def test_scale_of_the_features_does_not_matter():
     # The first convolution sees unit vectors only.
     head, x = build(), torch.randn(2, 4, 14, 14)
     torch.testing.assert_close(head(x), head(7 * x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('rescale', [True, False])
+@pytest.mark.parametrize('count', [1, 3])
+def test_boxes_in_the_padding_have_empty_masks(rescale, count):
+    # 40 x 30 pixels, shown at twice the size in a square of 128.
+    meta = dict(ori_shape=(40, 30), scale_factor=(2.0, 2.0))
+    boxes = torch.tensor([[80., 90., 120., 127.], [8., 8., 40., 60.],
+                          [50., 10., 100., 70.]])[:count]
+    cfg = ConfigDict(mask_thr_binary=0.5)
+    given, labels = boxes.clone(), torch.zeros(count, dtype=torch.long)
+    masks = build()._predict_by_feat_single(
+        torch.full((count, 1, 28, 28), 9.0), given, labels, meta, cfg,
+        rescale)
+    size = (40, 30) if rescale else (80, 60)
+    assert masks.shape == (count, *size) and masks.dtype == torch.bool
+    torch.testing.assert_close(given, boxes / 2 if rescale else boxes)
+    assert not masks[0].any() and masks[1:].flatten(1).any(dim=1).all()

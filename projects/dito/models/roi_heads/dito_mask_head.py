@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Class-agnostic mask head with normalised convolutions."""
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.models.layers import NormedConv2d
@@ -79,3 +80,47 @@ class DITOMaskHead(FCNMaskHead):
             x = conv(x)
         x = F.relu(self.upsample_norm(self.upsample(x)))
         return self.conv_logits(x).float()
+
+    def _predict_by_feat_single(self,
+                                mask_preds: Tensor,
+                                bboxes: Tensor,
+                                labels: Tensor,
+                                img_meta: dict,
+                                rcnn_test_cfg: ConfigType,
+                                rescale: bool = False,
+                                activate_map: bool = False) -> Tensor:
+        """Paste the masks of one image into it.
+
+        Boxes clipped to the padded input (release) may lie in the padding
+        alone, on which MMDetection's pasting fails on CPUs; their masks are
+        empty.
+
+        Args:
+            mask_preds (Tensor): Logits, shape (N, 1, h, w).
+            bboxes (Tensor): Boxes in pixels of the input, shape (N, 4);
+                rescaled in place, as by MMDetection.
+            labels (Tensor): Shape (N, ).
+            img_meta (dict): ``ori_shape`` and ``scale_factor``.
+            rcnn_test_cfg (dict): ``mask_thr_binary``.
+            rescale (bool): Whether masks have the original size.
+            activate_map (bool): Whether ``mask_preds`` are probabilities.
+
+        Returns:
+            Tensor: bool, shape (N, H, W).
+        """
+        scale = bboxes.new_tensor(img_meta['scale_factor'])
+        limit = bboxes.new_tensor(img_meta['ori_shape'][1::-1]) * scale
+        inside = ((bboxes[:, :2] < limit) & (bboxes[:, 2:] > 0)).all(dim=1)
+        if inside.all():
+            return super()._predict_by_feat_single(
+                mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale,
+                activate_map)
+        places = torch.where(inside[:, None], bboxes,
+                             bboxes.new_tensor([0, 0, 1, 1]))
+        masks = super()._predict_by_feat_single(
+            mask_preds, places, labels, img_meta, rcnn_test_cfg, rescale,
+            activate_map)
+        masks[~inside] = 0
+        if rescale:
+            bboxes /= scale.repeat(2)
+        return masks
