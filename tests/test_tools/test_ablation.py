@@ -128,6 +128,17 @@ def test_jobs_are_shared_and_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('data', ['symbols', 'lvis'])
+def test_no_config_is_trained_twice(tmp_path: Path, data: str) -> None:
+    planner = Planner(Settings(tmp_path, data=data))
+    jobs = planner.jobs(list(TABLES.values()))
+    keys = [(j.config, j.start, j.seed) for j in jobs
+            if j.what == 'train' and j.trained]
+    assert len(set(keys)) == len(keys)
+    assert planner.shared('l0_swl' if data == 'symbols' else 'l4_swl') == (
+        'rovit_swl')
+
+
+@pytest.mark.parametrize('data', ['symbols', 'lvis'])
 def test_every_row_has_its_configs(tmp_path: Path, data: str) -> None:
     planner = Planner(Settings(tmp_path, data=data))
     for job in planner.jobs(list(TABLES.values())):

@@ -62,8 +62,9 @@ def _cells(row: Row, table: Table, shown: Sequence[str],
              for m in shown]
     measured = [
         write_figure(
-            planner.store.figure(row.run, planner.seeds_of(row.run),
-                                 table.evaluation, metric), metric)
+            planner.store.figure(
+                planner.shared(row.run), planner.seeds_of(row.run),
+                table.evaluation, metric), metric)
         for metric in table.metrics
     ]
     return [row.title, *paper, *measured]

@@ -15,7 +15,7 @@ from dito.quickstart.stages import Stage
 
 from .results import Store, measured_pace
 from .schedule import run_config
-from .spec import Table
+from .spec import Run, Table
 from .tables import RUNS
 
 _STARTUP = 20.0
@@ -106,11 +106,23 @@ class Planner:
                         found[job] = None
         return list(found)
 
+    def shared(self, name: str) -> str:
+        """First run that is the same training on this data set."""
+        data = self.settings.data
+
+        def identity(run: Run) -> Tuple[Any, ...]:
+            return (run.configs.get(data), (run.pretraining or {}).get(data),
+                    run.trained, run.start_anew)
+
+        return next(other for other, run in RUNS.items()
+                    if identity(run) == identity(RUNS[name]))
+
     def seeds_of(self, run: str) -> Tuple[int, ...]:
         """Seeds of a run; what is not trained has one."""
         return tuple(range(self.settings.seeds if RUNS[run].trained else 1))
 
     def _jobs(self, name: str, seed: int, evaluation: str) -> List[Job]:
+        name = self.shared(name)
         run, jobs = RUNS[name], []
         if seed not in self.seeds_of(name):
             return []
@@ -193,7 +205,7 @@ def run_tables(tables: Sequence[Table], settings: Settings,
     """
     planner, console = Planner(settings), Console()
     jobs = planner.jobs(tables)
-    for job in jobs:
+    for job in [j for j in jobs if j.what == 'train']:
         planner.store.check(job.run, job.seed, planner.make_config(job))
     todo = [job for job in jobs if not planner.done(job)]
     # What a step runs is known once what it starts from is there.

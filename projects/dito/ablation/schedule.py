@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Configs of runs: shorter schedules, seeds, checkpoints to start from."""
 
+import copy
+from functools import lru_cache
 from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import Config
@@ -55,6 +57,12 @@ def _scaled(value: Any, factor: float) -> Any:
     return round(value * factor)
 
 
+@lru_cache(maxsize=64)
+def _read(name: str) -> Config:
+    """Read a config once: many steps have the same."""
+    return Config.fromfile(find_config(name))
+
+
 def run_config(name: str,
                factor: float,
                seed: int,
@@ -75,7 +83,7 @@ def run_config(name: str,
     Returns:
         Config: With an equal schedule for equal factors.
     """
-    cfg = Config.fromfile(find_config(name))
+    cfg = copy.deepcopy(_read(name))
     if options:
         cfg.merge_from_dict(options)
     scale_schedule(cfg, factor)
