@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from dito.models import Vocabulary
+from dito.utils.official import OfficialSizes
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
@@ -153,6 +154,10 @@ def test_numbers_of_the_release():
     assert rcnn.max_per_img == 300 and rcnn.score_thr == 0
     pre = cfg.model.data_preprocessor
     assert (pre.mean, pre.std, pre.bgr_to_rgb) == ([0] * 3, [255] * 3, True)
+    # All of the release's numbers have a place, and there are no others.
+    shapes = OfficialSizes().detector().values()
+    assert sum(np.prod(shape) for shape in shapes) == sum(
+        value.numel() for value in model.state_dict().values())
     # Evaluated, not trained.
     assert cfg.train_dataloader is None and 'optim_wrapper' not in cfg
 
