@@ -48,6 +48,17 @@ def test_names_on_the_command_line(files) -> None:
     got.check_encoder(files['encoder'].fingerprint())
 
 
+def test_templates_are_those_of_the_config(files) -> None:
+    names = ['--names', 'cat']
+    assert main([*files['base'], *names]) == 0
+    assert len(Vocabulary.load(files['out']).templates) == 80
+    hook = dict(type='DITOVocabularyHook', templates=['a {}!'])
+    with open(files['folder'] / 'config.py', 'a') as config:
+        config.write(f'\ncustom_hooks = [dict(**{hook})]')
+    assert main([*files['base'], *names]) == 0
+    assert Vocabulary.load(files['out']).templates == ('a {}!', )
+
+
 def test_lvis_annotations(files) -> None:
     path = str(files['folder'] / 'lvis.json')
     assert main([*files['base'], '--names-file', path, '--rare-is-novel',

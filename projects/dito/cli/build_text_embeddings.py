@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from dito.apis.model_file import templates_of
 from dito.models.text import Vocabulary
 from dito.models.text.name_files import NameList, read_names
 from dito.models.text.templates import TEMPLATE_SETS
@@ -35,9 +36,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--templates',
         nargs='+',
-        default=['openai'],
         help=f'{", ".join(sorted(TEMPLATE_SETS))}, or texts with {{}} '
-        '(default: openai, the 80 prompts of CLIP)')
+        '(default: those of the tests of the config, else openai, the 80 '
+        'prompts of CLIP)')
     parser.add_argument(
         '--novel',
         nargs='+',
@@ -124,7 +125,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     novel = novel_names(args.novel, names, args.rare_is_novel)
     cfg = common.load_config(args.config, args.cfg_options)
     encoder = load_text_encoder(cfg, args.checkpoint).to(args.device)
-    templates = args.templates
+    templates = args.templates or templates_of(cfg)
+    if isinstance(templates, str):
+        templates = [templates]
     vocabulary = Vocabulary.from_names(
         names.names,
         encoder,

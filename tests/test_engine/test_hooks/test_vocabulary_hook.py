@@ -158,3 +158,28 @@ def test_wrapped_models_are_unwrapped(model):
     wrapper.module = model
     DITOVocabularyHook(templates='none').before_train(Runner(wrapper))
     assert state(model)[0] == BASE
+
+
+def test_training_on_novel_classes_is_refused(model):
+    hook, runner = DITOVocabularyHook(templates='none'), Runner(model)
+    runner._val_loop = Loop(runner, runner.val_dataloader)
+    hook.before_train(runner)
+    runner.train_dataloader = loader(('bird', 'dog'))
+    with pytest.raises(ValueError, match="1 classes .* 'bird'; set split="):
+        hook.before_train(runner)
+    # In a closed vocabulary nothing is novel.
+    runner._val_loop = Loop(runner, loader(ALL))
+    hook.before_train(runner)
+    assert state(model)[0] == ('bird', 'dog')
+
+
+def test_training_on_novel_classes_can_be_asked_for(model):
+    runner = Runner(model)
+    runner.train_dataloader = loader(ALL, ('bird', ))
+    runner._val_loop = Loop(runner, runner.val_dataloader)
+    options = dict(templates='none', novel_in_training=True)
+    DITOVocabularyHook(**options).before_train(runner)
+    assert state(model)[0] == ALL
+    runner._val_loop = None
+    with pytest.raises(ValueError, match='has 1 novel classes'):
+        DITOVocabularyHook(templates='none').before_train(runner)
