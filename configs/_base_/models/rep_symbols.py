@@ -10,20 +10,7 @@ model = dict(
     # that they will see.
     backbone=_base_.model.backbone,
     neck=_base_.model.neck,
-    rpn_head={
-        **_base_.model.rpn_head,
-        # Objectness starts near the similarities that it learns, about 0.1.
-        # From 0.5 all boxes push it down alike, at this learning rate until
-        # most hidden units are dead.
-        'init_cfg': dict(
-            type='Normal',
-            layer='Conv2d',
-            std=0.01,
-            override=[
-                dict(type='Normal', name='rpn_reg', std=0.01, bias=0.5),
-                dict(type='Normal', name='rpn_cls', std=0.01, bias=-2.2),
-            ]),
-    },
+    rpn_head=_base_.model.rpn_head,
     roi_head=dict(
         type='DITORoIHead',
         bbox_roi_extractor=_base_.model.roi_head.bbox_roi_extractor,
