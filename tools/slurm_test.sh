@@ -2,7 +2,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 # Evaluate as a Slurm job.
 #   tools/slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [arguments of test.py]
-# Environment: GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS.
+# Environment: GPUS (in all), GPUS_PER_NODE, CPUS_PER_TASK, PORT (of the first
+# node, 29500), SRUN_ARGS. Machines are GPUS / GPUS_PER_NODE; they meet at the
+# first one of the job.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB CONFIG CHECKPOINT [arguments]" >&2
@@ -10,6 +12,12 @@ if [ $# -lt 4 ]; then
 fi
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+GPUS_PER_NODE=$((GPUS < GPUS_PER_NODE ? GPUS : GPUS_PER_NODE))
+if [ $((GPUS % GPUS_PER_NODE)) -ne 0 ]; then
+    echo "GPUS=$GPUS is no multiple of GPUS_PER_NODE=$GPUS_PER_NODE" >&2
+    exit 2
+fi
+export MASTER_PORT=${PORT:-29500}
 # SRUN_ARGS holds several words.
 # shellcheck disable=SC2086
 srun -p "$1" \

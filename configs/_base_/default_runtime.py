@@ -7,11 +7,14 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=1000,
+        type='DITOCheckpointHook', by_epoch=False, interval=1000,
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
-    evaluation_report=dict(type='DITOEvaluationReportHook'))
+    evaluation_report=dict(type='DITOEvaluationReportHook'),
+    iteration_seed=dict(type='DITOIterationSeedHook'),
+    guard=dict(type='DITONonFiniteGuardHook'),
+    throughput=dict(type='DITOThroughputHook'))
 
 # The text tower of the model embeds the class names of the data set; files
 # made by tools/misc/build_text_embeddings.py can be given as train= and test=.
@@ -25,13 +28,14 @@ custom_hooks = [
             'text_encoder'
         ],
         allowed_missing=['roi_head.mask_head', 'roi_head.vlm_proj'],
-        allowed_unused=['logit_scale']),
+        allowed_unused=['logit_scale', 'logit_bias', 'level_proj']),
 ]
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
+# TensorBoard or Weights & Biases as well: see log_backends.py.
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(
     type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')

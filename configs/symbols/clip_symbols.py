@@ -93,13 +93,14 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='DITOCheckpointHook',
         by_epoch=False,
         interval=250,
         max_keep_ckpts=2,
         save_best='zero_shot/all_top1',
         rule='greater'),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    guard=dict(type='DITONonFiniteGuardHook'))
 custom_hooks = [
     dict(type='DITOZeroShotHook', templates=['a photo of a {}.']),
 ]

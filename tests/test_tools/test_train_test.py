@@ -270,3 +270,28 @@ def test_tools_of_mmdet(tmp_path: Path) -> None:
         'w',
         cwd=tmp_path)
     assert metric(tmp_path / 'w', 'toy/count') == 8.0
+
+
+def test_resume_of_a_run_that_has_not_begun(folder: Path) -> None:
+    """The first start of a job that always has --resume."""
+    first = folder / 'first'
+    call(train_tool, CONFIG, '--work-dir', str(first))
+    start = first / 'epoch_2.pth'
+    call(train_tool, CONFIG, '--work-dir', 'run', '--resume',
+         '--cfg-options', f'load_from={start}', 'experiment_name=begin')
+    losses = scalars(folder / 'run', 'loss')
+    assert len(losses) == 8
+    assert losses[0] == pytest.approx(scalars(first, 'loss')[-1], abs=0.1)
+    assert losses[0] < scalars(first, 'loss')[0] / 4
+
+
+def test_resume_refuses_when_all_is_damaged(
+        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hook = 'default_hooks.checkpoint.type=DITOCheckpointHook'
+    call(train_tool, CONFIG, '--work-dir', 'run', '--cfg-options', hook,
+         'experiment_name=damaged')
+    for path in (folder / 'run').glob('epoch_*.pth'):
+        path.write_bytes(path.read_bytes()[:-200])
+    text = fails(capsys, train_tool, CONFIG, '--work-dir', 'run', '--resume',
+                 '--cfg-options', hook, 'experiment_name=damaged2')
+    assert 'no whole checkpoint' in text and 'epoch_1.pth' in text

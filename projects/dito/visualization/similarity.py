@@ -134,7 +134,8 @@ class TextSimilarity:
         feat = self.model.backbone(inputs)[-1]
         patch = self.model.backbone.patch_size
         rows, columns = (-(-n // patch) for n in size)
-        maps = [cosine_maps(feat[0], text)]
+        cells = self.model.backbone.head.cells(feat)[0]
+        maps = [cosine_maps(cells, text)]
         if getattr(self.model, 'roi_head', None) is not None:
             dense = self.dense_embeddings(feat, size)
             maps.append(cosine_maps(dense, text))

@@ -1,0 +1,90 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Scripts that start several processes, on one machine or more."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dito.utils.checkpoint import load_from_file
+
+HERE = Path(__file__).parent
+TOOLS = HERE.parents[1] / 'tools'
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]
+
+
+def start(folder, *argv, **env):
+    return subprocess.Popen(
+        [str(a) for a in argv], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',
+             'PYTHONPATH': str(HERE), 'GLOO_SOCKET_IFNAME': 'lo', **env})
+
+
+def test_two_machines(tmp_path):
+    """Two 'machines' of one process each, that meet at a port."""
+    port = str(free_port())
+    nodes = [
+        start(tmp_path, TOOLS / 'dist_train.sh', HERE / 'toy_config.py', 1,
+              '--work-dir', 'run', NNODES='2', NODE_RANK=str(rank),
+              MASTER_ADDR='127.0.0.1', PORT=port) for rank in (0, 1)
+    ]
+    outputs = [node.communicate(timeout=600)[0] for node in nodes]
+    assert [n.returncode for n in nodes] == [0, 0], '\n'.join(outputs)
+    checkpoint = load_from_file(str(tmp_path / 'run' / 'epoch_2.pth'))
+    # Eight numbers, two a batch, shared by two processes, two epochs.
+    assert checkpoint['meta']['iter'] == 4
+    log = next(tmp_path.glob('run/*/*.log')).read_text()
+    assert 'GPU number: 2' in log
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_several_machines_need_an_address(tmp_path, script):
+    env = {k: v for k, v in os.environ.items() if k != 'MASTER_ADDR'}
+    done = subprocess.run(
+        [TOOLS / script, 'a.py', 'b.pth', '1'], cwd=tmp_path, text=True,
+        capture_output=True, env={**env, 'NNODES': '2'})
+    assert done.returncode == 2
+    assert 'NNODES=2 needs MASTER_ADDR' in done.stderr
+
+
+def fake_srun(folder):
+    """A srun that writes down what it was given."""
+    path = folder / 'srun'
+    path.write_text('#!/bin/sh\necho "$@" > srun.txt\n'
+                    'echo "$MASTER_PORT" > port.txt\n')
+    path.chmod(0o755)
+    return f'{folder}{os.pathsep}{os.environ["PATH"]}'
+
+
+@pytest.mark.parametrize('gpus,per_node,wanted', [
+    ('16', '8', ('--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8')),
+    ('2', '8', ('--ntasks=2', '--ntasks-per-node=2', '--gres=gpu:2'))])
+def test_slurm(tmp_path, gpus, per_node, wanted):
+    run = start(tmp_path, TOOLS / 'slurm_train.sh', 'part', 'job', 'c.py',
+                'work', '--resume', PATH=fake_srun(tmp_path), GPUS=gpus,
+                GPUS_PER_NODE=per_node, PORT='12345', SRUN_ARGS='--qos=a')
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    given = (tmp_path / 'srun.txt').read_text().split()
+    assert set(wanted) <= set(given)
+    assert given[-4:] == ['c.py', '--work-dir=work', '--launcher=slurm',
+                          '--resume']
+    assert '--qos=a' in given
+    assert (tmp_path / 'port.txt').read_text().strip() == '12345'
+
+
+def test_slurm_refuses_uneven_machines(tmp_path):
+    run = start(tmp_path, TOOLS / 'slurm_train.sh', 'part', 'job', 'c.py',
+                'work', PATH=fake_srun(tmp_path), GPUS='12',
+                GPUS_PER_NODE='8')
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 2 and 'no multiple' in output
