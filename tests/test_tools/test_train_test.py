@@ -4,6 +4,7 @@
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,13 @@ def test_slurm_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         common.set_launcher(Config(dict()), 'slurm')
 
 
+def free_port() -> str:
+    """Find a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
+
+
 def run(*command: str, cwd: Path, **env: str) -> str:
     """Run a command to its end and give its output."""
     done = subprocess.run(
@@ -207,7 +215,7 @@ def run(*command: str, cwd: Path, **env: str) -> str:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU route')
 def test_two_processes_on_cpus(tmp_path: Path) -> None:
-    env = dict(PYTHON=sys.executable, PORT='29731')
+    env = dict(PYTHON=sys.executable, PORT=free_port())
     run(str(ROOT / 'tools' / 'dist_train.sh'),
         CONFIG,
         '2',
