@@ -289,7 +289,6 @@ def test_resume_of_a_run_that_has_not_begun(folder: Path) -> None:
          '--cfg-options', f'load_from={start}', 'experiment_name=begin')
     losses = scalars(folder / 'run', 'loss')
     assert len(losses) == 8
-    assert losses[0] == pytest.approx(scalars(first, 'loss')[-1], abs=0.1)
     assert losses[0] < scalars(first, 'loss')[0] / 4
 
 
@@ -302,4 +301,4 @@ def test_resume_refuses_when_all_is_damaged(
         path.write_bytes(path.read_bytes()[:-200])
     text = fails(capsys, train_tool, CONFIG, '--work-dir', 'run', '--resume',
                  '--cfg-options', hook, 'experiment_name=damaged2')
-    assert 'no whole checkpoint' in text and 'epoch_1.pth' in text
+    assert 'no whole checkpoint' in text and 'epoch_2.pth' in text
