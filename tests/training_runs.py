@@ -158,7 +158,8 @@ class Forked:
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.join(60)
+            # Without a timeout, which would wait for loader workers too.
+            process.join()
             assert process.exitcode == -9
 
     def join(self, timeout: float = 120) -> 'Forked':

@@ -1,8 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """A sharded run is the run that is not sharded."""
 
+import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -38,6 +41,7 @@ def train_sharded(config, resume=False, **strategy):
     torch.set_num_threads(1)
     runner = DITOFlexibleRunner(**config)
     runner.train()
+    runner.model.reshard()  # a validation leaves the outermost part whole
     shares = [p for p in runner.model.parameters() if isinstance(p, DTensor)]
     assert len(shares) == len(list(runner.model.parameters())) - 1
     assert any(p.to_local().numel() == p.numel() // 2 for p in shares)
@@ -117,6 +121,39 @@ def test_a_sharded_run_skips_a_damaged_checkpoint(tmp_path, data):
         assert torch.equal(value, wanted[name]), name
     assert [r['iter'] for r in records(f'{folder}.jsonl')] == [
         0, 1, 2, 3, 4, 5, 3, 4, 5]
+
+
+def test_class_names_are_embedded_by_a_sharded_tower(tmp_path, data):
+    """Zero-shot evaluation during training, as of one process."""
+    root = tmp_path / 'classes'
+    for name in ('star', 'die'):
+        (root / name).mkdir(parents=True)
+        image = np.random.default_rng(len(name)).integers(
+            0, 255, (16, 16, 3), np.uint8)
+        cv2.imwrite(str(root / name / '0.png'), image)
+    zero_shot = dict(
+        custom_hooks=[dict(type='DITOZeroShotHook', templates=['a {}'])],
+        val_dataloader=dict(
+            batch_size=1, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='image_text_collate'),
+            dataset=dict(type='DITOFolderDataset', root=str(root), size=16)),
+        val_evaluator=dict(type='DITOZeroShotMetric'),
+        val_cfg=dict(type='ValLoop'))
+    found = []
+    for folder, batch_size in ((tmp_path / 'one', 6), (tmp_path / 'two', 3)):
+        config = cfg(data, folder, batch_size, **zero_shot)
+        config['train_cfg'].update(max_iters=3, val_interval=3)
+        if batch_size == 6:
+            train(config)
+        else:
+            Forked(train_sharded, config, ranks=2, folder=tmp_path).join()
+        lines = next(folder.glob('*/vis_data/scalars.json')).read_text()
+        found.append([json.loads(x) for x in lines.splitlines()
+                      if 'top1' in x])
+    assert len(found[0]) == 1
+    keys = [k for k in found[0][0] if 'zero_shot' in k]
+    assert keys and all(found[0][0][k] == found[1][0][k] for k in keys)
 
 
 def fails(config, **strategy):
