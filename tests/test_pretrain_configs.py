@@ -105,3 +105,30 @@ def test_evaluation_during_training_is_known():
     both = Config.fromfile(ROOT / 'pretrain/clip_vitl16_laion2b.py')
     both.merge_from_dict(cfg.to_dict())
     assert both.train_cfg.type == 'ImageTextTrainLoop'
+
+
+def test_evaluation_of_symbols_during_training():
+    """Both stages measure retrieval; stage 1 is tested by its classes."""
+    for stage, size in (('clip', 64), ('rep', 128)):
+        cfg = read(f'symbols/{stage}_symbols.py')
+        parts = [dict(dataloader=cfg.val_dataloader,
+                      evaluator=cfg.val_evaluator),
+                 *cfg.val_cfg.get('extra', [])]
+        pairs = parts[-1]
+        assert type(METRICS.build(pairs['evaluator'])).__name__ == (
+            'DITORetrievalMetric')
+        assert pairs['dataloader'].sampler == dict(
+            type='DefaultSampler', shuffle=False)
+        assert pairs['dataloader'].dataset == dict(
+            type='DITORetrievalDataset', size=size,
+            shards='data/symbols/image_text/val-000000.tar')
+        assert cfg.train_dataloader.dataset.size == size
+        assert cfg.train_cfg.val_interval <= cfg.train_cfg.max_iters
+    clip = read('symbols/clip_symbols.py')
+    assert clip.val_cfg.type == 'DITOMultiValLoop'
+    assert clip.test_evaluator == dict(type='DITOZeroShotMetric')
+    assert clip.test_dataloader.dataset.type == 'DITOFolderDataset'
+    hook, = clip.custom_hooks
+    assert hook.type == 'DITOZeroShotHook'
+    saved = clip.default_hooks.checkpoint.save_best
+    assert saved.startswith('zero_shot/')

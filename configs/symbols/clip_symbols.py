@@ -56,7 +56,20 @@ test_evaluator = val_evaluator
 
 train_cfg = dict(
     type='ImageTextTrainLoop', max_iters=max_iters, val_interval=250)
-val_cfg = dict(type='ValLoop')
+# Beside zero-shot classes, retrieval on held-out pairs, of which half are
+# scenes of several objects.
+val_cfg = dict(
+    type='DITOMultiValLoop',
+    extra=[
+        dict(
+            dataloader=dict(
+                val_dataloader,
+                dataset=dict(
+                    type='DITORetrievalDataset',
+                    shards=data_root + 'image_text/val-000000.tar',
+                    size=image_size)),
+            evaluator=dict(type='DITORetrievalMetric')),
+    ])
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(

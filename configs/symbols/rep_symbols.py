@@ -32,6 +32,23 @@ train_dataloader = dict(
         scale=(0.7, 1.0),
         num_streams=2))
 
+# Retrieval on held-out pairs once training is over; seconds. Half of them are
+# scenes of several objects, with which the text tower can do little.
+val_dataloader = dict(
+    batch_size=50,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='image_text_collate'),
+    dataset=dict(
+        type='DITORetrievalDataset',
+        shards=data_root + 'image_text/val-000000.tar',
+        size=128))
+val_evaluator = dict(type='DITORetrievalMetric')
+val_cfg = dict(type='ValLoop')
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict(type='TestLoop')
+
 train_cfg = dict(
     type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(
