@@ -13,6 +13,7 @@ TOOLS = {
     'prepare': 'lay out LVIS, COCO or Objects365 as the configs expect',
     'check-dataset': 'check annotations and images before a run',
     'print-config': 'print a config with all it inherits',
+    'clip-to-dito': 'convert a public image-text tower',
     'check-env': 'check the installation',
     'run': 'run another script with DITO imported first',
 }
