@@ -4,6 +4,7 @@
 import json
 import multiprocessing
 import os
+import socket
 import time
 import traceback
 from functools import partial
@@ -121,6 +122,13 @@ def training_cfg(root: Path, captions: List[str], work_dir: Path,
             target = target[step]
         target[name] = value
     return cfg
+
+
+def free_port() -> str:
+    """Find a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
 
 
 def train(cfg: dict) -> Runner:

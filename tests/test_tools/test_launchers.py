@@ -2,23 +2,17 @@
 """Scripts that start several processes, on one machine or more."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from training_runs import free_port
 
 from dito.utils.checkpoint import load_from_file
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / 'tools'
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return sock.getsockname()[1]
 
 
 def start(folder, *argv, **env):
@@ -31,7 +25,7 @@ def start(folder, *argv, **env):
 
 def test_two_machines(tmp_path):
     """Two 'machines' of one process each, that meet at a port."""
-    port = str(free_port())
+    port = free_port()
     nodes = [
         start(tmp_path, TOOLS / 'dist_train.sh', HERE / 'toy_config.py', 1,
               '--work-dir', 'run', NNODES='2', NODE_RANK=str(rank),

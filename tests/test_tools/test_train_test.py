@@ -4,7 +4,6 @@
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import mmdet
 import pytest
 import torch
 from mmengine.config import Config
+from training_runs import free_port
 
 from dito.cli import common, errors
 from dito.cli import test as test_tool
@@ -187,13 +187,6 @@ def test_slurm_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(ValueError, match='--launcher slurm needs GPUs'):
         common.set_launcher(Config(dict()), 'slurm')
-
-
-def free_port() -> str:
-    """Find a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return str(listener.getsockname()[1])
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
