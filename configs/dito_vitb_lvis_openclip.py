@@ -17,6 +17,7 @@ model = dict(
         class_token=True,
         pre_norm=True,
         patch_bias=False,
+        act='gelu',
         norm_eps=1e-5,
         # Regions: the mean of the last layer's values, then projected. Other
         # ways by dense='avg'.

@@ -13,7 +13,7 @@ load_from = 'work_dirs/rep_vitb16_siglip/iter_30000.pth'
 model = dict(
     data_preprocessor=dict(
         mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    backbone=dict(head=dict(pool='attn_pool')),
+    backbone=dict(act='gelu', head=dict(pool='attn_pool')),
     # The tower's attention pools 14 x 14 samples of a region, as it pools
     # the 14 x 14 cells of its own images.
     roi_head=dict(

@@ -44,7 +44,8 @@ def test_both_stages_take_the_converted_tower(name):
         native = MODELS.build(tower.backbone)
         # The same arithmetic, not only the same shapes.
         assert model.backbone.norm.eps == native.norm.eps
-        assert type(model.backbone.blocks[0].mlp.act) is type(
+        # With the arguments: GELU is exact or approximate.
+        assert repr(model.backbone.blocks[0].mlp.act) == repr(
             native.blocks[0].mlp.act)
         assert (model.backbone.head.pool, model.backbone.head.dense) == (
             native.head.pool, native.head.dense)

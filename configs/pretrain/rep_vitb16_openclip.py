@@ -16,6 +16,7 @@ model = dict(
         class_token=True,
         pre_norm=True,
         patch_bias=False,
+        act='gelu',
         norm_eps=1e-5,
         head=dict(pool='token', out_dims=text_dims)),
     roi_head=dict(bbox_head=dict(embed_dims=text_dims)),

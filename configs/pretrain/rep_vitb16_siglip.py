@@ -14,7 +14,7 @@ _base_ = './rep_vitb16_laion2b.py'
 model = dict(
     data_preprocessor=dict(
         mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
-    backbone=dict(head=dict(pool='attn_pool')),
+    backbone=dict(act='gelu', head=dict(pool='attn_pool')),
     text_encoder=dict(
         arch='ViT-B-16-SigLIP',
         context_length=64,

@@ -15,7 +15,8 @@ image_size = (1024, 1024)
 backend_args = None
 
 # Large-scale jitter: 0.1 to 2 times 1,024, a crop of 1,024 where larger. The
-# model's data_preprocessor pads to the square. Objects cut away go.
+# model's data_preprocessor pads to the square. Boxes are clipped to the crop,
+# objects cut away go (release).
 train_pipeline = [
     dict(
         type='DITOLoadImageFromFile',
@@ -31,7 +32,6 @@ train_pipeline = [
         type='RandomCrop',
         crop_type='absolute',
         crop_size=image_size,
-        recompute_bbox=True,
         allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(type='RandomFlip', prob=0.5),

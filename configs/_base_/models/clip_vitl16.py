@@ -11,6 +11,7 @@ model = dict(
         arch='large',
         patch_size=16,
         img_size=224,
+        act='gelu_tanh',
         with_cp=True),
     # The text tower of open_clip's ViT-L-16, projected to the image tower's
     # width: there is no visual projection.

@@ -27,6 +27,7 @@ model = dict(
         arch='large',
         patch_size=16,
         img_size=224,
+        act='gelu_tanh',
         window=dict(grid=4),
         global_layers=4,
         shift='swl',
@@ -114,7 +115,11 @@ model = dict(
             mask_size=28)),
     test_cfg=dict(
         rpn=dict(
-            nms_pre=2000, nms=None, max_per_img=1000, min_bbox_size=0),
+            nms_pre=2000,
+            nms=None,
+            drop_duplicates=True,
+            max_per_img=1000,
+            min_bbox_size=0),
         rcnn=dict(
             score_thr=0.0,
             nms=dict(type='nms', iou_threshold=0.5),

@@ -9,7 +9,11 @@ model = dict(
     data_preprocessor=dict(type='ImageTextPreprocessor'),
     # Full attention, as in stage 1: 16 x 16 tokens need no windows.
     backbone=dict(
-        type='DITOViT', arch='large', patch_size=16, img_size=224),
+        type='DITOViT',
+        arch='large',
+        patch_size=16,
+        img_size=224,
+        act='gelu_tanh'),
     neck=_base_.model.neck,
     rpn_head=_base_.model.rpn_head,
     roi_head=dict(

@@ -72,7 +72,7 @@ RUNS: Dict[str, Run] = {
                  'ablations/dito_vitl_lvis_no-fd'), _FULL_REP),
     'rep_swl_fd': Run(
         _configs('symbols/dito_symbols', 'dito_vitl_lvis'), _FULL_REP),
-    # The teacher itself: the towers of stage 1 in the windows of the rows.
+    # The towers of stage 1, with the windows and the shift of the other rows.
     'frozen': Run(
         _configs('ablations/rovit_symbols_swl',
                  'ablations/rovit_vitl_lvis_swl'), trained=False),
