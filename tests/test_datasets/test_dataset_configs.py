@@ -189,3 +189,10 @@ def test_symbols(tmp_path):
     metric = build_metric(config)
     metric.dataset_meta = val.metainfo
     assert metric.metrics == ['bbox', 'segm']
+    # One test prints three tables.
+    lvis, coco, region = map(METRICS.build, config['test_evaluator'])
+    assert lvis.protocols == ('standard', 'fixed')
+    assert [m.default_prefix for m in (lvis, coco, region)] == [
+        'lvis', 'coco', 'region']
+    model = CONFIGS.parent / 'models' / 'dito_symbols.py'
+    assert Config.fromfile(model).model.test_cfg.given_boxes == 'vlm'

@@ -18,13 +18,19 @@ SCORES = torch.tensor([
 
 
 def evaluate(samples, meta=META):
-    metric = DITORegionMetric()
+    return evaluated(samples, meta)[0]
+
+
+def evaluated(samples, meta=META, score='vlm', facts=None, **kwargs):
+    metric = DITORegionMetric(**kwargs)
     metric.dataset_meta = meta
+    metric.note_run(facts or {})
     metric.process(None, [
         dict(gt_instances=dict(
                 labels=torch.as_tensor(labels, dtype=torch.long)),
-             pred_regions=dict(scores=scores)) for labels, scores in samples])
-    return metric.evaluate(len(samples))
+             pred_regions=dict(scores=scores, score=score))
+        for labels, scores in samples])
+    return metric.evaluate(len(samples)), metric.report
 
 
 def test_by_hand():
@@ -81,5 +87,27 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match='not finite'):
         evaluate([([0], SCORES[:1] * float('nan'))])
     metric = DITORegionMetric()
-    with pytest.raises(ValueError, match='DITORegionClassifier'):
+    with pytest.raises(ValueError, match='given_boxes'):
         metric.process(None, [dict(gt_instances={})])
+
+
+@pytest.mark.parametrize('score, told', [
+    ('vlm', {'vlm_roi_scale': 0.7, 'config': 'c.py', 'split': 'v.json'}),
+    ('det', {'config': 'c.py', 'split': 'v.json'}),
+    ('ensemble', {'alpha': 0.3, 'vlm_roi_scale': 0.7, 'config': 'c.py',
+                  'split': 'v.json'}),
+])
+def test_protocol_has_what_bears_on_the_score(score, told):
+    facts = dict(config='c.py', split='v.json', alpha=0.3, vlm_roi_scale=0.7,
+                 score_thr=0.0, max_per_img=300)
+    found, report = evaluated([([0, 0, 2], SCORES)], score=score, facts=facts,
+                              protocol=dict(remark='mine', boxes='many'))
+    protocol = report['protocol']
+    assert {k: protocol[k] for k in told} == told
+    assert set(facts) & set(protocol) == set(told)
+    assert protocol['boxes'] == 3 and protocol['boxes (given)'] == 'many'
+    assert protocol['remark'] == 'mine' and protocol['tie'] == 'wrong'
+    assert {f'region/{k}': v for k, v in report['figures'].items()} == found
+    rows = report['per_category']['top1']
+    assert [(r['name'], r['boxes'], r['top1']) for r in rows] == [
+        ('a', 2, 50), ('b', 0, -1), ('c', 1, 100), ('d', 0, -1)]

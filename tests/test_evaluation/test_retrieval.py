@@ -88,3 +88,19 @@ def test_wrong_use_is_named():
         evaluate([dict(pred_labels=[0], gt_label=0)])
     with pytest.raises(ValueError, match='topk'):
         DITORetrievalMetric(topk=(0, ))
+
+
+def test_report_has_protocol_and_figures():
+    x, y, _ = torch.eye(3)
+    metric = DITORetrievalMetric(topk=(1, ))
+    metric.note_run(dict(split='held_out.tar', vocabulary='153 names'))
+    metric.process(None, samples(
+        [['a cat'], ['a cat', 'a pet']], [x, y],
+        [x[None], torch.stack([x, y])]))
+    found = metric.evaluate(2)
+    protocol = metric.report['protocol']
+    assert protocol['split'] == 'held_out.tar' and protocol['images'] == 2
+    assert protocol['captions'] == '3 (2 distinct)'
+    # Nothing is classified.
+    assert 'vocabulary' not in protocol
+    assert found['retrieval/mean_R'] == metric.report['figures']['mean_R']

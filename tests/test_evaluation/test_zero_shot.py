@@ -40,3 +40,21 @@ def test_groups_without_images_are_left_out():
 def test_labels_are_needed():
     with pytest.raises(ValueError, match='needs labels'):
         evaluate([(None, [0, 1])])
+
+
+def test_report_has_protocol_and_figures():
+    metric = DITOZeroShotMetric(protocol=dict(remark='mine'))
+    metric.dataset_meta = META
+    metric.note_run(dict(split='zero_shot', templates=['a {}'],
+                         checkpoint_sha256='abc'))
+    metric.process(None, [dict(gt_label=2, pred_labels=[2, 0]),
+                          dict(gt_label=2, pred_labels=[0, 2])])
+    found = metric.evaluate(2)
+    report = metric.report
+    expected = dict(
+        split='zero_shot', images=2, classes='6 (1 novel)', remark='mine',
+        templates=['a {}'], checkpoint_sha256='abc')
+    assert {k: report['protocol'][k] for k in expected} == expected
+    assert report['figures']['novel_top1'] == 50
+    assert {f'zero_shot/{k}': v for k, v in report['figures'].items()
+            } == found

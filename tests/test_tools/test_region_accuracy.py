@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_api import detector_config, write_annotations, write_images
 
 from dito.cli import region_accuracy
 from dito.utils.checkpoint import save_safetensors
+from dito.utils.config_finder import config_root
 
 
 @pytest.fixture(scope='module')
@@ -69,3 +71,11 @@ def test_needs_a_detector(folder: Path,
     assert region_accuracy.main([
         'clip_symbols', str(folder / 'towers.safetensors')]) == 2
     assert 'one of a detector' in capsys.readouterr().err
+
+
+def test_metric_of_the_config_is_not_asked_twice() -> None:
+    cfg = Config.fromfile(config_root() / 'symbols' / 'dito_symbols.py')
+    region_accuracy.use_given_boxes(cfg, 'det')
+    kinds = [evaluator.type for evaluator in cfg.test_evaluator]
+    assert kinds == ['DITORegionMetric', 'DITOLVISMetric', 'DITOCocoMetric']
+    assert 'given_boxes' not in cfg.model.test_cfg

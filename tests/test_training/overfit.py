@@ -58,8 +58,9 @@ def overfit_config(root: Path, iters: int, lr: float) -> Config:
     cfg.test_dataloader.dataset = dict(
         copy.deepcopy(dataset.to_dict()), test_mode=True, filter_cfg=None,
         pipeline=test_pipeline)
-    cfg.test_evaluator.update(
-        ann_file=f'{root}/data/annotations/train_base.json', metric='bbox')
+    cfg.test_evaluator = dict(
+        type='DITOLVISMetric',
+        ann_file=f'{root}/data/annotations/train_base.json')
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg.pop(key)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iters)

@@ -56,6 +56,8 @@ model = dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
         rcnn=dict(sampler=dict(num=96))),
     test_cfg=dict(
+        # Annotated boxes are classified by z beside the detection.
+        given_boxes='vlm',
         # Without NMS most of so few proposals would be copies of one box.
         rpn=dict(
             _delete_=True,

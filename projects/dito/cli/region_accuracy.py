@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import Config
 
-from dito.models.detectors.region_classifier import SCORES
+from dito.models.detectors.given_boxes import SCORES
 
 from . import common
 from .errors import one_sentence_errors
@@ -52,13 +52,15 @@ def use_given_boxes(cfg: Config, score: str) -> None:
     cfg.model.teacher = None
     # Given boxes have no masks.
     cfg.model.roi_head.update(mask_roi_extractor=None, mask_head=None)
+    if cfg.model.get('test_cfg'):
+        cfg.model.test_cfg.pop('given_boxes', None)
     evaluators = cfg.test_evaluator
     if not isinstance(evaluators, (list, tuple)):
         evaluators = [evaluators]
     cfg.test_evaluator = [
         dict(type='DITORegionMetric'),
         *(dict(e, metric='bbox') if 'metric' in e else e
-          for e in evaluators),
+          for e in evaluators if e['type'] != 'DITORegionMetric'),
     ]
     for hook in cfg.get('custom_hooks') or ():
         if hook['type'] == 'DITOLoadReportHook':

@@ -28,7 +28,7 @@ from .metric_inputs import (
     result_parts,
     to_numpy,
 )
-from .report import ReportMixin, render_extremes, render_protocol
+from .report import ReportMixin, render_extremes
 from .result_table import render_categories, render_scores
 
 # Detections of one category in one image that count, as COCO's protocol has
@@ -214,13 +214,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             for group in ('base', 'novel'):
                 figures[f'{group}_ap50'] = scores['bbox'][f'{group}_AP50']
             figures['all_ap50'] = scores['bbox']['AP50']
-        protocol = self._describe(entries)
-        self._log(scores, protocol)
-        self.report = dict(
-            protocol=protocol,
-            figures=figures,
-            per_category=dict(self.per_category),
-        )
+        self._publish(scores, self._describe(entries), figures)
         return figures
 
     def _api_of(self, truths: List[dict]) -> COCO:
@@ -229,8 +223,11 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             path = self.gt_to_coco_json(truths, osp.join(folder, 'gt'))
             return COCO(path)
 
-    def _log(
-        self, scores: Dict[str, Dict[str, float]], protocol: Dict[str, Any]
+    def _publish(
+        self,
+        scores: Dict[str, Dict[str, float]],
+        protocol: Dict[str, Any],
+        figures: Dict[str, float],
     ) -> None:
         """Show the tables."""
         logger: MMLogger = MMLogger.get_current_instance()
@@ -243,11 +240,8 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         if self.classwise:
             logger.info(render_categories(f'{title}, {first}', rows))
         names = list(next(iter(scores.values())))
-        logger.info(
-            render_protocol(title, protocol)
-            + '\n'
-            + render_scores(title, scores, names)
-        )
+        table = render_scores(title, scores, names)
+        self.publish(title, protocol, figures, table, self.per_category)
 
     def _category_ids(self) -> List[int]:
         """Category id of each label, by class name."""
@@ -410,7 +404,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         novel = len(meta.get('novel_classes') or ())
         lowest = min((e.lowest for e in entries), default=np.inf)
         images = len(self._coco_api.imgs)
-        parts: Dict[str, Any] = dict(
+        parts = self.with_run(dict(
             benchmark='COCO protocol',
             split=osp.basename(self.ann_file or 'objects of the samples'),
             images=f'{len(entries)} of {images}',
@@ -423,9 +417,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             most_dets_of_an_image=max((e.seen for e in entries), default=0),
             lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
             backend=self.backend,
-            **self.run_facts,
-            **self.protocol,
-        )
+        ))
         if len(entries) < images:
             parts['note'] = 'images without results count as empty'
         return parts

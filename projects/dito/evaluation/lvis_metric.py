@@ -25,7 +25,7 @@ from .metric_inputs import (
     result_parts,
     to_numpy,
 )
-from .report import ReportMixin, render_extremes, render_protocol
+from .report import ReportMixin, render_extremes
 from .result_table import render_categories, render_scores
 
 _SHOWN = (
@@ -293,16 +293,8 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         )
         if extremes:
             logger.info(extremes)
-        logger.info(
-            render_protocol(f'{title}: protocol', protocol)
-            + '\n'
-            + render_scores(title, scores, _SHOWN)
-        )
-        self.report = dict(
-            protocol=protocol,
-            figures=figures,
-            per_category=dict(self.per_category),
-        )
+        table = render_scores(title, scores, _SHOWN)
+        self.publish(title, protocol, figures, table, self.per_category)
         if self.outfile_prefix is not None:
             self._write(detections)
         return figures
@@ -346,7 +338,7 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             standard=f'{self.max_dets} an image over all classes',
             fixed=f'{self.max_dets_per_class} a class over all images',
         )
-        parts: Dict[str, Any] = dict(
+        parts = self.with_run(dict(
             benchmark='LVIS',
             split=os.path.basename(self.ann_file),
             images=f'{len(results)} of {gt.num_images}',
@@ -359,9 +351,7 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             most_dets_of_an_image=most,
             lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
             backend=self.backend,
-            **self.run_facts,
-            **self.protocol,
-        )
+        ))
         if len(results) < gt.num_images:
             parts['note'] = 'images without results count as empty'
         if 'fixed' in self.protocols and most <= self.max_dets:

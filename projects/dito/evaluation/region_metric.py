@@ -7,11 +7,22 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
+from .report import ReportMixin
+from .result_table import render_table
+
 _FREQUENCIES = dict(r='rare', c='common', f='frequent')
+_SCORES = dict(
+    vlm='z, of the image-text backbone',
+    det='p, of the box head',
+    ensemble='p and z, as in detection')
+# Boxes are given: neither are there proposals, nor is anything kept or cut.
+_OF_DETECTION = ('objectness_power', 'score_thr', 'nms_iou', 'max_per_img')
+_OF_THE_ENSEMBLE = ('alpha', 'beta', 'renormalise', 'ensemble')
+_OF_VLM = ('vlm_background', 'vlm_roi_scale', 'vlm_temperature')
 
 
 @METRICS.register_module()
-class DITORegionMetric(BaseMetric):
+class DITORegionMetric(ReportMixin, BaseMetric):
     """Top-1 accuracy over annotated boxes (paper, Table 6a).
 
     A box is named right if the score of its own class is greater than that
@@ -30,16 +41,27 @@ class DITORegionMetric(BaseMetric):
     out.
 
     Args:
+        protocol (dict, optional): What else belongs to the protocol.
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
         prefix (str, optional): Prefix of the names. Defaults to 'region'.
+
+    Attributes:
+        per_category (dict[str, list[dict]]): After an evaluation, under
+            'top1', ``name``, ``frequency``, ``novel``, ``boxes`` and
+            ``top1`` (in percent, -1 without boxes) of each class.
+        report (dict): See :class:`.ReportMixin`.
     """
 
     default_prefix = 'region'
 
     def __init__(self,
+                 protocol: Optional[dict] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device, prefix)
+        self.protocol = dict(protocol or {})
+        self.per_category: Dict[str, List[dict]] = {}
+        self._score: Optional[str] = None
 
     def process(self, data_batch: Any,
                 data_samples: Sequence[Dict[str, Any]]) -> None:
@@ -48,8 +70,9 @@ class DITORegionMetric(BaseMetric):
         Args:
             data_batch (Any): Unused.
             data_samples (sequence[dict]): ``gt_instances`` with ``labels``
-                (N,) and ``pred_regions`` with ``scores`` (N, K), as
-                :class:`DITORegionClassifier` gives them.
+                (N,) and ``pred_regions`` with ``scores`` (N, K), and
+                ``score``, their name, as :class:`DITO` and
+                :class:`DITORegionClassifier` give them.
 
         Raises:
             ValueError: If predictions are missing or do not fit the data.
@@ -57,12 +80,14 @@ class DITORegionMetric(BaseMetric):
         for sample in data_samples:
             if 'pred_regions' not in sample:
                 raise ValueError(
-                    'The model does not classify given boxes: set '
-                    "model.type='DITORegionClassifier', or use "
+                    'The model has not classified the annotated boxes: set '
+                    "model.test_cfg.given_boxes='vlm' and load annotations "
+                    'in the test pipeline, or use '
                     'tools/analysis_tools/region_accuracy.py.')
             labels = sample['gt_instances']['labels'].cpu().numpy()
             scores = sample['pred_regions']['scores'].float().cpu().numpy()
             self._check(labels, scores)
+            self._score = sample['pred_regions'].get('score')
             # One entry an image: that is what a sampler may repeat.
             self.results.append((labels, is_right(scores, labels)))
 
@@ -93,17 +118,61 @@ class DITORegionMetric(BaseMetric):
         count = np.bincount(labels, minlength=len(classes))
         hits = np.bincount(labels, right, minlength=len(classes))
         figures = dict(boxes=float(len(labels)))
+        rows = []
         for group, members in self._groups(classes).items():
             boxes = count[members]
             if not boxes.any():
                 continue
-            if group not in _FREQUENCIES.values():
-                figures[f'{group}_top1'] = 100 * float(
-                    hits[members].sum() / boxes.sum())
             seen = boxes > 0
-            figures[f'{group}_mean'] = 100 * float(
-                (hits[members][seen] / boxes[seen]).mean())
+            mean = 100 * float((hits[members][seen] / boxes[seen]).mean())
+            top1 = 100 * float(hits[members].sum() / boxes.sum())
+            if group not in _FREQUENCIES.values():
+                figures[f'{group}_top1'] = top1
+            figures[f'{group}_mean'] = mean
+            rows.append([group, f'{boxes.sum()}', f'{seen.sum()}',
+                         f'{top1:.2f}', f'{mean:.2f}'])
+        self._publish(figures, rows, len(results), count, hits)
         return figures
+
+    def _publish(self, figures: Dict[str, float], rows: List[List[str]],
+                 images: int, count: np.ndarray, hits: np.ndarray) -> None:
+        """Show and keep protocol and figures."""
+        meta = self.dataset_meta
+        classes = meta['classes']
+        novel = np.isin(classes, list(meta.get('novel_classes') or ()))
+        frequency = meta.get('frequency') or [''] * len(classes)
+        self.per_category['top1'] = [
+            dict(id=k, name=name, frequency=frequency[k],
+                 novel=bool(novel[k]), boxes=int(count[k]),
+                 top1=100 * float(hits[k] / count[k]) if count[k] else -1.0)
+            for k, name in enumerate(classes)
+        ]
+        protocol = self.with_run(
+            dict(
+                benchmark='classification of annotated boxes',
+                split=(self._run_facts or {}).get('split'),
+                images=images,
+                boxes=int(count.sum()),
+                classes=f'{len(classes)} ({int(novel.sum())} novel)',
+                score=_SCORES.get(self._score, self._score),
+                right='the class of its own annotation is first',
+                tie='wrong',
+                competing='all classes, base and novel',
+                left_out='crowd and ignored boxes'),
+            self._without_meaning())
+        title = 'Annotated boxes'
+        table = render_table(
+            title,
+            ['percent', 'boxes', 'classes', 'top-1', 'mean over classes'],
+            rows)
+        self.publish(title, protocol, figures, table, self.per_category)
+
+    def _without_meaning(self) -> Sequence[str]:
+        """Facts of the run that do not bear on this score."""
+        return dict(
+            vlm=_OF_DETECTION + _OF_THE_ENSEMBLE,
+            det=_OF_DETECTION + _OF_THE_ENSEMBLE + _OF_VLM,
+        ).get(self._score, _OF_DETECTION)
 
     def _groups(self, classes: Sequence[str]) -> Dict[str, np.ndarray]:
         """Which classes belong to each group, bool (K,)."""

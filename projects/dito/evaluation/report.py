@@ -1,7 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What an evaluation reports: figures, and the protocol they belong to."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Collection, Dict, List, Optional, Sequence
+
+from mmengine.logging import MMLogger
 
 from .result_table import render_categories, render_table
 
@@ -19,6 +21,8 @@ class ReportMixin:
     """
 
     report: Optional[Dict[str, Any]] = None
+    #: What the config adds to the protocol.
+    protocol: Dict[str, Any] = {}
     _run_facts: Optional[Dict[str, Any]] = None
 
     def note_run(self, facts: Dict[str, Any]) -> None:
@@ -29,10 +33,52 @@ class ReportMixin:
         """
         self._run_facts = dict(facts)
 
-    @property
-    def run_facts(self) -> Dict[str, Any]:
-        """What :meth:`note_run` was given, or nothing."""
-        return self._run_facts or {}
+    def with_run(self, own: Dict[str, Any],
+                 leave_out: Collection[str] = ()) -> Dict[str, Any]:
+        """Complete a metric's protocol with what others know.
+
+        Args:
+            own (dict): What the metric has measured.
+            leave_out (Collection[str]): Facts that do not bear on it.
+
+        Returns:
+            dict: The metric's items, then those of the run, then those of
+            the config (``protocol``), which may replace the run's. One that
+            the metric itself knows keeps its value; the config's is added
+            as 'NAME (given)'.
+        """
+        whole = dict(own)
+        for name, value in {**(self._run_facts or {}),
+                            **self.protocol}.items():
+            if name in self.protocol and name in own:
+                whole[f'{name} (given)'] = value
+            elif name not in own and name not in leave_out:
+                whole[name] = value
+        return whole
+
+    def publish(
+        self,
+        title: str,
+        protocol: Dict[str, Any],
+        figures: Dict[str, float],
+        table: str,
+        per_category: Optional[Dict[str, List[dict]]] = None,
+    ) -> None:
+        """Log protocol and figures, and keep them as the report.
+
+        Args:
+            title (str): Line above the protocol.
+            protocol (dict): See :func:`render_protocol`.
+            figures (dict[str, float]): All figures by name.
+            table (str): Those that are shown.
+            per_category (dict[str, list[dict]], optional): Rows by kind.
+        """
+        MMLogger.get_current_instance().info(
+            render_protocol(f'{title}: protocol', protocol) + '\n' + table
+        )
+        self.report = dict(protocol=protocol, figures=figures)
+        if per_category is not None:
+            self.report['per_category'] = dict(per_category)
 
 
 def render_protocol(title: str, protocol: Dict[str, Any]) -> str:
@@ -47,7 +93,7 @@ def render_protocol(title: str, protocol: Dict[str, Any]) -> str:
         str: The table.
     """
     rows = [
-        [name, shorten(value)]
+        [name, shorten(value, 1000 if name.startswith('note') else 60)]
         for name, value in protocol.items()
         if value is not None
     ]

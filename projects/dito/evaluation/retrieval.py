@@ -7,11 +7,15 @@ import torch
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
+from .report import ReportMixin
+from .result_table import render_table
 from .retrieval_ops import recalls
+
+_OF_CLASSES = ('vocabulary', 'vocabulary_sha256', 'templates', 'background')
 
 
 @METRICS.register_module()
-class DITORetrievalMetric(BaseMetric):
+class DITORetrievalMetric(ReportMixin, BaseMetric):
     """R@1, R@5 and R@10 from images to captions and back, in percent.
 
     Captions with the same words are one candidate that belongs to all their
@@ -20,20 +24,26 @@ class DITORetrievalMetric(BaseMetric):
 
     Args:
         topk (sequence[int]): Numbers of first answers to look at.
+        protocol (dict, optional): What else belongs to the protocol.
         collect_device (str): Where results of processes are collected.
         prefix (str, optional): Prefix of the names. Defaults to 'retrieval'.
+
+    Attributes:
+        report (dict): See :class:`.ReportMixin`.
     """
 
     default_prefix = 'retrieval'
 
     def __init__(self,
                  topk: Sequence[int] = (1, 5, 10),
+                 protocol: Optional[dict] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device, prefix)
         if not topk or min(topk) < 1:
             raise ValueError(f'topk must be numbers from 1, got {topk}')
         self.topk = tuple(topk)
+        self.protocol = dict(protocol or {})
 
     def process(self, data_batch: Any,
                 data_samples: Sequence[Dict[str, Any]]) -> None:
@@ -66,4 +76,28 @@ class DITORetrievalMetric(BaseMetric):
             dict[str, float]: See :func:`recalls`.
         """
         image, captions, texts = zip(*results, strict=True)
-        return recalls(torch.stack(image), captions, texts, self.topk)
+        figures = recalls(torch.stack(image), captions, texts, self.topk)
+        self._publish(figures, texts)
+        return figures
+
+    def _publish(self, figures: Dict[str, float],
+                 texts: Sequence[Sequence[str]]) -> None:
+        """Show and keep protocol and figures."""
+        distinct = {text for group in texts for text in group}
+        protocol = self.with_run(
+            dict(
+                benchmark='image-text retrieval',
+                split=(self._run_facts or {}).get('split'),
+                images=len(texts),
+                captions=f'{sum(map(len, texts))} '
+                f'({len(distinct)} distinct)',
+                equal_captions='one candidate, of all their images',
+                tie='wrong'),
+            leave_out=_OF_CLASSES)
+        ways = dict(i2t='image to captions', t2i='caption to images')
+        rows = [[name, *(f'{figures[f"{way}_R@{k}"]:.2f}' for k in self.topk)]
+                for way, name in ways.items()]
+        title = 'Image-text retrieval'
+        table = render_table(
+            title, ['percent', *(f'R@{k}' for k in self.topk)], rows)
+        self.publish(title, protocol, figures, table)

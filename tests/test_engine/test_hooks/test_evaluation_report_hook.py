@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Test of a tiny detector by two metrics at once, reports beside the log."""
+"""Test of a tiny detector by four metrics at once, reports beside the log."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def as_lvis(path: Path) -> Path:
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
-    """One call of the test tool with two evaluators."""
+    """One call of the test tool with four evaluators."""
     folder = tmp_path_factory.mktemp('report')
     annotations = write_annotations(folder, write_images(folder))
     cfg = detector_config(folder, annotations)
@@ -45,12 +45,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     model.init_weights()
     weights = folder / 'model.safetensors'
     save_model(weights, model, cfg, dict(classes=NAMES))
+    cfg.model.test_cfg.given_boxes = 'vlm'
     cfg.default_hooks = dict(
         evaluation_report=dict(type='DITOEvaluationReportHook'))
     cfg.test_evaluator = [
         dict(type='DITOLVISMetric', ann_file=str(as_lvis(annotations)),
              metric=['bbox', 'segm'], protocols=['standard', 'fixed']),
         dict(type='DITOCocoMetric', ann_file=str(annotations)),
+        dict(type='DITORegionMetric'),
         dict(type='CocoMetric', ann_file=str(annotations), prefix='plain'),
     ]
     cfg.dump(folder / 'tiny.py')
@@ -66,11 +68,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
 
 
 def test_report_of_all_metrics(run: Dict[str, Any]) -> None:
-    lvis, coco, plain = run['report']['results']
+    lvis, coco, region, plain = run['report']['results']
     assert lvis['metric'] == 'DITOLVISMetric' and lvis['prefix'] == 'lvis'
     assert {'bbox_AP', 'bbox_fixed_AP', 'segm_APr'} <= set(lvis['figures'])
     assert set(lvis['per_category']) == {'bbox', 'bbox_fixed', 'segm'}
     assert {'bbox_AP50', 'bbox_AP75'} <= set(coco['figures'])
+    assert region['figures']['boxes'] == 2
     # Another library's metric has figures only.
     assert 'bbox_mAP_50' in plain['figures'] and 'protocol' not in plain
 
@@ -94,14 +97,20 @@ def test_facts_of_the_run(run: Dict[str, Any]) -> None:
             templates=['a photo of {}'])
         assert {key: found[key] for key in expected} == expected
         assert len(found['vocabulary_sha256']) == 64
+    regions = run['report']['results'][2]['protocol']
+    assert regions['split'] == 'annotations.json'
+    assert regions['score'].startswith('z') and 'alpha' not in regions
+    assert regions['checkpoint_sha256'] == digest
 
 
 def test_tables_are_in_the_log_with_their_protocol(
         run: Dict[str, Any]) -> None:
     for text in ('LVIS lvis.json: protocol', 'COCO protocol, annotations',
-                 'bbox_fixed', 'checkpoint_sha256', 'beta', 'max_dets'):
+                 'bbox_fixed', 'Annotated boxes', 'checkpoint_sha256', 'beta', 'max_dets'):
         assert text in run['log']
     assert 'evaluation.json' in run['log']
+    # A remark is of no use if its end is missing.
+    assert 'raise test_cfg.rcnn.max_per_img' in run['log']
 
 
 def test_hash_of_a_vocabulary() -> None:

@@ -95,3 +95,39 @@ def test_vlm_scores_need_no_heads():
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="score is 'z'"):
         make('z')
+
+
+@pytest.mark.parametrize('score', ['vlm', 'det', 'ensemble'])
+@torch.no_grad()
+def test_the_detector_classifies_them_beside_detection(score):
+    model = make(score)
+    _, expected = classify(model)
+    both = build(mask=False, test_cfg=dict(given_boxes=score))
+    plain = build(mask=False)
+    for detector in (both, plain):
+        detector.load_state_dict(model.state_dict())
+        detector.set_vocabulary(vocabulary(5, [3]))
+        detector.eval()
+    found, alone = both.test_step(images()), plain.test_step(images())
+    for want, one, other in zip(expected, found, alone, strict=True):
+        torch.testing.assert_close(one.pred_regions.scores,
+                                   want.pred_regions.scores)
+        assert one.pred_regions.score == want.pred_regions.score == score
+        # The detections themselves are untouched.
+        assert torch.equal(one.pred_instances.scores,
+                           other.pred_instances.scores)
+        assert 'pred_regions' not in other
+
+
+@torch.no_grad()
+def test_without_annotations_there_is_nothing_to_classify():
+    model = build(mask=False, test_cfg=dict(given_boxes='vlm')).eval()
+    model.set_vocabulary(vocabulary(5))
+    data = images()
+    for sample in data['data_samples']:
+        # What PackDetInputs leaves where no annotations were loaded.
+        sample.gt_instances = InstanceData()
+    assert 'pred_regions' not in model.test_step(data)[0]
+    with pytest.raises(ValueError, match='vlm_roi_extractor'):
+        build(roi_head=dict(vlm_roi_extractor=None),
+              test_cfg=dict(given_boxes='vlm'))

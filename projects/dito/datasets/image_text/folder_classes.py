@@ -35,6 +35,7 @@ class DITOFolderDataset(Dataset):
 
     def __init__(self, root: str, size: int, *,
                  categories: Optional[str] = None) -> None:
+        self.root = root
         folder = Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f'there is no folder {root!r}')

@@ -4,7 +4,7 @@
 import hashlib
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
@@ -16,6 +16,8 @@ from mmengine.runner import BaseLoop
 from dito.evaluation.files import sha256_of, write_json
 from dito.models.text import Vocabulary
 
+EvaluatedSet = Tuple[Any, List[BaseMetric]]
+
 _OF_THE_ENSEMBLE = ('alpha', 'beta', 'renormalise', 'objectness_power',
                     'vlm_background', 'vlm_roi_scale', 'vlm_temperature')
 
@@ -26,10 +28,10 @@ class DITOEvaluationReportHook(Hook):
 
     Before an evaluation each metric that has ``note_run`` is told the config,
     the checkpoint and its sha256, the exponents of the ensemble, the score
-    floor, how many detections are kept, and vocabulary and templates; it
-    shows them with its figures. Afterwards the reports of all metrics are
-    written to ``evaluation.json`` in the run's log folder, or, in a training,
-    to ``evaluation_iter_N.json``.
+    floor, how many detections are kept, vocabulary and templates, and the
+    name of the set; it shows them with its figures. Afterwards the reports of
+    all metrics are written to ``evaluation.json`` in the run's log folder,
+    or, in a training, to ``evaluation_iter_N.json``.
 
     Args:
         hash_checkpoint (bool): Whether to hash the file of weights; a GB
@@ -43,11 +45,11 @@ class DITOEvaluationReportHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         """Tell the metrics of the validation."""
-        self._tell(runner, runner.val_evaluator.metrics)
+        self._tell(runner, _sets(runner.val_loop))
 
     def before_test_epoch(self, runner: Any) -> None:
         """Tell the metrics of the test."""
-        self._tell(runner, runner.test_evaluator.metrics)
+        self._tell(runner, _sets(runner.test_loop))
 
     def after_val_epoch(self,
                         runner: Any,
@@ -56,23 +58,30 @@ class DITOEvaluationReportHook(Hook):
         name = 'evaluation.json'
         if _is_training(runner):
             name = f'evaluation_iter_{runner.iter}.json'
-        self._write(runner, runner.val_evaluator.metrics, metrics, name)
+        self._write(runner, _sets(runner.val_loop), metrics, name)
 
     def after_test_epoch(self,
                          runner: Any,
                          metrics: Optional[Dict[str, float]] = None) -> None:
         """Write the report of a test."""
-        self._write(runner, runner.test_evaluator.metrics, metrics,
+        self._write(runner, _sets(runner.test_loop), metrics,
                     'evaluation.json')
 
-    def _tell(self, runner: Any, metrics: List[BaseMetric]) -> None:
+    def _tell(self, runner: Any, sets: Sequence[EvaluatedSet]) -> None:
         """Hand the facts to the metrics that want them."""
-        wanting = [m for m in metrics if hasattr(m, 'note_run')]
-        if not wanting or not is_main_process():
+        if not is_main_process() or not any(
+                hasattr(m, 'note_run') for _, metrics in sets
+                for m in metrics):
             return
         facts = {**self._of_weights(runner), **model_facts(runner.model)}
-        for metric in wanting:
-            metric.note_run(facts)
+        names = vocabulary_facts(runner.model)
+        for number, (dataset, metrics) in enumerate(sets):
+            # Further sets have names of their own, which are set later.
+            own = dict(facts, split=name_of_set(dataset),
+                       **({} if number else names))
+            for metric in metrics:
+                if hasattr(metric, 'note_run'):
+                    metric.note_run(own)
 
     def _of_weights(self, runner: Any) -> Dict[str, Any]:
         """Config and checkpoint."""
@@ -88,13 +97,13 @@ class DITOEvaluationReportHook(Hook):
             facts['checkpoint_sha256'] = sha256_of(path)
         return facts
 
-    def _write(self, runner: Any, metrics: List[BaseMetric],
+    def _write(self, runner: Any, sets: Sequence[EvaluatedSet],
                figures: Optional[Dict[str, float]], name: str) -> None:
         """Write what the metrics report."""
         if not is_main_process():
             return
         results = []
-        for metric in metrics:
+        for metric in (m for _, metrics in sets for m in metrics):
             report = getattr(metric, 'report', None)
             if report is None:
                 start = f'{metric.prefix}/'
@@ -110,6 +119,33 @@ class DITOEvaluationReportHook(Hook):
         write_json(path, dict(format='dito-evaluation-1', results=results),
                    indent=1)
         runner.logger.info(f'Protocol, figures and classes: {path}')
+
+
+def _sets(loop: Any) -> List[EvaluatedSet]:
+    """Data sets of a loop with their metrics, further ones included."""
+    return [(part.dataloader.dataset, part.evaluator.metrics)
+            for part in (loop, *getattr(loop, 'extra', ()))]
+
+
+def name_of_set(dataset: Any) -> Optional[str]:
+    """File or folder that a data set was read from, without its path.
+
+    Args:
+        dataset (Dataset): May wrap others as ``dataset`` or ``images``.
+
+    Returns:
+        str | None: The name; None if it does not say.
+    """
+    for key in ('ann_file', 'shards', 'root', 'data_root'):
+        source = getattr(dataset, key, None)
+        if isinstance(source, (list, tuple)):
+            source = ', '.join(os.path.basename(str(s)) for s in source)
+        if source:
+            return os.path.basename(str(source).rstrip('/'))
+    for key in ('dataset', 'images'):
+        if getattr(dataset, key, None) is not None:
+            return name_of_set(getattr(dataset, key))
+    return None
 
 
 def _is_training(runner: Any) -> bool:
@@ -155,13 +191,26 @@ def model_facts(model: Any) -> Dict[str, Any]:
         score_thr=rcnn.get('score_thr'),
         nms_iou=(rcnn.get('nms') or {}).get('iou_threshold'),
         max_per_img=rcnn.get('max_per_img'))
-    vocabulary = getattr(model, 'vocabulary', None)
-    if vocabulary is not None:
-        facts.update(
-            vocabulary=f'{len(vocabulary)} names, '
-            f'{int(vocabulary.novel.sum())} novel',
-            vocabulary_sha256=vocabulary_sha256(vocabulary),
-            text_tower=vocabulary.fingerprint,
-            templates=list(vocabulary.templates),
-            background=vocabulary.background_name)
     return facts
+
+
+def vocabulary_facts(model: Any) -> Dict[str, Any]:
+    """Names that a model tells apart, and what has embedded them.
+
+    Args:
+        model (nn.Module): A detector or a pretrainer.
+
+    Returns:
+        dict: Values that json can hold; empty without a vocabulary.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    vocabulary = getattr(model, 'vocabulary', None)
+    if vocabulary is None:
+        return {}
+    return dict(
+        vocabulary=f'{len(vocabulary)} names, '
+        f'{int(vocabulary.novel.sum())} novel',
+        vocabulary_sha256=vocabulary_sha256(vocabulary),
+        text_tower=vocabulary.fingerprint,
+        templates=list(vocabulary.templates),
+        background=vocabulary.background_name)

@@ -19,6 +19,12 @@ from torch import Tensor
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .frozen_teacher import FrozenTeacher
+from .given_boxes import (
+    annotated_boxes,
+    check_score,
+    note_scores,
+    score_boxes,
+)
 from .hub_mixin import HubMixin
 from .region_embedding import connect_regions
 from .vlm_backbone import VLMBackboneMixin
@@ -48,7 +54,10 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
             arguments in which it differs from ``backbone``, and maybe the
             ``checkpoint`` of its weights; see :class:`VLMBackboneMixin`.
         train_cfg (dict, optional): ``rpn``, ``rpn_proposal`` and ``rcnn``.
-        test_cfg (dict, optional): ``rpn`` and ``rcnn``.
+        test_cfg (dict, optional): ``rpn`` and ``rcnn``; and
+            ``given_boxes``, 'vlm', 'det' or 'ensemble', where annotated
+            boxes are to be classified beside the detection, for
+            :class:`DITORegionMetric`.
         data_preprocessor (dict, optional): Config of the preprocessor.
         init_cfg (dict, optional): Config of the initialisation.
 
@@ -95,6 +104,8 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
                              'of them.')
         self.build_vlm_backbone(backbone, vlm_backbone)
         connect_regions(self)
+        if self.test_cfg.get('given_boxes') is not None:
+            check_score(self, self.test_cfg.given_boxes)
         self._vocabulary: Optional[Vocabulary] = None
 
     @staticmethod
@@ -257,13 +268,16 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
         Returns:
             SampleList: The samples with ``pred_instances``: ``bboxes``
             (N, 4), ``scores`` (N, ), ``labels`` (N, ), and ``masks``
-            (N, H, W) with a mask head.
+            (N, H, W) with a mask head; and ``pred_regions`` where
+            ``test_cfg.given_boxes`` asks for it and there is ground truth:
+            ``scores`` (N, K) of its boxes, in their order.
         """
         for sample in batch_data_samples:
             if sample.get('vocabulary') is not None:
                 self._check_vocabulary(sample.vocabulary)
         pyramid, vlm_feat = self.extract_maps(batch_inputs)
         vlm_feat = self.vlm_map(batch_inputs, vlm_feat)
+        self._score_given_boxes(pyramid, vlm_feat, batch_data_samples)
         proposals = self._proposals(pyramid, batch_data_samples)
         results = self.roi_head.predict(
             pyramid,
@@ -272,6 +286,21 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
             rescale=rescale,
             vlm_feat=vlm_feat)
         return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _score_given_boxes(self, pyramid: Tuple[Tensor, ...],
+                           vlm_feat: Tensor, samples: SampleList) -> None:
+        """Classify annotated boxes where the config asks for it."""
+        score = self.test_cfg.get('given_boxes')
+        # Samples without annotations have empty gt_instances, or none.
+        if score is None or any(
+                'bboxes' not in s.get('gt_instances', ())
+                or s.get('vocabulary') is not None for s in samples):
+            return
+        _, boxes = annotated_boxes(samples, vlm_feat)
+        metas = [sample.metainfo for sample in samples]
+        note_scores(
+            samples,
+            score_boxes(self, score, boxes, metas, vlm_feat, pyramid), score)
 
     def _forward(self, batch_inputs: Tensor,
                  batch_data_samples: SampleList) -> tuple:

@@ -1,18 +1,21 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Classification of given boxes, to test what a backbone knows."""
 
-from typing import Any, List, Tuple
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox2roi, scale_boxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .dito import DITO
-
-SCORES = ('vlm', 'det', 'ensemble')
+from .given_boxes import (
+    annotated_boxes,
+    check_score,
+    note_scores,
+    score_boxes,
+)
 
 
 @MODELS.register_module()
@@ -41,13 +44,7 @@ class DITORegionClassifier(DITO):
                  max_per_img: int = 300,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if score not in SCORES:
-            raise ValueError(f'score is {score!r}; use one of '
-                             f'{", ".join(map(repr, SCORES))}.')
-        if score != 'det' and self.roi_head.vlm_roi_extractor is None:
-            raise ValueError(f'score {score!r} needs '
-                             'roi_head.vlm_roi_extractor; set it, or '
-                             "score='det'.")
+        check_score(self, score)
         self.score = score
         self.max_per_img = max_per_img
 
@@ -68,44 +65,22 @@ class DITORegionClassifier(DITO):
             are (N, K), float32, for the N boxes in their order, and with
             ``pred_instances``.
         """
-        original, scaled = [], []
-        for sample in batch_data_samples:
-            boxes = sample.gt_instances.bboxes
-            boxes = getattr(boxes, 'tensor', boxes).to(batch_inputs)
-            original.append(boxes)
-            scaled.append(scale_boxes(boxes, sample.scale_factor))
-        scores = self._scores(batch_inputs, scaled, batch_data_samples)
+        original, scaled = annotated_boxes(batch_data_samples, batch_inputs)
+        feats = self.backbone(batch_inputs)
+        scores = score_boxes(
+            self,
+            self.score,
+            scaled,
+            [sample.metainfo for sample in batch_data_samples],
+            None if self.score == 'det' else self.vlm_map(
+                batch_inputs, feats[-1]),
+            None if self.score == 'vlm' else self.neck(feats))
+        note_scores(batch_data_samples, scores, self.score)
         for sample, score, boxes in zip(
                 batch_data_samples, scores, original if rescale else scaled,
                 strict=True):
-            sample.pred_regions = InstanceData(scores=score)
             sample.pred_instances = self._as_detections(score, boxes)
         return batch_data_samples
-
-    def _scores(self, batch_inputs: Tensor, boxes: List[Tensor],
-                samples: SampleList) -> Tuple[Tensor, ...]:
-        """Scores of the classes, background left out, (N, K) an image."""
-        head, rois = self.roi_head, bbox2roi(boxes)
-        feats = self.backbone(batch_inputs)
-        det = vlm = None
-        if self.score != 'det':
-            metas = [sample.metainfo for sample in samples]
-            vlm = head.vlm_logits(
-                head.vlm_embed(
-                    head.project(self.vlm_map(batch_inputs, feats[-1])), rois,
-                    metas))
-        if self.score != 'vlm':
-            pyramid = self.neck(feats)
-            embeds, _ = head.bbox_head.regions(
-                head.bbox_roi_extractor(pyramid, rois))
-            det = head.bbox_head.classify(embeds)
-        if self.score == 'vlm':
-            scores = vlm.softmax(dim=1)
-        else:
-            # A given box has no objectness.
-            scores = head.score(det, vlm, rois.new_ones(len(rois)))
-        scores = scores[:, :head.bbox_head.num_classes]
-        return scores.split([len(b) for b in boxes])
 
     def _as_detections(self, scores: Tensor, boxes: Tensor) -> InstanceData:
         """Best pairs of box and class as detections, best first."""

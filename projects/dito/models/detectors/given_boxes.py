@@ -1,0 +1,106 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Scores of annotated boxes, to test classification without localization."""
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox2roi, scale_boxes
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+SCORES = ('vlm', 'det', 'ensemble')
+
+
+def check_score(model: Any, score: str) -> None:
+    """Refuse a score that a detector does not have.
+
+    Args:
+        model (DITO): The detector.
+        score (str): Which score is wanted.
+
+    Raises:
+        ValueError: If it is none of ``SCORES``, or the detector has no VLM
+            score.
+    """
+    if score not in SCORES:
+        raise ValueError(f'score is {score!r}; use one of '
+                         f'{", ".join(map(repr, SCORES))}.')
+    if score != 'det' and model.roi_head.vlm_roi_extractor is None:
+        raise ValueError(f'score {score!r} needs roi_head.vlm_roi_extractor; '
+                         "set it, or score='det'.")
+
+
+def annotated_boxes(samples: SampleList,
+                    like: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
+    """Boxes of the ground truth, as they are and in the input's pixels.
+
+    Args:
+        samples (SampleList): With ``gt_instances.bboxes`` in pixels of the
+            original image and ``scale_factor``.
+        like (Tensor): Of the wanted device and dtype.
+
+    Returns:
+        tuple[list[Tensor], list[Tensor]]: (N, 4) an image, twice.
+    """
+    original, scaled = [], []
+    for sample in samples:
+        boxes = sample.gt_instances.bboxes
+        boxes = getattr(boxes, 'tensor', boxes).to(like)
+        original.append(boxes)
+        scaled.append(scale_boxes(boxes, sample.scale_factor))
+    return original, scaled
+
+
+def score_boxes(model: Any,
+                score: str,
+                boxes: Sequence[Tensor],
+                metas: Sequence[dict],
+                vlm_feat: Optional[Tensor] = None,
+                pyramid: Optional[Sequence[Tensor]] = None
+                ) -> Tuple[Tensor, ...]:
+    """Score all classes of a detector's vocabulary for given boxes.
+
+    Args:
+        model (DITO): The detector.
+        score (str): 'vlm': ``z``; 'det': ``p``; 'ensemble': both, as in
+            detection, where a given box has no objectness.
+        boxes (Sequence[Tensor]): In pixels of the input, (N, 4) an image.
+        metas (Sequence[dict]): Image sizes.
+        vlm_feat (Tensor, optional): Map for ``z``, (B, D, h, w); not needed
+            for 'det'.
+        pyramid (Sequence[Tensor], optional): Not needed for 'vlm'.
+
+    Returns:
+        tuple[Tensor]: Scores of (N, K) an image, float32, without the
+        background.
+    """
+    head, rois = model.roi_head, bbox2roi(list(boxes))
+    det = vlm = None
+    if score != 'det':
+        vlm = head.vlm_logits(
+            head.vlm_embed(head.project(vlm_feat), rois, list(metas)))
+    if score != 'vlm':
+        embeds, _ = head.bbox_head.regions(
+            head.bbox_roi_extractor(
+                pyramid[:head.bbox_roi_extractor.num_inputs], rois))
+        det = head.bbox_head.classify(embeds)
+    if score == 'vlm':
+        scores = vlm.softmax(dim=1)
+    else:
+        scores = head.score(det, vlm, rois.new_ones(len(rois)))
+    scores = scores[:, :head.bbox_head.num_classes]
+    return scores.split([len(b) for b in boxes])
+
+
+def note_scores(samples: SampleList, scores: Sequence[Tensor],
+                score: str) -> None:
+    """Keep scores as ``pred_regions`` of the samples, with their name.
+
+    Args:
+        samples (SampleList): Changed in place.
+        scores (Sequence[Tensor]): (N, K) each.
+        score (str): Which score it is.
+    """
+    for sample, values in zip(samples, scores, strict=True):
+        sample.pred_regions = InstanceData(
+            scores=values, metainfo=dict(score=score))
