@@ -131,6 +131,10 @@ def test_errors_are_one_sentence(folder: Path,
     text = fails(capsys, train_tool, CONFIG, '--cfg-options',
                  'train_dataloader.dataset.pipeline.3.type=1')
     assert '--cfg-options' in text
+    text = fails(capsys, test_tool, 'dito_symbols', CONFIG, '--cfg-options',
+                 'test_evaluator.metric=bbox')
+    assert 'test_evaluator is a list of 3' in text
+    assert 'say which, as in test_evaluator.0.metric' in text
     text = fails(capsys, train_tool, CONFIG, '--cfg-options',
                  'train_dataloder.batch_size=1')
     assert 'did you mean "train_dataloader"?' in text

@@ -77,9 +77,29 @@ def load_config(name: str,
         try:
             cfg.merge_from_dict(options)
         except (KeyError, IndexError, TypeError, AssertionError) as error:
-            raise ValueError(f'--cfg-options {options} do not fit the config '
-                             f'{name}: {error}') from error
+            raise ValueError(
+                f'--cfg-options {options} do not fit the config {name}: '
+                f'{_list_hint(cfg, options) or error}') from error
     return cfg
+
+
+def _list_hint(cfg: Config, options: Dict[str, Any]) -> Optional[str]:
+    """Say so where a key of a dict is asked of a list of dicts."""
+    for option in options:
+        place, done = cfg, []
+        for key in option.split('.'):
+            if isinstance(place, (list, tuple)) and not key.isdigit():
+                path = '.'.join(done)
+                kinds = [p.get('type') for p in place if isinstance(p, dict)]
+                return (f'{path} is a list of {len(place)} ({kinds}); say '
+                        f'which, as in {path}.0.{key}')
+            try:
+                place = place[int(key)] if isinstance(
+                    place, (list, tuple)) else place[key]
+            except (KeyError, IndexError, TypeError):
+                break
+            done.append(key)
+    return None
 
 
 def _refuse_slips(cfg: Config, options: Dict[str, Any]) -> None:
