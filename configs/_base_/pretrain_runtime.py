@@ -10,6 +10,7 @@ default_hooks = dict(
         type='DITOCheckpointHook', by_epoch=False, interval=5000,
         max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    evaluation_report=dict(type='DITOEvaluationReportHook'),
     iteration_seed=dict(type='DITOIterationSeedHook'),
     guard=dict(type='DITONonFiniteGuardHook'),
     # With peak_tflops of the device (989 for an H100 in bfloat16) it logs the

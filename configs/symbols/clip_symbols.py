@@ -113,6 +113,7 @@ default_hooks = dict(
         save_best='zero_shot/all_top1',
         rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    evaluation_report=dict(type='DITOEvaluationReportHook'),
     guard=dict(type='DITONonFiniteGuardHook'))
 custom_hooks = [
     dict(type='DITOZeroShotHook', templates=['a photo of a {}.']),

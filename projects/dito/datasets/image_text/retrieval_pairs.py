@@ -49,6 +49,7 @@ class DITORetrievalDataset(Dataset):
     def __init__(self, shards: Union[str, Sequence[str]], size: int, *,
                  caption: str = 'txt') -> None:
         patterns = [shards] if isinstance(shards, str) else list(shards)
+        self.shards = patterns
         self.extension, _, self.field = caption.partition('.')
         self.pairs: List[_Pair] = [
             pair for pattern in patterns for url in expand_urls(pattern)
