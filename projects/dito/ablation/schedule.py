@@ -33,8 +33,9 @@ def scale_schedule(cfg: Config, factor: float) -> None:
             'be above 0 and the config must have train_cfg.max_iters.')
     total = max(round(iters * factor), 1)
     cfg.train_cfg.max_iters = total
-    # Evaluation is a step of its own.
-    cfg.train_cfg.val_interval = total + 1
+    # Evaluation is a step of its own. The interval alone would not do:
+    # MMEngine validates after the last iteration whatever the interval.
+    cfg.train_cfg.val_begin = cfg.train_cfg.val_interval = total + 1
     schedulers = cfg.get('param_scheduler') or []
     for part in schedulers if isinstance(schedulers, list) else [schedulers]:
         for key in _TIMES:

@@ -101,7 +101,8 @@ def plan_table(tables: Sequence[Table], settings: Settings) -> RichTable:
     drawn = RichTable(title='Steps')
     for head in ('step', 'config', 'state', 'minutes'):
         drawn.add_column(head, justify='right' if head == 'minutes'
-                         else 'left', no_wrap=head != 'config')
+                         else 'left', no_wrap=head != 'config',
+                         overflow='fold')
     for job in planner.jobs(tables):
         state, minutes = 'done', ''
         if not planner.done(job):
