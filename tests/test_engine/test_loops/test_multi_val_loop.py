@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Zero-shot evaluation on several sets, in one process and in two."""
 
+import json
 import os
 
 import pytest
@@ -38,6 +39,8 @@ def multi_cfg(root, name, **kwargs):
             dict(dataloader=loader(pairs),
                  evaluator=dict(type='DITORetrievalMetric')),
         ])
+    cfg.setdefault('default_hooks', {})['evaluation_report'] = dict(
+        type='DITOEvaluationReportHook')
     return cfg
 
 
@@ -84,6 +87,23 @@ def test_two_processes_measure_as_one(tmp_path):
         assert two.keys() == one.keys()
         for name, value in one.items():
             assert two[name] == pytest.approx(value), name
+
+
+def test_reports_of_all_sets(tmp_path):
+    write_data(tmp_path)
+    Runner(**multi_cfg(tmp_path, 'one')).train()
+    path, = tmp_path.glob('one/*/evaluation_iter_20.json')
+    zero_shot, imagenet, pairs = json.loads(path.read_text())['results']
+    found = zero_shot['protocol']
+    assert found['split'] == 'classes' and found['images'] == 5
+    assert found['checkpoint'] == 'iteration 20 of a training'
+    assert len(found['vocabulary_sha256']) == 64
+    # The library's metric has figures only.
+    assert 'top1' in imagenet['figures'] and 'protocol' not in imagenet
+    assert pairs['protocol']['split'] == '03.tar'
+    assert pairs['protocol']['images'] == 20
+    # At that moment the vocabulary is that of the first set.
+    assert 'vocabulary_sha256' not in pairs['protocol']
 
 
 def test_wrong_sets_are_named(tmp_path):
