@@ -1,11 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Steps, logs and metrics of the quickstart, without training."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config, DictAction
 
 from dito.quickstart.logs import last_step, newest_run, read_test_metrics
 from dito.quickstart.pipeline import (
@@ -16,6 +18,7 @@ from dito.quickstart.pipeline import (
 )
 from dito.quickstart.progress import Reporter
 from dito.quickstart.stages import Plan, Stage
+from dito.utils.config_finder import config_root
 
 
 def write_run(work_dir: Path, stamp: str, rows: list, result: dict) -> None:
@@ -67,6 +70,30 @@ def test_stages_chain_their_checkpoints(tmp_path):
     assert str(tmp_path / 'dito/iter_5.pth') in stages['evaluation'].arguments
     for stage in stages.values():
         assert Path(stage.command[1]).is_file(), stage.command[1]
+
+
+@pytest.mark.parametrize('iterations', [7, None])
+def test_a_training_lasts_as_long_as_it_is_told(tmp_path, iterations):
+    for name in ('rep', 'dito'):
+        config = f'symbols/{"rep" if name == "rep" else "dito"}_symbols.py'
+        cfg = Config.fromfile(config_root() / config)
+        given = cfg.train_cfg.max_iters
+        length = iterations or given
+        stages = {s.name: s for s in Plan(tmp_path, length, length).stages()}
+        arguments = stages[name].arguments
+        options = arguments[arguments.index('--cfg-options') + 1:]
+        action = DictAction('', 'options')
+        space = argparse.Namespace()
+        action(None, space, options)
+        before = [dict(part) for part in cfg.param_scheduler]
+        cfg.merge_from_dict(space.options)
+        assert cfg.train_cfg.max_iters == length
+        assert cfg.train_cfg.val_begin > length  # evaluation is its own step
+        assert cfg.default_hooks.checkpoint.interval == length
+        warm_up, decay = cfg.param_scheduler
+        assert warm_up.end == decay.begin < decay.end == length
+        if iterations is None:
+            assert [dict(p) for p in cfg.param_scheduler] == before
 
 
 def test_every_config_of_the_stages_exists(tmp_path):

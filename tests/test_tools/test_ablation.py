@@ -23,7 +23,7 @@ from tiny_api import (
 from dito.ablation import RUNS, TABLES, runner
 from dito.ablation.results import Store, write_text
 from dito.ablation.runner import Planner, Settings
-from dito.ablation.schedule import run_config, scale_schedule
+from dito.ablation.schedule import run_config
 from dito.ablation.spec import Row, Run, Table
 from dito.cli import ablation, region_accuracy
 from dito.cli import test as test_tool
@@ -32,6 +32,7 @@ from dito.quickstart.progress import Reporter
 from dito.quickstart.stages import Stage
 from dito.utils.checkpoint import save_safetensors
 from dito.utils.config_finder import config_root
+from dito.utils.schedule import scale_schedule
 
 #: The paper's tables, mask AP_r from top to bottom.
 PAPER = {

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from mmengine.config import Config
+
 from dito.utils.config_finder import config_root
+from dito.utils.schedule import scale_schedule
 
 #: Where the configs of `symbols` look for the data set.
 DATA_ROOT = Path('data/symbols')
@@ -41,6 +44,34 @@ class Stage:
         """What is run."""
         tool = config_root().parent / 'tools' / self.script
         return [sys.executable, str(tool), *self.arguments]
+
+
+def schedule_options(config: str, iterations: int) -> List[str]:
+    """Options that make a training last another number of iterations.
+
+    The learning rate's schedule is stretched with it. There is no evaluation
+    at the end: that is a step of its own.
+
+    Args:
+        config (str): Name of the config, relative to the folder of configs.
+        iterations (int): What it shall last.
+
+    Returns:
+        list[str]: Values of ``--cfg-options``.
+    """
+    cfg = Config.fromfile(config_root() / config)
+    if iterations != cfg.train_cfg.max_iters:
+        scale_schedule(cfg, iterations / cfg.train_cfg.max_iters)
+    times = [
+        f'param_scheduler.{number}.{key}={part[key]}'
+        for number, part in enumerate(cfg.param_scheduler)
+        for key in ('begin', 'end', 'T_max') if key in part
+    ]
+    return [
+        f'train_cfg.max_iters={iterations}',
+        # The interval alone would leave one at the last iteration.
+        f'train_cfg.val_begin={iterations + 1}', *times,
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,9 +139,10 @@ class Plan:
 
     def _training(self, name: str, title: str, config: str, pace: float,
                   iterations: int, options: List[str]) -> Stage:
-        # The evaluation is a step of its own.
-        options = [*options, f'train_cfg.val_interval={iterations + 1}',
-                   f'default_hooks.checkpoint.interval={iterations}']
+        options = [
+            *options, *schedule_options(config, iterations),
+            f'default_hooks.checkpoint.interval={iterations}',
+        ]
         return Stage(
             name, title, 'train.py',
             [str(config_root() / config), *self._common(name, options)],
