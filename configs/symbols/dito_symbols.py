@@ -16,7 +16,7 @@ _base_ = [
 max_iters = 200
 
 # Result of stage 2, rep_symbols.py.
-load_from = 'work_dirs/rep_symbols/iter_150.pth'
+load_from = 'work_dirs/rep_symbols/iter_450.pth'
 
 model = dict(teacher=dict(checkpoint=load_from))
 

@@ -13,13 +13,13 @@
 _base_ = ['../_base_/models/rep_symbols.py', '../_base_/pretrain_runtime.py']
 
 data_root = 'data/symbols/'
-max_iters = 150
+max_iters = 450
 
 # Result of stage 1, clip_symbols.py, shipped with the package.
 load_from = '{{ fileDirname }}/assets/clip_symbols.safetensors'
 
 train_dataloader = dict(
-    batch_size=51,
+    batch_size=17,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -65,13 +65,13 @@ optim_wrapper = dict(
 # Linear decay, as in the paper, after a short warm-up: at a cosine scale of
 # 40 a first step of full size throws random heads far off.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=60),
     dict(
-        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=20,
+        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=60,
         end=max_iters),
 ]
 default_hooks = dict(
-    logger=dict(interval=20),
+    logger=dict(interval=50),
     checkpoint=dict(interval=max_iters))
 custom_hooks = [
     dict(

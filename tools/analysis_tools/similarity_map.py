@@ -2,7 +2,7 @@
 """Draw where in a picture a model sees what a text says (paper, fig. 3).
 
     python tools/analysis_tools/similarity_map.py street.jpg \
-        --text 'a red umbrella' --checkpoint work_dirs/rep_symbols/iter_150.pth
+        --text 'a red umbrella' --checkpoint work_dirs/rep_symbols/iter_450.pth
 
 For each text a row: the picture, the map of the backbone's features, and
 that of the region embeddings of the box head, which slides over pyramid

@@ -58,11 +58,12 @@ model = dict(
     test_cfg=dict(
         # Annotated boxes are classified by z beside the detection.
         given_boxes='vlm',
-        # Without NMS most of so few proposals would be copies of one box.
+        # Without NMS most of so few proposals would be copies of one box: at
+        # 0.8 a proposal lies on 72 % of the objects, at 0.6 on 98 %.
         rpn=dict(
             _delete_=True,
             nms_pre=500,
-            nms=dict(type='nms', iou_threshold=0.8),
+            nms=dict(type='nms', iou_threshold=0.6),
             max_per_img=200,
             min_bbox_size=0),
         rcnn=dict(max_per_img=100)))

@@ -10,7 +10,7 @@ from dito.quickstart.stages import Plan
 
 from .errors import one_sentence_errors
 
-REP_ITERS = 150
+REP_ITERS = 450
 DET_ITERS = 200
 
 
