@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 
 from dito.cli import memory
 from dito.models.backbones import DITOViT
+from dito.utils import head_memory
 from dito.utils.memory_model import (
     Setting,
     parameter_count,
@@ -50,6 +52,33 @@ def test_computed_is_within_a_tenth_of_measured(with_cp: bool,
     assert step_memory(setting) == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.parametrize('with_rois', [True, False])
+def test_heads_keep_what_is_allocated(with_rois: bool,
+                                      monkeypatch: pytest.MonkeyPatch
+                                      ) -> None:
+    """A real pass: what is there after the forward pass was kept by it."""
+    cfg = head_memory.detector_config('tiny')
+    cfg.train_cfg.rcnn.sampler.num = 16 if with_rois else 0
+    monkeypatch.setattr(head_memory, 'detector_config', lambda arch: cfg)
+    neck, rpn, box, mask = (MODELS.build(part) for part in (
+        cfg.neck, cfg.rpn_head, cfg.roi_head.bbox_head,
+        cfg.roi_head.mask_head))
+    feat = torch.randn(1, 192, 16, 16, requires_grad=True)
+    outputs = []
+
+    def run() -> None:
+        crops = [torch.randn(n, 256, s, s, requires_grad=True)
+                 for n, s in ((16, 7), (4, 14))]
+        outputs.append(rpn(neck((feat, ))))
+        if with_rois:
+            outputs.extend([box.regions(crops[0]), mask(crops[1])])
+
+    # The largest transient is a map of the pyramid, here 4 MiB of float32.
+    measured = memory._peak_of_events(run) / 2**20
+    assert head_memory.head_memory('tiny', 1, 256) == pytest.approx(
+        measured, rel=0.15)
+
+
 def test_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / 'rows.json'
     assert memory.main(['--arch', 'small', 'large', '--batch', '1', '4',
@@ -61,4 +90,10 @@ def test_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (largest['arch'], largest['batch'], largest['with_cp']) == (
         'large', 4, False)
     shown = ' '.join(capsys.readouterr().out.split())
-    assert 'Training step of the backbone at 1024 x 1024' in shown
+    assert 'Training step at 1024 x 1024' in shown
+    # Pyramid and heads: per image, whatever the tower's passes.
+    heads = {(r['arch'], r['batch'], r['heads']) for r in rows}
+    assert len(heads) == 4
+    one, four = (next(h for a, b, h in heads if (a, b) == ('large', n))
+                 for n in (1, 4))
+    assert 3.9 * one < four < 4 * one

@@ -1,15 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Peak memory of a training step of the backbone.
+"""Peak memory of a training step, by its parts.
 
     python tools/analysis_tools/memory.py                    # computed
     python tools/analysis_tools/memory.py --measure small    # and measured
     python tools/analysis_tools/memory.py --measure small base large \
         --device cuda --bf16
 
-Forward and backward pass of the ViT at 1024 x 1024 pixels in 4 x 4 windows,
-over the loaded model: activations, transient values and gradients. Figures are
-computed by dito/utils/memory_model.py; measured ones stand beside them, as
-PyTorch's allocator counts them.
+Backbone: forward and backward pass of the ViT at 1024 x 1024 pixels in 4 x 4
+windows, over the loaded model: activations, transient values and gradients.
+Figures are computed by dito/utils/memory_model.py; measured ones stand beside
+them, as PyTorch's allocator counts them. Heads: what pyramid, proposal, box
+and mask head keep for the backward pass, with the 512 RoIs of an image. A step
+of the detector takes about the sum of backbone, heads, teacher and weights;
+the optimizer's state and the weights of the heads come on top.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from dito.ablation.results import write_text
 from dito.models.backbones import DITOViT
+from dito.utils.head_memory import head_memory
 from dito.utils.memory_model import (
     SWL,
     Setting,
@@ -40,8 +44,8 @@ _SHIFT = dict(
     none=dict(shift=None),
     batched=dict(shift='swl', swl_batched=True),
     sequential=dict(shift='swl', swl_batched=False))
-_HEADS = ('ViT', 'batch', 'checkpointing', 'SWL', 'computed MiB',
-          'measured MiB', 'teacher adds', 'weights')
+_HEADS = ('ViT', 'batch', 'checkpointing', 'SWL', 'backbone: computed',
+          'measured', 'heads keep', 'teacher adds', 'weights')
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -53,7 +57,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     archs = ('tiny', 'small', 'base', 'large', 'huge')
     add('--arch', nargs='+', choices=archs,
         default=['small', 'base', 'large'])
-    add('--batch', nargs='+', type=int, default=[1, 2, 4])
+    add('--batch', nargs='+', type=int, default=[1, 2, 3, 4])
     add('--img-size', type=int, default=1024)
     add('--bf16', action='store_true', help='bfloat16 autocast')
     add('--measure', nargs='*', choices=archs, default=[],
@@ -117,6 +121,8 @@ def _peak_of_events(run: Callable[[], None]) -> int:
 def rows_of(args: argparse.Namespace) -> List[Dict[str, Any]]:
     """All settings with their figures."""
     rows = []
+    heads = {pair: head_memory(*pair, args.img_size, args.bf16)
+             for pair in product(args.arch, args.batch)}
     for arch, batch, with_cp, swl in product(args.arch, args.batch,
                                              (False, True), SWL):
         setting = Setting(arch, batch, args.img_size, with_cp, swl, args.bf16)
@@ -126,6 +132,7 @@ def rows_of(args: argparse.Namespace) -> List[Dict[str, Any]]:
             arch=arch, batch=batch, with_cp=with_cp, swl=swl,
             computed=step_memory(setting), measured=measured,
             device=args.device if measured is not None else None,
+            heads=heads[arch, batch],
             teacher=teacher_memory(setting),
             weights=4 * parameter_count(arch) / 2**20))
     return rows
@@ -134,7 +141,7 @@ def rows_of(args: argparse.Namespace) -> List[Dict[str, Any]]:
 def show(args: argparse.Namespace, rows: Sequence[Dict[str, Any]]) -> Table:
     """The figures as a table for the terminal."""
     kind = 'bfloat16 autocast' if args.bf16 else 'float32'
-    table = Table(title=f'Training step of the backbone at {args.img_size} x '
+    table = Table(title=f'Training step at {args.img_size} x '
                   f'{args.img_size}, {kind}, in MiB over the loaded model')
     for number, head in enumerate(_HEADS):
         table.add_column(head, justify='right' if number > 3 else 'left')
@@ -144,6 +151,7 @@ def show(args: argparse.Namespace, rows: Sequence[Dict[str, Any]]) -> Table:
         table.add_row(row['arch'], str(row['batch']),
                       'yes' if row['with_cp'] else 'no', row['swl'],
                       f'{row["computed"]:,.0f}', measured,
+                      f'{row["heads"]:,.0f}',
                       f'{row["teacher"]:,.0f}', f'{row["weights"]:,.0f}')
     return table
 
