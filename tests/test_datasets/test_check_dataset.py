@@ -223,6 +223,14 @@ def no_boxes(folder):
     folder.train['annotations'] = folder.train['annotations'][2:]
 
 
+def metric_file(folder):
+    folder.text += f"""
+val_evaluator = dict(type='DITOLVISMetric', ann_file='{folder.root}/val.json')
+test_evaluator = [val_evaluator, dict(type='DITORegionMetric'), dict(
+    type='DITOCocoMetric', ann_file='{folder.root}/train.json')]
+"""
+
+
 def bad_file(folder):
     folder.text = folder.text.replace("'val.json'", "'gone.json'")
 
@@ -233,7 +241,7 @@ FAULTS = [
     bad_image, listed_ids, bad_box, zero_area_box, box_outside_image,
     bad_mask, mask_of_other_size, missing_class, bad_classes, class_order,
     novel_in_training, wrong_split, missing_image, undecodable_image,
-    image_size, shared_image, vocabulary, no_boxes, bad_file,
+    image_size, shared_image, vocabulary, no_boxes, metric_file, bad_file,
 ]
 # Where a fault is not named after the kind that must be found, or where it
 # keeps the classes from being compared, too.

@@ -106,11 +106,18 @@ def test_facts_of_the_run(run: Dict[str, Any]) -> None:
 def test_tables_are_in_the_log_with_their_protocol(
         run: Dict[str, Any]) -> None:
     for text in ('LVIS lvis.json: protocol', 'COCO protocol, annotations',
-                 'bbox_fixed', 'Annotated boxes', 'checkpoint_sha256', 'beta', 'max_dets'):
+                 'bbox_fixed', 'Annotated boxes', 'checkpoint_sha256',
+                 'beta', 'max_dets'):
         assert text in run['log']
     assert 'evaluation.json' in run['log']
     # A remark is of no use if its end is missing.
     assert 'raise test_cfg.rcnn.max_per_img' in run['log']
+
+
+def test_metrics_of_another_file_are_warned_of(run: Dict[str, Any]) -> None:
+    # The LVIS form is a file of its own here; the others are the set's.
+    assert run['log'].count('but the images are those of') == 1
+    assert 'DITOLVISMetric judges by ' in run['log']
 
 
 def test_hash_of_a_vocabulary() -> None:

@@ -46,6 +46,7 @@ def check_config(
     for name, part in _merged_sets(cfg).items():
         dataset = _build(part)
         report = SetReport(name, dataset.ann_file)
+        report.findings += gather('metric_file', _other_files(cfg, report))
         try:
             content = read(dataset.ann_file)
         except (FileNotFoundError, ValueError) as error:
@@ -130,6 +131,21 @@ def _build(part: Dict[str, Any]) -> Any:
     """Build a data set without reading its file."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         return DATASETS.build(part)
+
+
+def _other_files(cfg: Config, report: SetReport) -> List[str]:
+    """Files of metrics that are not that of the set they evaluate.
+
+    Each part of several has its own file; there the metric must know all.
+    """
+    found = []
+    for phase in report.name.split(', '):
+        metrics = cfg.get(f'{phase}_evaluator') or ()
+        for metric in [metrics] if isinstance(metrics, dict) else metrics:
+            path = metric.get('ann_file')
+            if path and osp.realpath(path) != osp.realpath(report.ann_file):
+                found.append(f'{metric.get("type")} of {phase}: {path}')
+    return found
 
 
 def _check_vocabulary(

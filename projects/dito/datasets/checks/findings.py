@@ -30,6 +30,7 @@ KINDS: Dict[str, str] = {
     'image_size': 'images of another size than the file says',
     'shared_image': 'images in training that are in a test, too',
     'vocabulary': 'classes that the vocabulary file does not have',
+    'metric_file': 'a metric that judges by another file than the set has',
     'no_boxes': 'a training set without any box',
 }
 

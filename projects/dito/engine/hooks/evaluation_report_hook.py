@@ -69,6 +69,9 @@ class DITOEvaluationReportHook(Hook):
 
     def _tell(self, runner: Any, sets: Sequence[EvaluatedSet]) -> None:
         """Hand the facts to the metrics that want them."""
+        for dataset, metrics in sets:
+            for text in other_files(dataset, metrics):
+                runner.logger.warning(text)
         if not is_main_process() or not any(
                 hasattr(m, 'note_run') for _, metrics in sets
                 for m in metrics):
@@ -146,6 +149,29 @@ def name_of_set(dataset: Any) -> Optional[str]:
         if getattr(dataset, key, None) is not None:
             return name_of_set(getattr(dataset, key))
     return None
+
+
+def other_files(dataset: Any, metrics: Sequence[BaseMetric]) -> List[str]:
+    """Warn of metrics that judge by another file than the set's own.
+
+    Images without results count as empty, so AP would be too low, silently.
+
+    Args:
+        dataset (Dataset): What is evaluated.
+        metrics (Sequence[BaseMetric]): Its metrics.
+
+    Returns:
+        list[str]: A sentence a metric.
+    """
+    own = getattr(dataset, 'ann_file', None)
+    if not own:
+        return []
+    return [
+        f'{type(metric).__name__} judges by {metric.ann_file}, but the images '
+        f'are those of {own}: set ann_file of both the data set and the '
+        'metric.' for metric in metrics if getattr(metric, 'ann_file', None)
+        and os.path.realpath(metric.ann_file) != os.path.realpath(own)
+    ]
 
 
 def _is_training(runner: Any) -> bool:
