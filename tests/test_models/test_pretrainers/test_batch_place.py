@@ -36,3 +36,12 @@ def test_seed_and_iteration_change_the_numbers(method):
     draws = [method(BatchPlace(*key, 0, 2), 2).flatten()[0].item()
              for key in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len(set(draws)) == 4
+
+
+@pytest.mark.parametrize('method', [draw, rand])
+def test_alone_all_processes_draw_the_same(monkeypatch, method):
+    place = BatchPlace(1, 5, 0, 2, alone=True)
+    whole = method(place, 2)
+    monkeypatch.setattr(MODULE, lambda: (1, 3))
+    assert torch.equal(method(place, 2), whole)
+    assert not torch.equal(method(place._replace(alone=False), 2), whole)

@@ -182,6 +182,15 @@ def test_image_embedding_does_not_depend_on_the_batch():
     torch.testing.assert_close(whole[1:2], one)
 
 
+def test_image_embedding_does_not_depend_on_the_process(monkeypatch):
+    """Else retrieval would compare images by different boxes."""
+    model, batch = build(rep_cfg()).eval(), make_batch(3)
+    one = run(model, batch, 'tensor')
+    monkeypatch.setattr(
+        'dito.models.pretrainers.batch_place.get_dist_info', lambda: (1, 2))
+    assert torch.equal(run(model, batch, 'tensor'), one)
+
+
 def test_bfloat16_autocast_stays_close():
     model = build(rep_cfg())
     batch = make_batch()

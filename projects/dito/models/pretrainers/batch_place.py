@@ -22,12 +22,15 @@ class BatchPlace(NamedTuple):
         iteration (int): Number of the iteration.
         start (int): First sample of the micro-batch in the process' batch.
         total (int): Size of the process' batch.
+        alone (bool): Whether every process draws as if it were the only one,
+            so that all have the same numbers. Defaults to False.
     """
 
     seed: int
     iteration: int
     start: int
     total: int
+    alone: bool = False
 
     def moved(self, offset: int) -> 'BatchPlace':
         """Return the place of a part that begins ``offset`` samples on."""
@@ -45,7 +48,7 @@ class BatchPlace(NamedTuple):
         Returns:
             Tensor: (size, ...).
         """
-        rank, world_size = get_dist_info()
+        rank, world_size = self._dist_info()
         seed = np.random.SeedSequence((self.seed, self.iteration))
         generator = torch.Generator()
         generator.manual_seed(int(seed.generate_state(1)[0]))
@@ -64,10 +67,14 @@ class BatchPlace(NamedTuple):
         Returns:
             Tensor: (size, *shape) float32.
         """
-        rank, world_size = get_dist_info()
+        rank, world_size = self._dist_info()
         values = np.empty((size, *shape), np.float32)
         for i in range(size):
             number = (self.start + i) * world_size + rank
             rng = np.random.default_rng((self.seed, self.iteration, number))
             rng.random(out=values[i], dtype=np.float32)
         return torch.from_numpy(values)
+
+    def _dist_info(self) -> Tuple[int, int]:
+        """Return number of this process and of all that share the batch."""
+        return (0, 1) if self.alone else get_dist_info()

@@ -145,13 +145,14 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
     def image_embedding(self, inputs: Tensor) -> Tensor:
         """Embed images with boxes that are the same for every image.
 
-        The unit embeddings of the levels are averaged.
+        They are the same on every process, too. The unit embeddings of the
+        levels are averaged.
         """
         feats = self.pyramid(inputs)
         if _POOLINGS[self.pooling][1] is not None:
             parts = self._embed_maps(feats)
         else:
-            place = BatchPlace(0, 0, 0, 1)
+            place = BatchPlace(0, 0, 0, 1, alone=True)
             boxes = [
                 level.expand(len(inputs), -1, -1)
                 for level in self._boxes(inputs[:1], place)
