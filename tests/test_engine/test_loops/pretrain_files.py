@@ -18,13 +18,20 @@ def colour_jpeg(name, size=16):
     return cv2.imencode('.jpg', image)[1].tobytes()
 
 
-def write_data(root: Path, shards: int = 4, blocks: int = 4) -> None:
-    """Shards of plain coloured images, and a folder of classes."""
+def write_data(root: Path, shards: int = 4, blocks: int = 4,
+               broken: int = 0) -> None:
+    """Shards of plain coloured images, and a folder of classes.
+
+    ``broken`` images of each shard are cut off.
+    """
     for number in range(shards):
         with tarfile.open(root / f'{number:02d}.tar', 'w') as tar:
             for i in range(blocks * len(COLOURS)):
                 name = list(COLOURS)[i % len(COLOURS)]
-                for ext, data in (('jpg', colour_jpeg(name)),
+                image = colour_jpeg(name)
+                if i % 3 == 1 and i // 3 < broken:
+                    image = image[:-9]
+                for ext, data in (('jpg', image),
                                   ('txt', f'a {name} image'.encode())):
                     info = tarfile.TarInfo(f'{number}_{i}.{ext}')
                     info.size = len(data)

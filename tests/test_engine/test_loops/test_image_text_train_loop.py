@@ -122,3 +122,33 @@ def test_wrong_micro_batch(data):
                      micro_batch=0)
     with pytest.raises(ValueError, match='micro_batch'):
         Runner(**cfg).train()
+
+
+def test_accumulated_gradients_are_refused(data):
+    cfg = runner_cfg(data, data / 'work', clip_model(), max_iters=1)
+    cfg['optim_wrapper']['accumulative_counts'] = 4
+    with pytest.raises(ValueError, match='set train_cfg.micro_batch'):
+        Runner(**cfg).train()
+
+
+@pytest.mark.parametrize('own', [None, 5])
+def test_data_and_draws_follow_the_seed_of_the_run(data, own):
+    """Two seeds are two runs, unless the config gives the parts their own."""
+    seen = []
+    for number, seed in enumerate((0, 1, 1)):
+        cfg = runner_cfg(data, data / f'{number}', clip_model(), max_iters=1)
+        cfg['randomness'] = dict(seed=seed)
+        cfg['train_cfg']['seed'] = own
+        cfg['train_dataloader']['dataset']['seed'] = own
+        runner = Runner(**cfg)
+
+        def note(module, args, kwargs):
+            seen.append((kwargs['place'].seed, kwargs['inputs'],
+                         kwargs['keys']))
+
+        runner.model.register_forward_pre_hook(note, with_kwargs=True)
+        runner.train()
+    seeds, inputs, keys = zip(*seen, strict=True)
+    assert seeds == ((0, 1, 1) if own is None else (5, 5, 5))
+    assert keys[1] == keys[2] and torch.equal(inputs[1], inputs[2])
+    assert (keys[0] == keys[1]) == (own is not None)

@@ -4,12 +4,13 @@
 Workers read ahead, so only the process that uses the batches knows what was
 consumed; therefore each sample carries the cursor after it. A state is a dict
 of plain numbers: ``cursors`` ([epoch, shard, offset] of each stream),
-``counts`` (samples used of each stream), ``batches`` and, once a run went on
-with another number of workers, ``base`` (the counts of that moment: workers
-take turns anew from there).
+``counts`` (samples used of each stream), ``batches``, ``passed`` (samples that
+were passed over, by reason) and, once a run went on with another number of
+workers, ``base`` (the counts of that moment: workers take turns anew from
+there).
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 import torch
@@ -35,15 +36,21 @@ class StreamPosition:
         self._counts = np.array(state['counts'], np.int64)
         self._batches = int(state['batches'])
         self._base = list(state.get('base') or [0] * len(self._counts))
+        self.passed: Dict[str, int] = dict(state.get('passed') or {})
 
-    def update(self, cursors: torch.Tensor) -> None:
+    def update(self, cursors: torch.Tensor,
+               passed: Optional[Mapping[str, int]] = None) -> None:
         """Take over the cursors of a batch.
 
         Args:
             cursors (Tensor): (B, 4) int64 on the CPU: stream, epoch, shard,
                 offset of each sample of all processes, each stream's in
                 their order of delivery.
+            passed (dict[str, int], optional): How many samples were passed
+                over on the way, by reason.
         """
+        for name, number in (passed or {}).items():
+            self.passed[name] = self.passed.get(name, 0) + int(number)
         values = cursors.numpy()
         # Of repeated indices numpy keeps the last assignment.
         self._cursors[values[:, 0]] = values[:, 1:]
@@ -62,4 +69,5 @@ class StreamPosition:
             cursors=self._cursors.tolist(),
             counts=self._counts.tolist(),
             batches=self._batches,
+            passed=dict(self.passed),
             base=self._base)

@@ -4,6 +4,7 @@
 import copy
 import logging
 import sys
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -57,7 +58,9 @@ class ImageTextShards(IterableDataset):
         flip (float): Probability of a horizontal flip. Defaults to 0.
         num_streams (int): Number of logical streams. With one stream a
             worker, each batch holds neighbouring samples of one shard.
-        seed (int): Seed of shard order, sample order and crops.
+        seed (int, optional): Seed of shard order, sample order and crops.
+            Defaults to None, that of the run (``randomness.seed``) within
+            :class:`ImageTextTrainLoop`, elsewhere 0.
         shuffle_shards (bool): Whether shards come in a new order each epoch.
         shuffle_block (int): Number of neighbouring samples permuted
             together; 0 keeps the order of the shards. Defaults to 0.
@@ -85,7 +88,7 @@ class ImageTextShards(IterableDataset):
         scale: Optional[Tuple[float, float]] = (0.4, 1.0),
         flip: float = 0.0,
         num_streams: int = 1,
-        seed: int = 0,
+        seed: Optional[int] = None,
         shuffle_shards: bool = True,
         shuffle_block: int = 0,
         epochs: Optional[int] = None,
@@ -105,10 +108,11 @@ class ImageTextShards(IterableDataset):
                 f'a mixture of {len(self.sources)} sources has no end: leave '
                 f'epochs=None, got {epochs}')
         self.plans = [
-            StreamPlan(tuple(s.shards), num_streams, seed, shuffle_shards,
-                       shuffle_block, s.wanted, retries)
+            StreamPlan(tuple(s.shards), num_streams, seed or 0,
+                       shuffle_shards, shuffle_block, s.wanted, retries)
             for s in self.sources
         ]
+        self.seed = seed
         self.num_streams = num_streams
         self.transform = CropTransform(
             size, scale=scale, flip=flip, max_pixels=max_pixels)
@@ -130,6 +134,16 @@ class ImageTextShards(IterableDataset):
                     'streams share shards, each taking every n-th sample, '
                     'and a shared shard is read by each of them',
                     logger='current', level=logging.WARNING)
+
+    def follow_seed(self, seed: int) -> None:
+        """Use the seed of a run, unless the set was given one of its own.
+
+        Args:
+            seed (int): The same on all processes; to be called before
+                workers start.
+        """
+        if self.seed is None:
+            self.plans = [replace(plan, seed=seed) for plan in self.plans]
 
     def check_split(self, num_workers: int) -> None:
         """Check that the streams can be shared out evenly.

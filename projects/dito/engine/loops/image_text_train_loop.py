@@ -47,7 +47,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             the validation intervals from them on.
         micro_batch (int, optional): Number of samples embedded at a time on
             a process. Defaults to None, the whole batch.
-        seed (int): Seed of what the model draws. Defaults to 0.
+        seed (int, optional): Seed of what the model draws. Defaults to None,
+            the run's (``randomness.seed``).
     """
 
     def __init__(self,
@@ -58,7 +59,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                  val_interval: int = 1000,
                  dynamic_intervals: Optional[List[Tuple[int, int]]] = None,
                  micro_batch: Optional[int] = None,
-                 seed: int = 0) -> None:
+                 seed: Optional[int] = None) -> None:
         super().__init__(runner, dataloader, max_iters, val_begin,
                          val_interval, dynamic_intervals)
         if micro_batch is not None and micro_batch < 1:
@@ -76,7 +77,9 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
 
         Raises:
             RuntimeError: If the data ends before.
+            ValueError: If the optimizer accumulates gradients.
         """
+        _check_accumulation(self.runner.optim_wrapper)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         position = self._restore_position()
@@ -85,15 +88,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             batch = self._next_batch(batches)
-            counts = {
-                f'{name}_samples': float(batch.pop(name).sum())
-                for name in _COUNTS if name in batch
-            }
-            position.update(_gather_cursors(batch.pop('cursors')))
-            self.runner.message_hub.update_info(
-                _POSITION_KEY,
-                dict(position.state_dict(), workers=self._workers()))
-            self.run_iter(batch, counts)
+            self.run_iter(batch, self._note(position, batch))
             self._decide_current_val_interval()
             if self._must_validate():
                 self.runner.val_loop.run()
@@ -109,12 +104,13 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         Args:
             data_batch (dict): ``inputs`` (B, 3, H, W) uint8, ``texts``.
             counts (dict[str, float], optional): What else to log, such as
-                the number of broken samples met while reading the batch.
+                the number of broken samples met so far.
         """
         self.runner.call_hook(
             'before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         size = len(data_batch['inputs'])
-        place = BatchPlace(self.seed, self._iter, 0, size)
+        seed = self.runner.seed if self.seed is None else self.seed
+        place = BatchPlace(seed, self._iter, 0, size)
         batch = dict(data_batch, place=place)
         model, optim_wrapper = self.runner.model, self.runner.optim_wrapper
         if self.micro_batch is None or self.micro_batch >= size:
@@ -149,9 +145,29 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 'iterations; leave epochs=None or lower max_iters')
         return batch
 
+    def _note(self, position: StreamPosition,
+              batch: Dict[str, Any]) -> Dict[str, float]:
+        """Note what the batches of all processes have used of the data.
+
+        Returns:
+            dict[str, float]: To be logged: samples passed over since the
+            beginning of the run, by all processes.
+        """
+        names = [name for name in _COUNTS if name in batch]
+        columns = [batch.pop('cursors')]
+        columns += [batch.pop(name)[:, None] for name in names]
+        rows = torch.cat(all_gather(torch.cat(columns, dim=1)))
+        passed = rows[:, 4:].sum(dim=0).tolist()
+        position.update(rows[:, :4], dict(zip(names, passed, strict=True)))
+        self.runner.message_hub.update_info(
+            _POSITION_KEY,
+            dict(position.state_dict(), workers=self._workers()))
+        return {f'{n}_samples': float(position.passed[n]) for n in names}
+
     def _restore_position(self) -> StreamPosition:
         """Move the data set to where the checkpoint's run stopped."""
         dataset = self.dataloader.dataset
+        dataset.follow_seed(self.runner.seed)
         # Here rather than in a worker, where an error is harder to read.
         dataset.check_split(self.dataloader.num_workers)
         hub = self.runner.message_hub
@@ -185,6 +201,13 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         return dict(state, base=state['counts'])
 
 
-def _gather_cursors(cursors: torch.Tensor) -> torch.Tensor:
-    """Join the (B, 4) cursors of all processes."""
-    return torch.cat(all_gather(cursors))
+def _check_accumulation(optim_wrapper: Any) -> None:
+    """Refuse accumulated gradients, which are not those of a large batch."""
+    counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+    if counts > 1:
+        raise ValueError(
+            f'optim_wrapper.accumulative_counts={counts} would average the '
+            f'losses of {counts} small batches, whose pairs are never '
+            'compared with each other: raise train_dataloader.batch_size '
+            'instead and set train_cfg.micro_batch, which has the gradient '
+            'of the large batch.')
