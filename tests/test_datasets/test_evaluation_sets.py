@@ -65,13 +65,41 @@ def test_several_captions_from_json(tmp_path):
 
 def test_bad_shards_are_named(tmp_path):
     (tmp_path / 'x.tar').write_bytes(b'no tar' * 200)
-    with pytest.raises(ValueError, match='no uncompressed tar'):
+    with pytest.raises(ValueError, match='no whole, uncompressed tar'):
         DITORetrievalDataset(str(tmp_path / 'x.tar'), 8)
     with pytest.raises(FileNotFoundError):
         DITORetrievalDataset(str(tmp_path / 'none.tar'), 8)
     write_tar(tmp_path / 'y.tar', [('a.png', b'broken'), ('a.txt', b'a')])
-    with pytest.raises(ValueError, match='y.tar, sample a'):
-        DITORetrievalDataset(str(tmp_path / 'y.tar'), 8)[0]
+    with pytest.raises(FileNotFoundError, match='no image with a caption'):
+        DITORetrievalDataset(str(tmp_path / 'y.tar'), 8)
+    write_tar(tmp_path / 'z.tar', [('a.png', picture(1)), ('a.txt', b'a')])
+    whole = (tmp_path / 'z.tar').read_bytes()
+    (tmp_path / 'z.tar').write_bytes(whole[:600])
+    with pytest.raises(ValueError, match='no whole, uncompressed tar'):
+        DITORetrievalDataset(str(tmp_path / 'z.tar'), 8)
+
+
+def test_broken_pairs_are_left_out_at_the_start(tmp_path, monkeypatch):
+    """A validation after a week must not stop at an image."""
+    jpeg = picture(90, '.jpg')
+    write_tar(tmp_path / '0.tar', [
+        ('a.jpg', jpeg), ('a.json', b'{"text": "a"}'),
+        ('b.jpg', jpeg[:-20]), ('b.json', b'{"text": "b"}'),
+        ('c.png', b''), ('c.json', b'{"text": "c"}'),
+        ('d.jpg', jpeg), ('d.json', b'{"text": '),
+        ('e.jpg', jpeg), ('e.json', b'[]'),
+        ('f.jpg', jpeg + b'more'), ('f.json', b'{"text": "f"}')])
+    said = []
+    monkeypatch.setattr(
+        'dito.datasets.image_text.retrieval_pairs.print_log',
+        lambda text, **kwargs: said.append(text))
+    data = DITORetrievalDataset(str(tmp_path / '0.tar'), 8,
+                                caption='json.text')
+    assert [data[i]['keys'] for i in range(len(data))] == ['a', 'f']
+    text, = said
+    assert '4 of 6 samples are left out' in text
+    assert '2 no caption' in text and '1 image cannot be decoded' in text
+    assert '1 empty image file' in text
 
 
 def test_imagenet_names_are_distinct():
