@@ -24,7 +24,12 @@ env_cfg = dict(
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(
     type='Visualizer', vis_backends=vis_backends, name='visualizer')
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+# Shares of one batch are noisy: logged are means, as of losses.
+log_processor = dict(
+    type='LogProcessor',
+    window_size=50,
+    by_epoch=False,
+    mean_pattern=r'.*(loss|time|grad_norm|recall|win_|rpn_target).*')
 log_level = 'INFO'
 randomness = dict(seed=0)
 load_from = None

@@ -122,7 +122,12 @@ env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+# Shares of one batch are noisy: logged are means, as of losses.
+log_processor = dict(
+    type='LogProcessor',
+    window_size=50,
+    by_epoch=False,
+    mean_pattern=r'.*(loss|time|grad_norm|recall|win_|rpn_target).*')
 log_level = 'INFO'
 randomness = dict(seed=0)
 load_from = None
