@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """A detector small enough for tests, its vocabulary and its batches."""
 
+from pathlib import Path
 from typing import Any, Sequence
 
 import torch
@@ -166,6 +167,14 @@ def build(**kwargs: Any) -> Any:
     # MMEngine builds the preprocessor: it must look into MMDetection.
     init_default_scope('mmdet')
     return MODELS.build(tiny_config(**kwargs))
+
+
+def pretrained(folder: Path) -> str:
+    """File with weights of the tiny detector, for a teacher."""
+    torch.manual_seed(7)
+    path = folder / 'pretrained.pth'
+    torch.save(dict(state_dict=build().state_dict()), path)
+    return str(path)
 
 
 def vocabulary(num: int, novel: Sequence[int] = (),

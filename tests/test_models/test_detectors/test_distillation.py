@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi
-from tiny_detector import DIMS, batch, build, vocabulary
+from tiny_detector import DIMS, batch, build, pretrained, vocabulary
 
 DISTILL = dict(loss_distill=dict(type='DITOCosineDistillLoss'))
 
@@ -13,11 +13,8 @@ DISTILL = dict(loss_distill=dict(type='DITOCosineDistillLoss'))
 @pytest.fixture
 def model(tmp_path):
     """A student with a projection of its own, and another tower as teacher."""
-    torch.manual_seed(7)
-    path = tmp_path / 'pretrained.pth'
-    torch.save(dict(state_dict=build().state_dict()), path)
     model = build(mask=False, roi_head=DISTILL,
-                  teacher=dict(checkpoint=str(path)))
+                  teacher=dict(checkpoint=pretrained(tmp_path)))
     model.init_weights()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from tiny_detector import batch, build, vocabulary
+from tiny_detector import batch, build, pretrained, vocabulary
 
 DISTILL = dict(loss_distill=dict(type='DITOCosineDistillLoss'))
 
@@ -13,10 +13,7 @@ DISTILL = dict(loss_distill=dict(type='DITOCosineDistillLoss'))
 @pytest.fixture
 def checkpoint(tmp_path):
     """Weights of a pretrained tiny backbone."""
-    torch.manual_seed(7)
-    path = tmp_path / 'pretrained.pth'
-    torch.save(dict(state_dict=build().state_dict()), path)
-    return str(path)
+    return pretrained(tmp_path)
 
 
 def student(checkpoint, own_shift='swl', **teacher):
