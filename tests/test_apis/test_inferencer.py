@@ -168,6 +168,40 @@ def test_novel_are_names_outside_the_training(parts: Dict[str, Any]) -> None:
     assert vocabulary.novel.tolist() == [False, True]
 
 
+@pytest.mark.parametrize('negatives', ['trained', 'Blue Kite, wheel'])
+def test_negative_names_compete_and_are_not_found(parts: Dict[str, Any],
+                                                  negatives: str) -> None:
+    asked = ['anchor', 'wheel']
+    names = dict(trained=['red umbrella', 'anchor']).get(
+        negatives, ['Blue Kite', 'wheel'])
+    every = [*asked, *(n for n in names if n not in asked)]
+    image = parts['images'][0]
+    plain = DITOInferencer(parts['weights'])
+    wanted = plain(image, every, score_thr=0)['predictions'][0]
+    rows = [i for i, label in enumerate(wanted['labels']) if label < 2]
+    assert 0 < len(rows) < len(wanted['labels'])
+    inferencer = DITOInferencer(parts['weights'], negative_names=negatives)
+    for found in (inferencer(image, asked, score_thr=0),
+                  inferencer([image], vocabularies=[asked], score_thr=0)):
+        found = found['predictions'][0]
+        assert set(found['names']) <= set(asked)
+        for key in ('labels', 'names', 'bboxes'):
+            assert found[key] == [wanted[key][i] for i in rows], key
+        np.testing.assert_allclose(
+            found['scores'], [wanted['scores'][i] for i in rows], rtol=1e-5)
+    inferencer.set_vocabulary(asked)
+    assert inferencer.vocabulary.names == tuple(asked)
+
+
+def test_negative_names_need_a_known_training(parts: Dict[str, Any],
+                                              tmp_path: Path) -> None:
+    weights = tmp_path / 'model.safetensors'
+    model = DITOInferencer(parts['weights']).model
+    save_model(weights, model, parts['cfg'], {})
+    with pytest.raises(ValueError, match='this one does not; give the names'):
+        DITOInferencer(weights, negative_names='trained')
+
+
 def test_vocabulary_file(parts: Dict[str, Any], tmp_path: Path) -> None:
     inferencer = DITOInferencer(parts['weights'])
     path = tmp_path / 'v.safetensors'

@@ -39,7 +39,8 @@ def test_detect(parts: Dict[str, Any], tmp_path: Path,
     ])
     text = capsys.readouterr().out
     assert code == 0
-    lines = text.splitlines()
+    note, *lines = text.splitlines()
+    assert 'taken for one of 2 names' in note
     assert ': 0 found with a score of 0.99 or more' in lines[0]
     scores = [float(line.split()[0]) for line in lines[1:4]]
     assert scores == sorted(scores, reverse=True) and len(lines) == 5
@@ -48,6 +49,24 @@ def test_detect(parts: Dict[str, Any], tmp_path: Path,
     written = json.loads((tmp_path / 'preds' / '0.json').read_text())
     assert written['scores'] == []
     assert (tmp_path / 'vis' / '0.jpg').is_file()
+
+
+def test_negative_names(parts: Dict[str, Any], tmp_path: Path,
+                        capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for negatives in ([], ['--negative-names', 'red umbrella']):
+        code = detect.main([
+            parts['image'], '--names', 'anchor', '--checkpoint',
+            parts['weights'], '--out-dir',
+            str(tmp_path), '--score-thr', '0', *negatives
+        ])
+        assert code == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert ('taken for one of' in lines[0]) == (not negatives)
+        found.append(json.loads((tmp_path / 'preds' / '0.json').read_text()))
+    alone, among = found
+    assert set(alone['names']) == set(among['names']) == {'anchor'}
+    assert max(among['scores']) < max(alone['scores'])
 
 
 def test_report() -> None:

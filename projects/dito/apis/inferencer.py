@@ -65,6 +65,11 @@ class DITOInferencer(DetInferencer):
             line, a vocabulary file, or a :class:`Vocabulary`. Defaults to
             the classes that the checkpoint was trained on, if it has them.
         device (str, optional): Defaults to a GPU if there is one.
+        negative_names (optional): Names that are not looked for but take
+            part in every classification, in the forms of ``vocabulary``, or
+            'trained': the base classes of the training. Scores are a softmax
+            over names (paper, eq. 2), so with a few names alone whatever is
+            no background is one of them. Defaults to None.
 
     Example:
         >>> inferencer = DITOInferencer('model.safetensors')
@@ -76,13 +81,20 @@ class DITOInferencer(DetInferencer):
                  model: Optional[Source] = None,
                  weights: Union[str, Path, None] = None,
                  vocabulary: Optional[Names] = None,
-                 device: Optional[str] = None) -> None:
+                 device: Optional[str] = None,
+                 negative_names: Optional[Names] = None) -> None:
         cfg, self._checkpoint = load_model_source(model, weights)
         self._made: Dict[Tuple[str, ...], Vocabulary] = {}
         super().__init__(model=cfg, device=device, show_progress=False)
         meta = (self._checkpoint or {}).get('meta') or {}
         self.train_meta = meta.get('dataset_meta') or {}
         self._checkpoint = None
+        self._asked: Optional[Vocabulary] = None
+        self._negatives: Optional[Vocabulary] = None
+        if negative_names is not None:
+            self._negatives = self._resolve(
+                self._base_names() if negative_names ==
+                'trained' else negative_names)
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)
 
@@ -154,7 +166,7 @@ class DITOInferencer(DetInferencer):
     @property
     def vocabulary(self) -> Optional[Vocabulary]:
         """Classes that are looked for, None before any were given."""
-        return self.model.vocabulary
+        return self._asked
 
     def set_vocabulary(self, names: Names) -> Vocabulary:
         """Look for these names from now on.
@@ -170,8 +182,15 @@ class DITOInferencer(DetInferencer):
                 by another text tower.
         """
         vocabulary = self._resolve(names)
-        self.model.set_vocabulary(vocabulary)
+        self.model.set_vocabulary(self._with_negatives(vocabulary))
+        self._asked = vocabulary
         return vocabulary
+
+    def _with_negatives(self, vocabulary: Vocabulary) -> Vocabulary:
+        """What the detector gets; labels of ``vocabulary`` stay."""
+        if self._negatives is None:
+            return vocabulary
+        return vocabulary.join(self._negatives)
 
     def _resolve(self, names: Names) -> Vocabulary:
         if isinstance(names, Vocabulary):
@@ -208,14 +227,24 @@ class DITOInferencer(DetInferencer):
 
     def _unseen(self, names: Sequence[str]) -> List[bool]:
         """Which names are not among the base classes of the training."""
-        novel = {name_key(n) for n in self.train_meta.get('novel_classes') or
-                 ()}
-        base = {
-            name_key(n)
-            for n in self.train_meta.get('base_classes')
-            or self.train_meta.get('classes') or ()
-        } - novel
+        base = set(map(name_key, self._trained()))
         return [name_key(n) not in base for n in names]
+
+    def _trained(self) -> List[str]:
+        """Base classes of the training; none if that is not known."""
+        meta = self.train_meta
+        novel = set(map(name_key, meta.get('novel_classes') or ()))
+        classes = meta.get('base_classes') or meta.get('classes') or ()
+        return [n for n in classes if name_key(n) not in novel]
+
+    def _base_names(self) -> List[str]:
+        """Base classes of the training, as negative names."""
+        names = self._trained()
+        if not names:
+            raise ValueError(
+                "negative_names='trained' needs a checkpoint that says what "
+                'it was trained on, and this one does not; give the names.')
+        return names
 
     @contextmanager
     def _using(self, names: Optional[Names]) -> Iterator[Vocabulary]:
@@ -283,11 +312,13 @@ class DITOInferencer(DetInferencer):
             vocabulary = own[0]  # What the images have stands before it.
         results: Dict[str, list] = dict(predictions=[], visualization=[])
         with self._using(vocabulary) as shared:
-            for image, stem, sample in self._detect(images, stems, own,
-                                                    batch_size):
-                classes = sample.get('vocabulary') or shared
-                kept = sample.new()
+            for image, stem, asked, sample in self._detect(
+                    images, stems, own, batch_size):
+                classes = asked or shared
                 found = sample.pred_instances
+                found = found[found.labels < len(classes)]
+                sample.pred_instances = found
+                kept = sample.new()
                 kept.pred_instances = found[found.scores >= score_thr]
                 if out_dir or return_vis:
                     drawn = self._draw(image, kept, classes)
@@ -337,20 +368,22 @@ class DITOInferencer(DetInferencer):
     def _detect(
         self, images: Sequence[Any], stems: Sequence[str],
         own: Sequence[Optional[Vocabulary]], batch_size: int
-    ) -> Iterator[Tuple[np.ndarray, str, DetDataSample]]:
-        """Yield the image (BGR), its name and its detections, in order."""
+    ) -> Iterator[Tuple[np.ndarray, str, Optional[Vocabulary],
+                        DetDataSample]]:
+        """Yield the image (BGR), its name, own classes and detections."""
         items = iter(zip(images, stems, own, strict=True))
         while batch := list(islice(items, batch_size)):
             loaded = [self._read(image) for image, _, _ in batch]
             data = [self.pipeline(dict(item, img_id=0)) for item in loaded]
             for item, (_, _, classes) in zip(data, batch, strict=True):
                 if classes is not None:
-                    item['data_samples'].vocabulary = classes
+                    item['data_samples'].vocabulary = self._with_negatives(
+                        classes)
             with torch.no_grad():
                 samples = self.model.test_step(self.collate_fn(data))
-            for item, (_, stem, _), sample in zip(
+            for item, (_, stem, classes), sample in zip(
                     loaded, batch, samples, strict=True):
-                yield item['original'], stem, sample
+                yield item['original'], stem, classes, sample
 
     def _read(self, image: Union[str, np.ndarray]) -> Dict[str, Any]:
         """Load an image as the data set would, without annotations."""

@@ -12,6 +12,9 @@ from .errors import one_sentence_errors
 # Here tools/quickstart.py trains its detector.
 QUICKSTART = Path('work_dirs/quickstart/dito')
 
+# With fewer names a detector has hardly a choice.
+FEW_NAMES = 5
+
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line of ``tools/detect.py``."""
@@ -22,6 +25,12 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         required=True,
         help='what to look for: "red umbrella, anchor", a .txt file with a '
         'name a line, or a vocabulary file')
+    parser.add_argument(
+        '--negative-names',
+        metavar='NAMES',
+        help='what else there may be, in the forms of --names, or "trained" '
+        'for the classes the detector was trained on: not looked for, but '
+        'nothing of it is taken for one of --names')
     parser.add_argument(
         '--config',
         help="config file, or the name of one of DITO's configs; not needed "
@@ -114,7 +123,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if not args.names.endswith('.safetensors'):
         parse_names(args.names)  # A slip is told before anything loads.
     config, weights = model_source(args.config, args.checkpoint)
-    inferencer = DITOInferencer(config, weights, args.names, args.device)
+    inferencer = DITOInferencer(config, weights, args.names, args.device,
+                                args.negative_names)
+    count = len(inferencer.vocabulary)
+    if count < FEW_NAMES and args.negative_names is None:
+        print(f'Note: every object is taken for one of {count} names or for '
+              'background; --negative-names trained lets others compete.')
     images = [
         path for item in args.image for path in inferencer.list_images(item)
     ]

@@ -109,6 +109,23 @@ def test_subset_reorders_without_the_tower(encoder) -> None:
         vocabulary.subset(['cat', 'dog'])
 
 
+def test_join_appends_what_is_lacking(encoder) -> None:
+    one = Vocabulary.from_names(
+        NAMES[:2], encoder, novel=['cat'], synonyms=dict(cat=['kitty']))
+    two = Vocabulary.from_names(
+        ['Aerosol can', *NAMES[2:]], encoder, novel=[NAMES[3]])
+    both = one.join(two)
+    assert both.names == tuple(NAMES)
+    assert both.novel.tolist() == [True, False, False, True]
+    assert both.synonyms == (('kitty', ), (), (), ())
+    assert torch.equal(both.embeddings[:2], one.embeddings)
+    assert torch.equal(both.embeddings[2:], two.embeddings[1:])
+    assert one.join(one).names == one.names
+    other = Vocabulary.from_names(NAMES[2:], _Counting())
+    with pytest.raises(ValueError, match='two text towers'):
+        one.join(other)
+
+
 def test_ten_thousand_names_in_bounded_chunks() -> None:
     tower = _Counting()
     names = [f'name {i}' for i in range(10_000)]

@@ -169,6 +169,33 @@ class Vocabulary:
             novel=self.novel[rows],
             synonyms=tuple(self.synonyms[i] for i in rows))
 
+    def join(self, other: 'Vocabulary') -> 'Vocabulary':
+        """Append the classes of another vocabulary that this one lacks.
+
+        Args:
+            other (Vocabulary): Made by the same text tower.
+
+        Returns:
+            Vocabulary: Its first classes are those of this one, with their
+            labels; templates and background are this one's.
+
+        Raises:
+            ValueError: If the other was made by another text tower.
+        """
+        if other.fingerprint != self.fingerprint:
+            raise ValueError(
+                'Vocabularies of two text towers cannot be joined: '
+                f'{self.fingerprint[:8]} and {other.fingerprint[:8]}; build '
+                'one of them anew.')
+        own = set(map(name_key, self.names))
+        rows = [i for i, n in enumerate(other.names) if name_key(n) not in own]
+        return replace(
+            self,
+            names=(*self.names, *(other.names[i] for i in rows)),
+            embeddings=torch.cat([self.embeddings, other.embeddings[rows]]),
+            novel=torch.cat([self.novel, other.novel[rows]]),
+            synonyms=(*self.synonyms, *(other.synonyms[i] for i in rows)))
+
     def with_novel(self, novel: Iterable[Union[str, bool]]) -> 'Vocabulary':
         """Set anew which classes are novel (names, or a flag a class)."""
         return replace(self, novel=novel_flags(novel, self.names))
