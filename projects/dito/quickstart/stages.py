@@ -128,13 +128,13 @@ class Plan:
     def _rep(self) -> Stage:
         return self._training(
             'rep', 'Stage 2: pretrain the heads on images and captions',
-            'symbols/rep_symbols.py', 2.0, self.rep_iters, [])
+            'symbols/rep_symbols.py', 0.7, self.rep_iters, [])
 
     def _finetune(self) -> Stage:
         start = self.rep_checkpoint
         return self._training(
             'dito', 'Stage 3: train on boxes of the base classes',
-            'symbols/dito_symbols.py', 1.5, self.det_iters,
+            'symbols/dito_symbols.py', 1.2, self.det_iters,
             [f'load_from={start}', f'model.teacher.checkpoint={start}'])
 
     def _training(self, name: str, title: str, config: str, pace: float,
