@@ -10,8 +10,10 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_api import detector_config, write_annotations, write_images
+from tiny_detector import tiny_config
 
 from dito.cli import region_accuracy
+from dito.engine.hooks.evaluation_report_hook import model_facts
 from dito.utils.checkpoint import save_safetensors
 from dito.utils.config_finder import config_root
 
@@ -55,6 +57,21 @@ def test_towers_alone_are_enough_for_z(folder: Path) -> None:
             assert towers[key] == value, key
     assert whole['region/boxes'] == 2
     assert 0 <= whole['coco/bbox_mAP'] <= 1
+
+
+@pytest.mark.parametrize('score, has', [
+    ('vlm', {'vlm_temperature'}), ('det', set()),
+    ('ensemble', {'alpha', 'beta', 'vlm_temperature'})])
+def test_ap_says_that_the_boxes_were_given(score: str, has: set) -> None:
+    init_default_scope('mmdet')
+    model = MODELS.build(tiny_config(type='DITORegionClassifier',
+                                     mask=False, score=score))
+    facts = model_facts(model)
+    assert facts['boxes'].startswith('annotated')
+    assert facts['score'] == score and facts['max_per_img'] == 300
+    asked = {'alpha', 'beta', 'vlm_temperature', 'objectness_power',
+             'score_thr', 'nms_iou'}
+    assert asked & set(facts) == has
 
 
 def test_p_needs_the_heads(folder: Path,

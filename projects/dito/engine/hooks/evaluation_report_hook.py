@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
 from dito.evaluation.files import sha256_of, write_json
+from dito.models.detectors import DITORegionClassifier
 from dito.models.text import Vocabulary
 
 EvaluatedSet = Tuple[Any, List[BaseMetric]]
@@ -212,6 +213,15 @@ def model_facts(model: Any) -> Dict[str, Any]:
     }
     if getattr(head, 'vlm_roi_extractor', True) is None:
         facts = dict(ensemble='off: detection scores alone')
+    if isinstance(model, DITORegionClassifier):
+        # Figures of detection then belong to boxes that were not detected.
+        unused = dict(vlm=('alpha', 'beta', 'renormalise'), det=tuple(facts))
+        return dict(
+            boxes='annotated ones, with every class; nothing is detected',
+            score=model.score, max_per_img=model.max_per_img,
+            **{k: v for k, v in facts.items()
+               if k not in (*unused.get(model.score, ()),
+                            'objectness_power')})
     rcnn = (getattr(model, 'test_cfg', None) or {}).get('rcnn') or {}
     facts.update(
         score_thr=rcnn.get('score_thr'),
