@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 
+from dito.ablation import RUNS
 from dito.models import DITOViT
 from dito.utils.config_finder import list_configs
 
@@ -88,6 +92,41 @@ def test_frozen_backbone(name):
     with torch.device('meta'):
         model = DITOViT(**{k: v for k, v in backbone.items() if k != 'type'})
     assert not [n for n, p in model.named_parameters() if p.requires_grad]
+
+
+@pytest.mark.parametrize('data', ['symbols', 'lvis'])
+def test_what_the_rows_train(data):
+    """All but the text tower; the projection with FD; two learning rates."""
+    names = sorted({run.configs[data] for run in RUNS.values()})
+    factor = dict(symbols=0.1, lvis=0.6)[data]
+    for name in names:
+        cfg = Config.fromfile(ROOT / f'{name}.py')
+        init_default_scope(cfg.default_scope)
+        if data == 'lvis':
+            # The same as in symbols, but slow to build.
+            cfg.model.text_encoder = None
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        trained = {n for n, p in model.named_parameters() if p.requires_grad}
+        assert {n.split('.')[0] for n in trained} == {
+            'backbone', 'neck', 'rpn_head', 'roi_head'}, name
+        names_of_all = {n for n, _ in model.named_parameters()}
+        assert names_of_all - trained == {
+            n for n in names_of_all if n.startswith('text_encoder.')}
+        # FD is a teacher, its loss and a projection: all or none.
+        with_fd = name.endswith(('_fd', 'dito_symbols', 'dito_vitl_lvis'))
+        assert (model._teacher is not None) == with_fd, name
+        assert ('roi_head.vlm_proj.weight' in trained) == with_fd
+        assert (model.roi_head.loss_distill is not None) == with_fd
+        # No row has the release's frozen backbone at inference.
+        assert model.vlm_backbone is None
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        rates = {id(p): g['lr'] for g in wrapper.param_groups
+                 for p in g['params']}
+        base = cfg.optim_wrapper.optimizer.lr
+        for key, p in model.named_parameters():
+            assert key not in trained or rates[id(p)] == pytest.approx(
+                base * (factor if key.startswith('backbone.') else 1)), key
 
 
 def test_all_layers_global_leaves_nothing_to_shift():
