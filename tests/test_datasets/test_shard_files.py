@@ -160,14 +160,34 @@ def test_wrong_sources_are_one_sentence(tmp_path, capsys, monkeypatch):
     (tmp_path / 'a.jsonl').write_text('{"path":\n')
     (tmp_path / 'a.parquet').write_bytes(b'PAR1')
     (tmp_path / 'a.xls').write_bytes(b'')
+    (tmp_path / 'b.csv').write_bytes('path,caption\nx.jpg,Größe\n'.encode(
+        'latin-1'))
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     for name, text in (('empty', 'holds no pair'), ('none', 'no folder'),
                        ('a.csv', "has no column 'path'"),
+                       ('b.csv', 'not in UTF-8'),
                        ('a.jsonl', 'line 1 of'), ('a.xls', 'no table'),
                        ('a.parquet', 'pip install pyarrow')):
         assert convert(tmp_path / name, '--out', tmp_path / 'out') == 2
         error = capsys.readouterr().err
         assert text in error and error.count('\n') == 1
+    for option in ('--quality', '--shard-size'):
+        assert convert(tmp_path / 'a.csv', '--image-column', 'file', '--out',
+                       tmp_path / 'out', option, 0) == 2
+        assert 'got 0' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('kind', ['bmp', 'gif', 'tif', 'TIFF', 'jfif'])
+def test_a_folder_of_other_formats(tmp_path, kind):
+    source, out = tmp_path / 'in', tmp_path / 'out'
+    source.mkdir()
+    name = dict(tif='TIFF', jfif='JPEG').get(kind, kind)
+    Image.new('RGB', (8, 8), 'red').save(source / f'a.{kind}', name)
+    (source / 'a.txt').write_text('a red square')
+    assert convert(source, '--out', out) == 0
+    members = read_tar(out / '000000.tar')
+    assert members['000000000.txt'] == b'a red square'
+    assert members['000000000.jpg'][:2] == b'\xff\xd8'
 
 
 def test_too_many_unusable_pairs(tmp_path, capsys):

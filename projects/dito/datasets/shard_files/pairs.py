@@ -10,6 +10,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from dito.datasets.image_text.tar_reader import IMAGE_EXTENSIONS
 
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
+# Of a folder; what shards do not hold becomes JPEG.
+_IMAGES = (*IMAGE_EXTENSIONS, 'bmp', 'gif', 'jfif', 'jp2', 'ppm', 'tif',
+           'tiff')
 
 
 class Pair(NamedTuple):
@@ -54,10 +57,15 @@ def read_pairs(source: str, *, image_column: str = 'path',
         raise FileNotFoundError(f'there is no folder or file {source!r}')
     else:
         base = Path(root) if root is not None else path.parent
-        pairs = [
-            _pair(row, base, image_column, caption_column, source)
-            for row in _rows(path)
-        ]
+        try:
+            pairs = [
+                _pair(row, base, image_column, caption_column, source)
+                for row in _rows(path)
+            ]
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f'{source} is not in UTF-8 ({error.reason}); convert it '
+                'first, such as by iconv -f LATIN1 -t UTF-8') from error
     if not pairs:
         raise FileNotFoundError(
             f'{source!r} holds no pair; expected images with .txt files '
@@ -71,7 +79,7 @@ def _walk(folder: Path) -> Iterator[Pair]:
         folders.sort()
         for name in sorted(names):
             stem, dot, extension = name.rpartition('.')
-            if not dot or extension.lower() not in IMAGE_EXTENSIONS:
+            if not dot or extension.lower() not in _IMAGES:
                 continue
             text = Path(root, stem + '.txt')
             # Not strict: a broken letter is no reason to lose a pair.
@@ -120,7 +128,11 @@ def _parquet_rows(path: Path) -> Iterator[Dict[str, Any]]:
         raise ValueError(
             'parquet files are read through pyarrow, which is not installed; '
             'pip install pyarrow, or give a .csv') from error
-    for batch in parquet.ParquetFile(path).iter_batches():
+    try:
+        file = parquet.ParquetFile(path)
+    except ValueError as error:  # ArrowInvalid is one
+        raise ValueError(f'{path} is no parquet file: {error}') from error
+    for batch in file.iter_batches():
         yield from batch.to_pylist()
 
 

@@ -53,6 +53,9 @@ class ShardOptions:
         if self.max_side is not None and self.max_side < 1:
             raise ValueError(
                 f'max_side must be at least 1, got {self.max_side}')
+        if not 1 <= self.quality <= 100:
+            raise ValueError(
+                f'quality must be within [1, 100], got {self.quality}')
         if os.sep in self.prefix:
             raise ValueError(
                 f'prefix is a part of a file name, got {self.prefix!r}')
