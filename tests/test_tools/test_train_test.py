@@ -161,6 +161,14 @@ def test_damaged_checkpoint(folder: Path,
         assert name in text and 'damaged' in text
 
 
+def test_a_loss_that_is_no_number(folder: Path,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
+                 'default_hooks.guard.type=DITONonFiniteGuardHook',
+                 'optim_wrapper.optimizer.lr=1e30', 'experiment_name=nan')
+    assert 'Step ' in text and 'loss is' in text and '--resume' in text
+
+
 def test_debug_keeps_the_traceback(folder: Path,
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):

@@ -27,7 +27,8 @@ def is_user_error(error: BaseException) -> bool:
                           NotADirectoryError, PermissionError,
                           BrokenDataError)):
         return True
-    if not isinstance(error, (ValueError, TypeError)):
+    # The last is a training's loss that is no number any more.
+    if not isinstance(error, (ValueError, TypeError, FloatingPointError)):
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
