@@ -16,7 +16,8 @@ _SCORES = dict(
     det='p, of the box head',
     ensemble='p and z, as in detection')
 # Boxes are given: neither are there proposals, nor is anything kept or cut.
-_OF_DETECTION = ('objectness_power', 'score_thr', 'nms_iou', 'max_per_img')
+_OF_DETECTION = ('proposals', 'objectness_power', 'score_thr', 'nms_iou',
+                 'max_per_img')
 _OF_THE_ENSEMBLE = ('alpha', 'beta', 'renormalise', 'ensemble')
 _OF_VLM = ('vlm_background', 'vlm_roi_scale', 'vlm_temperature')
 

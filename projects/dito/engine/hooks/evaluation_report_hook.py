@@ -82,6 +82,7 @@ class DITOEvaluationReportHook(Hook):
         for number, (dataset, metrics) in enumerate(sets):
             # Further sets have names of their own, which are set later.
             own = dict(facts, split=name_of_set(dataset),
+                       input_size=input_size(dataset),
                        **({} if number else names))
             for metric in metrics:
                 if hasattr(metric, 'note_run'):
@@ -224,10 +225,43 @@ def model_facts(model: Any) -> Dict[str, Any]:
                             'objectness_power')})
     rcnn = (getattr(model, 'test_cfg', None) or {}).get('rcnn') or {}
     facts.update(
+        proposals=_proposals(model),
         score_thr=rcnn.get('score_thr'),
         nms_iou=(rcnn.get('nms') or {}).get('iou_threshold'),
         max_per_img=rcnn.get('max_per_img'))
     return facts
+
+
+def _proposals(model: Any) -> Optional[str]:
+    """How many proposals are tested, and how they are thinned out."""
+    rpn = (getattr(model, 'test_cfg', None) or {}).get('rpn')
+    if not rpn:
+        return None
+    iou = (rpn.get('nms') or {}).get('iou_threshold')
+    thinned = 'no NMS' if iou is None else f'NMS at {iou}'
+    if rpn.get('drop_duplicates'):
+        thinned += ', no duplicates'
+    return f'{rpn.get("max_per_img")} an image, {thinned}'
+
+
+def input_size(dataset: Any) -> Optional[str]:
+    """Size that a detection set's pipeline brings images to.
+
+    Args:
+        dataset (Dataset): With an MMDetection pipeline, or without.
+
+    Returns:
+        str | None: Such as '1024 x 1024, ratio kept'; None if nothing says.
+    """
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    for step in steps:
+        scale = getattr(step, 'scale', None)
+        if 'Resize' in type(step).__name__ and isinstance(
+                scale, (tuple, list)):
+            kept = getattr(step, 'keep_ratio', False)
+            return f'{scale[0]} x {scale[1]}' + (', ratio kept' if kept
+                                                 else '')
+    return None
 
 
 def vocabulary_facts(model: Any) -> Dict[str, Any]:
