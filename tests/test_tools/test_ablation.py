@@ -346,3 +346,22 @@ def test_a_table_is_made_resumed_and_rendered(
     assert '0 steps of unknown' in ' '.join(plan.split())
     with pytest.raises(ValueError, match='another config or schedule'):
         ablation.main(['x', '--seeds', '3', '--debug'])
+
+
+def test_estimates_begin_with_the_quickstart(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    planner = Planner(Settings(tmp_path / 'work', seeds=1))
+    evaluations = [j for j in planner.jobs([TABLES['4a'], TABLES['6a']])
+                   if j.what != 'train']
+    assert {planner.estimate(j) for j in evaluations} == {None}
+    write_text(tmp_path / 'work_dirs/quickstart/metrics.json',
+               json.dumps(dict(stage_seconds=dict(evaluation=58.0))))
+    assert {planner.estimate(j) for j in evaluations} == {58.0}
+    # What was measured here counts more.
+    planner.store.write('rovit', 0, 'train', dict(kind='training'))
+    planner.store.write('rovit', 0, 'detection', dict(seconds=20.0))
+    found = {planner.estimate(j): j.what for j in evaluations}
+    assert found == {20.0: 'detection', 58.0: 'regions'}
+    other = Planner(Settings(tmp_path / 'lvis', data='lvis', seeds=1))
+    assert other.estimate(evaluations[0]) is None

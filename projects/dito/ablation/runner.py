@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Train and evaluate what the rows of tables need, each thing once."""
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,20 +171,34 @@ class Planner:
         """Seconds a job takes, from what was measured; None if nothing was.
 
         Trainings: the pace of their own log, else the mean of all finished
-        ones of the kind, else that of the last quickstart.
+        ones of the kind, else that of the last quickstart; evaluations
+        likewise.
         """
+        on_symbols = self.settings.data == 'symbols'
         if job.what != 'train':
-            return self.store.seconds('training', job.what)
+            seconds = self.store.seconds('training', job.what)
+            # Given boxes take less than detection.
+            return seconds or (_quickstart_evaluation() if on_symbols
+                               else None)
         if not job.trained:
             return 0.0
         pace = measured_pace(self.store.folder(job.run, job.seed))
         pace = pace or self.store.seconds(job.kind, 'seconds_per_iter')
-        if pace is None and self.settings.data == 'symbols':
+        if pace is None and on_symbols:
             stage = 'rep' if job.kind == 'pretraining' else 'dito'
             pace = measured_pace(_QUICKSTART / stage)
         if pace is None:
             return None
         return _STARTUP + pace * self.make_config(job).train_cfg.max_iters
+
+
+def _quickstart_evaluation() -> Optional[float]:
+    """Seconds of the last quickstart's evaluation, None without one."""
+    path = _QUICKSTART / 'metrics.json'
+    if not path.is_file():
+        return None
+    figures = json.loads(path.read_text(encoding='utf-8'))
+    return figures.get('stage_seconds', {}).get('evaluation')
 
 
 def run_tables(tables: Sequence[Table], settings: Settings,

@@ -7,6 +7,9 @@ Every training and every evaluation is a step with a result file of its own:
 what is finished is never made again, also not for another table, and what was
 interrupted goes on from its last checkpoint. All rows of a table have one
 schedule.
+
+Batches are a process', as in the configs: on LVIS for 32 GPUs in stage 3 and
+16 in stage 2. For others give --cfg-options auto_scale_lr.enable=True.
 """
 
 import argparse
@@ -43,7 +46,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help='begin nothing that would end later; 0 only renders')
     add('--own-pretraining', action='store_true',
         help='a pretraining for every seed (default: one for all)')
-    add('--gpus', type=int, default=1, help='processes of a run')
+    add('--gpus', type=int, default=1, help='processes of a run; see above')
     add('--work-dir', type=Path, help='folder of runs and tables (default: '
         'work_dirs/ablation_DATA)')
     add('--dry-run', action='store_true',
