@@ -19,7 +19,7 @@ from dito.models import DITO
 
 REPORT = dict(results=[
     dict(metric='DITOLVISMetric', protocol=dict(split='val|x.json', alpha=.3),
-         figures=dict(bbox_AP=0.25))
+         figures=dict(bbox_AP=0.25, bbox_APl=-1.0, bbox_AP50=1 / 3))
 ])
 
 
@@ -77,6 +77,7 @@ def test_files(parts: Dict[str, Any]) -> None:
     assert json.loads((folder / 'metrics.json').read_text()) == REPORT
     card = (folder / 'README.md').read_text()
     for text in ('license: mit', digest, '| bbox_AP | 0.25 |',
+                 '| bbox_APl | - |', '| bbox_AP50 | 0.3333 |',
                  'val\\|x.json'):
         assert text in card
     assert 'data_root' not in (folder / 'config.py').read_text()
@@ -185,5 +186,33 @@ def test_tool_writes_a_folder(parts: Dict[str, Any], tmp_path: Path,
     assert publish_model.main([str(weights), str(out)]) == 2
     assert 'is not empty' in capsys.readouterr().err
     assert publish_model.main([str(weights), 'x.pth']) == 2
+    # What the umask allows, not the owner alone.
+    assert out.joinpath('dito.json').stat().st_mode == next(
+        out.glob('*model*.safetensors')).stat().st_mode
     with pytest.raises(SystemExit):
         publish_model.main([str(weights), 'x.safetensors', *options])
+
+
+def test_figures_of_other_weights_are_refused(
+        parts: Dict[str, Any], tmp_path: Path,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / 'model.safetensors'
+    save_model(weights, parts['model'], parts['cfg'],
+               dict(classes=NAMES[:2]))
+    report = tmp_path / 'evaluation.json'
+    argv = [str(weights), str(tmp_path / 'out'), '--metrics', str(report)]
+
+    def publish(digest: str) -> int:
+        result = dict(metric='M', figures={},
+                      protocol=dict(checkpoint_sha256=digest))
+        report.write_text(json.dumps(dict(results=[result])))
+        return publish_model.main(argv)
+
+    assert publish('0' * 64) == 2
+    assert 'sha256 00000000, but' in capsys.readouterr().err
+    # Another kind of file, such as the figures of the quickstart.
+    report.write_text('{"novel_ap50": 0.4}')
+    assert publish_model.main(argv) == 2
+    assert 'is no report of an evaluation' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    assert publish(hashlib.sha256(weights.read_bytes()).hexdigest()) == 0

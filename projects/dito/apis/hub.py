@@ -72,7 +72,7 @@ def package_model(
     if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary.load(vocabulary)
     if metrics is not None and not isinstance(metrics, dict):
-        metrics = read_json(str(metrics))
+        metrics = read_report(metrics)
     small = inference_config(cfg, dict(state))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the folder appears as a whole.
@@ -101,6 +101,28 @@ def package_model(
             folder.rmdir()
         os.replace(parts, folder)
     return folder / manifest['weights']
+
+
+def read_report(path: PathLike) -> Dict[str, Any]:
+    """Read what a test has written.
+
+    Args:
+        path (str | Path): An ``evaluation.json``.
+
+    Returns:
+        dict: ``results``, one dict an evaluator.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    report = read_json(str(path))
+    results = report.get('results') if isinstance(report, dict) else None
+    if not isinstance(results, list) or not all(
+            isinstance(r, dict) and 'figures' in r for r in results):
+        raise ValueError(
+            f'{path} is no report of an evaluation; give the evaluation.json '
+            'that tools/test.py writes beside its log.')
+    return report
 
 
 def load_pretrained(source: PathLike,
@@ -270,15 +292,20 @@ def _model_card(name: str, manifest: Dict[str, Any],
         for part in ('protocol', 'figures'):
             items = result.get(part) or {}
             lines += ['| ' + part + ' | |', '|---|---|']
-            lines += [f'| {key} | {_cell(value)} |'
-                      for key, value in items.items()]
+            lines += [f'| {key} | {_cell(key, value)} |'
+                      for key, value in items.items() if value is not None]
             lines.append('')
     return '\n'.join(lines) + '\n'
 
 
-def _cell(value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
+    """A value in one cell; metrics.json has all of it."""
+    if isinstance(value, float):
+        # An AP of -1 is that of a group without objects.
+        value = '-' if value == -1 else f'{value:.4g}'
     text = value if isinstance(value, str) else json.dumps(value)
-    text = text if len(text) <= 80 else f'{text[:77]}...'
+    if len(text) > 80 and not key.startswith('note'):
+        text = f'{text[:77]}...'
     return text.replace('|', '\\|').replace('\n', ' ')
 
 

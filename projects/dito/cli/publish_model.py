@@ -13,6 +13,7 @@ from typing import Dict, Optional, Sequence
 from mmengine.config import Config
 from torch import Tensor
 
+from dito.evaluation.files import sha256_of
 from dito.utils.checkpoint import (
     load_state_dict_file,
     save_safetensors,
@@ -114,6 +115,8 @@ def write_folder(args: argparse.Namespace) -> int:
     from dito.apis import load_model_source, package_model, push_to_hub
     if args.config:
         common.load_config(args.config, None)
+    if args.metrics:
+        _refuse_other_weights(args.metrics, args.checkpoint)
     cfg, checkpoint = load_model_source(args.config, args.checkpoint)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
     weights = package_model(
@@ -130,3 +133,18 @@ def write_folder(args: argparse.Namespace) -> int:
     if args.push:
         print(push_to_hub(args.out, args.push))
     return 0
+
+
+def _refuse_other_weights(metrics: str, checkpoint: str) -> None:
+    """Refuse figures that were measured with another checkpoint."""
+    from dito.apis.hub import read_report
+    tested = {
+        (result.get('protocol') or {}).get('checkpoint_sha256')
+        for result in read_report(metrics)['results']
+    } - {None}
+    own = sha256_of(checkpoint)
+    if tested - {own}:
+        raise ValueError(
+            f'{metrics} has the figures of a checkpoint with the sha256 '
+            f'{min(tested - {own})[:8]}, but {checkpoint} has {own[:8]}; '
+            'test it, and give the report of that test.')

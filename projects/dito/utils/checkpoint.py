@@ -194,7 +194,12 @@ def save_safetensors(state: Mapping[str, Tensor],
         header['meta'] = json.dumps(metadata)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
+        # The library makes files that nobody else can read, which a
+        # published or shared folder must not have.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata=header)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
