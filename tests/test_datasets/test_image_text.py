@@ -323,6 +323,7 @@ def test_flip_mirrors_the_image():
 @pytest.mark.parametrize('kwargs,text', [
     (dict(size=0), 'at least 1 pixel'),
     (dict(size=8, scale=(0, 1)), 'within'),
+    (dict(size=8, scale=0.5), 'such as .0.4, 1.0.'),
     (dict(size=8, ratio=(2, 1)), 'positive range'),
     (dict(size=8, flip=2), 'probability'),
 ])

@@ -147,6 +147,10 @@ def test_errors_are_one_sentence(folder: Path,
     text = fails(capsys, test_tool, CONFIG, CONFIG, '--show-dir', 'x')
     assert 'default_hooks.visualization' in text
     assert not (folder / 'work_dirs').exists()
+    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
+                 'train_dataloader.dataset.type=ToyNumbrs',
+                 'experiment_name=typo')
+    assert 'ToyNumbrs is not in the mmdet::dataset registry; check' in text
 
 
 def test_damaged_checkpoint(folder: Path,

@@ -10,6 +10,7 @@ from typing import Callable, Optional, Sequence
 
 from dito.utils.config_finder import PACKAGE
 from dito.utils.data_errors import BrokenDataError
+from dito.utils.step_error import StepError
 
 USER_ERROR = 2
 Main = Callable[[Optional[Sequence[str]]], Optional[int]]
@@ -25,13 +26,21 @@ def is_user_error(error: BaseException) -> bool:
     if isinstance(error, (FileNotFoundError, FileExistsError,
                           IsADirectoryError,
                           NotADirectoryError, PermissionError,
-                          BrokenDataError)):
+                          BrokenDataError, StepError)):
+        return True
+    if is_unknown_type(error):
         return True
     # The last is a training's loss that is no number any more.
     if not isinstance(error, (ValueError, TypeError, FloatingPointError)):
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def is_unknown_type(error: BaseException) -> bool:
+    """Whether MMEngine does not know a ``type`` of a config."""
+    return isinstance(error, KeyError) and ' registry. Please check' in str(
+        error)
 
 
 def one_sentence_errors(main: Main) -> Callable[..., int]:
@@ -60,6 +69,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, BrokenDataError):
         return error.sentence()
     text = ' '.join(str(error).split())
+    if is_unknown_type(error):
+        return (f"{text.strip(chr(34)).split(' registry.')[0]} registry; "
+                'check the spelling of this type in the config.')
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror.lower()}.'
     return text or type(error).__name__

@@ -152,3 +152,14 @@ def test_data_and_draws_follow_the_seed_of_the_run(data, own):
     assert seeds == ((0, 1, 1) if own is None else (5, 5, 5))
     assert keys[1] == keys[2] and torch.equal(inputs[1], inputs[2])
     assert (keys[0] == keys[1]) == (own is not None)
+
+
+def test_other_batches_are_refused(data):
+    cfg = runner_cfg(data, data / 'work', clip_model(), max_iters=1)
+    cfg['train_dataloader']['collate_fn'] = dict(type='pseudo_collate')
+    cfg['train_dataloader']['dataset']['num_streams'] = 4
+    with pytest.raises(ValueError, match='image_text_collate'):
+        Runner(**cfg).train()
+    cfg['train_dataloader']['num_workers'] = 3
+    with pytest.raises(ValueError, match='set it to 6 or another multiple'):
+        Runner(**dict(cfg, experiment_name='b')).train()

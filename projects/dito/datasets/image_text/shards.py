@@ -155,10 +155,15 @@ class ImageTextShards(IterableDataset):
             ValueError: If they cannot.
         """
         workers, (_, world_size) = max(1, num_workers), get_dist_info()
-        if self.num_streams % (workers * world_size):
+        step = workers * world_size
+        if self.num_streams % step:
+            above = -(-self.num_streams // step) * step
             raise ValueError(
                 f'num_streams={self.num_streams} must be divisible by '
-                f'{workers} workers x {world_size} processes')
+                f'{workers} workers x {world_size} processes: set it to '
+                f'{above} or another multiple of {step}, or change '
+                'train_dataloader.num_workers; a run that is resumed must '
+                'keep its num_streams')
 
     def __len__(self) -> int:
         """Return the number of samples, broken ones included.

@@ -87,9 +87,12 @@ class CropTransform:
     ) -> None:
         if size < 1:
             raise ValueError(f'size must be at least 1 pixel, got {size}')
-        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+        if scale is not None and not (
+                isinstance(scale, (tuple, list)) and len(scale) == 2
+                and 0 < scale[0] <= scale[1] <= 1):
             raise ValueError(
-                f'scale must be a range within (0, 1], got {scale}')
+                'scale must be a range within (0, 1], such as (0.4, 1.0), or '
+                f'None for the centre, got {scale}')
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f'ratio must be a positive range, got {ratio}')
         if not 0 <= flip <= 1:

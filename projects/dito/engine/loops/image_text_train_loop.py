@@ -143,6 +143,12 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             raise RuntimeError(
                 f'the data ended after {self._iter} of {self._max_iters} '
                 'iterations; leave epochs=None or lower max_iters')
+        if not isinstance(batch, dict) or not isinstance(
+                batch.get('cursors'), torch.Tensor):
+            raise ValueError(
+                'the loader does not give batches of image-text pairs: set '
+                'train_dataloader.dataset to an ImageTextShards and its '
+                "collate_fn to dict(type='image_text_collate')")
         return batch
 
     def _note(self, position: StreamPosition,
