@@ -365,3 +365,17 @@ def test_estimates_begin_with_the_quickstart(
     assert found == {20.0: 'detection', 58.0: 'regions'}
     other = Planner(Settings(tmp_path / 'lvis', data='lvis', seeds=1))
     assert other.estimate(evaluations[0]) is None
+
+
+def test_a_failed_step_ends_in_one_sentence(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str]) -> None:
+    class Broken(Stage):
+        command = ['sh', '-c', 'echo the reason; exit 3']
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, 'Stage', Broken)
+    assert ablation.main(['4a', '--rows', 'rovit']) == 2
+    said = capfd.readouterr().err
+    assert 'the reason' in said and 'Traceback' not in said
+    assert 'exit code 3; its whole output is in' in said

@@ -215,7 +215,7 @@ def run_tables(tables: Sequence[Table], settings: Settings,
         list[Job]: What was left undone for the budget.
 
     Raises:
-        RuntimeError: If a step fails.
+        StepError: If a step fails; the end of its output is shown.
         ValueError: If a folder was begun with another config.
     """
     planner, console = Planner(settings), Console()

@@ -15,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from dito.utils.step_error import StepError
+
 from .logs import last_step
 from .stages import Stage
 
@@ -47,7 +49,7 @@ class Reporter:
             float: Seconds it took.
 
         Raises:
-            RuntimeError: If its command fails; the end of its output is
+            StepError: If its command fails; the end of its output is
                 shown.
         """
         start = time.monotonic()
@@ -66,7 +68,7 @@ class Reporter:
             lines = log.read_text(encoding='utf-8', errors='replace')
             tail = '\n'.join(lines.splitlines()[-_TAIL:])
             print(tail, file=sys.stderr)
-            raise RuntimeError(
+            raise StepError(
                 f'the step "{stage.title}" ended with exit code {code}; its '
                 f'whole output is in {log}.')
         seconds = time.monotonic() - start
