@@ -169,12 +169,12 @@ def test_categories_a_few_at_a_time_give_the_same(scene, monkeypatch, backend):
 
 
 @pytest.mark.parametrize('backend', ['faster', 'pycocotools'])
-def test_files_in_lvis_form_without_crowd_flags(scene, backend):
+def test_files_without_crowd_flags_and_areas(scene, backend):
     path, content, results = scene
     samples = to_samples(content, results)
     expected = evaluate(DITOCocoMetric(path, ['bbox', 'segm']), samples)
     for ann in content['annotations']:
-        del ann['iscrowd']
+        del ann['iscrowd'], ann['area']
     with open(path, 'w') as file:
         json.dump(content, file)
     metric = DITOCocoMetric(path, ['bbox', 'segm'], backend=backend)

@@ -275,6 +275,10 @@ def test_unknown_ids_are_named():
             lambda c: c['images'][0].pop('neg_category_ids'),
             r"image 1000 has no \['neg_category_ids'\]",
         ),
+        (
+            lambda c: c['annotations'][3].pop('area'),
+            r"annotation \d+ has no \['area'\]",
+        ),
     ],
 )
 def test_other_file_forms_are_refused(damage, message):

@@ -288,10 +288,9 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             block = detections.take(np.sort(order[rows])).in_memory()
             truth = dict(
                 self._coco_api.dataset,
-                # The evaluation writes into annotations. LVIS files have
-                # no iscrowd, which pycocotools asks for.
+                # The evaluation writes into annotations.
                 annotations=[
-                    {'iscrowd': 0, **ann}
+                    _completed(ann)
                     for cat in ids[low:high]
                     for ann in by_category[cat]
                 ],
@@ -421,3 +420,13 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         if len(entries) < images:
             parts['note'] = 'images without results count as empty'
         return parts
+
+
+def _completed(ann: dict) -> dict:
+    """A copy of an object with what pycocotools asks for.
+
+    LVIS files have no iscrowd, and tools for labelling leave out areas, on
+    which AP over objects of all sizes does not depend.
+    """
+    _, _, width, height = ann['bbox']
+    return {'iscrowd': 0, 'area': width * height, **ann}

@@ -10,6 +10,7 @@ import pycocotools.mask as mask_utils
 from .files import read_json
 
 FREQUENCIES = ('r', 'c', 'f')
+_FIELDS = {'image_id', 'category_id', 'bbox', 'area'}
 _REQUIRED = ('neg_category_ids', 'not_exhaustive_category_ids')
 
 
@@ -96,6 +97,12 @@ class LVISGroundTruth:
 
     def _read_annotations(self) -> None:
         """Fill the arrays of objects, by category, then image, then file."""
+        for ann in self.content['annotations']:
+            if not _FIELDS <= ann.keys():
+                raise ValueError(
+                    f'{self.source}: annotation {ann.get("id")} has no '
+                    f'{sorted(_FIELDS - ann.keys())}, which evaluation needs'
+                )
         # Objects without area are no objects for the reference either.
         kept = [a for a in self.content['annotations'] if a['area'] > 0]
         image = self.to_image_index([ann['image_id'] for ann in kept])
