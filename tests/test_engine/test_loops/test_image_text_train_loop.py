@@ -131,6 +131,13 @@ def test_accumulated_gradients_are_refused(data):
         Runner(**cfg).train()
 
 
+def test_a_batch_of_one_pair_is_refused(data):
+    cfg = runner_cfg(data, data / 'work', clip_model(), max_iters=1)
+    cfg['train_dataloader']['batch_size'] = 1
+    with pytest.raises(ValueError, match='batch_size=1 on one process'):
+        Runner(**cfg).train()
+
+
 @pytest.mark.parametrize('own', [None, 5])
 def test_data_and_draws_follow_the_seed_of_the_run(data, own):
     """Two seeds are two runs, unless the config gives the parts their own."""

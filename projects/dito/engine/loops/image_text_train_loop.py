@@ -77,9 +77,11 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
 
         Raises:
             RuntimeError: If the data ends before.
-            ValueError: If the optimizer accumulates gradients.
+            ValueError: If the optimizer accumulates gradients, or a batch is
+                a single pair.
         """
         _check_accumulation(self.runner.optim_wrapper)
+        _check_batch(self.dataloader.batch_size)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         position = self._restore_position()
@@ -205,6 +207,15 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             'sample still comes once, but in another order than without the '
             'interruption', logger='current', level=logging.WARNING)
         return dict(state, base=state['counts'])
+
+
+def _check_batch(size: Optional[int]) -> None:
+    """Refuse a batch in which nothing can be told apart: its loss is 0."""
+    if size is not None and size * get_world_size() < 2:
+        raise ValueError(
+            'A contrastive loss tells the pairs of a batch apart, and '
+            f'train_dataloader.batch_size={size} on one process leaves a '
+            'single pair: set it to 2 or more.')
 
 
 def _check_accumulation(optim_wrapper: Any) -> None:
