@@ -5,7 +5,7 @@ import copy
 import json
 import pickle
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from tiny_api import (
     write_annotations,
     write_images,
 )
+from torchvision.ops import box_iou
 
 from dito.apis import DITOInferencer, parse_names, save_model
 from dito.cli import test as test_tool
@@ -191,6 +192,32 @@ def test_negative_names_compete_and_are_not_found(parts: Dict[str, Any],
             found['scores'], [wanted['scores'][i] for i in rows], rtol=1e-5)
     inferencer.set_vocabulary(asked)
     assert inferencer.vocabulary.names == tuple(asked)
+
+
+def test_agnostic_nms_keeps_one_name_an_object(
+        parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    image = parts['images'][0]
+    every = inferencer(image, score_thr=0)['predictions'][0]
+    kept = inferencer(image, score_thr=0, agnostic_nms=0.4)['predictions'][0]
+    boxes = torch.tensor(every['bboxes'])
+    overlap = box_iou(boxes, boxes) > 0.4
+    wanted: List[int] = []
+    for row in range(len(boxes)):  # Best first.
+        if not any(overlap[row, other] for other in wanted):
+            wanted.append(row)
+    assert 0 < len(wanted) < len(boxes)
+    for key in ('names', 'scores', 'bboxes'):
+        assert kept[key] == [every[key][i] for i in wanted], key
+    inferencer = DITOInferencer(parts['weights'], negative_names=NAMES[1:])
+    asked = inferencer(
+        image, NAMES[:1], score_thr=0, agnostic_nms=0.4)['predictions'][0]
+    assert asked['bboxes'] == [  # Negative names suppress too.
+        box for box, name in zip(kept['bboxes'], kept['names'], strict=True)
+        if name == NAMES[0]
+    ]
+    with pytest.raises(ValueError, match='IoU in \\(0, 1\\], got 50'):
+        inferencer(image, agnostic_nms=50)
 
 
 def test_negative_names_need_a_known_training(parts: Dict[str, Any],

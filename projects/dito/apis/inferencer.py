@@ -25,6 +25,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
+from torchvision.ops import nms
 
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.engine.hooks.load_report_hook import LoadReport, under
@@ -273,6 +274,7 @@ class DITOInferencer(DetInferencer):
                  score_thr: float = 0.3,
                  out_dir: Union[str, Path] = '',
                  batch_size: int = 1,
+                 agnostic_nms: Optional[float] = None,
                  return_vis: bool = False,
                  return_all: bool = False,
                  return_datasamples: bool = False) -> Dict[str, list]:
@@ -290,6 +292,10 @@ class DITOInferencer(DetInferencer):
             out_dir (str | Path): Folder that gets ``vis/NAME.jpg`` and
                 ``preds/NAME.json``. Defaults to none.
             batch_size (int): Images that pass the model together.
+            agnostic_nms (float, optional): IoU in (0, 1] above which only
+                the best of overlapping detections stays, whatever their
+                names; negative names suppress too. Defaults to None: names
+                do not suppress each other, as in evaluations.
             return_vis (bool): Return pictures with the detections too.
             return_all (bool): Return every detection; files and pictures
                 keep to ``score_thr``.
@@ -303,8 +309,12 @@ class DITOInferencer(DetInferencer):
 
         Raises:
             FileNotFoundError: If an image does not exist.
-            ValueError: If an image cannot be decoded, or no names are known.
+            ValueError: If an image cannot be decoded, no names are known, or
+                ``agnostic_nms`` is no IoU.
         """
+        if agnostic_nms is not None and not 0 < agnostic_nms <= 1:
+            raise ValueError('agnostic_nms is an IoU in (0, 1], got '
+                             f'{agnostic_nms}.')
         images = self.list_images(inputs)
         stems = file_stems(images)
         own = self._resolve_each(vocabularies, len(images))
@@ -316,6 +326,9 @@ class DITOInferencer(DetInferencer):
                     images, stems, own, batch_size):
                 classes = asked or shared
                 found = sample.pred_instances
+                if agnostic_nms is not None:
+                    found = found[nms(found.bboxes, found.scores,
+                                      agnostic_nms)]
                 found = found[found.labels < len(classes)]
                 sample.pred_instances = found
                 kept = sample.new()

@@ -48,6 +48,12 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=float,
         default=0.3,
         help='least score of what is written (default: %(default)s)')
+    parser.add_argument(
+        '--agnostic-nms',
+        type=float,
+        metavar='IOU',
+        help='of detections that overlap by more keep only the best, '
+        'whatever their names (0.5 gives one name an object)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
     parser.add_argument(
         '--list-top-k',
@@ -134,7 +140,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     ]
     results = inferencer(
         images, score_thr=args.score_thr, out_dir=args.out_dir,
-        return_all=True)
+        agnostic_nms=args.agnostic_nms, return_all=True)
     for image, result in zip(images, results['predictions'], strict=True):
         print(report(image, result, args.score_thr, args.list_top_k))
     print(f'Pictures and results are in {args.out_dir}.')

@@ -17,7 +17,12 @@ from .report_tables import (
     headline_table,
     time_table,
 )
-from .samples import DetectionSample, PointingGame, SimilaritySample
+from .samples import (
+    SHOWN_IOU,
+    DetectionSample,
+    PointingGame,
+    SimilaritySample,
+)
 from .shown_object import ShownObject
 from .stage_charts import stage_charts
 from .training_log import StageLog
@@ -107,7 +112,8 @@ def _detections(samples: Sequence[DetectionSample], score_thr: float) -> str:
     text = (f'<p>{key}</p><p>The first {len(samples)} validation images that '
             'contain a novel object, in the order of the file, not chosen by '
             'result. All classes are searched for at once; detections with a '
-            f'score of {score_thr:g} or more are shown.</p>')
+            f'score of {score_thr:g} or more are shown, of those that overlap '
+            f'(IoU above {SHOWN_IOU:g}) the best.</p>')
     figures = []
     for sample in samples:
         scale = _scale(sample.image.shape[1])

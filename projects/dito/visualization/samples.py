@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dito.apis import DITOInferencer
 
 Box = Tuple[float, float, float, float]
+#: Detections that overlap by more than this IoU are not shown together.
+SHOWN_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ def detect_samples(inferencer: 'DITOInferencer', data: AnnotatedSet,
                    score_thr: float) -> List[DetectionSample]:
     """Look for all classes of a data set in some of its images.
 
+    Of detections that overlap by more than ``SHOWN_IOU`` the best is kept,
+    one name an object, unlike in evaluations.
+
     Args:
         inferencer (DITOInferencer): The detector.
         data (AnnotatedSet): Says which classes there are, and which of them
@@ -99,7 +104,8 @@ def detect_samples(inferencer: 'DITOInferencer', data: AnnotatedSet,
     vocabulary = inferencer.set_vocabulary(data.names)
     results = inferencer([image.path for image in images],
                          vocabulary.with_novel(data.novel),
-                         score_thr=score_thr)['predictions']
+                         score_thr=score_thr,
+                         agnostic_nms=SHOWN_IOU)['predictions']
     return [
         DetectionSample(image.path.name, image.read(), image.objects,
                         tuple(from_prediction(result, data.novel)))
