@@ -6,12 +6,16 @@ registries, so ``custom_imports = dict(imports=['dito'])`` in a config is
 enough.
 """
 
-from .utils import checkpoint, config_finder, op_fallback
+from .utils import checkpoint, config_finder, op_fallback, quiet_import
 
 # mmdet cannot be imported without mmcv's ops, so this comes first.
 op_fallback.install()
 checkpoint.install()
 config_finder.register_config_scope()
+# Printed at each import, on the level of debugging: mmdet without the optional
+# client of a data-set service. It reads as if the installation were broken.
+quiet_import.import_without_line(
+    'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.')
 
 from . import (  # noqa: E402
     datasets,

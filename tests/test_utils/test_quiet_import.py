@@ -1,0 +1,37 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Tests of importing without one printed line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dito.utils.quiet_import import import_without_line
+
+
+def test_only_the_line_is_left_out(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / 'talks.py').write_text(
+        'print("first")\nprint("noise")\nprint("noise, but more")\n')
+    import_without_line('talks', 'noise')
+    assert capsys.readouterr().out == 'first\nnoise, but more\n'
+
+
+def test_a_failure_stays_and_so_does_what_was_printed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / 'fails.py').write_text('print("before")\nraise OSError("x")\n')
+    with pytest.raises(OSError, match='x'):
+        import_without_line('fails', 'noise')
+    assert capsys.readouterr().out == 'before\n'
+
+
+def test_importing_dito_prints_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, '-c', 'import dito'], capture_output=True, text=True,
+        check=True)
+    assert done.stdout == ''
