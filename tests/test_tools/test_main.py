@@ -8,7 +8,9 @@ import pytest
 from mmengine.config import Config
 
 from dito import __main__ as entry
+from dito import cli
 from dito.utils import env
+from dito.version import __version__
 
 CONFIG = str(Path(__file__).parent / 'toy_config.py')
 
@@ -18,7 +20,25 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(f'  {tool} ' in text for tool in entry.TOOLS)
     assert entry.main([]) == 2
+    assert entry.main(['--version']) == 0
+    assert capsys.readouterr().out.endswith(f'dito {__version__}\n')
+
+
+def test_a_mistyped_tool_is_answered_by_close_ones(
+        capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(['trian']) == 2
+    assert 'no tool "trian"; did you mean train' in capsys.readouterr().err
+    assert entry.main(['xyz']) == 2
+    assert 'dito --help' in capsys.readouterr().err
+
+
+def test_every_tool_of_the_package_is_listed() -> None:
+    helpers = {'__init__', 'common', 'errors', 'transfer'}
+    # These compare with other libraries; they need a clone.
+    helpers |= {'benchmark_contrastive', 'benchmark_image_text'}
+    modules = {path.stem for path in Path(cli.__path__[0]).glob('*.py')}
+    listed = {tool.replace('-', '_') for tool in entry.TOOLS}
+    assert listed == modules - helpers | {'check_env'}
 
 
 @pytest.mark.parametrize('tool', sorted(set(entry.TOOLS) - {'check-env'}))
