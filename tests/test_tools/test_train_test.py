@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List
 
 import mmdet
 import pytest
@@ -299,6 +299,36 @@ def test_resume_of_a_run_that_has_not_begun(folder: Path) -> None:
     losses = scalars(folder / 'run', 'loss')
     assert len(losses) == 8
     assert losses[0] < scalars(first, 'loss')[0] / 4
+
+
+def test_a_start_that_is_not_there_is_told_before_all_else(
+        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = fails(capsys, train_tool, 'dito_vitl_lvis')
+    assert 'starts from work_dirs/rep_vitl16_laion2b/iter_30000.pth' in text
+    assert 'load_from=FILE' in text and not (folder / 'work_dirs').exists()
+
+
+@pytest.mark.parametrize('options,expected', [
+    (dict(load_from='a.pth'), 'a.pth'),
+    ({'load_from': 'a.pth', 'model.teacher.checkpoint': 'b.pth'}, 'b.pth'),
+    ({'resume': True}, 'work_dirs/rep_vitl16_laion2b/iter_30000.pth'),
+])
+def test_the_teacher_follows_the_start(options: Dict[str, Any],
+                                       expected: str) -> None:
+    name = 'dito_vitl_lvis'
+    cfg = common.load_config(name, options)
+    train_tool.set_teacher(cfg, name, options)
+    assert cfg.model.teacher.checkpoint == expected
+
+
+def test_a_teacher_of_its_own_stays(tmp_path: Path) -> None:
+    own = tmp_path / 'own.py'
+    own.write_text("_base_ = 'dito::_base_/../dito_vitl_lvis.py'\n"
+                   "load_from = 'student.pth'\n")
+    options = dict(load_from='a.pth')
+    cfg = common.load_config(str(own), options)
+    train_tool.set_teacher(cfg, str(own), options)
+    assert cfg.model.teacher.checkpoint.endswith('iter_30000.pth')
 
 
 def test_resume_refuses_when_all_is_damaged(

@@ -3,7 +3,7 @@
 
 import argparse
 import logging
-from typing import Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
@@ -75,12 +75,45 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     cfg.load_from = None if resume == 'auto' else resume
 
 
+def set_teacher(cfg: Config, name: str, options: Dict[str, Any]) -> None:
+    """Let the teacher follow ``--cfg-options load_from=...``, in place.
+
+    The teacher of the distillation is what the training starts from (paper,
+    3.4): one file in the configs, two settings.
+
+    Args:
+        cfg (Config): With the options merged.
+        name (str): The config as it was named.
+        options (dict): Those of ``--cfg-options``.
+    """
+    teacher = (cfg.get('model') or {}).get('teacher')
+    if not teacher or 'load_from' not in options or any(
+            key.startswith('model.teacher') for key in options):
+        return
+    if teacher.get('checkpoint') == common.load_config(name).get('load_from'):
+        teacher.checkpoint = cfg.load_from
+        print_log(f'The teacher follows load_from: {cfg.load_from}.')
+
+
+def require_start(cfg: Config) -> None:
+    """Refuse a start that is not there, before a large model is built."""
+    try:
+        common.require_checkpoint(cfg.get('load_from') or '://')
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'The training starts from {cfg.load_from}, which does not exist; '
+            'make it first (it is the result of the stage before, or of a '
+            'converter), or name another: --cfg-options load_from=FILE'
+        ) from error
+
+
 @one_sentence_errors
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train, as ``tools/train.py`` is told to."""
     args = parse_args(argv)
     setup_cache_size_limit_of_dynamo()
     cfg = common.load_config(args.config, args.cfg_options)
+    set_teacher(cfg, args.config, args.cfg_options or {})
     common.require_keys(
         cfg,
         dict(
@@ -93,6 +126,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
     set_resume(cfg, args.resume)
+    require_start(cfg)
     common.set_launcher(cfg, args.launcher, args.local_rank)
     common.build_runner(cfg).train()
     return 0
