@@ -11,8 +11,10 @@ def run(model, batch, mode='loss'):
     return model(**model.data_preprocessor(batch, True), mode=mode)
 
 
-def test_losses_against_a_loop_over_levels():
-    model = build(rep_cfg(logit_scale_init=1.0))
+@pytest.mark.parametrize('prior', [0.5, 0.1])
+def test_losses_against_a_loop_over_levels(prior):
+    model = build(rep_cfg(logit_scale_init=1.0, objectness_prior=prior))
+    odds = prior / (1 - prior)
     batch = make_batch()
     values = run(model, batch)
     inputs = model.data_preprocessor(batch)['inputs']
@@ -37,7 +39,8 @@ def test_losses_against_a_loop_over_levels():
                           @ text[b]).clamp(min=0)
                 x = int((box[0] + box[2]) / 2 / stride)
                 y = int((box[1] + box[3]) / 2 / stride)
-                score = objectness[i][b, 0, y, x].sigmoid()
+                grown = odds * objectness[i][b, 0, y, x].exp()
+                score = grown / (1 + grown)
                 total = total + (score - target).abs()
                 targets.append(target)
         rpn = rpn + total / (4 * level.shape[1])
@@ -47,6 +50,12 @@ def test_losses_against_a_loop_over_levels():
     total, _ = model.parse_losses(values)
     parts = sum(values[f'loss_p{i}'] for i in (2, 3, 4, 5)) + rpn
     torch.testing.assert_close(total, parts)
+
+
+@pytest.mark.parametrize('prior', [0, 1, -0.1])
+def test_a_prior_that_is_no_objectness_is_refused(prior):
+    with pytest.raises(ValueError, match=f'between 0 and 1, got {prior}'):
+        build(rep_cfg(objectness_prior=prior))
 
 
 @pytest.mark.parametrize('kwargs', [

@@ -72,6 +72,12 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
             (paper); 'all': one over the boxes of all levels (Table 4c).
         rpn_loss_weight (float): Weight of the proposal loss against the
             contrastive ones. Defaults to 1, equal (paper).
+        objectness_prior (float): Objectness that a logit of 0 stands for in
+            this stage, within (0, 1). Cosines with texts are far below the
+            0.5 that a new proposal head says: with a prior near their mean
+            (0.1) the head learns where they differ instead of their level,
+            and detection, whose targets are higher, starts from 0.5. The
+            default 0.5 is the paper's and the release's.
         logit_scale_init (float): Start of the logarithm of the factor on
             the cosine; stage 1's checkpoint replaces it.
         logit_bias_init (float, optional): Start of a learnt bias on the
@@ -93,6 +99,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         pooling: str = 'max',
         levels: str = 'separate',
         rpn_loss_weight: float = 1.0,
+        objectness_prior: float = 0.5,
         logit_scale_init: float = math.log(1 / 0.07),
         logit_bias_init: Optional[float] = None,
         init_cfg: OptMultiConfig = None,
@@ -105,6 +112,9 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         if levels not in ('separate', 'all'):
             raise ValueError(
                 f"levels is {levels!r}, expected 'separate' or 'all'")
+        if not 0 < objectness_prior < 1:
+            raise ValueError('objectness_prior must lie between 0 and 1, got '
+                             f'{objectness_prior}')
         self.neck = MODELS.build(neck)
         self.roi_head = MODELS.build(roi_head)
         self.rpn_head = None if rpn_head is None else MODELS.build(rpn_head)
@@ -112,6 +122,8 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         self.pooling = pooling
         self.levels = levels
         self.rpn_loss_weight = rpn_loss_weight
+        self.objectness_offset = math.log(
+            objectness_prior / (1 - objectness_prior))
         self.freeze(_NOT_TRAINED)
 
     def embed(self, inputs: Tensor, texts: List[str],
@@ -237,7 +249,8 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         targets = [objectness_targets(level, text) for level in regions]
         layers = self.roi_head.bbox_roi_extractor.roi_layers
         losses = [
-            objectness_loss(logits, level, target, layer.spatial_scale)
+            objectness_loss(logits + self.objectness_offset, level, target,
+                            layer.spatial_scale)
             for logits, level, target, layer in zip(
                 maps, boxes, targets, layers, strict=True)
         ]
