@@ -24,4 +24,8 @@ model = dict(
         reference_size=128),
     pooling='max',
     levels='separate',
-    rpn_loss_weight=1.0)
+    rpn_loss_weight=1.0,
+    # Cosines are about 0.1 here. From 0.5 the proposal head would learn this
+    # level in its small weights, before anything else: all hidden units end
+    # up either off or on at every place.
+    objectness_prior=0.1)
