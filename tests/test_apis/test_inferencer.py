@@ -313,6 +313,22 @@ def test_bad_images(parts: Dict[str, Any], tmp_path: Path) -> None:
         inferencer(empty)
 
 
+def test_arguments_of_detinferencer_are_answered(
+        parts: Dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="write device='cuda:0'"):
+        DITOInferencer(parts['cfg'], parts['weights'], 'cuda:0')
+    with pytest.raises(TypeError, match='"palette".*a colour of its own'):
+        DITOInferencer(parts['cfg'], parts['weights'], palette='coco')
+    inferencer = DITOInferencer(parts['weights'])
+    image = parts['images'][0]
+    with pytest.raises(TypeError, match='"texts".* take vocabulary'):
+        inferencer(image, texts='anchor')
+    with pytest.raises(TypeError, match='"pred_score_thr".* take score_thr'):
+        inferencer(image, ['anchor'], pred_score_thr=0.1)
+    with pytest.raises(TypeError, match='"scor_thr"; see help'):
+        inferencer(image, ['anchor'], scor_thr=0.1)
+
+
 def test_needs_names(parts: Dict[str, Any]) -> None:
     inferencer = DITOInferencer(parts['cfg'])
     with pytest.raises(ValueError, match='Name what to look for'):

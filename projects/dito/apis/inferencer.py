@@ -34,6 +34,7 @@ from dito.models.text import Vocabulary
 from dito.models.text.name_checks import name_key
 from dito.utils.checkpoint import state_dict_of
 
+from .mmdet_names import refuse_device_as_names, refuse_mmdet_arguments
 from .model_file import (
     Source,
     hook_config,
@@ -71,6 +72,8 @@ class DITOInferencer(DetInferencer):
             'trained': the base classes of the training. Scores are a softmax
             over names (paper, eq. 2), so with a few names alone whatever is
             no background is one of them. Defaults to None.
+        **unknown: Refused; an argument of DetInferencer is answered by what
+            it is called here.
 
     Example:
         >>> inferencer = DITOInferencer('model.safetensors')
@@ -83,7 +86,10 @@ class DITOInferencer(DetInferencer):
                  weights: Union[str, Path, None] = None,
                  vocabulary: Optional[Names] = None,
                  device: Optional[str] = None,
-                 negative_names: Optional[Names] = None) -> None:
+                 negative_names: Optional[Names] = None,
+                 **unknown: Any) -> None:
+        refuse_mmdet_arguments(unknown)
+        refuse_device_as_names(vocabulary)
         cfg, self._checkpoint = load_model_source(model, weights)
         self._made: Dict[Tuple[str, ...], Vocabulary] = {}
         super().__init__(model=cfg, device=device, show_progress=False)
@@ -277,7 +283,8 @@ class DITOInferencer(DetInferencer):
                  agnostic_nms: Optional[float] = None,
                  return_vis: bool = False,
                  return_all: bool = False,
-                 return_datasamples: bool = False) -> Dict[str, list]:
+                 return_datasamples: bool = False,
+                 **unknown: Any) -> Dict[str, list]:
         """Detect.
 
         Args:
@@ -301,6 +308,8 @@ class DITOInferencer(DetInferencer):
                 keep to ``score_thr``.
             return_datasamples (bool): Return :obj:`DetDataSample` instead of
                 dicts.
+            **unknown: Refused; an argument of DetInferencer is answered by
+                what it is called here.
 
         Returns:
             dict: ``predictions``, a dict an image (see
@@ -311,7 +320,9 @@ class DITOInferencer(DetInferencer):
             FileNotFoundError: If an image does not exist.
             ValueError: If an image cannot be decoded, no names are known, or
                 ``agnostic_nms`` is no IoU.
+            TypeError: If an argument is not known.
         """
+        refuse_mmdet_arguments(unknown)
         if agnostic_nms is not None and not 0 < agnostic_nms <= 1:
             raise ValueError('agnostic_nms is an IoU in (0, 1], got '
                              f'{agnostic_nms}.')
