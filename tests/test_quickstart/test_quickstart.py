@@ -90,6 +90,8 @@ def test_a_training_lasts_as_long_as_it_is_told(tmp_path, iterations):
         assert cfg.train_cfg.max_iters == length
         assert cfg.train_cfg.val_begin > length  # evaluation is its own step
         assert cfg.default_hooks.checkpoint.interval == length
+        # At least one line in the log, which the report reads.
+        assert 0 < cfg.default_hooks.logger.interval <= length
         warm_up, decay = cfg.param_scheduler
         assert warm_up.end == decay.begin < decay.end == length
         if iterations is None:

@@ -67,8 +67,11 @@ def schedule_options(config: str, iterations: int) -> List[str]:
         for number, part in enumerate(cfg.param_scheduler)
         for key in ('begin', 'end', 'T_max') if key in part
     ]
+    # A short training has lines in its log too: the report needs them.
+    interval = min(cfg.default_hooks.logger.interval, max(iterations // 4, 1))
     return [
         f'train_cfg.max_iters={iterations}',
+        f'default_hooks.logger.interval={interval}',
         # The interval alone would leave one at the last iteration.
         f'train_cfg.val_begin={iterations + 1}', *times,
     ]
