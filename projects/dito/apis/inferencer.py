@@ -24,6 +24,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 from torch import nn
 from torchvision.ops import nms
 
@@ -336,11 +337,8 @@ class DITOInferencer(DetInferencer):
             for image, stem, asked, sample in self._detect(
                     images, stems, own, batch_size):
                 classes = asked or shared
-                found = sample.pred_instances
-                if agnostic_nms is not None:
-                    found = found[nms(found.bboxes, found.scores,
-                                      agnostic_nms)]
-                found = found[found.labels < len(classes)]
+                found = _asked_for(sample.pred_instances, len(classes),
+                                   agnostic_nms)
                 sample.pred_instances = found
                 kept = sample.new()
                 kept.pred_instances = found[found.scores >= score_thr]
@@ -443,3 +441,11 @@ class DITOInferencer(DetInferencer):
             draw_gt=False,
             pred_score_thr=-1)
         return self.visualizer.get_image()
+
+
+def _asked_for(found: InstanceData, count: int,
+               iou: Optional[float]) -> InstanceData:
+    """Detections of the first names, after NMS over all of them if wanted."""
+    if iou is not None:
+        found = found[nms(found.bboxes, found.scores, iou)]
+    return found[found.labels < count]

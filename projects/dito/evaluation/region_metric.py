@@ -151,7 +151,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
         protocol = self.with_run(
             dict(
                 benchmark='classification of annotated boxes',
-                split=(self._run_facts or {}).get('split'),
+                split=self.split,
                 images=images,
                 boxes=int(count.sum()),
                 classes=f'{len(classes)} ({int(novel.sum())} novel)',

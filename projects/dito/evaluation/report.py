@@ -33,6 +33,11 @@ class ReportMixin:
         """
         self._run_facts = dict(facts)
 
+    @property
+    def split(self) -> Optional[str]:
+        """Name of the evaluated set, where the run has told it."""
+        return (self._run_facts or {}).get('split')
+
     def with_run(self, own: Dict[str, Any],
                  leave_out: Collection[str] = ()) -> Dict[str, Any]:
         """Complete a metric's protocol with what others know.

@@ -87,7 +87,7 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
         protocol = self.with_run(
             dict(
                 benchmark='image-text retrieval',
-                split=(self._run_facts or {}).get('split'),
+                split=self.split,
                 images=len(texts),
                 captions=f'{sum(map(len, texts))} '
                 f'({len(distinct)} distinct)',

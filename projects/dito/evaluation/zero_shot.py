@@ -98,7 +98,7 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
         protocol = self.with_run(
             dict(
                 benchmark='zero-shot classification',
-                split=(self._run_facts or {}).get('split'),
+                split=self.split,
                 images=images,
                 classes=f'{len(meta["classes"])} ({novel} novel)',
                 competing='all classes, base and novel',

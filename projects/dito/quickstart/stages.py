@@ -9,7 +9,7 @@ from typing import Dict, List, Optional
 from mmengine.config import Config
 
 from dito.utils.config_finder import config_root
-from dito.utils.schedule import scale_schedule
+from dito.utils.schedule import TIMES, scale_schedule
 
 #: Where the configs of `symbols` look for the data set.
 DATA_ROOT = Path('data/symbols')
@@ -60,20 +60,15 @@ def schedule_options(config: str, iterations: int) -> List[str]:
         list[str]: Values of ``--cfg-options``.
     """
     cfg = Config.fromfile(config_root() / config)
-    if iterations != cfg.train_cfg.max_iters:
-        scale_schedule(cfg, iterations / cfg.train_cfg.max_iters)
-    times = [
-        f'param_scheduler.{number}.{key}={part[key]}'
-        for number, part in enumerate(cfg.param_scheduler)
-        for key in ('begin', 'end', 'T_max') if key in part
-    ]
-    # A short training has lines in its log too: the report needs them.
-    interval = min(cfg.default_hooks.logger.interval, max(iterations // 4, 1))
+    scale_schedule(cfg, iterations / cfg.train_cfg.max_iters)
     return [
-        f'train_cfg.max_iters={iterations}',
-        f'default_hooks.logger.interval={interval}',
-        # The interval alone would leave one at the last iteration.
-        f'train_cfg.val_begin={iterations + 1}', *times,
+        f'train_cfg.max_iters={cfg.train_cfg.max_iters}',
+        f'train_cfg.val_begin={cfg.train_cfg.val_begin}',
+        # A short training has lines in its log too: the report needs them.
+        f'default_hooks.logger.interval={cfg.default_hooks.logger.interval}',
+        *(f'param_scheduler.{number}.{key}={part[key]}'
+          for number, part in enumerate(cfg.param_scheduler)
+          for key in TIMES if key in part),
     ]
 
 

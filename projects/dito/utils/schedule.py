@@ -5,7 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-_TIMES = ('begin', 'end', 'T_max', 'milestones', 'decay_iters')
+#: Keys of a part of ``param_scheduler`` that are iterations.
+TIMES = ('begin', 'end', 'T_max', 'milestones', 'decay_iters')
 _SAVES = 4
 
 
@@ -34,7 +35,7 @@ def scale_schedule(cfg: Config, factor: float) -> None:
     cfg.train_cfg.val_begin = cfg.train_cfg.val_interval = total + 1
     schedulers = cfg.get('param_scheduler') or []
     for part in schedulers if isinstance(schedulers, list) else [schedulers]:
-        for key in _TIMES:
+        for key in TIMES:
             if part.get(key) is not None:
                 part[key] = _scaled(part[key], factor)
         if 'end' in part:

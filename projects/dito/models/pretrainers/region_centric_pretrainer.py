@@ -249,8 +249,8 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         targets = [objectness_targets(level, text) for level in regions]
         layers = self.roi_head.bbox_roi_extractor.roi_layers
         losses = [
-            objectness_loss(logits + self.objectness_offset, level, target,
-                            layer.spatial_scale)
+            objectness_loss(logits, level, target, layer.spatial_scale,
+                            self.objectness_offset)
             for logits, level, target, layer in zip(
                 maps, boxes, targets, layers, strict=True)
         ]

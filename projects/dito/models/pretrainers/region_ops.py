@@ -59,7 +59,7 @@ def objectness_targets(regions: Tensor, text: Tensor) -> Tensor:
 
 
 def objectness_loss(maps: Tensor, boxes: Tensor, targets: Tensor,
-                    spatial_scale: float) -> Tensor:
+                    spatial_scale: float, offset: float = 0.0) -> Tensor:
     """L1 between objectness at the centres of boxes and their targets.
 
     Other places of the map have no part in it. Boxes whose centres fall into
@@ -70,11 +70,13 @@ def objectness_loss(maps: Tensor, boxes: Tensor, targets: Tensor,
         boxes (Tensor): Boxes in pixels (B, n, 4).
         targets (Tensor): (B, n) in [0, 1].
         spatial_scale (float): Cells a pixel, 1 / stride.
+        offset (float): Added to the logits that are read.
 
     Returns:
         Tensor: Scalar, mean over all boxes.
     """
-    scores = values_at_centers(maps, boxes, spatial_scale).sigmoid()
+    logits = values_at_centers(maps, boxes, spatial_scale)
+    scores = (logits + offset).sigmoid()
     return F.l1_loss(scores, targets.to(scores))
 
 
