@@ -1,16 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Shared fixtures: one torch thread, a fixed seed, the golden arrays."""
 
-from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, List
 
 import numpy as np
 import pytest
 import torch
+from golden_arrays import Arrays, load_golden
 
 import dito  # noqa: F401  (registers everything)
-
-DATA = Path(__file__).parent / 'data'
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +20,13 @@ def _deterministic() -> None:
 
 
 @pytest.fixture
-def golden() -> Callable[[str], Dict[str, np.ndarray]]:
+def golden() -> Callable[[str], Arrays]:
     """Load arrays computed by the authors' own modules, by file stem."""
+    return load_golden
 
-    def load(name: str) -> Dict[str, np.ndarray]:
-        with np.load(DATA / 'golden' / f'{name}.npz') as arrays:
-            return dict(arrays)
 
-    return load
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Whatever compares with golden arrays is a test of parity."""
+    for item in items:
+        if 'golden' in getattr(item, 'fixturenames', ()):
+            item.add_marker('parity')

@@ -2,10 +2,11 @@
 """The release's detector at the tiny sizes of its golden arrays."""
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, List, Optional
 
 import numpy as np
 import torch
+from golden_arrays import Arrays, group, load_golden
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
@@ -16,42 +17,66 @@ from dito.models import Vocabulary
 from dito.utils.official import convert_official
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'dito_vitl_official_lvis.py'
-Arrays = Dict[str, np.ndarray]
+
+def tower_config(arrays: Arrays, grids: np.ndarray) -> dict:
+    """Arguments of a tower of the sizes that a golden file has.
+
+    Args:
+        arrays (dict): With ``cfg/``: sizes of patches, map and tower.
+        grids (ndarray): Windows per side of each layer; 0 for none.
+    """
+    grid, = set(grids[grids > 0].tolist()) or {1}
+    patch = int(arrays['cfg/patch_size'])
+    return dict(
+        arch=dict(
+            embed_dims=int(arrays['cfg/features']),
+            num_layers=int(arrays['cfg/num_layers']),
+            num_heads=int(arrays['cfg/num_heads'])),
+        patch_size=patch,
+        img_size=int(arrays['cfg/pretrained_pos_emb_size']) * patch,
+        window=dict(grid=grid),
+        global_layers=np.flatnonzero(grids == 0).tolist())
 
 
-def tiny_official_config(mask: bool = True) -> ConfigDict:
-    """The shipped config of the release, with other sizes only."""
+def tiny_official_config(mask: bool = True,
+                         arrays: Optional[Arrays] = None) -> ConfigDict:
+    """The shipped config of the release, with other sizes only.
+
+    Args:
+        mask (bool): Whether there is a mask head. Defaults to True.
+        arrays (dict, optional): Of detector_end_to_end.npz, whose sizes are
+            taken.
+    """
+    if arrays is None:
+        arrays = load_golden('detector_end_to_end')
+    cfg = {k: v.tolist() for k, v in group(arrays, 'cfg/').items()}
+    width, filters = cfg['features'], cfg['num_filters']
     model = Config.fromfile(CONFIG).model
-    model.data_preprocessor.pad_size_divisor = 128
+    model.data_preprocessor.pad_size_divisor = cfg['image_size']
     model.backbone.update(
-        arch=dict(embed_dims=32, num_layers=3, num_heads=2),
-        img_size=64,
-        window=dict(grid=2),
-        global_layers=[1, 2],
-        shift_size=2)
-    model.neck.update(in_channels=32, out_channels=16)
-    model.rpn_head.update(in_channels=16, feat_channels=16)
+        tower_config(arrays, arrays['cfg/window_grid']),
+        shift_size=cfg['window_attention_shift_size'])
+    frozen = tower_config(arrays, arrays['cfg/window_grid_frozen'])
+    model.vlm_backbone.update(
+        window=frozen['window'], global_layers=frozen['global_layers'])
+    model.neck.update(in_channels=width, out_channels=filters)
+    model.rpn_head.update(in_channels=filters, feat_channels=filters)
     head = model.roi_head
-    head.bbox_roi_extractor.out_channels = 16
-    head.vlm_roi_extractor.out_channels = 32
+    head.bbox_roi_extractor.out_channels = filters
+    head.vlm_roi_extractor.out_channels = width
     head.bbox_head.update(
-        in_channels=16,
-        embed_dims=32,
-        conv_out_channels=16,
-        fc_out_channels=32)
-    head.mask_roi_extractor.out_channels = 16
-    head.mask_head.update(in_channels=16, conv_out_channels=16)
+        in_channels=filters,
+        embed_dims=arrays['in/text_features'].shape[-1],
+        conv_out_channels=filters,
+        fc_out_channels=cfg['fc_dims'])
+    head.mask_roi_extractor.out_channels = filters
+    head.mask_head.update(in_channels=filters, conv_out_channels=filters)
     if not mask:
         head.mask_head = head.mask_roi_extractor = None
-    model.test_cfg.rpn.update(nms_pre=200, max_per_img=60)
-    model.test_cfg.rcnn.max_per_img = 30
+    model.test_cfg.rpn.update(
+        nms_pre=cfg['rpn_pre_nms'], max_per_img=cfg['rpn_post_nms'])
+    model.test_cfg.rcnn.max_per_img = cfg['detections']
     return model
-
-
-def group(arrays: Arrays, prefix: str) -> Arrays:
-    """Arrays below a prefix, without it."""
-    return {k[len(prefix):]: v for k, v in arrays.items()
-            if k.startswith(prefix)}
 
 
 def build_official(arrays: Arrays, indicator: bool = False) -> Any:
@@ -63,7 +88,7 @@ def build_official(arrays: Arrays, indicator: bool = False) -> Any:
             all for novel where they are not.
     """
     init_default_scope('mmdet')
-    model = MODELS.build(tiny_official_config()).eval()
+    model = MODELS.build(tiny_official_config(arrays=arrays)).eval()
     model.load_state_dict(convert_official(group(arrays, 'params/')))
     rows = torch.from_numpy(arrays['in/text_features'][0])
     base = arrays['with_indicator/in/base_category_indicator'][0, 1:] > 0
@@ -74,16 +99,16 @@ def build_official(arrays: Arrays, indicator: bool = False) -> Any:
 
 
 def images(arrays: Arrays) -> Tensor:
-    """Both images, in [0, 1], (2, 3, 128, 128)."""
+    """All images, in [0, 1], (B, 3, S, S)."""
     return torch.from_numpy(arrays['in/image']).permute(0, 3, 1, 2)
 
 
-def samples(scale: float = 1.0) -> List[DetDataSample]:
-    """Samples of two images whose whole square is valid."""
-    size = (128, 128)
+def samples(arrays: Arrays, scale: float = 1.0) -> List[DetDataSample]:
+    """Samples of the images, whose whole square is valid."""
+    size = arrays['in/image'].shape[1:3]
     meta = dict(
         img_shape=size,
         batch_input_shape=size,
-        ori_shape=(round(128 / scale), ) * 2,
+        ori_shape=tuple(round(side / scale) for side in size),
         scale_factor=(scale, scale))
-    return [DetDataSample(metainfo=meta) for _ in range(2)]
+    return [DetDataSample(metainfo=meta) for _ in arrays['in/image']]

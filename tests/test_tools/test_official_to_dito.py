@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from golden_arrays import group
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from official_detector import CONFIG, group, tiny_official_config
+from official_detector import CONFIG, tiny_official_config
 
 from dito.apis import DITOInferencer
 from dito.cli.official_to_dito import main
@@ -23,7 +24,8 @@ from dito.utils.official import convert_official
 @pytest.fixture
 def work(golden, tmp_path):
     """A finetuned and a pretrained checkpoint, embeddings and names."""
-    params = group(golden('detector_end_to_end'), 'params/')
+    arrays = golden('detector_end_to_end')
+    params = group(arrays, 'params/')
     target = {f'optimizer/target/{k}': v for k, v in params.items()}
     target.update({
         'step': np.int32(3),
@@ -37,7 +39,9 @@ def work(golden, tmp_path):
     pretrained = {f'model_state/params/visual/{k}': v
                   for k, v in visual.items()}
     pretrained['model_state/params/text/ln_final/scale'] = np.ones(4, 'f4')
-    rows = np.random.default_rng(0).normal(size=(5, 32)).astype('f4')
+    embed_dims = arrays['in/text_features'].shape[-1]
+    rows = np.random.default_rng(0).normal(size=(5, embed_dims))
+    rows = rows.astype('f4')
     np.save(tmp_path / 'embed.npy', rows)
     (tmp_path / 'lvis.json').write_text(
         json.dumps(
@@ -48,6 +52,7 @@ def work(golden, tmp_path):
             ])))
     return dict(
         params=params, finetuned=target, pretrained=pretrained, rows=rows,
+        side=int(arrays['cfg/image_size']),
         dst=tmp_path / 'out.safetensors', folder=tmp_path)
 
 
@@ -69,7 +74,8 @@ def test_finetuned(work, capsys):
     assert set(state) == set(expected)
     assert all(torch.equal(state[k], expected[k]) for k in expected)
     assert meta['source'] == 'DITO release, finetuned'
-    assert 'vlm_backbone 41' in capsys.readouterr().out
+    frozen = sum(k.startswith('vlm_backbone.') for k in expected)
+    assert f'vlm_backbone {frozen}' in capsys.readouterr().out
     init_default_scope('mmdet')
     model = MODELS.build(tiny_official_config())
     model.load_state_dict(state)
@@ -158,11 +164,12 @@ def test_every_name_that_does_not_match_is_listed(work, capsys, kind, first,
     arrays[f'{root}extra/kernel'] = arrays.pop(first)
     del arrays[second]
     wrong = next(k for k in arrays if k.endswith('mlp/c_fc/bias'))
+    size = len(arrays[wrong])
     arrays[wrong] = arrays[wrong][:-1]
     error = fails(work, capsys, arrays)
     for text in ('2 missing', first[len(root):], second[len(root):],
                  '1 not known: extra/kernel', '1 of another shape',
-                 f'{wrong[len(root):]} (127,) instead of (128,)'):
+                 f'{wrong[len(root):]} ({size - 1},) instead of ({size},)'):
         assert text in error, text
 
 
@@ -186,10 +193,11 @@ def test_other_mistakes_are_one_sentence(work, capsys):
     (folder / 'zero.json').write_text('{"0": "cat"}')
     error = fails(work, capsys, fine, *embed, folder / 'zero.json')
     assert "'0' of 'cat' must be a number from 1" in error
-    np.save(folder / 'embed.npy', work['rows'][:, :16])
+    size = work['rows'].shape[1]
+    np.save(folder / 'embed.npy', work['rows'][:, :-1])
     error = fails(work, capsys, fine, *embed, folder / 'lvis.json')
-    assert 'size 16' in error and 'checkpoint 32' in error
-    np.save(folder / 'embed.npy', np.zeros((5, 32), 'f4'))
+    assert f'size {size - 1}' in error and f'checkpoint {size}' in error
+    np.save(folder / 'embed.npy', np.zeros((5, size), 'f4'))
     error = fails(work, capsys, fine, *embed, folder / 'lvis.json')
     assert '4 embeddings are zero' in error
     assert 'NAME=NUMBER' in fails(work, capsys, fine, '--sizes', 'width')
@@ -207,23 +215,26 @@ def test_from_the_checkpoint_to_detections(work):
     cfg.model = tiny_official_config()
     steps = cfg.test_dataloader.dataset.pipeline
     assert steps[1].type == 'DITOReleaseResize'
-    steps[1].size = 128
+    side = steps[1].size = work['side']
     detector = DITOInferencer(
         cfg, work['dst'], folder / 'out_vocabulary.safetensors', 'cpu')
-    image = np.random.randint(0, 256, (64, 96, 3), dtype=np.uint8)
+    image = np.random.randint(
+        0, 256, (side // 2, side * 3 // 4, 3), dtype=np.uint8)
     got, = detector(image, score_thr=0)['predictions']
     assert got['labels'] and set(got['names']) <= {'cat', 'yak_(animal)',
                                                    'tea cup'}
     # By hand: RGB in [0, 1] at 4/3 the size, over a ground of mean colour.
-    pixels = torch.tensor(CLIP_MEAN)[:, None, None].repeat(1, 128, 128)
-    small = legacy_bilinear(image, (85, 128))[..., ::-1] / 255
-    pixels[:, :85] = torch.from_numpy(small.copy()).permute(2, 0, 1)
+    pixels = torch.tensor(CLIP_MEAN)[:, None, None].repeat(1, side, side)
+    height, width = image.shape[:2]
+    new = round(height * side / width)
+    small = legacy_bilinear(image, (new, side))[..., ::-1] / 255
+    pixels[:, :new] = torch.from_numpy(small.copy()).permute(2, 0, 1)
     sample = DetDataSample(
         metainfo=dict(
-            img_shape=(128, 128),
-            batch_input_shape=(128, 128),
-            ori_shape=(64, 96),
-            scale_factor=(128 / 96, 85 / 64)))
+            img_shape=(side, side),
+            batch_input_shape=(side, side),
+            ori_shape=(height, width),
+            scale_factor=(side / width, new / height)))
     with torch.no_grad():
         expected, = detector.model.predict(
             pixels.bfloat16().float()[None], [sample])

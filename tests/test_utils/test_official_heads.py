@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 import torch
+from golden_arrays import XYXY, close, group, levels
 
 from dito.models import DITOBBoxHead, DITOMaskHead, DITORPNHead
 from dito.utils.official import (
@@ -17,9 +18,7 @@ PARTS = dict(
 
 
 def params(arrays, part):
-    start = f'{part}/params/'
-    return {k[len(start):]: v for k, v in arrays.items()
-            if k.startswith(start)}
+    return group(arrays, f'{part}/params/')
 
 
 def channels_first(array):
@@ -29,41 +28,44 @@ def channels_first(array):
 
 def test_proposal_head(golden):
     arrays = golden('fpn_heads')
-    head = DITORPNHead(32, 32)
+    head = DITORPNHead(*(int(arrays[f'{k}/cfg/num_filters'])
+                         for k in ('fpn', 'rpn')))
     head.load_state_dict(convert_rpn_head(params(arrays, 'rpn')))
-    levels = (2, 3, 4, 5)
+    numbers = levels(arrays, 'fpn/out/')
     scores, boxes = head(
-        [channels_first(arrays[f'fpn/out/{i}']) for i in levels])
-    for i, score, box in zip(levels, scores, boxes, strict=True):
+        [channels_first(arrays[f'fpn/out/{i}']) for i in numbers])
+    for i, score, box in zip(numbers, scores, boxes, strict=True):
         for got, key in ((score, 'score'), (box, 'box')):
-            torch.testing.assert_close(
-                got, channels_first(arrays[f'rpn/out/{key}_{i}']), rtol=0,
-                atol=5e-6)
+            close(got, channels_first(arrays[f'rpn/out/{key}_{i}']))
 
 
 def test_box_head(golden):
     arrays = golden('fpn_heads')
-    head = DITOBBoxHead(32, 32, conv_out_channels=32, fc_out_channels=64)
+    x = channels_first(arrays['fastrcnn/in/roi_features'])
+    embed_dims, width = (int(arrays[f'fastrcnn/cfg/{k}'])
+                         for k in ('num_classes', 'num_filters'))
+    head = DITOBBoxHead(
+        x.shape[1], embed_dims, conv_out_channels=width,
+        fc_out_channels=int(arrays['fastrcnn/cfg/fc_dims']))
     state = convert_box_head(
         params(arrays, 'fastrcnn'), temperature=np.float32([1.25]))
     head.load_state_dict(state)
     assert head.temperature_scale.item() == 1.25
-    x = channels_first(arrays['fastrcnn/in/roi_features'])
-    expected = arrays['fastrcnn/out/class_outputs'].reshape(-1, 32)
-    np.testing.assert_allclose(head.embed(x).detach(), expected, atol=1e-5)
-    head.text = torch.randn(3, 32)
+    expected = arrays['fastrcnn/out/class_outputs']
+    close(head.embed(x), expected.reshape(-1, embed_dims))
+    head.text = torch.randn(3, embed_dims)
     expected = arrays['fastrcnn/out/box_outputs'].reshape(-1, 4)
-    np.testing.assert_allclose(
-        head(x)[1].detach(), expected[:, [1, 0, 3, 2]], atol=5e-6)
+    close(head(x)[1], expected[:, XYXY])
 
 
 def test_mask_head(golden):
     arrays = golden('fpn_heads')
-    head = DITOMaskHead(16, conv_out_channels=16)
+    x = channels_first(arrays['mask/in/roi_features'])
+    head = DITOMaskHead(
+        x.shape[1], conv_out_channels=int(arrays['mask/cfg/num_filters']))
     head.load_state_dict(convert_mask_head(params(arrays, 'mask')))
-    logits = head(channels_first(arrays['mask/in/roi_features']))
-    np.testing.assert_allclose(
-        logits[:, 0].detach(), arrays['mask/out/mask_logits'][0], atol=3e-5)
+    expected = arrays['mask/out/mask_logits']
+    close(head(x)[:, 0], expected.reshape(-1, *expected.shape[2:]))
 
 
 @pytest.mark.parametrize('part', PARTS)
@@ -79,6 +81,8 @@ def test_every_parameter_is_needed_and_known(golden, part):
 
 def test_box_head_of_another_shape_is_refused(golden):
     tree = params(golden('fpn_heads'), 'fastrcnn')
-    tree['fc6/kernel'] = tree['fc6/kernel'][:-32]
-    with pytest.raises(ValueError, match='no square map of 32 channels'):
+    width = tree['conv_0/kernel'].shape[-1]
+    tree['fc6/kernel'] = tree['fc6/kernel'][:-width]
+    with pytest.raises(ValueError,
+                       match=f'no square map of {width} channels'):
         convert_box_head(tree)
