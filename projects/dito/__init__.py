@@ -6,12 +6,19 @@ registries, so ``custom_imports = dict(imports=['dito'])`` in a config is
 enough.
 """
 
-from .utils import checkpoint, config_finder, op_fallback, quiet_import
+from .utils import (
+    checkpoint,
+    config_finder,
+    config_text,
+    op_fallback,
+    quiet_import,
+)
 
 # mmdet cannot be imported without mmcv's ops, so this comes first.
 op_fallback.install()
 checkpoint.install()
 config_finder.register_config_scope()
+config_text.install()
 # Printed at each import, on the level of debugging: mmdet without the optional
 # client of a data-set service. It reads as if the installation were broken.
 quiet_import.import_without_line(

@@ -3,19 +3,23 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import huggingface_hub
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_api import NAMES, detector_config, write_annotations, write_images
 
 from dito.apis import load_pretrained, package_model, push_to_hub, save_model
 from dito.cli import publish_model
 from dito.models import DITO
+from dito.utils.checkpoint import load_from_file, save_safetensors
+from dito.utils.config_text import parse_config_text
 
 REPORT = dict(results=[
     dict(metric='DITOLVISMetric', protocol=dict(split='val|x.json', alpha=.3),
@@ -86,7 +90,6 @@ def test_files(parts: Dict[str, Any]) -> None:
 
 def test_damaged_folders_are_refused(parts: Dict[str, Any],
                                      tmp_path: Path) -> None:
-    import shutil
     folder = tmp_path / 'copy'
 
     def copy() -> Dict[str, Any]:
@@ -118,6 +121,102 @@ def test_damaged_folders_are_refused(parts: Dict[str, Any],
         load_pretrained(tmp_path / 'gone')
     with pytest.raises(ValueError, match='is not empty'):
         package_model(parts['folder'], {}, parts['cfg'])
+
+
+def _evil(path: Path) -> str:
+    """Write a Python file that leaves a mark; gives its name."""
+    path.write_text(f'open({str(path.parent / "ran")!r}, "w")\n')
+    return path.name
+
+
+@pytest.mark.parametrize('key, name', [
+    ('weights', 'evil.py'), ('weights', 'evil.pkl'), ('weights', 'x.JSON'),
+    ('vocabulary', 'evil.py'), ('vocabulary', 'evil.txt'),
+    ('vocabulary', 'evil.pth'), ('metrics', 'evil.py'), ('weights', '.pth'),
+    ('weights', 'a\\b.pth'), ('weights', '..'), ('weights', 'a\x1b.pth'),
+    ('weights', ['evil.pth']), ('vocabulary', dict(a=1)), ('metrics', 7)])
+def test_a_manifest_does_not_choose_how_files_are_read(
+        parts: Dict[str, Any], tmp_path: Path, key: str, name: Any) -> None:
+    folder = tmp_path / 'copy'
+    shutil.copytree(parts['folder'], folder)
+    manifest = json.loads((folder / 'dito.json').read_text())
+    if isinstance(name, str) and name != '..':
+        _evil(folder / name)
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        manifest.update({'sha256': digest} if key == 'weights' else {})
+    manifest[key] = name
+    (folder / 'dito.json').write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=f'{key}=') as error:
+        load_pretrained(folder, device='cpu')
+    assert str(error.value).isprintable()
+    assert not (folder / 'ran').exists()
+
+
+@pytest.mark.parametrize('key', ['weights', 'vocabulary', 'metrics'])
+def test_links_out_of_a_folder_are_refused(parts: Dict[str, Any],
+                                           tmp_path: Path, key: str) -> None:
+    folder = tmp_path / 'copy'
+    shutil.copytree(parts['folder'], folder)
+    file = folder / json.loads((folder / 'dito.json').read_text())[key]
+    file.rename(tmp_path / 'elsewhere')
+    file.symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(ValueError, match='a link that leads out'):
+        load_pretrained(folder, device='cpu')
+
+
+def test_the_cache_of_the_hub_links_its_files(parts: Dict[str, Any],
+                                              tmp_path: Path) -> None:
+    folder, blobs = tmp_path / 'snapshots' / 'abc', tmp_path / 'blobs'
+    folder.mkdir(parents=True)
+    shutil.copytree(parts['folder'], blobs)
+    for file in blobs.iterdir():
+        (folder / file.name).symlink_to(Path('../../blobs') / file.name)
+    assert len(load_pretrained(folder, device='cpu').vocabulary) == 3
+
+
+def _republish(folder: Path, change: Callable[[Dict[str, Any]], None]) -> None:
+    """Put another config into the weights of a published folder."""
+    manifest = json.loads((folder / 'dito.json').read_text())
+    weights = folder / manifest['weights']
+    content = load_from_file(str(weights))
+    config = parse_config_text(content['meta']['cfg'])
+    change(config)
+    content['meta']['cfg'] = Config(config).pretty_text
+    save_safetensors(content['state_dict'], weights, content['meta'])
+    manifest['sha256'] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (folder / 'dito.json').write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize('part', ['model', 'step', 'nms', 'scope', 'import'])
+def test_a_config_in_a_folder_runs_nothing(
+        parts: Dict[str, Any], tmp_path: Path, part: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / 'copy'
+    shutil.copytree(parts['folder'], folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / 'here').mkdir()
+    for name in ('here/__init__.py', 'here/registry.py', 'evil.py'):
+        _evil(tmp_path / name)
+    command = dict(type='mmengine.call_command', cmd=['touch', 'ran'])
+
+    def change(config: Dict[str, Any]) -> None:
+        if part == 'model':
+            config['model']['neck'] = command
+        elif part == 'step':
+            config['test_dataloader']['dataset']['pipeline'].append(command)
+        elif part == 'nms':
+            config['model']['test_cfg']['rcnn']['nms']['type'] = (
+                "open('ran', 'w')")
+        elif part == 'scope':
+            config['default_scope'] = 'here'
+        else:
+            config['custom_imports'] = ['evil']
+
+    _republish(folder, change)
+    with pytest.raises(ValueError, match='config inside .* is refused: '):
+        load_pretrained(folder, device='cpu')
+    assert not list(tmp_path.rglob('ran'))
 
 
 def test_from_the_hub(parts: Dict[str, Any],

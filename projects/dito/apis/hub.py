@@ -31,6 +31,11 @@ PathLike = Union[str, Path]
 
 MANIFEST = 'dito.json'
 _FORMAT = 'dito-model-1'
+# What a manifest may name, by the suffix that says how it is opened.
+_SUFFIXES = dict(
+    weights=('.safetensors', '.pth'),
+    vocabulary=('.safetensors', ),
+    metrics=('.json', ))
 
 
 def package_model(
@@ -154,8 +159,9 @@ def load_pretrained(source: PathLike,
             f'{manifest["sha256"][:8]}; copy or download it again.')
     vocabulary = manifest.get('vocabulary')
     return DITOInferencer(
-        weights,
-        vocabulary=folder / vocabulary if vocabulary else None,
+        weights=weights,
+        vocabulary=Vocabulary.load(folder / vocabulary)
+        if vocabulary else None,
         device=device)
 
 
@@ -185,14 +191,34 @@ def read_manifest(folder: PathLike) -> Dict[str, Any]:
         file = manifest.get(key)
         if file is None and key != 'weights':
             continue
-        # Names only: a list from the hub must not lead out of its folder.
-        if not isinstance(file, str) or Path(file).name != file:
-            raise ValueError(f'{path} has {key}={file!r}, not a file name.')
-        if not (path.parent / file).is_file():
-            raise FileNotFoundError(
-                f'{folder} lacks {file}, which {MANIFEST} lists; copy or '
-                'download it again.')
+        _check_listed(path, key, file)
     return manifest
+
+
+def _check_listed(path: Path, key: str, file: Any) -> None:
+    """Refuse a listed file that is none of this folder, or of its kind."""
+    # A backslash is a separator on Windows.
+    if not isinstance(file, str) or not file.isprintable() or Path(
+            file).name != file or '\\' in file:
+        raise ValueError(f'{path} has {key}={file!r}, not a file name.')
+    if Path(file).suffix not in _SUFFIXES[key]:
+        raise ValueError(
+            f'{path} has {key}={file!r}, which must end in '
+            f'{" or ".join(_SUFFIXES[key])}; make the folder with '
+            'tools/model_converters/publish_model.py.')
+    if not (path.parent / file).is_file():
+        raise FileNotFoundError(
+            f'{path.parent} lacks {file}, which {MANIFEST} lists; copy or '
+            'download it again.')
+    # The hub's cache keeps files beside the folders of revisions.
+    folder = path.parent.resolve()
+    homes = {folder}
+    if folder.parent.name == 'snapshots':
+        homes.add(folder.parents[1] / 'blobs')
+    if (folder / file).resolve().parent not in homes:
+        raise ValueError(
+            f'{path.parent / file} is a link that leads out of the folder; '
+            'copy the file itself there.')
 
 
 def push_to_hub(folder: PathLike,

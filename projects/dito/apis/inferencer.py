@@ -38,6 +38,7 @@ from dito.utils.checkpoint import state_dict_of
 from .mmdet_names import refuse_device_as_names, refuse_mmdet_arguments
 from .model_file import (
     Source,
+    building,
     hook_config,
     load_model_source,
     set_token_rows,
@@ -93,7 +94,8 @@ class DITOInferencer(DetInferencer):
         refuse_device_as_names(vocabulary)
         cfg, self._checkpoint = load_model_source(model, weights)
         self._made: Dict[Tuple[str, ...], Vocabulary] = {}
-        super().__init__(model=cfg, device=device, show_progress=False)
+        with building(cfg):
+            super().__init__(model=cfg, device=device, show_progress=False)
         meta = (self._checkpoint or {}).get('meta') or {}
         self.train_meta = meta.get('dataset_meta') or {}
         self._checkpoint = None

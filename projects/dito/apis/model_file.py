@@ -2,8 +2,9 @@
 """A detector in one file: weights, and the config to build it from."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, ContextManager, Dict, Optional, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -11,15 +12,39 @@ from torch import nn
 from dito.utils.checkpoint import (
     load_from_file,
     save_safetensors,
+    state_dict_of,
 )
 from dito.utils.config_finder import find_config
-from dito.utils.config_text import parse_config_text
+from dito.utils.config_text import (
+    SETTINGS_HOOKS,
+    check_config,
+    imports_by_name_refused,
+    parse_config_text,
+)
 
 Source = Union[str, Path, Config, ConfigDict, dict]
 
 _WEIGHTS = ('.safetensors', '.pth', '.pt')
 # What inference needs of a config.
 _KEPT = ('default_scope', 'model', 'visualizer')
+
+
+class EmbeddedConfig(Config):
+    """A config out of a file of weights: checked, and data to the last."""
+
+
+def building(cfg: Config) -> ContextManager[None]:
+    """Context to build from a config in.
+
+    Args:
+        cfg (Config): From :func:`load_model_source`.
+
+    Returns:
+        ContextManager: For a config out of a file of weights it keeps
+        MMEngine from importing names that are not registered.
+    """
+    foreign = isinstance(cfg, EmbeddedConfig)
+    return imports_by_name_refused() if foreign else nullcontext()
 
 
 def load_model_source(
@@ -117,11 +142,7 @@ def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:
     """
     plain = cfg.to_dict()
     small = {key: plain[key] for key in _KEPT if key in plain}
-    small['model'].pop('teacher', None)
-    small['model'].pop('init_cfg', None)
-    # Its weights are in the model's file.
-    (small['model'].get('vlm_backbone') or {}).pop('checkpoint', None)
-    set_token_rows(small['model'], state)
+    _drop_sources(small['model'], state)
     pipeline = test_dataset(cfg)['pipeline']
     small['test_dataloader'] = dict(dataset=dict(pipeline=[
         _without_backend(step) for step in Config(dict(p=pipeline)).to_dict()
@@ -145,8 +166,27 @@ def set_token_rows(model: Dict[str, Any], state: Dict[str, Any]) -> None:
     """
     tower = model.get('text_encoder')
     ids = state.get('text_encoder.token_ids')
-    if tower and ids is not None:
+    if isinstance(tower, dict) and ids is not None:
         tower['token_ids'] = len(ids)
+
+
+def _drop_sources(model: Dict[str, Any], state: Dict[str, Any]) -> None:
+    """Forget where a training took weights from: the file has them all."""
+    model.pop('teacher', None)
+    if isinstance(model.get('vlm_backbone'), dict):
+        model['vlm_backbone'].pop('checkpoint', None)
+    _drop_init(model, pretrained=True)
+    set_token_rows(model, state)
+
+
+def _drop_init(value: Any, pretrained: bool) -> None:
+    """Drop ``init_cfg`` at any depth; that of files only if asked to."""
+    if isinstance(value, dict):
+        if pretrained or 'checkpoint' not in str(value.get('init_cfg')):
+            value.pop('init_cfg', None)
+        value = list(value.values())
+    for item in value if isinstance(value, (list, tuple)) else ():
+        _drop_init(item, pretrained)
 
 
 def test_dataset(cfg: Config) -> Dict[str, Any]:
@@ -183,10 +223,46 @@ def _without_backend(step: Dict[str, Any]) -> Dict[str, Any]:
 
 def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
     """Config that mmengine, or :func:`save_model`, put into a checkpoint."""
-    hub = checkpoint.get('message_hub') or {}
-    text = (hub.get('runtime_info') or {}).get('cfg')
-    meta = checkpoint.get('meta') or {}
+    hub = checkpoint.get('message_hub')
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    text = info.get('cfg') if isinstance(info, dict) else None
     text = text or meta.get('cfg') or meta.get('config')
     if not isinstance(text, str):
         raise ValueError(f'{path} holds no config; give the config too.')
-    return Config(parse_config_text(text))
+    config = parse_config_text(text, path)
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'The config inside {path} has no model; give the '
+                         'config too.')
+    if str(path).endswith('.safetensors'):
+        _drop_init(config['model'], pretrained=False)
+    else:
+        config = _without_training(config, state_dict_of(checkpoint, path))
+    config.setdefault('default_scope', 'mmdet')
+    # Results are written by the inferencer, wherever it is asked to.
+    for key in ('vis_backends', 'save_dir'):
+        if isinstance(config.get('visualizer'), dict):
+            config['visualizer'].pop(key, None)
+    check_config(config, path)
+    return EmbeddedConfig(config)
+
+
+def _without_training(config: Dict[str, Any],
+                      state: Dict[str, Any]) -> Dict[str, Any]:
+    """What inference reads of the config of a whole training."""
+    small = {key: config[key] for key in _KEPT if key in config}
+    _drop_sources(small['model'], state)
+    loader = config.get('test_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, dict) else None
+    while isinstance(dataset, dict) and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if isinstance(dataset, dict) and dataset.get('pipeline'):
+        pipeline = [
+            _without_backend(step) if isinstance(step, dict) else step
+            for step in dataset['pipeline']
+        ]
+        small['test_dataloader'] = dict(dataset=dict(pipeline=pipeline))
+    hooks = [hook for hook in config.get('custom_hooks') or ()
+             if isinstance(hook, dict) and hook.get('type') in SETTINGS_HOOKS]
+    return dict(small, custom_hooks=hooks)

@@ -2,60 +2,173 @@
 """Read the config text inside a checkpoint without running it.
 
 mmengine stores a run's config in its checkpoints as Python source, and its
-own inferencer executes that. A file from elsewhere should not get to run
-code, so the text is parsed here as plain values, and a config that asks for
-objects outside the detection libraries is refused.
+own inferencer executes that. A file from elsewhere is data: the text is
+parsed here as plain values, and what it may name is limited to classes that
+are registered and that inference needs. Three things of mmengine run or read
+more than a config says, and each is closed here:
+
+* ``Registry.get`` imports any dotted name it does not know, and a module of
+  the working directory for one without a dot. :func:`check_config` looks
+  names up without that, and :func:`imports_by_name_refused` switches it off
+  while the config is built, wherever the name came to stand.
+* ``default_scope`` and ``_scope_`` import ``SCOPE.registry``.
+* mmcv evaluates the ``type`` of an ``nms`` as Python.
 """
 
 import ast
-from typing import Any, Dict
+import importlib
+import inspect
+import re
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Union
 
-# Scopes whose registered classes an embedded config may name.
-_SCOPES = ('mmdet', 'mmengine', 'mmcv', 'mmpretrain')
+from mmengine.registry import Registry, registry, root
+
+# Both see all of MMDetection's and MMEngine's registries.
+_SCOPES = ('mmdet', 'dito')
+_PREFIXES = ('mmengine', *_SCOPES)
+# Never built here, but named by the evaluators of trainings.
+_OTHER_PREFIXES = ('mmcv', 'mmpretrain')
+# What mmcv finds in its own operations and in no registry.
+_OPERATIONS = ('nms', 'soft_nms', 'RoIAlign', 'RoIPool')
+# Registries by the part of a config that is built from them.
+_REGISTRIES = dict(
+    model=('MODELS', 'TASK_UTILS'),
+    visualizer=('VISUALIZERS', ),
+    test_dataloader=('TRANSFORMS', ))
+# Hooks whose settings inference reads.
+SETTINGS_HOOKS = ('DITOLoadReportHook', 'DITOVocabularyHook')
+# Of these libraries, what computes and reads no files by name. Packages that
+# are not here were imported by the user.
+_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'torch', 'dito')
+_MODULES = re.compile(
+    r'(torch\.nn|mmcv\.(cnn|ops|transforms)|mmengine\.(model|utils)'
+    r'|mmengine\.visualization\.visualizer|mmdet\.visualization'
+    r'|mmdet\.models\.(backbones|data_preprocessors|dense_heads|layers|losses'
+    r'|necks|roi_heads|task_modules\.(assigners|coders|prior_generators'
+    r'|samplers))'
+    r'|mmdet\.datasets\.transforms\.(formatting|loading|transforms)'
+    r'|dito\.(models|datasets))(\.|$)')
+_FILE_KEYS = re.compile(
+    r'(init_cfg|checkpoint|pretrained|ckpt|backend_args|file_client_args'
+    r'|url|path|filename|.*_(file|path|dir|root|url|ckpt|checkpoint))$')
+_PATH = re.compile(r'[/\\:~$]|\{\{|\.')
+_MAX_TEXT = 4_000_000
+_MAX_DEPTH = 40
+_LOCKED: ContextVar[bool] = ContextVar('imports_by_name_refused',
+                                       default=False)
 
 
-def parse_config_text(text: str) -> Dict[str, Any]:
+def install() -> None:
+    """Give :func:`imports_by_name_refused` its hold; again does nothing."""
+    if not hasattr(registry.import_module, 'dito_lock'):
+        registry.get_object_from_string = _unless_locked(
+            registry.get_object_from_string, lambda name: None)
+        registry.import_module = _unless_locked(registry.import_module,
+                                                _import_known)
+
+
+def _unless_locked(original: Callable[[str], Any],
+                   locked: Callable[[str], Any]) -> Callable[[str], Any]:
+
+    def by_name(name: str) -> Any:
+        return (locked if _LOCKED.get() else original)(name)
+
+    by_name.dito_lock = True  # type: ignore
+    return by_name
+
+
+def _import_known(name: str) -> Any:
+    """Import from packages that are in use already."""
+    if name.partition('.')[0] not in sys.modules:
+        raise ImportError(f'{name!r} is not imported for a file.')
+    return importlib.import_module(name)
+
+
+@contextmanager
+def imports_by_name_refused() -> Iterator[None]:
+    """Build from registries alone: a name that is in none is not imported."""
+    token = _LOCKED.set(True)
+    try:
+        yield
+    finally:
+        _LOCKED.reset(token)
+
+
+# ------------------------------------------------------------------ parsing
+
+
+def parse_config_text(text: str,
+                      path: Union[str, Path] = 'the checkpoint'
+                      ) -> Dict[str, Any]:
     """Turn ``Config.pretty_text`` back into a dict.
 
     Args:
         text (str): Assignments of literals, lists, tuples, dicts and
             ``dict(...)`` to names.
+        path (str | Path): File the text is from, for messages.
 
     Returns:
-        dict: Values by name; ``custom_imports`` is left out.
+        dict: Values by name; ``custom_imports`` of DITO itself, which every
+        training has, is left out.
 
     Raises:
-        ValueError: If the text has anything else in it, or a ``type`` that
-            is no registered name of the detection libraries.
+        ValueError: If the text has anything else in it, asks for imports or
+            other files to inherit from, or names a ``type`` by the place of
+            its code.
     """
-    try:
-        tree = ast.parse(text)
-    except SyntaxError as error:
-        raise ValueError('The config in the checkpoint is not readable '
-                         f'({error}); give the config file too.') from error
-    config = {}
-    for node in tree.body:
+    where = f'The config inside {path}'
+    config: Dict[str, Any] = {}
+    for node in _statements(text, where):
         if not (isinstance(node, ast.Assign) and len(node.targets) == 1
                 and isinstance(node.targets[0], ast.Name)):
-            raise _refused(node)
-        config[node.targets[0].id] = _value(node.value)
-    config.pop('custom_imports', None)
-    _check_types(config)
+            raise _refused(node, where)
+        config[node.targets[0].id] = _value(node.value, where)
+    _refuse_imports(config.pop('custom_imports', None), where)
+    for key, value in _items(config):
+        name = key.rpartition('.')[2]
+        if name in ('_base_', '_delete_'):
+            raise _refusal(where, key, value, 'inherits from another config')
+        if name == 'type' and isinstance(value, str) and '.' in value:
+            _check_prefix(where, key, value)
     return config
 
 
-def _value(node: ast.expr) -> Any:
+def _statements(text: str, where: str) -> Sequence[ast.stmt]:
+    """Parse, with limits below those that end the interpreter."""
+    depth = deepest = 0
+    for sign in re.findall(r'[\[({\])}]', text[:_MAX_TEXT]):
+        depth += 1 if sign in '[({' else -1
+        deepest = max(deepest, depth)
+    if len(text) > _MAX_TEXT or deepest > 2 * _MAX_DEPTH:
+        raise ValueError(
+            f'{where} is no config ({len(text)} characters, {deepest} levels '
+            'of brackets); give the config file too.')
+    try:
+        return ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = ascii(str(error)).strip('\'"')[:99] or type(error).__name__
+        raise ValueError(f'{where} is not readable ({reason}); give the '
+                         'config file too.') from error
+
+
+def _value(node: ast.expr, where: str) -> Any:
     """Evaluate literals and ``dict(key=value)`` calls, nothing more."""
     if isinstance(node, ast.Call):
-        return _call(node)
+        return _call(node, where)
     if isinstance(node, ast.Dict) and None not in node.keys:
-        keys = [_value(key) for key in node.keys]
-        return dict(zip(keys, map(_value, node.values), strict=True))
+        keys = [_value(key, where) for key in node.keys if key is not None]
+        values = [_value(value, where) for value in node.values]
+        return _hashable(node, where, dict, zip(keys, values, strict=True))
     for kind, build in ((ast.List, list), (ast.Tuple, tuple), (ast.Set, set)):
         if isinstance(node, kind):
-            return build(_value(item) for item in node.elts)
+            items = [_value(item, where) for item in node.elts]
+            return _hashable(node, where, build, items)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = _value(node.operand)
+        value = _value(node.operand, where)
         if isinstance(value, (int, float)):
             return -value
     # Python prints these without quotes.
@@ -63,39 +176,192 @@ def _value(node: ast.expr) -> Any:
         return float(node.id)
     if isinstance(node, ast.Constant):
         return node.value
-    raise _refused(node)
+    raise _refused(node, where)
 
 
-def _call(node: ast.Call) -> Dict[str, Any]:
+def _hashable(node: ast.expr, where: str, build: Any, items: Any) -> Any:
+    """Build a container; a list is no key and no member of a set."""
+    try:
+        return build(items)
+    except TypeError:
+        raise _refused(node, where) from None
+
+
+def _call(node: ast.Call, where: str) -> Dict[str, Any]:
     """``dict(key=value)`` and ``dict({...})``, as pretty_text has them."""
     name = node.func.id if isinstance(node.func, ast.Name) else ''
     keys = [keyword.arg for keyword in node.keywords]
     if name == 'dict' and not node.args and None not in keys:
-        return {word.arg: _value(word.value) for word in node.keywords}
+        return {
+            str(word.arg): _value(word.value, where)
+            for word in node.keywords
+        }
     if name == 'dict' and not keys and [*map(type, node.args)] == [ast.Dict]:
-        return _value(node.args[0])
-    raise _refused(node)
+        return _value(node.args[0], where)
+    raise _refused(node, where)
 
 
-def _check_types(value: Any) -> None:
-    """Refuse ``type`` strings that would import from other packages."""
-    if isinstance(value, dict):
-        kind = value.get('type')
-        if isinstance(kind, str) and '.' in kind:
-            scope, _, name = kind.partition('.')
-            if scope not in _SCOPES or '.' in name:
-                raise ValueError(
-                    f'The config in the checkpoint asks for "{kind}", which '
-                    'is no registered class; give a config file of your own '
-                    'if you trust it.')
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
+def _refuse_imports(imports: Any, where: str) -> None:
+    """Allow what is imported already."""
+    names = imports.get('imports') if isinstance(imports, dict) else imports
+    names = [names] if isinstance(names, str) else names or []
+    if not (isinstance(names, (list, tuple))
+            and all(name == 'dito' for name in names)):
+        raise _refusal(where, 'custom_imports', names, 'imports code')
+
+
+def _check_prefix(where: str, key: str, name: str) -> None:
+    """Refuse a ``type`` that is found by importing, in any part."""
+    scope, _, rest = name.partition('.')
+    if '.' not in rest and (scope in _OTHER_PREFIXES or any(
+            _find(kind, name) is not None
+            for kind, found in vars(root).items()
+            if isinstance(found, Registry))):
         return
-    for item in value:
-        _check_types(item)
+    raise _no_class(where, key, name)
 
 
-def _refused(node: ast.AST) -> ValueError:
-    source = ast.unparse(node)[:60]
-    return ValueError('The config in the checkpoint has more than plain '
-                      f'values in it ("{source}"); give the config file too.')
+# ----------------------------------------------------------------- checking
+
+
+def check_config(config: Dict[str, Any], path: Union[str, Path]) -> None:
+    """Refuse a config from elsewhere that names more than inference needs.
+
+    Args:
+        config (dict): ``model``, ``visualizer``, ``test_dataloader``,
+            ``default_scope`` and ``custom_hooks`` of a detector; of the last
+            only settings are read.
+        path (str | Path): File it is from, for messages.
+
+    Raises:
+        ValueError: If a ``type`` is no registered class of the right kind,
+            a value names a file or an address, or a key is none of these.
+    """
+    where = f'The config inside {path}'
+    for part, content in config.items():
+        if part == 'default_scope':
+            _check_scope(where, part, content)
+        elif part == 'custom_hooks':
+            _check_hooks(where, part, content)
+        elif part not in _REGISTRIES:
+            raise _refusal(where, part, content, 'is not of the model')
+        else:
+            for key, value in _items(content, part):
+                _check_item(where, key, value, _REGISTRIES[part])
+
+
+def _check_item(where: str, key: str, value: Any,
+                kinds: Sequence[str]) -> None:
+    """Check one value, itself or as a container."""
+    name = key.rpartition('.')[2]
+    if name == 'type':
+        _check_type(where, key, value, kinds)
+    elif name == '_scope_':
+        _check_scope(where, key, value)
+    elif name.startswith('_'):
+        raise _refusal(where, key, value, 'changes how configs are read')
+    elif key.endswith('.tokenizer.path'):
+        # Opened when names are to be embedded, for reading, and only there.
+        if not _is_below(value):
+            raise _refusal(where, key, value,
+                           'is no folder below the working directory')
+    elif _FILE_KEYS.match(name) and value is not None:
+        raise _refusal(where, key, value, 'reads another file')
+    elif isinstance(value, str) and _PATH.search(value):
+        raise _refusal(where, key, value,
+                       'may be a path, an address or an import')
+    elif name == 'token_ids' and isinstance(value, (str, dict)):
+        raise _refusal(where, key, value, 'reads another file')
+
+
+def _check_type(where: str, key: str, name: Any,
+                kinds: Sequence[str]) -> None:
+    """Accept registered classes of a part's kind, and mmcv's operations."""
+    if isinstance(name, str) and name in _OPERATIONS:
+        return
+    if not isinstance(name, str) or name.partition('.')[0] not in (
+            name, *_PREFIXES):
+        raise _no_class(where, key, name)
+    found = [_find(kind, name) for kind in kinds]
+    classes = [item for item in found if inspect.isclass(item)]
+    if not classes:
+        raise _no_class(where, key, name)
+    for item in classes:
+        package = item.__module__.partition('.')[0]
+        if package in _LIBRARIES and not _MODULES.match(item.__module__):
+            raise _refusal(where, key, name, 'is no part of a detector')
+
+
+def _check_scope(where: str, key: str, scope: Any) -> None:
+    if scope not in _SCOPES:
+        raise _refusal(where, key, scope, f'is none of {list(_SCOPES)}')
+
+
+def _check_hooks(where: str, part: str, hooks: Any) -> None:
+    """Allow those whose settings are read; none of them is built."""
+    for number, hook in enumerate(hooks if isinstance(hooks, list) else []):
+        kind = hook.get('type') if isinstance(hook, dict) else hook
+        if kind not in SETTINGS_HOOKS:
+            raise _refusal(where, f'{part}.{number}.type', kind,
+                           'is of no use to inference')
+
+
+def _find(kind: str, name: str) -> Optional[Any]:
+    """Look a name up in all registries of a kind; imports nothing by it."""
+    scope, dot, key = name.rpartition('.')
+    for wanted in ((scope, ) if dot else _SCOPES):
+        if wanted not in _PREFIXES:
+            continue
+        found = getattr(root, kind)._search_child(wanted)
+        if found is not None:
+            found.import_from_location()
+        while found is not None:
+            if key in found.module_dict:
+                return found.module_dict[key]
+            found = found.parent
+    return None
+
+
+def _items(value: Any, key: str = '', depth: int = 0) -> Iterator[tuple]:
+    """Walk all values with their dotted keys, containers first."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f'"{key[:60]}" of a config is nested too deep.')
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        pairs = list(enumerate(value))
+    else:
+        return
+    for name, item in pairs:
+        inner = f'{key}.{name}' if key else str(name)
+        yield inner, item
+        yield from _items(item, inner, depth + 1)
+
+
+def _is_below(value: Any) -> bool:
+    """Whether a path stays below the folder it is taken from."""
+    return isinstance(value, str) and bool(value) and all(
+        not kind(value).anchor and '..' not in kind(value).parts
+        and not value.startswith('~')
+        for kind in (PurePosixPath, PureWindowsPath))
+
+
+# ---------------------------------------------------------------- messages
+
+
+def _no_class(where: str, key: str, name: Any) -> ValueError:
+    return _refusal(where, key, name, 'is no registered class of this kind')
+
+
+def _refusal(where: str, key: str, value: Any, reason: str) -> ValueError:
+    shown = ascii(value)
+    shown = shown if len(shown) <= 80 else f'{shown[:77]}...'
+    return ValueError(
+        f'{where} is refused: {ascii(key)[1:-1]}={shown} {reason}; give a '
+        'config file of your own, if you trust where this one comes from.')
+
+
+def _refused(node: ast.AST, where: str) -> ValueError:
+    source = ascii(ast.unparse(node)[:60])[1:-1]
+    return ValueError(f'{where} has more than plain values in it '
+                      f'("{source}"); give the config file too.')

@@ -103,12 +103,13 @@ class TextSimilarity:
             ValueError: If the weights lack a part that is needed.
         """
         # dito.apis imports MMDetection's whole programming interface.
-        from dito.apis.model_file import load_model_source
+        from dito.apis.model_file import building, load_model_source
         cfg, weights = load_model_source(config, checkpoint)
         cfg.model.pop('teacher', None)
         # MMEngine builds the preprocessor and looks there for it.
         init_default_scope(cfg.get('default_scope', 'mmdet'))
-        model = MODELS.build(cfg.model)
+        with building(cfg):
+            model = MODELS.build(cfg.model)
         _load(model, weights, checkpoint)
         return cls(model.to(device), size or input_size(cfg), window)
 
