@@ -1,9 +1,15 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Class-wise NMS: a loop, MMDetection's function and golden numbers."""
 
-import numpy as np
 import pytest
 import torch
+from golden_arrays import (
+    NETWORK,
+    ROUNDING,
+    XYXY,
+    close_ranked,
+    golden_cases,
+)
 from mmdet.models.layers import multiclass_nms
 from mmdet.registry import TASK_UTILS
 
@@ -73,20 +79,22 @@ def test_nothing_above_the_threshold(shape):
 
 
 @pytest.mark.parametrize('topk', [4, 4000])
-@pytest.mark.parametrize('num', [20, 60])
+@pytest.mark.parametrize('num', golden_cases(
+    'detections', r'out/post(\d+)/num_detections'))
 def test_detections_equal_release(golden, num, topk):
     arrays = golden('detections')
     coder = TASK_UTILS.build(dict(type='DITOPlusOneBBoxCoder'))
-    for i in range(2):
-        rois, codes, boxes = (
-            torch.from_numpy(arrays[key][i][:, [1, 0, 3, 2]])
-            for key in ('in/rois', 'in/box_outputs',
-                        f'out/post{num}/detection_boxes'))
-        decoded = coder.decode(rois, codes, arrays['in/image_shape'][i, 0])
+    score_thr, iou_thr = (
+        float(arrays[f'cfg/{k}_threshold']) for k in ('score', 'nms'))
+    for i, (size, ) in enumerate(arrays['in/image_shape']):
+        rois, codes = (torch.from_numpy(arrays[key][i][:, XYXY])
+                       for key in ('in/rois', 'in/box_outputs'))
+        decoded = coder.decode(rois, codes, size)
         scores = torch.from_numpy(arrays['in/class_scores'][i])[:, 1:]
-        got = topk_class_nms(decoded, scores, 0.0, 0.5, num, topk=topk)
-        torch.testing.assert_close(got[0], boxes, rtol=0, atol=5e-5)
-        np.testing.assert_allclose(
-            got[1], arrays[f'out/post{num}/detection_scores'][i], atol=1e-7)
-        np.testing.assert_array_equal(
-            got[2] + 1, arrays[f'out/post{num}/detection_classes'][i])
+        boxes, kept, labels, _ = topk_class_nms(
+            decoded, scores, score_thr, iou_thr, int(num), topk=topk)
+        count = int(arrays[f'out/post{num}/num_detections'][i])
+        expected = [arrays[f'out/post{num}/detection_{name}'][i][:count]
+                    for name in ('scores', 'boxes', 'classes')]
+        close_ranked((kept, boxes[:, XYXY], labels + 1), expected, ROUNDING,
+                     NETWORK, size.max())

@@ -6,55 +6,60 @@ import math
 import numpy as np
 import pytest
 import torch
+from golden_arrays import ROUNDING, close, golden_cases
 
 from dito.models import cosine_logits, ensemble_scores
-
-# Background is column 0 in the release and the last one here.
-LAST = [*range(1, 9), 0]
 
 
 def numbers(arrays, key):
     return torch.from_numpy(arrays[key])
 
 
-@pytest.mark.parametrize('image', [0, 1])
-def test_logits_equal_release(golden, image):
+def last(array):
+    """Background is the first column in the release and the last here."""
+    return array.roll(-1, dims=-1)
+
+
+def test_logits_equal_release(golden):
     arrays = golden('ensemble')
-    text = numbers(arrays, 'in/text_features')[image]
-    features = numbers(arrays, 'in/box_features')[image]
+    detector, vlm = (float(arrays[f'cfg/{k}'])
+                     for k in ('temperature_scale', 'clip_sim_temp'))
     scale = numbers(arrays, 'params/temperature')
-    got = cosine_logits(features, text, 0.01 * scale)
-    np.testing.assert_allclose(
-        got, arrays['out/detector_logits'][image], atol=3e-5)
-    # One of the rows is zero: no direction, no preference.
-    zero = features.abs().sum(1) == 0
-    assert zero.sum() <= 1 and not got[zero].any()
-    got = cosine_logits(
-        numbers(arrays, 'in/vlm_features')[image], text, 0.01)
-    np.testing.assert_allclose(
-        got, arrays['out/vlm_logits'][image], atol=3e-5)
+    for image, text in enumerate(numbers(arrays, 'in/text_features')):
+        features = numbers(arrays, 'in/box_features')[image]
+        got = cosine_logits(features, text, detector * scale)
+        close(got, arrays['out/detector_logits'][image], ROUNDING)
+        # A row of zeros has no direction, so no preference.
+        zero = features.abs().sum(1) == 0
+        assert not got[zero].any()
+        got = cosine_logits(
+            numbers(arrays, 'in/vlm_features')[image], text, vlm)
+        close(got, arrays['out/vlm_logits'][image], ROUNDING)
 
 
-@pytest.mark.parametrize('image', [0, 1])
-@pytest.mark.parametrize('indicator', ['no', 'with'])
-@pytest.mark.parametrize('part', ['out', 'mild'])
-def test_ensemble_equals_release(golden, image, indicator, part):
+@pytest.mark.parametrize('part, indicator', golden_cases(
+    'ensemble', r'(\w+)/ensemble_(no|with)_indicator'))
+def test_ensemble_equals_release(golden, part, indicator):
     arrays = golden('ensemble')
-    novel = numbers(arrays, 'in/base_category_indicator')[image, 1:] == 0
-    if indicator == 'no':
-        # Without an indicator the release takes the novel weight for all.
-        novel = torch.ones_like(novel)
-    key = f'{part}/ensemble_{indicator}_indicator'
-    got = ensemble_scores(
-        numbers(arrays, f'{part}/detector_logits')[image][:, LAST],
-        numbers(arrays, f'{part}/vlm_logits')[image][:, LAST],
-        novel, alpha=0.35, beta=0.65)
-    np.testing.assert_allclose(got, arrays[key][image][:, LAST], atol=2e-7)
-    key += '_times_objectness'
-    if key in arrays:
-        got = got * numbers(arrays, 'in/rpn_scores')[image][:, None]**3
-        np.testing.assert_allclose(
-            got, arrays[key][image][:, LAST], atol=2e-7)
+    alpha, beta = (float(arrays[f'cfg/{k}_vlm_weight'])
+                   for k in ('base', 'novel'))
+    power = float(arrays['cfg/objectness_weight'])
+    for image, base in enumerate(
+            numbers(arrays, 'in/base_category_indicator')):
+        novel = base[1:] == 0
+        if indicator == 'no':
+            # Without one the release takes the novel weight for all.
+            novel = torch.ones_like(novel)
+        key = f'{part}/ensemble_{indicator}_indicator'
+        got = ensemble_scores(
+            *(last(numbers(arrays, f'{part}/{k}_logits')[image])
+              for k in ('detector', 'vlm')), novel, alpha, beta)
+        # Exponents of the logits, which are as large as 100.
+        close(got, last(numbers(arrays, key)[image]), 10 * ROUNDING)
+        key += '_times_objectness'
+        if key in arrays:
+            got *= numbers(arrays, 'in/rpn_scores')[image][:, None]**power
+            close(got, last(numbers(arrays, key)[image]), 10 * ROUNDING)
 
 
 @pytest.mark.parametrize('renormalise', [True, False])
