@@ -45,6 +45,7 @@ from dito.datasets.image_text import (
     image_text_collate,
 )
 from dito.datasets.image_text import decode as decode_module
+from dito.datasets.image_text.image_header import open_image
 
 from .errors import one_sentence_errors
 
@@ -142,7 +143,7 @@ def time_transforms(args: argparse.Namespace,
     rng = np.random.default_rng(0)
     sides: Dict[str, Callable[[bytes], Any]] = dict(
         dito=lambda data: ours(data, rng),
-        open_clip=lambda data: theirs(Image.open(io.BytesIO(data))))
+        open_clip=lambda data: theirs(open_image(data)))
     best = {name: np.full(len(photos), np.inf) for name in sides}
     for _ in range(args.repeat):
         for i, data in enumerate(photos):
@@ -184,7 +185,7 @@ def measure_error(args: argparse.Namespace) -> Dict[str, Any]:
         gaps = []
         for number, data in enumerate(photos):
             rng = np.random.default_rng(number)
-            image = Image.open(io.BytesIO(data)).convert('RGB')
+            image = open_image(data).convert('RGB')
             box, _ = ours.plan((image.height, image.width),
                                np.random.default_rng(number))
             want = tvf.resized_crop(image, *box, [args.size, args.size],

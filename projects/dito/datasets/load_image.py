@@ -7,9 +7,12 @@ from typing import Optional
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
+from mmcv.image import io as mmcv_io
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
+
+from .image_text.image_header import open_image
 
 
 @TRANSFORMS.register_module()
@@ -80,9 +83,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
                 'data_prefix of the dataset'
             ) from error
         try:
-            image = mmcv.imfrombytes(
-                content, flag=self.color_type, backend=self.imdecode_backend
-            )
+            image = self._decode(content)
         except Exception as error:  # decoders raise types of their own
             reason = ' '.join(str(error).split())
             raise ValueError(
@@ -95,6 +96,16 @@ class DITOLoadImageFromFile(LoadImageFromFile):
                 'fetch it again or remove it from the annotations'
             )
         return image
+
+    def _decode(self, content: bytes) -> Optional[np.ndarray]:
+        """Decode by the chosen backend; Pillow knows wanted formats alone."""
+        backend = self.imdecode_backend or mmcv_io.imread_backend
+        if backend == 'pillow':
+            with open_image(content) as image:
+                return mmcv_io._pillow2array(image, self.color_type)
+        return mmcv.imfrombytes(
+            content, flag=self.color_type, backend=self.imdecode_backend
+        )
 
     def _count_skipped(self, error: Exception) -> None:
         """Log a skipped image and stop if there are too many."""

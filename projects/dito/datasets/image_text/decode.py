@@ -13,7 +13,6 @@ Where the optional package simplejpeg is installed it decodes JPEGs at full
 size: the same pixels, a tenth faster.
 """
 
-import io
 from typing import Optional, Tuple
 
 import cv2
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from .bad_samples import BadSample
-from .image_header import image_size, jpeg_header, looks_complete
+from .image_header import image_size, jpeg_header, looks_complete, open_image
 
 try:
     import simplejpeg
@@ -109,7 +108,7 @@ def _check_pixels(data: bytes, size: Optional[Tuple[int, int]], factor: int,
 def _decode_strictly(data: bytes, factor: int) -> np.ndarray:
     """Decode by Pillow, which knows more formats and refuses broken files."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             rgb = np.asarray(image.convert('RGB').reduce(factor))
     # Pillow's decoders raise these on damaged data.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError,

@@ -1,5 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""What the first bytes of an encoded image tell, without decoding it."""
+"""What the first bytes of an encoded image tell, without decoding it.
+
+Pillow's files are opened here and nowhere else in the package.
+"""
 
 import io
 from typing import NamedTuple, Optional, Tuple
@@ -10,6 +13,29 @@ from PIL import Image
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _PNG = b'\x89PNG\r\n\x1a\n'
+# Those that pictures are kept in, decoded within the process. Pillow knows
+# more: an EPS starts Ghostscript, which runs the program that an EPS is.
+FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'ICO', 'JPEG', 'JPEG2000',
+           'PCX', 'PNG', 'PPM', 'QOI', 'SGI', 'SUN', 'TGA', 'TIFF', 'WEBP')
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an image of one of the wanted formats by Pillow.
+
+    Args:
+        data (bytes): The encoded image.
+
+    Returns:
+        PIL.Image.Image: Its header is read, its pixels are not.
+
+    Raises:
+        OSError: If it is of no such format, or damaged; Pillow has further
+            errors for damaged headers.
+    """
+    Image.init()
+    # Some are missing where Pillow was built without their libraries.
+    known = [name for name in FORMATS if name in Image.OPEN]
+    return Image.open(io.BytesIO(data), formats=known)
 
 
 class JpegHeader(NamedTuple):
@@ -74,7 +100,7 @@ def image_size(data: bytes) -> Optional[Tuple[int, int]]:
     if size is None:
         try:
             # Reads the header alone.
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(data) as image:
                 size = image.height, image.width
         except (OSError, ValueError, SyntaxError,
                 Image.DecompressionBombError):

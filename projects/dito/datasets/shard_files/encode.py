@@ -9,7 +9,11 @@ from PIL import Image, ImageOps
 
 from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.decode import MAX_PIXELS, decode_reduced
-from dito.datasets.image_text.image_header import image_size, jpeg_size
+from dito.datasets.image_text.image_header import (
+    image_size,
+    jpeg_size,
+    open_image,
+)
 
 _EXTENSIONS = dict(JPEG='jpg', PNG='png', WEBP='webp')
 _ORIENTATION = 0x0112
@@ -74,7 +78,7 @@ def prepare_image(data: bytes, max_side: Optional[int] = None,
 def _kind(data: bytes) -> tuple:
     """Return the format and the EXIF orientation (0 for none)."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             return image.format, image.getexif().get(_ORIENTATION, 0)
     except (OSError, ValueError, SyntaxError) as error:
         raise BadSample('image cannot be decoded', str(error)) from error
