@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Programming interface: load a detector, name objects, find them."""
 
+from dito.models.text.name_files import parse_names
+
 from .hub import (
     load_pretrained,
     package_model,
@@ -9,7 +11,6 @@ from .hub import (
 )
 from .inferencer import DITOInferencer
 from .model_file import load_model_source, save_model
-from .names import parse_names
 
 __all__ = [
     'DITOInferencer',

@@ -33,6 +33,7 @@ from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.engine.hooks.state_dict_fit import fit_state_dict
 from dito.models.text import Vocabulary
 from dito.models.text.name_checks import name_key
+from dito.models.text.name_files import as_file, parse_names
 from dito.utils.checkpoint import state_dict_of
 
 from .mmdet_names import refuse_device_as_names, refuse_mmdet_arguments
@@ -45,7 +46,6 @@ from .model_file import (
     templates_of,
     test_dataset,
 )
-from .names import parse_names
 from .results import file_stems, to_dict, write_json, write_picture
 
 Names = Union[str, Path, Sequence[str], Vocabulary]
@@ -65,9 +65,10 @@ class DITOInferencer(DetInferencer):
             config (every ``.pth`` of a training; :func:`save_model`).
         weights (str | Path, optional): ``.safetensors`` or ``.pth`` file.
         vocabulary (optional): Names to look for unless a call has its own:
-            a list, 'red umbrella, anchor', a ``.txt`` file with a name a
-            line, a vocabulary file, or a :class:`Vocabulary`. Defaults to
-            the classes that the checkpoint was trained on, if it has them.
+            a list, 'red umbrella, anchor', a file of names (see
+            :mod:`dito.models.text.name_files`), a vocabulary file, or a
+            :class:`Vocabulary`. Defaults to the classes that the checkpoint
+            was trained on, if it has them.
         device (str, optional): Defaults to a GPU if there is one.
         negative_names (optional): Names that are not looked for but take
             part in every classification, in the forms of ``vocabulary``, or
@@ -205,8 +206,9 @@ class DITOInferencer(DetInferencer):
     def _resolve(self, names: Names) -> Vocabulary:
         if isinstance(names, Vocabulary):
             return names
-        if str(names).endswith('.safetensors'):
-            return Vocabulary.load(names)
+        path = as_file(names)
+        if path is not None and path.suffix.lower() == '.safetensors':
+            return Vocabulary.load(path)
         key = parse_names(names)
         if key not in self._made:
             self._made[key] = self._embed(key)

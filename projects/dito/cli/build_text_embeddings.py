@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from dito.apis.model_file import templates_of
 from dito.models.text import Vocabulary
-from dito.models.text.name_files import NameList, read_names
+from dito.models.text.name_files import NameList, name_list, read_names
 from dito.models.text.templates import TEMPLATE_SETS
 from dito.utils.checkpoint import load_state_dict_file
 
@@ -26,11 +26,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', help='file with the text tower, of any stage')
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('--names', nargs='+', help='class names')
+    source.add_argument(
+        '--names', nargs='+',
+        help='class names; or one text, "red umbrella, anchor"; or a file')
     source.add_argument(
         '--names-file',
-        help='text file with a name a line; or json: a list of names, a dict '
-        'from name to synonyms, or annotations of COCO or LVIS')
+        help='text file with a name a line; json or yaml: a list of names, a '
+        'map from ids to names or from a name to its synonyms, or '
+        'annotations of COCO or LVIS; a .pbtxt label map')
     parser.add_argument(
         '--out', required=True, help='file to write, .safetensors')
     parser.add_argument(
@@ -103,10 +106,15 @@ def load_text_encoder(cfg: Config, checkpoint: str) -> Any:
     return encoder
 
 
+def given_names(given: List[str]) -> NameList:
+    """Names of an option; one value is a text or a file."""
+    return name_list(given[0] if len(given) == 1 else given)
+
+
 def novel_names(given: List[str], names: NameList, rare: bool) -> List[str]:
     """Collect the novel classes from names, a file, and the rare ones."""
-    if len(given) == 1 and Path(given[0]).is_file():
-        given = read_names(given[0]).names
+    if given:
+        given = given_names(given).names
     if rare and not names.rare:
         raise ValueError(
             '--rare-is-novel needs LVIS annotations with frequencies as '
@@ -120,8 +128,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parse_args(argv)
     if Path(args.out).suffix != '.safetensors':
         raise ValueError(f'--out must end in .safetensors, got {args.out}.')
-    names = read_names(args.names_file) if args.names_file else NameList(
-        args.names)
+    names = read_names(
+        args.names_file) if args.names_file else given_names(args.names)
     novel = novel_names(args.novel, names, args.rare_is_novel)
     cfg = common.load_config(args.config, args.cfg_options)
     encoder = load_text_encoder(cfg, args.checkpoint).to(args.device)

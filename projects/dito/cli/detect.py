@@ -23,8 +23,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--names',
         required=True,
-        help='what to look for: "red umbrella, anchor", a .txt file with a '
-        'name a line, or a vocabulary file')
+        help='what to look for: "red umbrella, anchor"; a file of names '
+        '(.txt with a name a line, .names, .json, .yaml, .pbtxt); or a '
+        'vocabulary file')
     parser.add_argument(
         '--negative-names',
         metavar='NAMES',
@@ -126,8 +127,9 @@ def report(image: str, result: Dict[str, Any], score_thr: float,
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Detect, as ``tools/detect.py`` is told to."""
     args = parse_args(argv)
-    if not args.names.endswith('.safetensors'):
-        parse_names(args.names)  # A slip is told before anything loads.
+    parse_names(args.names)  # A slip is told before anything loads.
+    if args.negative_names not in (None, 'trained'):
+        parse_names(args.negative_names)
     config, weights = model_source(args.config, args.checkpoint)
     inferencer = DITOInferencer(config, weights, args.names, args.device,
                                 args.negative_names)

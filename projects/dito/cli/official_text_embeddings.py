@@ -8,7 +8,7 @@ from typing import Optional, Sequence
 import numpy as np
 
 from dito.models.text import Vocabulary
-from dito.models.text.name_files import NameList, read_names
+from dito.models.text.name_files import read_names
 from dito.models.text.templates import readable_name, resolve_templates
 from dito.utils.official.text_model import (
     Encode,
@@ -17,7 +17,7 @@ from dito.utils.official.text_model import (
 )
 from dito.utils.official.vocabulary import ClassRows, convert_vocabulary
 
-from .build_text_embeddings import novel_names
+from .build_text_embeddings import given_names, novel_names
 from .errors import one_sentence_errors
 
 
@@ -103,8 +103,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if not Path(args.background).is_file():
         raise FileNotFoundError(
             f'The file {args.background} does not exist; check the path.')
-    names = read_names(args.names_file) if args.names_file else NameList(
-        args.names)
+    names = read_names(
+        args.names_file) if args.names_file else given_names(args.names)
     novel = novel_names(args.novel, names, args.rare_is_novel)
     encode = load_text_model(args.text_model, args.tokenizer)
     vocabulary = build(names.names, encode,

@@ -2,7 +2,6 @@
 """Point the test of a config at any annotated set, by its class names."""
 
 import argparse
-import os
 import os.path as osp
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -17,7 +16,7 @@ from dito.datasets.json_files import read_annotations, write_json
 from dito.datasets.objects365 import o365_image_path
 from dito.datasets.objects365_names import find_o365_version, repair_o365_name
 from dito.models.text.name_checks import check_names, name_key
-from dito.models.text.name_files import read_names
+from dito.models.text.name_files import name_list
 from dito.utils.checkpoint import load_from_file
 
 _HOOK = 'DITOVocabularyHook'
@@ -195,8 +194,7 @@ def _novel(wanted: Sequence[str], names: Sequence[str],
         seen = meta.get('base_classes') or meta.get('classes') or ()
         seen = {name_key(n) for n in seen} - unboxed
         return [name for name in names if name_key(name) not in seen]
-    if len(wanted) == 1 and os.path.isfile(wanted[0]):
-        wanted = read_names(wanted[0]).names
+    wanted = name_list(wanted[0] if len(wanted) == 1 else wanted).names
     known = {name_key(name): name for name in names}
     stray = [name for name in wanted if name_key(name) not in known]
     if stray:

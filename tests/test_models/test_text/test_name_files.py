@@ -1,11 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Class names from files."""
+"""Class names from lists, texts and files."""
 
 import json
 
 import pytest
 
-from dito.models.text.name_files import NameList, read_names
+from dito.models.text.name_files import NameList, parse_names, read_names
 
 
 @pytest.mark.parametrize('name, content, want', [
@@ -28,10 +28,15 @@ def test_reads(tmp_path, name, content, want) -> None:
 
 
 @pytest.mark.parametrize('content, message', [
-    (b'{"a": 1}', 'has no class names'),
+    (b'{"a": 1.5}', 'has no class names'),
     (b'[{"id": 1}]', 'has no class names'),
-    (b'[1', 'is not .json in UTF-8'),
-    (b'\xff\xfe', 'is not .json in UTF-8'),
+    (b'[1', 'is not json'),
+    (b'\xff\xfe', 'is not json'),
+    (b'{"0": "cat", "0": "dog"}', "key '0' stands more than once"),
+    (b'{"0": "cat", "00": "dog"}', 'an id has more than one name'),
+    (b'{"0": ["n01", "cat"]}', 'has no class names'),
+    (b'[' * 100_000, 'is not json'),
+    (b'["cat", "\xe9"]', 'not a text file in UTF-8'),
 ])
 def test_other_content_is_refused(tmp_path, content, message) -> None:
     (tmp_path / 'n.json').write_bytes(content)
@@ -42,3 +47,110 @@ def test_other_content_is_refused(tmp_path, content, message) -> None:
 def test_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match='no.txt does not exist'):
         read_names(tmp_path / 'no.txt')
+
+
+@pytest.mark.parametrize('file, content', [
+    ('n.txt', 'cat\nred dog\n'),
+    ('n.txt', 'cat\r\n\r\nred dog'),
+    ('n.TXT', 'cat, red dog,\n'),
+    ('n.txt', '0 cat\n1 red dog\n'),
+    ('n.txt', '1: cat\n2: red dog\n'),
+    ('obj.names', 'cat\nred dog\n'),
+    ('names', 'cat\nred dog\n'),
+    ('n.json', '["cat", " red dog "]'),
+    ('n.json', '{"1": "red dog", "0": "cat"}'),
+    ('n.json', '{"red dog": 7, "cat": 3}'),
+    ('n.json', '{"id2label": {"10": "red dog", "9": "cat"}, "x": 1}'),
+    ('n.yaml', '- cat\n- red dog\n'),
+    ('n.yml', 'names: [cat, red dog]\nnc: 2\n'),
+    ('n.yaml', 'path: x\nnames:\n  0: cat\n  1: red dog\n'),
+    ('n.pbtxt', 'item{id:1 name:"cat"} item{id:2,name:"red dog"}'),
+])
+@pytest.mark.parametrize('encoding', [
+    'utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+def test_every_kind_and_encoding_gives_the_names(
+        tmp_path, file, content, encoding) -> None:
+    path = tmp_path / file
+    path.write_bytes(content.encode(encoding))
+    assert read_names(path).names == ['cat', 'red dog']
+    assert parse_names(path) == parse_names(str(path)) == ('cat', 'red dog')
+    assert parse_names(path.as_uri()) == ('cat', 'red dog')
+
+
+def test_yaml_values_are_texts_and_run_nothing(tmp_path) -> None:
+    path = tmp_path / 'n.yaml'
+    path.write_text('[no, on, 7, 1.5, ~x]')
+    assert parse_names(path) == ('no', 'on', '7', '1.5', '~x')
+    gone = tmp_path / 'gone'
+    path.write_text(f'!!python/object/apply:os.mkdir ["{gone}"]')
+    with pytest.raises(ValueError, match='is not yaml'):
+        parse_names(path)
+    assert not gone.exists()
+    path.write_text('names: {0: cat, 0: dog}')
+    with pytest.raises(ValueError, match="'0' stands more than once"):
+        parse_names(path)
+
+
+def test_label_map_has_display_names_by_id(tmp_path) -> None:
+    path = tmp_path / 'n.pbtxt'
+    path.write_text(r'item { name: "/m/1" id: 2 display_name: "a \"dog\"" }'
+                    "# item { id: 3 }\nitem { id: 1 name: 'cat {tabby}' }")
+    assert read_names(path).names == ['cat {tabby}', 'a "dog"']
+    for text, message in (('item { id: 1 }', 'is not a label map'),
+                          ('item ? ', "'\\?' at character 5"),
+                          ('item { id: 1 name: "a" } item { id: 1 name: "b" }',
+                           'more than one name')):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_names(path)
+
+
+@pytest.mark.parametrize('names', [
+    '\ufeffanchor, key', ['\ufeffanchor', 'key\u200b'], '["anchor", "key"]',
+    'anchor\nkey\n', 'anchor\r\nkey', ' anchor ,key, '])
+def test_texts_and_lists(names) -> None:
+    assert parse_names(names) == ('anchor', 'key')
+
+
+@pytest.mark.parametrize('name', [
+    'TV/monitor', 'St. Bernard', 'no. 7 bus', 'bat_(animal)', 'U.S. flag'])
+def test_names_that_only_resemble_files_or_prompts(name) -> None:
+    assert parse_names(name) == (name, )
+    assert parse_names([name, 'key']) == (name, 'key')
+
+
+@pytest.mark.parametrize('names, error, message', [
+    ('a cat . a dog .', ValueError, "commas: 'a cat, a dog'"),
+    ('cat. dog', ValueError, "commas: 'cat, dog'"),
+    ('cat.', ValueError, 'Grounding DINO'),
+    ('cat; dog', ValueError, "commas: 'cat, dog'"),
+    ('cat|dog', ValueError, "separated by '|'"),
+    ('[cat, dog]', ValueError, 'not a json list'),
+    ('obj.names', FileNotFoundError, 'obj.names does not exist'),
+    ('sub/my names.JSON', FileNotFoundError, 'does not exist'),
+    ('/nowhere/names', FileNotFoundError, 'does not exist'),
+    ('v.safetensors', FileNotFoundError, 'does not exist'),
+    ('cat, names.txt', ValueError, "'names.txt' among the names"),
+    (['cat', 'names.yaml'], ValueError, 'looks like a file'),
+    ('https://x.org/names.txt', ValueError, 'download'),
+    ('classes.csv', FileNotFoundError, 'does not exist'),
+])
+def test_what_is_not_names_is_said(names, error, message) -> None:
+    with pytest.raises(error, match=message.replace('|', '\\|')):
+        parse_names(names)
+
+
+@pytest.mark.parametrize('file, content, message', [
+    ('n.csv', b'id,name\n0,cat\n', 'not read from a .csv file'),
+    ('n.txt', b'', 'has none'),
+    ('n.txt', b"'cat',\n'dog',\n", 'ends with a comma'),
+    ('n.txt', 'cat\ndog'.encode('utf-16-le'), 'save it as UTF-8'),
+    ('n.txt', b'\x89PNG\r\n\x1a\n', 'not a text file'),
+    ('n.safetensors', b'cat', 'safetensors'),
+])
+def test_files_without_names_are_refused(
+        tmp_path, file, content, message) -> None:
+    path = tmp_path / file
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        parse_names(path)

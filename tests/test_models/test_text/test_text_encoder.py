@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 
-from dito.models.text import DITOTextEncoder, text_encoder
+from dito.models.text import DITOTextEncoder, Vocabulary, text_encoder
 from dito.models.text.text_tower import resolve_text_arch
 
 ARCH = dict(width=32, layers=2, heads=4)
@@ -165,6 +165,19 @@ def test_unknown_pieces_are_read_as_padding_with_one_warning(
     assert encoder.unknown_pieces(['a zebra', 'cat']) == ['zebra']
     assert encoder.tokenize(['zebra', 'cow'])[:, 1].tolist() == [0, 0]
     assert len(said) == 1 and "['zebra']" in said[0]
+
+
+def test_all_unread_names_are_said_in_one_sentence(monkeypatch) -> None:
+    said = []
+    monkeypatch.setattr(text_encoder, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    encoder = _encoder(
+        token_ids=DITOTextEncoder.collect_token_ids(['a red cat']))
+    names = ['cat', *(f'red zebra {i}' for i in range(7)), 'red_cow']
+    Vocabulary.from_names(names, encoder, 'none', background='a')
+    assert len(said) == 1 and '8 of 9 names' in said[0]
+    assert all(repr(f'red zebra {i}') in said[0] for i in range(7))
+    assert "'red cow'" in said[0] and "'cat'" not in said[0]
 
 
 def test_copy_is_independent(whole) -> None:

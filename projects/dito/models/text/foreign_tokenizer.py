@@ -2,7 +2,7 @@
 """Tokenizers of public towers that do not use CLIP's."""
 
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 import torch
 from open_clip import tokenizer as open_clip_tokenizer
@@ -58,6 +58,28 @@ class ForeignTokenizer:
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
         return self._tokenizer(list(texts))
+
+    def unknown_words(self, texts: Iterable[str]) -> List[str]:
+        """Words that become the tokenizer's token of the unknown.
+
+        Args:
+            texts (Iterable[str]): Any texts.
+
+        Returns:
+            list[str]: Sorted; empty where every text can be written, as with
+            pieces of bytes.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = self._load()
+        tokenizer = getattr(self._tokenizer, 'tokenizer', None)
+        unknown = getattr(tokenizer, 'unk_token_id', None)
+        # Some take the end of the text for it.
+        if unknown is None or unknown in (
+                getattr(tokenizer, f'{kind}_token_id', None)
+                for kind in ('bos', 'cls', 'eos', 'pad', 'sep')):
+            return []
+        words = sorted({word for text in texts for word in text.split()})
+        return [w for w in words if bool((self([w]) == unknown).any())]
 
     def _load(self) -> Any:
         if not self.path.is_dir():

@@ -137,3 +137,22 @@ def resolve_synonyms(synonyms: Optional[Mapping[str, Sequence[str]]],
     if blank:
         raise ValueError(f'Synonyms of {shorten(blank)} are blank.')
     return tuple(given.get(name_key(n), ('', ()))[1] for n in names)
+
+
+def say_unread(count: int, unread: Mapping[str, Sequence[str]]) -> str:
+    """Sentence about names with words that a text tower has not learnt.
+
+    Args:
+        count (int): Number of all names.
+        unread (dict[str, Sequence[str]]): What it has not learnt, by name.
+
+    Returns:
+        str: All of these names, and what to do.
+    """
+    shown = ', '.join(map(repr, unread))
+    pieces = sorted({p for found in unread.values() for p in found})
+    return (f'The text tower cannot read {len(unread)} of {count} names: '
+            f'{shown}. It has no embedding for {shorten(pieces, 20)}, so '
+            'what is found under these names means little; take other words '
+            'for them, or a detector whose text tower has the whole table '
+            'of words.')

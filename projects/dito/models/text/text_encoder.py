@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..losses.contrastive_ops import normalize
 from .foreign_tokenizer import ForeignTokenizer
+from .name_checks import say_unread
 from .text_tower import build_text_tower, is_plain
 from .token_table import (
     TokenIds,
@@ -210,12 +211,27 @@ class DITOTextEncoder(BaseModule):
         Returns:
             list[str]: Sorted pieces; empty with the whole table.
         """
+        if self.foreign is not None:
+            return self.foreign.unknown_words(texts)
         if self.token_ids is None:
             return []
         rows, tokenizer = self._row_of_id(), bpe_tokenizer()
         ids = {i for text in texts for i in tokenizer.encode(text)}
         return sorted(
             tokenizer.decode([i]).strip() for i in ids if rows[i] < 0)
+
+    def warn_unread(self, names: Sequence[str]) -> None:
+        """Say which names have words that the tower has not learnt.
+
+        Args:
+            names (Sequence[str]): All names, as they are read.
+        """
+        found = {n: self.unknown_pieces([n]) for n in names}
+        unread = {n: pieces for n, pieces in found.items() if pieces}
+        if unread:
+            self._warned = True  # All of it is said here.
+            print_log(say_unread(len(names), unread), logger='current',
+                      level=logging.WARNING)
 
     # -------------------------------------------------------- embeddings
 

@@ -136,6 +136,9 @@ class Vocabulary:
             for name, extra in zip((*names, background), (*more, ()),
                                    strict=True)
         ]
+        warn = getattr(text_encoder, 'warn_unread', None)
+        if warn is not None:
+            warn([readable_name(n) for n in names])
         fingerprint = text_encoder.fingerprint()
         means = embed_phrases(groups, prompts, text_encoder, fingerprint,
                               chunk, cache_dir)
@@ -265,13 +268,25 @@ class Vocabulary:
                 'anew.')
         try:
             return cls(
-                tuple(meta['names']),
+                _texts(meta['names']),
                 F.normalize(state['embeddings'].float(), dim=-1),
                 F.normalize(state['background'].float(), dim=-1),
-                state['novel'].bool(), meta['fingerprint'],
-                tuple(meta['templates']), tuple(map(tuple, meta['synonyms'])),
-                meta['background_name'])
+                state['novel'].bool(), *_texts([meta['fingerprint']]),
+                _texts(meta['templates']),
+                tuple(map(_texts, meta['synonyms'])),
+                *_texts([meta['background_name']]))
         except KeyError as error:
             raise ValueError(
                 f'{path} is a vocabulary without {error}; build it '
                 'anew.') from None
+        except (IndexError, TypeError, ValueError) as error:
+            raise ValueError(f'{path} is not a vocabulary: {error} Build it '
+                             'anew.') from None
+
+
+def _texts(value: Any) -> Tuple[str, ...]:
+    """Refuse what a file has in the place of a list of texts."""
+    if not isinstance(value, (list, tuple)) or not all(
+            isinstance(v, str) for v in value):
+        raise TypeError(f'{value!r} stands where texts belong.')
+    return tuple(value)
