@@ -5,7 +5,7 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 import torch
-from lvis_data import make_ground_truth, make_results
+from lvis_data import encode, make_ground_truth, make_results
 from mmdet.registry import METRICS
 from mmengine.structures import InstanceData
 
@@ -94,6 +94,62 @@ def test_figures_are_those_of_the_lvis_package(scene, backend):
                 value, abs=1e-9
             )
         assert 0 < expected['AP'] < 1
+
+
+def crowded(rng, per_image=420):
+    """Images of more detections than count, with objects at the limit.
+
+    The best are noise of classes that are absent there; objects are found
+    from the 280th place on, one of them at the 300th and one at the 301st.
+    """
+    content = make_ground_truth(rng)
+    ids = [cat['id'] for cat in content['categories']]
+    results = []
+    for image in content['images'][1:]:
+        own = [ann for ann in content['annotations']
+               if ann['image_id'] == image['id']]
+        image['neg_category_ids'] = sorted(
+            set(ids) - {ann['category_id'] for ann in own})
+        image['not_exhaustive_category_ids'] = []
+        for place in range(per_image):
+            ann = own[place % len(own)] if own else None
+            hit = ann is not None and place >= 280 and place % 10 in (0, 9)
+            box = ann['bbox'] if hit else [0.0, 0.0, 5.0, 5.0 + place % 7]
+            results.append(
+                dict(
+                    image_id=image['id'],
+                    category_id=ann['category_id'] if hit or (
+                        ann and place % 3) else ids[place % len(ids)],
+                    # No two are equal: the last kept would not be defined.
+                    score=float(np.float32(
+                        1 - (place + image['id'] * 1e-4) / 500)),
+                    bbox=box,
+                    segmentation=encode(box, 160, 160)))
+    return content, [results[i] for i in rng.permutation(len(results))]
+
+
+@pytest.mark.parametrize('backend', ['federated', 'faster', 'lvis'])
+def test_the_best_300_of_an_image_count_as_in_the_lvis_package(
+        tmp_path, backend):
+    content, results = crowded(np.random.default_rng(7))
+    path = tmp_path / 'val.json'
+    path.write_text(json.dumps(content))
+    classes = names_of(content)
+    samples = to_samples(content, results, classes, masks=False)
+
+    def figures(**limit):
+        metric = DITOLVISMetric(str(path), ['bbox'], backend=backend, **limit)
+        return evaluate(metric, samples, classes)
+
+    # The package's own limit is 300 too.
+    expected = reference(content, results, 'bbox')
+    got = figures()
+    for name, value in expected.items():
+        assert got[f'lvis/bbox_{name}'] == pytest.approx(value, abs=1e-9)
+    assert 0 < expected['AP'] < 1
+    for other in (299, 301):
+        changed = figures(max_dets=other)
+        assert abs(changed['lvis/bbox_AP'] - expected['AP']) > 1e-4
 
 
 def test_novel_group_is_the_rare_classes_and_base_the_others(scene):

@@ -241,6 +241,37 @@ def test_loss_by_feat_against_loop():
     torch.testing.assert_close(losses['loss_rpn_bbox'], box / 512)
 
 
+@pytest.mark.parametrize('images', [1, 3])
+def test_losses_are_over_256_samples_per_image_however_many_there_are(images):
+    # 21 anchors: fewer than the 256 samples, which still divide the sums.
+    head = build()
+    sizes = [(4, 4), (2, 2), (1, 1), (1, 1)]
+    logits = [torch.randn(images, 1, *s) for s in sizes]
+    lrtb = [torch.rand(images, 4, *s) + 0.5 for s in sizes]
+    gt = [instances(torch.tensor([[1., 0., 7., 8. - i]]))
+          for i in range(images)]
+    losses = head.loss_by_feat(logits, lrtb, gt, metas(*[(8, 8)] * images))
+    anchors = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu'))
+    center = box = 0.0
+    for i in range(images):
+        targets, inds, boxes = head.get_targets(anchors, gt[i])
+        used = targets >= 0
+        assert 0 < len(inds) < used.sum() <= len(anchors) < 256
+        score = torch.cat([x[i].flatten() for x in logits]).sigmoid()
+        center += (score - targets)[used].abs().sum()
+        le, r, t, b = torch.cat([x[i].flatten(1) for x in lrtb], 1)[:, inds]
+        x, y = (anchors[inds, :2] + anchors[inds, 2:]).T / 2
+        w, h = (anchors[inds, 2:] - anchors[inds, :2]).T
+        pred = torch.stack([x - le * w, y - t * h, x + r * w, y + b * h], 1)
+        pred = pred.clamp(0, 8)
+        inter = (torch.minimum(pred[:, 2:], boxes[:, 2:]) -
+                 torch.maximum(pred[:, :2], boxes[:, :2])).clamp(0).prod(1)
+        areas = sum((x[:, 2:] - x[:, :2]).prod(1) for x in (pred, boxes))
+        box += 8 * (1 - inter / (areas - inter)).sum()
+    close(losses['loss_rpn_center'], center / (256 * images))
+    close(losses['loss_rpn_bbox'], box / (256 * images))
+
+
 def test_every_parameter_learns_without_objects():
     head = build()
     head.init_weights()

@@ -12,6 +12,7 @@ from golden_arrays import (
 )
 from mmdet.models.layers import multiclass_nms
 from mmdet.registry import TASK_UTILS
+from torchvision.ops import nms
 
 from dito.models import topk_class_nms
 
@@ -60,6 +61,33 @@ def test_equals_mmdet_on_many_classes():
     torch.testing.assert_close(got[1], dets[:, 4])
     assert torch.equal(got[0], dets[:, :4])
     assert torch.equal(got[2], labels)
+
+
+@pytest.mark.parametrize('label', [0, 1202, 20000])
+def test_the_last_class_is_as_exact_as_the_first(label):
+    # Small boxes far from the origin, with overlaps around the threshold:
+    # moved by a million pixels in float32 they lose an eighth of a pixel.
+    corner = torch.rand(40, 2).repeat(8, 1) * 1000
+    corner = corner + torch.rand(320, 2) * 4 - 2
+    boxes = torch.cat([corner, corner + 6 + torch.rand(320, 2) * 4], 1)
+    scores = torch.zeros(320, label + 1)
+    scores[:, label] = torch.rand(320)
+    scores[:, 0] += torch.rand(320) * 0.1
+    got = topk_class_nms(boxes, scores, 0.2, 0.5, 320)
+    keep = nms(boxes.double(), scores[:, label].double(), 0.5)
+    keep = keep[scores[keep, label] > 0.2]
+    assert 40 < len(keep) < 250
+    assert got[3].tolist() == keep.tolist()
+    assert torch.equal(got[0], boxes[keep]) and (got[2] == label).all()
+
+
+def test_negative_coordinates_keep_classes_apart():
+    boxes = random_boxes(40, 60.0) - 120
+    scores = torch.rand(40, 5)
+    expected = loop_nms(boxes, scores, 0.1, 0.5, 200)
+    got = topk_class_nms(boxes, scores, 0.1, 0.5, 200)
+    assert [i for _, _, i in expected] == got[3].tolist()
+    assert [k for _, k, _ in expected] == got[2].tolist()
 
 
 def test_boxes_of_two_classes_do_not_suppress_each_other():
