@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dito-installed
 SOURCES := projects tools tests configs setup.py
 CONSTRAINTS := requirements/constraints.txt
+# Test processes at a time; each needs about 1 GB.
+JOBS ?= auto
 
 define CHECK_PYTHON
 import sys
@@ -48,7 +50,10 @@ quickstart: env  ## Train on the built-in data set and detect, on a CPU
 
 test: env  ## Run the tests
 	@echo '==> Running the tests'
-	$(BIN)/python -m pytest
+	@# Files stay whole: their tests share what takes long to make. One thread
+	@# each: the processes fill the processor.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses=8 \
+	    --dist loadfile
 
 lint: env  ## Check style (ruff) and that every file compiles
 	@echo '==> Checking style'

@@ -6,7 +6,7 @@ from typing import Callable, List
 import numpy as np
 import pytest
 import torch
-from golden_arrays import Arrays, load_golden
+from golden_arrays import DATA, Arrays, load_golden
 
 import dito  # noqa: F401  (registers everything)
 
@@ -25,8 +25,27 @@ def golden() -> Callable[[str], Arrays]:
     return load_golden
 
 
+TESTS = DATA.parent
+
+# Folders and files whose numbers must hold on any processor: comparisons
+# with the release, with other implementations, and of two ways of computing
+# the same.
+PARITY = (
+    'test_models/',
+    'test_training/test_gradients',
+    'test_engine/test_flops',
+    'test_engine/test_loops/',
+    'test_evaluation/',
+    'test_tools/test_official',
+    'test_utils/test_official',
+    'test_utils/test_op_fallback',
+    'test_utils/test_towers/',
+)
+
+
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    """Whatever compares with golden arrays is a test of parity."""
+    """Mark the tests that CI runs with other kernels too."""
     for item in items:
-        if 'golden' in getattr(item, 'fixturenames', ()):
+        place = item.path.relative_to(TESTS).as_posix()
+        if place.startswith(PARITY) or 'golden' in item.fixturenames:
             item.add_marker('parity')

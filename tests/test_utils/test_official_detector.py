@@ -20,8 +20,6 @@ from official_detector import build_official, images, samples
 
 from dito.utils.official import convert_official
 
-pytestmark = pytest.mark.parity
-
 # A score is a power of probabilities of logits that are cosines over 0.01:
 # what a cosine loses to rounding, the score loses a hundred times of it.
 SCORE = 100 * ROUNDING
