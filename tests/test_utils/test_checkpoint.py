@@ -5,13 +5,17 @@ import hashlib
 import os
 import pickle
 import threading
+from collections import OrderedDict, defaultdict, deque
+from datetime import datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Dict
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel, BaseModule
 from mmengine.runner import Runner
@@ -135,6 +139,115 @@ def test_plain_values_beside_weights_are_allowed(tmp_path) -> None:
     assert loaded['buffer'].mean() == 1.5
     assert loaded['array'].tolist() == [0, 1, 2]
     assert loaded['single'] == 2.5 and loaded['integer'] == 3
+
+
+class _Odd(dict):
+    """No type that a checkpoint may hold."""
+
+
+def _deeper() -> Dict[str, Any]:
+    queue = deque([1, defaultdict(list, a=[deque()])], maxlen=3)
+    return dict(a=(queue, [queue]), b=queue, c=ConfigDict(x=[queue]))
+
+
+PLAIN = dict(
+    uint8=np.uint8(3), float16=np.float16(2.5), text=np.str_('a\u00e9'),
+    data=np.bytes_(b'ab'), flag=np.bool_(True), long=np.longdouble(1.5),
+    complex=np.complex64(1j), day=np.datetime64('2026-01-02'),
+    span=np.timedelta64(3, 'h'), unsigned=np.uint64(2**63),
+    uint8s=np.arange(6, dtype=np.uint8).reshape(2, 3),
+    float16s=np.arange(3, dtype=np.float16), texts=np.array(['a', 'bc']),
+    scalar=np.array(3.5), fortran=np.ones((2, 3), order='F'),
+    kind=np.dtype('float32'),
+    config=ConfigDict(a=1, b=dict(c=[1, (2, 3)])),
+    lists=defaultdict(list, a=[1]), numbers=defaultdict(int, a=1),
+    ordered=defaultdict(OrderedDict), queues=defaultdict(deque),
+    nothing=defaultdict(None, a=1), queue=deque([1, 2], maxlen=3),
+    empty=deque(), deeper=_deeper(), some={1, 2}, frozen=frozenset([1]),
+    day_and_time=datetime(2026, 1, 2, 3), wait=timedelta(1), path=Path('a/b'))
+
+
+@pytest.mark.parametrize('numpy', ['numpy.core', 'numpy._core'])
+@pytest.mark.parametrize('key', PLAIN)
+def test_values_of_both_numpys(tmp_path, key, numpy) -> None:
+    """Files differ in the place of two functions alone."""
+    path = tmp_path / 'x.pth'
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=PLAIN[key]), path,
+               _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for place in (b'numpy.core', b'numpy._core'):
+        content = content.replace(b'c' + place + b'.multiarray\n',
+                                  f'c{numpy}.multiarray\n'.encode())
+    path.write_bytes(content)
+    found = CheckpointLoader.load_checkpoint(str(path), 'cpu')['meta']
+    assert type(found) is type(PLAIN[key])
+    assert repr(found) == repr(PLAIN[key])
+    if isinstance(found, defaultdict):
+        assert found.default_factory is PLAIN[key].default_factory
+    elif isinstance(found, deque):
+        assert found.maxlen == PLAIN[key].maxlen
+    elif key == 'deeper':
+        assert found['a'][0] is found['a'][1][0] is found['b']
+        assert found['c'].x[0] is found['b']
+
+
+def test_containers_may_hold_themselves(tmp_path) -> None:
+    queue = deque([1])
+    queue.append([queue])
+    torch.save(dict(meta=queue), tmp_path / 'x.pth')
+    found = ckpt.load_from_file(str(tmp_path / 'x.pth'))['meta']
+    assert found[1][0] is found
+
+
+@pytest.mark.parametrize('value', [
+    _Odd(a=1), defaultdict(_Odd), defaultdict(os.getcwd), print, os.system,
+    np.array([None]), np.zeros(1, [('a', 'i4')])])
+def test_other_types_are_named(tmp_path, value) -> None:
+    torch.save(dict(meta=value), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r'x.pth holds \w+\S* beside .* ref'):
+        ckpt.load_from_file(str(tmp_path / 'x.pth'))
+
+
+def test_methods_are_not_shadowed(tmp_path) -> None:
+    state = nn.Linear(2, 2).state_dict()
+    state.items = 3
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    found = ckpt.load_from_file(str(tmp_path / 'x.pth'))['state_dict']
+    assert len(found.items()) == 2 and found._metadata == state._metadata
+
+
+class _Calls:
+    """Pickles to a call of a type that a defaultdict may have."""
+
+    def __init__(self, function, *args) -> None:
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize('call', [
+    _Calls(list, 'ab'), _Calls(int, '3'), _Calls(str, b'a', 'utf-8'),
+    _Calls(getattr, 'a', 'upper'), _Calls(np.dtype, 'O'),
+    _Calls(np.dtype, [('a', 'i4')]), _Calls(defaultdict, print),
+    _Calls(np.ndarray, (1, ), 'f8', bytes(8)), _Calls(np.load, 'x')])
+def test_builtins_in_a_file_are_not_called(tmp_path, call) -> None:
+    torch.save(dict(meta=call), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='x.pth .*(damaged|refused)'):
+        ckpt.load_from_file(str(tmp_path / 'x.pth'))
+
+
+@pytest.mark.parametrize('protocol', [3, 4, 5])
+def test_other_pickle_protocols(tmp_path, protocol) -> None:
+    path = tmp_path / 'x.pth'
+    torch.save(dict(meta=[1, 'a']), path, pickle_protocol=protocol)
+    if protocol == 3:
+        with pytest.warns(UserWarning, match='protocol 3'):
+            assert ckpt.load_from_file(str(path))['meta'] == [1, 'a']
+        return
+    with pytest.warns(UserWarning, match=f'protocol {protocol}'):
+        with pytest.raises(ValueError, match='save it anew with the default'):
+            ckpt.load_from_file(str(path))
 
 
 # ------------------------------------------------------------ refusals

@@ -13,25 +13,21 @@ import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Union
 from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
-from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
+from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .plain_values import PlainValues
+
 PathLike = Union[str, Path]
 
 _SUFFIX = '.safetensors'
-_STATISTICS = ('min', 'max', 'current', 'mean')
-# What training states hold beside tensors is numbers, texts and these.
-_MORE_SAFE_GLOBALS = ('numpy.dtypes.BoolDType', 'numpy.dtypes.Float32DType',
-                      'numpy.dtypes.Int32DType')
-
 
 def install() -> None:
     """Register the safe loaders with mmengine; a second call does nothing."""
@@ -85,9 +81,9 @@ def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
     if path.suffix == _SUFFIX:
         return load_from_safetensors(filename, map_location)
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            checkpoint = torch.load(
-                path, map_location=map_location, weights_only=True)
+        with PlainValues() as values:
+            checkpoint = values.finish(torch.load(
+                path, map_location=map_location, weights_only=True))
     except Exception as error:  # a damaged archive can lead to any
         text = _refusal(path, error) or _broken(path, error)
         raise ValueError(text) from error
@@ -205,28 +201,6 @@ def save_safetensors(state: Mapping[str, Tensor],
         temporary.unlink(missing_ok=True)
 
 
-def _safe_globals() -> List[Any]:
-    """Types that checkpoints of mmengine hold and that only carry data."""
-    import numpy as np
-    dtypes = [
-        getattr(np.dtypes, name.rpartition('.')[2])
-        for name in _MORE_SAFE_GLOBALS
-    ]
-    # mmengine's list has getattr in it, which can reach into any module; its
-    # training states need it for the methods of a log buffer alone.
-    names = [g for g in get_torch_safe_globals() if g is not getattr]
-    lookups = [(_buffer_statistic, f'{module}.getattr')
-               for module in ('__builtin__', 'builtins')]
-    return names + dtypes + lookups
-
-
-def _buffer_statistic(owner: Any, name: str) -> Any:
-    """The one use of getattr that mmengine's training states make."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f'GLOBAL getattr({owner}, {name})')
-    return getattr(owner, name)
-
-
 def _existing(filename: PathLike) -> Path:
     """Expand the path and refuse what is no file with weights."""
     path = Path(os.path.expanduser(filename))
@@ -263,6 +237,11 @@ def _broken(path: Path, error: Exception) -> str:
     reason = str(error).rpartition('WeightsUnpickler error:')[2]
     reason = reason.partition('Check the documentation')[0]
     reason = ' '.join(reason.split()).partition('. ')[0][:200]
+    # Instructions that are new in protocol 4.
+    if re.search(r'Unsupported operand 1(4\d|5[0-2])', reason):
+        return (f'{path} is damaged, or was saved with another pickle '
+                f"protocol than torch.save's own ({reason.lower()}); copy it "
+                'again, or save it anew with the default protocol.')
     return (f'{path} ({path.stat().st_size} bytes) is damaged or is no '
             f'checkpoint: {reason or type(error).__name__}; copy or download '
             'it again.')
@@ -273,8 +252,8 @@ def _refusal(path: Path, error: Exception) -> Optional[str]:
     if not isinstance(error, pickle.UnpicklingError):
         return None
     found = re.search(
-        r'(?:GLOBAL|unrecognized function|allowlisted .* got) (\S+)',
-        str(error))
+        r"(?:GLOBAL|unrecognized function|allowlisted .* got)"
+        r" (?:<class ')?([^\s']+)", str(error))
     if not found:
         return None
     return (f'{path} holds {found[1]} beside weights, and loading it could '

@@ -1,0 +1,207 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""What a ``.pth`` may hold beside weights: plain values, and nothing callable.
+
+Torch's safe reader (``weights_only=True``) calls and fills what is on its list
+of names and nothing else. MMEngine's own list is too long and too short: it
+has ``getattr``, which reaches into any module, and numpy's constructors, which
+make arrays over foreign memory; and it lacks what training states and
+``meta`` hold. Here each name leads to a function that takes values alone.
+numpy's are read by ``frombuffer``, so that files of numpy 1 and 2, which
+differ in the place of two functions, are the same.
+"""
+
+import pickle
+from collections import OrderedDict, defaultdict, deque
+from datetime import date, datetime, timedelta, timezone
+from pathlib import PosixPath, PurePosixPath
+from threading import RLock
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+
+_LOCK = RLock()
+_STATISTICS = ('min', 'max', 'current', 'mean')
+# Numbers, texts and times; not objects and records.
+_KINDS = frozenset(type(np.dtype(code)) for code in '?bhilqBHILQefdgFDGSUmM')
+_TYPES = (HistoryBuffer, date, datetime, frozenset, slice, timedelta,
+          timezone)
+# What a defaultdict may make where a key is missing.
+_FACTORIES = (bool, float, int, str, tuple, list, dict, set, OrderedDict,
+              deque)
+
+
+class PlainValues:
+    """Context in which torch's safe reader knows MMEngine's plain values.
+
+    Example:
+        >>> with PlainValues() as values:
+        ...     content = values.finish(torch.load(path, weights_only=True))
+    """
+
+    def __init__(self) -> None:
+        self._filled: Dict[int, Tuple[Any, Any]] = {}
+        self._seen: Dict[int, Tuple[Any, Any]] = {}
+        self._context = torch.serialization.safe_globals(self._globals())
+
+    def __enter__(self) -> 'PlainValues':
+        # Torch has one list for all threads.
+        _LOCK.acquire()
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._context.__exit__(*error)
+        finally:
+            _LOCK.release()
+
+    def _globals(self) -> List[Any]:
+        """Values by their names in files."""
+        names: Dict[str, Any] = {
+            'collections.defaultdict': self._defaultdict,
+            'collections.deque': self._deque,
+            'mmengine.config.config.ConfigDict': self._config_dict,
+            'numpy.dtype': _Kind,
+            'numpy.ndarray': _Name(np.ndarray),
+        }
+        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+            names[f'{module}._reconstruct'] = _empty_array
+            names[f'{module}.scalar'] = _scalar
+        # Python 3.13 has another place for paths.
+        for module in ('pathlib', 'pathlib._local'):
+            names[f'{module}.PosixPath'] = PosixPath
+            names[f'{module}.PurePosixPath'] = PurePosixPath
+        for module in ('__builtin__', 'builtins'):
+            names[f'{module}.getattr'] = _buffer_statistic
+        # Torch knows OrderedDict and set by itself.
+        for factory in set(_FACTORIES) - {OrderedDict, deque, set}:
+            names[f'builtins.{factory.__name__}'] = _Name(factory)
+        return [*_TYPES, _Array,
+                *((value, name) for name, value in names.items())]
+
+    # Torch fills dicts and lists alone; others are put in place by finish().
+
+    def _defaultdict(self, factory: Any = None) -> Dict[Any, Any]:
+        if factory == self._deque:
+            factory = deque
+        factory = getattr(factory, 'stands_for', factory)
+        if factory is not None and factory not in _FACTORIES:
+            raise pickle.UnpicklingError(f'GLOBAL defaultdict({factory})')
+        content: Dict[Any, Any] = {}
+        self._filled[id(content)] = content, defaultdict(factory)
+        return content
+
+    def _deque(self, items: Iterable[Any] = (),
+               maxlen: Optional[int] = None) -> List[Any]:
+        content = list(items)
+        self._filled[id(content)] = content, deque(maxlen=maxlen)
+        return content
+
+    def _config_dict(self, items: Any = ()) -> Dict[Any, Any]:
+        # Made of its items it would copy them.
+        content = dict(items)
+        self._filled[id(content)] = content, ConfigDict()
+        return content
+
+    def finish(self, value: Any) -> Any:
+        """Put what stands for other values in their place.
+
+        Args:
+            value: What torch has read; containers are changed in place.
+
+        Returns:
+            The value, with deques, defaultdicts and numpy's values inside.
+        """
+        if id(value) in self._seen:
+            return self._seen[id(value)][1]
+        if isinstance(value, (_Array, _Kind)):
+            return value.value
+        if not isinstance(value, (dict, list, tuple, HistoryBuffer)):
+            return value
+        result = self._filled.get(id(value), (value, value))[1]
+        # Kept with the value, so that no other gets its id.
+        self._seen[id(value)] = value, result
+        if isinstance(value, dict):
+            # Beside torch's versions of modules they would shadow methods.
+            for key in set(getattr(value, '__dict__', ())) - {'_metadata'}:
+                delattr(value, key)
+            for key in list(value):
+                result[self.finish(key)] = self.finish(value[key])
+        elif isinstance(value, list):
+            items = [self.finish(item) for item in value]
+            result.clear()
+            result.extend(items)
+        elif type(value) is tuple:
+            result = tuple(self.finish(item) for item in value)
+            self._seen[id(value)] = value, result
+        elif isinstance(value, HistoryBuffer):
+            self.finish(vars(value))
+        return result
+
+
+class _Name:
+    """Stands for a type that a file names and must not call."""
+
+    def __init__(self, stands_for: type) -> None:
+        self.stands_for = stands_for
+
+
+class _Kind:
+    """A dtype of numbers, texts or times."""
+
+    def __init__(self, code: str, *_: bool) -> None:
+        self.value = np.dtype(code if isinstance(code, str) else None)
+        if not isinstance(code, str) or type(self.value) not in _KINDS:
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype({code!r})')
+
+    def __setstate__(self, state: Tuple[Any, ...]) -> None:
+        if self.value.kind in 'mM' and len(state) > 8:
+            unit, count = state[8][1][:2]
+            unit = unit.decode() if isinstance(unit, bytes) else unit
+            if unit != 'generic':
+                self.value = np.dtype(f'{self.value.kind}8[{count}{unit}]')
+        if state[1] in ('<', '>'):
+            order = self.value.newbyteorder(state[1])
+            self.value = np.dtype(order.str)
+
+
+class _Array:
+    """An array whose content is still to come."""
+
+    value = np.empty(0)
+
+    def __setstate__(self, state: Tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        if not isinstance(kind, _Kind) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError('GLOBAL numpy.ndarray of objects')
+        self.value = _read(kind, data, shape, 'F' if fortran else 'C')
+
+
+def _read(kind: _Kind, data: bytes, shape: Tuple[int, ...],
+          order: Any = 'C') -> np.ndarray:
+    """Array over a copy of the data."""
+    if kind.value.itemsize == 0:  # texts that are all empty
+        return np.zeros(shape, kind.value)
+    return np.frombuffer(data, kind.value).reshape(shape, order=order).copy(
+        order=order)
+
+
+def _empty_array(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(kind: _Kind, data: bytes = b'') -> Any:
+    """One of numpy's values."""
+    if not isinstance(kind, _Kind) or not isinstance(data, bytes):
+        raise pickle.UnpicklingError('GLOBAL numpy.scalar of objects')
+    return _read(kind, data, ())[()]
+
+
+def _buffer_statistic(owner: Any, name: str) -> Callable[..., Any]:
+    """The one use of getattr that mmengine's training states make."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'GLOBAL getattr({owner}, {name})')
+    return getattr(owner, name)
