@@ -1,12 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Shared fixtures: one torch thread, a fixed seed, the golden arrays."""
 
+import sys
 from typing import Callable, List
 
 import numpy as np
 import pytest
 import torch
 from golden_arrays import DATA, Arrays, load_golden
+from mmengine.logging import MMLogger
 
 import dito  # noqa: F401  (registers everything)
 
@@ -17,6 +19,15 @@ def _deterministic() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _open_streams() -> None:
+    """Loggers of earlier tests write to what was captured then: move them."""
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if getattr(getattr(handler, 'stream', None), 'closed', False):
+                handler.setStream(sys.stdout)
 
 
 @pytest.fixture

@@ -196,9 +196,12 @@ def run_tasks(tasks: List[Task], workers: int) -> Iterator[Any]:
     if workers <= 1:
         yield from map(_run, tasks)
         return
-    # Forked workers share the imported libraries; elsewhere they import.
-    methods = multiprocessing.get_all_start_methods()
-    method = 'fork' if 'fork' in methods else 'spawn'
-    context = multiprocessing.get_context(method)
+    # A process with threads must not fork: its children may wait for ever
+    # for what a thread held. So one without any imports, and is forked.
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload([__name__])
+    else:
+        context = multiprocessing.get_context('spawn')
     with context.Pool(workers, initializer=_start_worker) as pool:
         yield from pool.imap(_run, tasks)
