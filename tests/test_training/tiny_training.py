@@ -64,10 +64,11 @@ class Recorder(Hook):
         self.losses.append({k: v.item() for k, v in outputs.items()})
 
 
-def train(ann_file: str, iters: int = 3, seed: int = 0,
-          wrapper: str = 'OptimWrapper', batch_size: int = 2,
-          lr: float = 1e-2, split: str = 'base', hook: dict = None) -> Any:
-    """Train and give the losses of each step and the weights."""
+def training(ann_file: str, iters: int = 3, seed: int = 0,
+             wrapper: str = 'OptimWrapper', batch_size: int = 2,
+             lr: float = 1e-2, split: str = 'base',
+             hook: dict = None) -> Config:
+    """Config of a training."""
     folder, name = Path(ann_file).parent, f'tiny{next(_COUNT)}'
     pipeline = [
         dict(type='DITOLoadImageFromFile'),
@@ -75,7 +76,7 @@ def train(ann_file: str, iters: int = 3, seed: int = 0,
         dict(type='RandomResize', scale=(64, 64), ratio_range=(.8, 1.2),
              keep_ratio=True),
         dict(type='PackDetInputs')]
-    cfg = Config(dict(
+    return Config(dict(
         default_scope='mmdet', experiment_name=name,
         work_dir=str(folder / name), model=tiny_config(
             text_encoder=TEXT_ENCODER),
@@ -94,6 +95,11 @@ def train(ann_file: str, iters: int = 3, seed: int = 0,
             type='CheckpointHook', by_epoch=False, interval=10**6,
             save_last=False)),
         randomness=dict(seed=seed), log_level='ERROR'))
+
+
+def train(*args: Any, **kwargs: Any) -> Any:
+    """Train and give the losses of each step and the weights."""
+    cfg = training(*args, **kwargs)
     runner, recorder = Runner.from_cfg(cfg), Recorder()
     runner.register_hook(recorder)
     runner.train()

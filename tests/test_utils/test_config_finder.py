@@ -75,9 +75,9 @@ def test_mmengine_resolves_the_package(tmp_path: Path) -> None:
     own.write_text(f"_base_ = 'dito::{name}'\nlog_level = 'DEBUG'\n")
     cfg = Config.fromfile(own)
     assert cfg.log_level == 'DEBUG'
-    # What is inherited so is built in the scope dito.
+    # As if it were inherited by its path.
+    assert cfg.custom_hooks == wanted.custom_hooks
     hook, report = cfg.custom_hooks
-    assert hook['_scope_'] == 'dito'
     init_default_scope('mmdet')
     built = HOOKS.build(hook)
     assert isinstance(built, DITOVocabularyHook)

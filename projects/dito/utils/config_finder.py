@@ -2,8 +2,9 @@
 """Find config files by path or by name, in a clone or an installed package."""
 
 import difflib
+import functools
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -12,10 +13,25 @@ def register_config_scope() -> None:
     """Let mmengine resolve ``dito::`` in ``_base_`` and ``get_config``.
 
     mmengine asks for a slash in what follows, so a config at the top is
-    ``dito::_base_/../dito_vitl_lvis.py``.
+    ``dito::_base_/../dito_vitl_lvis.py``. It also writes ``_scope_`` into
+    dicts of configs inherited that way, which reaches constructors and
+    functions that are not built by a registry. The classes are MMDetection's
+    registries' own, so what is inherited from here needs no scope.
     """
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
     MODULE2PACKAGE.setdefault('dito', 'dito')
+    original = Config._get_cfg_path
+    if getattr(original, '__module__', None) == __name__:
+        return
+
+    @functools.wraps(original, assigned=())
+    def without_scope(cfg_path: str,
+                      filename: str) -> Tuple[str, Optional[str]]:
+        path, scope = original(cfg_path, filename)
+        return path, None if scope == 'dito' else scope
+
+    Config._get_cfg_path = staticmethod(without_scope)
 
 
 def config_root() -> Path:

@@ -40,7 +40,7 @@ class Runner:
     """What the hook uses of a runner."""
 
     def __init__(self, model, training=True):
-        self.model = model
+        self.model, self.hooks = model, []
         self.train_dataloader = loader(BASE)
         self.val_dataloader = self.test_dataloader = loader(ALL, ('bird', ))
         self._train_loop = dict()

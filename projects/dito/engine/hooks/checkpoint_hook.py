@@ -1,17 +1,23 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Checkpoints that a run can always go on from."""
 
+import re
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Optional
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
 from dito.utils.resumable import put_in_place, resolve_resume, write_last
 
 from ..finite import require_finite_weights
+from .iteration_seed_hook import is_endless
+
+# Figures of DITO's metrics, and AP under any other prefix.
+_OURS = re.compile(r'(coco|lvis|zero_shot|retrieval|region)/|.*AP')
 
 
 @HOOKS.register_module()
@@ -32,16 +38,34 @@ class DITOCheckpointHook(CheckpointHook):
 
     Object stores write a file as a whole anyway; there nothing is renamed.
 
+    ``save_best`` takes the names of DITO's figures, with or without the
+    metric's prefix, those of MMDetection ('coco/bbox_mAP' is
+    'coco/bbox_AP'), and 'auto', the first figure. Of all of DITO's figures
+    greater is better.
+
+    A run without averaged weights that is resumed from one with them
+    (:class:`DITOEMAHook`) goes on from the trained weights, with a warning.
+
     Args:
         Those of :obj:`CheckpointHook`.
     """
 
     def before_run(self, runner: Any) -> None:
-        """Choose the checkpoint that an automatic resume takes."""
+        """Choose the checkpoint that an automatic resume takes.
+
+        Raises:
+            ValueError: If the run would never come to an end.
+        """
+        _require_an_end(runner)
         resolve_resume(runner)
 
     def before_train(self, runner: Any) -> None:
-        """Prepare the folder; remove what a killed run left half-written."""
+        """Prepare the folder; remove what a killed run left half-written.
+
+        Raises:
+            ValueError: If ``save_best`` names a metric that is not there.
+        """
+        self._check_best(runner)
         super().before_train(runner)
         if self.max_keep_ckpts == 1:
             runner.logger.warning(
@@ -60,6 +84,61 @@ class DITOCheckpointHook(CheckpointHook):
         for path in Path(self.out_dir).glob('.*.pth.tmp'):
             path.unlink()
 
+    def _init_rule(self, rules: List[Optional[str]],
+                   key_indicators: List[str]) -> None:
+        """Tell whether greater or less is better; not left to a guess.
+
+        Raises:
+            ValueError: If a name does not tell.
+        """
+        rules = rules * len(key_indicators) if len(rules) == 1 else rules
+        rules = [
+            'greater' if rule is None and _OURS.match(key) else rule
+            for rule, key in zip(rules, key_indicators, strict=True)
+        ]
+        try:
+            super()._init_rule(rules, key_indicators)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f'save_best={key_indicators} with rule={rules} does not say '
+                "whether greater or less is better: set rule='greater' or "
+                "rule='less' beside it.") from error
+
+    def _check_best(self, runner: Any) -> None:
+        """Refuse a figure whose metric the validation does not have."""
+        loop = getattr(runner, '_val_loop', None)
+        if not self.save_best or not isinstance(loop, BaseLoop):
+            return
+        prefixes = {
+            metric.prefix for part in (loop, *getattr(loop, 'extra', ()))
+            for metric in part.evaluator.metrics
+        }
+        for name in self.key_indicators:
+            prefix, slash, _ = name.partition('/')
+            if slash and None not in prefixes and prefix not in prefixes:
+                raise ValueError(
+                    f'save_best={name!r} is a figure of a metric {prefix!r}, '
+                    'but those of the validation are '
+                    f'{sorted(prefixes)}: name one of their figures, such as '
+                    "'coco/bbox_AP', or 'auto' for the first.")
+
+    def after_load_checkpoint(self, runner: Any,
+                              checkpoint: Dict[str, Any]) -> None:
+        """Go on from trained weights where nothing averages them now."""
+        averages = checkpoint.get('ema_state_dict')
+        if not runner._resume or averages is None or any(
+                isinstance(hook, EMAHook) for hook in runner.hooks):
+            return
+        runner.logger.warning(
+            'The checkpoint is of a run with averaged weights (EMA) and this '
+            'one has none: it goes on from the trained weights, and the '
+            'averages are dropped. Add the EMA hook to custom_hooks to keep '
+            'them.')
+        checkpoint['state_dict'].update({
+            key.removeprefix('module.'): value
+            for key, value in averages.items() if key.startswith('module.')
+        })
+
     def _save_checkpoint(self, runner: Any) -> None:
         """Save a checkpoint of the current step."""
         super()._save_checkpoint(self._whole_files(runner))
@@ -67,7 +146,27 @@ class DITOCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Any,
                               metrics: Dict[str, float]) -> None:
         """Save the weights if they are the best so far."""
-        super()._save_best_checkpoint(self._whole_files(runner), metrics)
+        if not self.save_best:
+            return
+        figures = dict(metrics)
+        for name in self.key_indicators:
+            key = next(iter(metrics)) if name == 'auto' else find_figure(
+                name, metrics)
+            if key is None:
+                # Hours into a run, a message is better than an end.
+                runner.logger.error(
+                    f'save_best={name!r} is none of the figures of this '
+                    f'validation, and no best checkpoint is saved: '
+                    f'{", ".join(metrics)}.')
+            elif name != 'auto':
+                figures[name] = metrics[key]
+            figures.setdefault(name, None)
+        try:
+            super()._save_best_checkpoint(self._whole_files(runner), figures)
+        except ValueError as error:
+            if self.key_indicators != ['auto']:
+                raise
+            runner.logger.error(f'No best checkpoint is saved: {error}')
 
     def _whole_files(self, runner: Any) -> Any:
         return _WholeFiles(runner) if self._local else runner
@@ -111,6 +210,40 @@ class DITOCheckpointHook(CheckpointHook):
             kept.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(kept))
         return outdated
+
+
+def _require_an_end(runner: Any) -> None:
+    """Refuse epochs over a sampler that has none."""
+    loop = getattr(runner, '_train_loop', None)
+    if not isinstance(loop, EpochBasedTrainLoop):
+        return
+    if is_endless(loop.dataloader):
+        raise ValueError(
+            'train_cfg counts epochs (EpochBasedTrainLoop), and the sampler '
+            'of train_dataloader has no end, so the first '
+            'one would never be over: set train_dataloader.sampler='
+            "dict(type='DefaultSampler', shuffle=True), or count iterations "
+            'with IterBasedTrainLoop.')
+
+
+def find_figure(name: str, figures: Mapping[str, Any]) -> Optional[str]:
+    """Find a figure by its name here or in MMDetection.
+
+    Args:
+        name (str): Such as 'coco/bbox_AP', 'bbox_AP', 'coco/bbox_mAP_50'.
+        figures (dict[str, Any]): Figures of a validation.
+
+    Returns:
+        str, optional: Its key; None if there is none, or several.
+    """
+    ours = re.sub(r'mAP(?:_(?=\w))?', 'AP', name)
+    for wanted in (name, ours):
+        if wanted in figures:
+            return wanted
+        ends = [key for key in figures if key.partition('/')[2] == wanted]
+        if len(ends) == 1:
+            return ends[0]
+    return None
 
 
 class _WholeFiles:

@@ -4,7 +4,7 @@
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmdet.registry import HOOKS
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
@@ -25,6 +25,11 @@ class DITOVocabularyHook(Hook):
     model. Classes go by name: a file may have more of them and in any order,
     but must have all; which are novel is what the data set says.
 
+    Wrappers of data sets have the classes of what they wrap; the parts of a
+    ``ConcatDataset`` must have the same, in the same order. Copies of the
+    model that average its weights (:class:`DITOEMAHook`, MMEngine's
+    ``EMAHook``) get each vocabulary too.
+
     Args:
         train (str, optional): Vocabulary file for training. None: the text
             tower of the model embeds the names. Defaults to None.
@@ -38,7 +43,8 @@ class DITOVocabularyHook(Hook):
             box of theirs may reach the losses (paper 3.1).
 
     Raises:
-        ValueError: If the training set has novel classes.
+        ValueError: If the training set has novel classes, or parts of a set
+            have different classes.
     """
 
     def __init__(self,
@@ -60,8 +66,8 @@ class DITOVocabularyHook(Hook):
         loop = getattr(runner, '_val_loop', None)
         if isinstance(loop, BaseLoop) and not self.novel_in_training:
             _refuse_novel(
-                runner.train_dataloader.dataset.metainfo.get('classes'),
-                loop.dataloader.dataset.metainfo.get('novel_classes'))
+                one_metainfo(runner.train_dataloader.dataset).get('classes'),
+                one_metainfo(loop.dataloader.dataset).get('novel_classes'))
         self._set(runner, runner.train_dataloader, 'train')
 
     def before_val(self, runner: Any) -> None:
@@ -82,7 +88,7 @@ class DITOVocabularyHook(Hook):
         """Make or recall the vocabulary of a set and hand it to the model."""
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        meta = dataloader.dataset.metainfo
+        meta = one_metainfo(dataloader.dataset)
         names = tuple(meta.get('classes') or ())
         if not names:
             raise ValueError(
@@ -101,7 +107,8 @@ class DITOVocabularyHook(Hook):
             self._made[key] = self._make(model, *key)
             runner.logger.info(f'Classes of the {phase} set: {len(names)}, '
                                f'{len(novel)} of them novel.')
-        model.set_vocabulary(self._made[key])
+        for each in (model, *_averaged(runner)):
+            each.set_vocabulary(self._made[key])
 
     def _make(self, model: Any, path: Optional[str], names: Tuple[str, ...],
               novel: Tuple[str, ...]) -> Vocabulary:
@@ -116,6 +123,50 @@ class DITOVocabularyHook(Hook):
             raise ValueError(
                 f'{path} does not go with the data set: {error}') from error
         return vocabulary.with_novel(novel)
+
+
+def one_metainfo(dataset: Any) -> Dict[str, Any]:
+    """Give a data set one ``metainfo`` where its parts have one each.
+
+    MMDetection's ``ConcatDataset`` makes a list of its parts' where they
+    differ in anything, which checkpoints and metrics cannot use.
+
+    Args:
+        dataset (Dataset): May be a wrapper; changed in place.
+
+    Returns:
+        dict: The meta information, that of the first part.
+
+    Raises:
+        ValueError: If the parts have different classes.
+    """
+    meta = dataset.metainfo
+    if not isinstance(meta, (list, tuple)):
+        return meta
+    first = meta[0]
+    for number, other in enumerate(meta[1:], 1):
+        for key in ('classes', 'novel_classes'):
+            mine, its = (list(m.get(key) or ()) for m in (first, other))
+            if mine == its:
+                continue
+            odd = [n for n in (*mine, *its) if (n in mine) != (n in its)]
+            differ = (f'only one of them has {shorten(odd)}' if odd else
+                      'the same ones in another order')
+            raise ValueError(
+                f'The sets of this {type(dataset).__name__} have different '
+                f'{key}: set 0 has {len(mine)} and set {number} has '
+                f'{len(its)}, {differ}; give all of them the same '
+                f'metainfo.{key}.')
+    dataset._metainfo = first
+    return first
+
+
+def _averaged(runner: Any) -> List[Any]:
+    """Copies of the model that hooks average its weights in."""
+    return [
+        hook.ema_model.module for hook in runner.hooks
+        if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')
+    ]
 
 
 def _refuse_novel(trained: Optional[Sequence[str]],
