@@ -19,6 +19,7 @@ op_fallback.install()
 checkpoint.install()
 config_finder.register_config_scope()
 config_text.install()
+quiet_import.leave_out_multimodal()
 # Printed at each import, on the level of debugging: mmdet without the optional
 # client of a data-set service. It reads as if the installation were broken.
 quiet_import.import_without_line(
