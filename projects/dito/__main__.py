@@ -6,6 +6,7 @@ import importlib
 import sys
 from typing import Optional, Sequence
 
+from dito.cli.errors import one_sentence_errors
 from dito.version import __version__
 
 TOOLS = {
@@ -36,6 +37,7 @@ TOOLS = {
 }
 
 
+@one_sentence_errors
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Hand over to one tool.
 

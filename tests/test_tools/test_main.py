@@ -1,14 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of python -m dito."""
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from rich.table import Table
 
 from dito import __main__ as entry
 from dito import cli
+from dito.evaluation.result_table import print_table
 from dito.utils import env
 from dito.version import __version__
 
@@ -84,3 +88,40 @@ def test_run_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "__main__ ['--flag', 'x'] beside" in capsys.readouterr().out
     assert entry.main(['run', 'gone.py']) == 2
     assert 'no script gone.py' in capsys.readouterr().err
+
+
+def long_table() -> Table:
+    table = Table('name', 'number', 'what', title='A title of many words')
+    table.add_row('coffee cup', '1,234,567', 'some words ' * 20)
+    table.add_row('/a/path/' + 'deep/' * 12, '7', 'word')
+    return table
+
+
+@pytest.mark.parametrize('width', ['1', '40', '120', '300', ''])
+def test_tables_are_whole_at_any_width(
+        width: str, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv('COLUMNS', width)
+    print_table(long_table())
+    text = capsys.readouterr().out
+    assert '…' not in text and 'A title of many words' in text
+    for part in ('coffee cup', '1,234,567', '/a/path/' + 'deep/' * 12):
+        assert part in text
+    assert len(re.findall(r'\bsome\b', text)) == 20
+    widest = max(map(len, text.splitlines()))
+    if width in ('120', '300'):
+        assert widest <= int(width)
+    assert (widest > 300) == (width == '')
+
+
+def test_the_reader_of_a_pipe_may_leave(tmp_path: Path) -> None:
+    """As ``| head -1`` does; more than a pipe holds is left to write."""
+    script = tmp_path / 'talks.py'
+    script.write_text('for i in range(30000): print("line", i)\n')
+    tool = subprocess.Popen(
+        [sys.executable, '-m', 'dito', 'run', str(script)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert tool.stdout.readline() == b'line 0\n'
+    tool.stdout.close()
+    assert tool.stderr.read() == b''
+    assert tool.wait(60) == 141

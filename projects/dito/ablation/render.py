@@ -75,8 +75,7 @@ def render_rich(table: Table, planner: Planner) -> RichTable:
     heads, rows = cells(table, planner)
     drawn = RichTable(title=f'Table {table.name}: {table.title}')
     for number, head in enumerate(heads):
-        drawn.add_column(head, justify='right' if number else 'left',
-                         min_width=0 if number else 14)
+        drawn.add_column(head, justify='right' if number else 'left')
     for row in rows:
         drawn.add_row(*row)
     return drawn

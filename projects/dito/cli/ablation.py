@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from mmengine.config import DictAction
-from rich.console import Console
 from rich.table import Table as RichTable
 
 from dito.ablation import TABLES, render_markdown, render_rich, run_tables
 from dito.ablation.results import write_text
 from dito.ablation.runner import Planner, Settings, half_trained
 from dito.ablation.spec import DATA_SETS, Table
+from dito.evaluation.result_table import print_table
 
 from .errors import one_sentence_errors
 
@@ -83,17 +83,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         gpus=args.gpus,
         options=dict(args.cfg_options))
     tables = choose_tables(args.table, args.rows)
-    console = Console()
     if args.dry_run:
-        console.print(plan_table(tables, settings))
+        print_table(plan_table(tables, settings))
         return 0
     run_tables(tables, settings, args.budget_hours)
     planner = Planner(settings)
     for table in tables:
         path = settings.work_dir / f'table_{table.name}.md'
         write_text(path, render_markdown(table, planner))
-        console.print(render_rich(table, planner))
-        console.print(f'{path} is written.')
+        print_table(render_rich(table, planner))
+        print(f'{path} is written.')
     return 0
 
 
@@ -103,9 +102,8 @@ def plan_table(tables: Sequence[Table], settings: Settings) -> RichTable:
     total, unknown = 0.0, 0
     drawn = RichTable(title='Steps')
     for head in ('step', 'config', 'state', 'minutes'):
-        drawn.add_column(head, justify='right' if head == 'minutes'
-                         else 'left', no_wrap=head != 'config',
-                         overflow='fold')
+        drawn.add_column(
+            head, justify='right' if head == 'minutes' else 'left')
     for job in planner.jobs(tables):
         state, minutes = 'done', ''
         if not planner.done(job):

@@ -11,7 +11,6 @@ import os
 from typing import List, Optional, Sequence
 
 from mmengine.config import DictAction
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from dito.datasets.checks import (
     check_files,
 )
 from dito.datasets.json_files import write_json
+from dito.evaluation.result_table import print_table
 
 from . import common
 from .errors import one_sentence_errors
@@ -85,8 +85,6 @@ def check(args: argparse.Namespace) -> List[SetReport]:
 
 def show(reports: List[SetReport], allowed: Sequence[str]) -> None:
     """Print a table of counts and one of findings."""
-    # In a log, paths stay in one piece.
-    console = Console(width=None if os.isatty(1) else 1000)
     counts = Table('data set', 'annotation file', title='Classes by name',
                    title_justify='left')
     for name in _COUNTS:
@@ -94,7 +92,7 @@ def show(reports: List[SetReport], allowed: Sequence[str]) -> None:
     for report in reports:
         values = [str(report.counts.get(name, '-')) for name in _COUNTS]
         counts.add_row(report.name, escape(report.ann_file), *values)
-    console.print(counts)
+    print_table(counts)
     found = Table('data set', '', 'kind', 'number', 'what', title='Findings',
                   title_justify='left')
     for report in reports:
@@ -106,7 +104,7 @@ def show(reports: List[SetReport], allowed: Sequence[str]) -> None:
                           str(finding.number),
                           f'{finding.meaning}\n{text}'.strip())
     if found.rows:
-        console.print(found)
+        print_table(found)
 
 
 @one_sentence_errors

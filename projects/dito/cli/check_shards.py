@@ -11,12 +11,12 @@ import os
 from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dito.datasets.json_files import write_json
 from dito.datasets.shard_files import check_shards
+from dito.evaluation.result_table import print_table
 
 from .errors import one_sentence_errors
 
@@ -56,8 +56,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def show(reports: List[Dict[str, Any]]) -> None:
     """Print the shards that have problems."""
-    # In a log, paths stay in one piece.
-    console = Console(width=None if os.isatty(1) else 1000)
     table = Table('shard', 'samples', 'problems', 'the first')
     for report in reports:
         if report['problems']:
@@ -67,7 +65,7 @@ def show(reports: List[Dict[str, Any]]) -> None:
                           for kind, number in report['problems'].items()),
                 escape('\n'.join(report['examples'])))
     if table.rows:
-        console.print(table)
+        print_table(table)
 
 
 @one_sentence_errors

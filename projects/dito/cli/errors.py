@@ -13,6 +13,7 @@ from dito.utils.data_errors import BrokenDataError
 from dito.utils.step_error import StepError
 
 USER_ERROR = 2
+BROKEN_PIPE = 141  # what a shell reports of a program ended by SIGPIPE
 Main = Callable[[Optional[Sequence[str]]], Optional[int]]
 
 
@@ -55,7 +56,11 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
         given = sys.argv[1:] if argv is None else argv
         debug = '--debug' in given or os.environ.get('DITO_DEBUG') == '1'
         try:
-            return main(argv) or 0
+            code = main(argv) or 0
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            return _end_quietly()
         except Exception as error:
             if debug or not is_user_error(error):
                 raise
@@ -63,6 +68,16 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
             return USER_ERROR
 
     return guarded
+
+
+def _end_quietly() -> int:
+    """End after the reader of the output has gone, as in ``| head``.
+
+    What is left in the buffer would fail once more when Python ends.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 def _sentence(error: Exception) -> str:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from dito.ablation.results import write_text
+from dito.evaluation.result_table import print_table
 from dito.models.backbones import DITOViT
 from dito.utils.head_memory import head_memory
 from dito.utils.memory_model import (
@@ -161,7 +161,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Compute, measure and show."""
     args = parse_args(argv)
     rows = rows_of(args)
-    Console().print(show(args, rows))
+    print_table(show(args, rows))
     if args.json:
         write_text(Path(args.json), json.dumps(rows, indent=1) + '\n')
     return 0

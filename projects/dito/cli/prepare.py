@@ -10,11 +10,11 @@ import argparse
 import os
 from typing import Optional, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dito.datasets.prepare import LAYOUTS, prepare
+from dito.evaluation.result_table import print_table
 
 from .errors import one_sentence_errors
 
@@ -57,8 +57,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         state = f'[red]{step.state}[/]' if step.state == 'missing' \
             else step.state
         table.add_row(escape(step.path), state, escape(step.detail))
-    # In a log, paths and addresses stay in one piece.
-    Console(width=None if os.isatty(1) else 1000).print(table)
+    print_table(table)
     missing = [step for step in steps if step.state == 'missing']
     if os.path.abspath(root) != os.path.abspath(layout.root):
         print(f'The configs look in {layout.root}: link it there, or set '

@@ -7,11 +7,11 @@ Images are not decoded; their headers tell their size.
 import argparse
 from typing import Any, Dict, Optional, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from dito.datasets.json_files import write_json
 from dito.datasets.shard_files import shard_statistics
+from dito.evaluation.result_table import print_table
 
 from .check_shards import add_shard_arguments
 from .errors import one_sentence_errors
@@ -31,21 +31,25 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _number(value: float) -> str:
+    """Four digits, and all of those before the point."""
+    return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:,.4g}'
+
+
 def show(figures: Dict[str, Any]) -> None:
     """Print the figures as tables."""
-    console = Console()
     columns = ('mean', 'min', 'p5', 'median', 'p95', 'max')
     table = Table('', *columns)
     for name, title in _SUMMARIES.items():
         if figures[name]:
             table.add_row(
-                title, *(f'{figures[name][c]:,.4g}' for c in columns))
-    console.print(table)
+                title, *(_number(figures[name][c]) for c in columns))
+    print_table(table)
     total = max(1, sum(figures['shorter_side'].values()))
     sides = Table('shorter side, pixels', 'images', 'share')
     for name, number in figures['shorter_side'].items():
         sides.add_row(name, f'{number:,}', f'{number / total:.1%}')
-    console.print(sides)
+    print_table(sides)
     counts = Table('', 'number')
     for name in ('shards', 'samples', 'duplicate_keys',
                  'duplicate_captions', 'total_image_bytes'):
@@ -53,7 +57,7 @@ def show(figures: Dict[str, Any]) -> None:
     for group in ('formats', 'problems'):
         for name, number in figures[group].items():
             counts.add_row(f'{group}: {name}', f'{number:,}')
-    console.print(counts)
+    print_table(counts)
 
 
 @one_sentence_errors

@@ -1,13 +1,87 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Result tables for the log."""
+"""Result tables for the log and the terminal."""
 
 import io
-from typing import Dict, Optional, Sequence
+import os
+import shutil
+import sys
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+
+# Cells up to this width stay on one line; longer ones wrap between words.
+_SHORT = 24
+_UNLIMITED = 1_000_000
+
+
+def print_table(table: Table) -> None:
+    """Print a table with every number, name and path whole.
+
+    On a terminal, and where the environment has ``COLUMNS``, long texts wrap
+    between their words to keep to the width; a table that cannot keep to it
+    is wider. Elsewhere, in a pipe or a file, nothing wraps.
+
+    Args:
+        table (Table): Its columns get fixed widths.
+    """
+    console = Console()
+    natural, least, extra = _widths(table)
+    widths = natural
+    limit = _columns()
+    if limit is not None:
+        widths = _shrink(natural, least, limit - extra)
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width, column.overflow, column.no_wrap = width, 'fold', False
+    notes = table.title, table.caption
+    table.title = table.caption = None
+    console.width = max(sum(widths) + extra, limit or 1)
+    for part in (notes[0], table, notes[1]):
+        if part is not None:
+            console.print(part, soft_wrap=part is not table, crop=False)
+
+
+def _columns() -> Optional[int]:
+    """Width to keep to, None where nobody looks at it."""
+    given = os.environ.get('COLUMNS', '')
+    if given.isdigit() and int(given):
+        return int(given)
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _widths(table: Table) -> Tuple[List[int], List[int], int]:
+    """Natural and least width of each column, and width of what is between."""
+    console = Console(width=_UNLIMITED)
+    natural, least = [], []
+    for column in table.columns:
+        sizes = [
+            Measurement.get(console, console.options, cell)
+            for cell in (column.header, column.footer, *column.cells)
+        ]
+        natural.append(max(1, *(size.maximum for size in sizes)))
+        least.append(max(1, *(
+            size.maximum if size.maximum <= _SHORT else size.minimum
+            for size in sizes)))
+        column.width = natural[-1]
+    whole = Measurement.get(console, console.options, table).maximum
+    return natural, least, whole - sum(natural)
+
+
+def _shrink(natural: Sequence[int], least: Sequence[int],
+            total: int) -> List[int]:
+    """Take width from the widest columns that can give some."""
+    widths = list(natural)
+    for _ in range(max(0, sum(widths) - total)):
+        able = [i for i, w in enumerate(widths) if w > least[i]]
+        if not able:
+            break
+        widths[max(able, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def render_table(

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from rich.console import Console
 from rich.table import Table
 
+from dito.evaluation.result_table import print_table
 from dito.utils.config_finder import config_root
 
 from .logs import read_test_metrics
@@ -131,6 +131,5 @@ def show(metrics: Dict[str, Any], report: Path) -> None:
     for key in _METRICS:
         table.add_row(key, f'{metrics[key]:.3f}')
     table.add_row('seconds', f'{metrics["seconds"]:.0f}')
-    console = Console()
-    console.print(table)
-    console.print(f'Report: {report}')
+    print_table(table)
+    print(f'Report: {report}')
