@@ -3,11 +3,15 @@
 
 import json
 
+import numpy as np
 import pytest
+from open_clip import SimpleTokenizer
 
+from dito.models.text import DITOTextEncoder
 from dito.models.text.token_table import (
     bpe_tokenizer,
     collect_token_ids,
+    cut_text,
     resolve_token_ids,
 )
 
@@ -62,3 +66,35 @@ def test_missing_and_broken_files_are_refused(tmp_path) -> None:
     (tmp_path / 'bad.json').write_text('{"a": ')
     with pytest.raises(ValueError, match='not a list of token ids'):
         resolve_token_ids(tmp_path / 'bad.json')
+
+
+def test_only_very_long_texts_are_cut():
+    """Where cutting shows no token of the context changes."""
+    words = ' '.join(f'word{i}' for i in range(2000))
+    for text in ('a photo', 'x' * 1540, words[:1540], ' ' * 1500 + 'a'):
+        assert cut_text(text) == text
+    assert len(cut_text(words)) == 1540
+    tokens = bpe_tokenizer().encode
+    assert tokens(cut_text(words))[:75] == tokens(words)[:75]
+    assert cut_text('\n' * 20_000 + 'a  photo') == 'a photo'
+    assert len(cut_text(words, 16)) == 320
+
+
+def test_what_takes_the_tokenizer_a_minute_is_cut(monkeypatch):
+    """Its time grows with the square of the length."""
+    seen = []
+    encode = SimpleTokenizer.encode
+    monkeypatch.setattr(SimpleTokenizer, 'encode', lambda self, text: (
+        seen.append(len(text)) or encode(self, text)))
+    letters = ''.join(np.random.default_rng(0).choice(
+        list('abcdefgh'), 100_000))
+    texts = [letters, '&' + 'amp;' * 50_000, ' ' * 10**6 + 'a' + letters]
+    tower = DITOTextEncoder(
+        dict(width=16, layers=1, heads=2), 16,
+        token_ids=DITOTextEncoder.collect_token_ids(texts))
+    tokens = tower.tokenize(texts)
+    assert tokens.shape == (3, 77) and (tokens.max(1).values > 0).all()
+    assert tower.unknown_pieces(texts) == []
+    assert len(seen) == 9 and max(seen) == 1540
+    # The cache holds what was cut, not the long texts.
+    assert max(map(len, tower._texts)) == 1540

@@ -32,6 +32,7 @@ from .token_table import (
     TokenIds,
     bpe_tokenizer,
     collect_token_ids,
+    cut_text,
     resolve_token_ids,
 )
 
@@ -164,14 +165,17 @@ class DITOTextEncoder(BaseModule):
         self._warned = True
         pieces = self.unknown_pieces([text])
         print_log(
-            f'The text tower has no embedding for {pieces} in {text!r} and '
-            f'reads them as padding; it knows {len(self.token_ids)} word '
-            'pieces. This is said once.',
+            f'The text tower has no embedding for {pieces[:20]} in '
+            f'{text[:200]!r} and reads them as padding; it knows '
+            f'{len(self.token_ids)} word pieces. This is said once.',
             logger='current',
             level=logging.WARNING)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into rows of the token embedding.
+
+        Texts of many times the context are cut before anything is done with
+        them (:func:`cut_text`).
 
         Args:
             texts (Sequence[str]): N texts.
@@ -183,6 +187,7 @@ class DITOTextEncoder(BaseModule):
         if isinstance(texts, str):
             raise TypeError(
                 f'tokenize takes a list of texts, got the text {texts!r}.')
+        texts = [cut_text(text, self.context_length) for text in texts]
         if self.foreign is not None:
             return self.foreign(texts)
         if 'vocab_size' in self.arch:
@@ -216,7 +221,8 @@ class DITOTextEncoder(BaseModule):
         if self.token_ids is None:
             return []
         rows, tokenizer = self._row_of_id(), bpe_tokenizer()
-        ids = {i for text in texts for i in tokenizer.encode(text)}
+        ids = {i for text in texts for i in tokenizer.encode(
+            cut_text(text, self.context_length))}
         return sorted(
             tokenizer.decode([i]).strip() for i in ids if rows[i] < 0)
 

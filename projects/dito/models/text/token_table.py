@@ -15,6 +15,9 @@ TokenIds = Union[None, int, str, Path, Sequence[int], Mapping[str, str]]
 # Row 0 is both the padding and the piece '!'. Attention is causal and the
 # embedding is read at the end token, so padding after it has no effect.
 PAD_ID = 0
+# English has about 5 letters per token, entities such as &#8217; have 7. The
+# tokenizer mends and splits a text in a time that grows with its square.
+_LETTERS_PER_TOKEN = 20
 
 
 @lru_cache(maxsize=1)
@@ -29,6 +32,23 @@ def special_ids() -> List[int]:
     return [PAD_ID, tokenizer.sot_token_id, tokenizer.eot_token_id]
 
 
+def cut_text(text: str, context_length: int = 77) -> str:
+    """Cut a text that is far too long, before it is tokenized.
+
+    Args:
+        text (str): Any text.
+        context_length (int): Tokens of which the rest has no effect.
+
+    Returns:
+        str: The text; of a very long one the start, without runs of blanks.
+    """
+    limit = _LETTERS_PER_TOKEN * context_length
+    if len(text) <= limit:
+        return text
+    # Of blanks alone a text can have any number before its first token.
+    return ' '.join(text[:64 * limit].split())[:limit]
+
+
 def collect_token_ids(texts: Iterable[str]) -> List[int]:
     """Find the ids that some texts need.
 
@@ -41,7 +61,7 @@ def collect_token_ids(texts: Iterable[str]) -> List[int]:
     tokenizer = bpe_tokenizer()
     ids = set(special_ids())
     for text in texts:
-        ids.update(tokenizer.encode(text))
+        ids.update(tokenizer.encode(cut_text(text)))
     return sorted(ids)
 
 
