@@ -98,7 +98,8 @@ def test_broken_pairs_are_left_out_at_the_start(tmp_path, monkeypatch):
     assert [data[i]['keys'] for i in range(len(data))] == ['a', 'f']
     text, = said
     assert '4 of 6 samples are left out' in text
-    assert '2 no caption' in text and '1 image cannot be decoded' in text
+    assert '2 json cannot be read' in text
+    assert '1 image cannot be decoded' in text
     assert '1 empty image file' in text
 
 

@@ -1,13 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tar files of all kinds, pipes and addresses, whole and damaged."""
 
+import bz2
+import contextlib
 import functools
 import gzip
 import http.server
 import io
+import lzma
 import shutil
 import tarfile
 import threading
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +26,15 @@ from image_text_files import (
 )
 
 from dito.cli.errors import is_user_error
-from dito.datasets.image_text import ImageTextShards, StreamPosition
+from dito.datasets.image_text import (
+    ImageTextShards,
+    StreamPosition,
+    tar_reader,
+)
 from dito.datasets.image_text.open_shard import open_shard
 from dito.datasets.image_text.tar_reader import count_samples, read_shard
 from dito.datasets.image_text.tar_walk import TarWalker
+from dito.datasets.shard_files import check_shards, shard_statistics
 from dito.utils.data_errors import BrokenDataError
 
 
@@ -268,3 +278,251 @@ def test_the_sentence_survives_the_worker(tmp_path, workers):
 def test_the_share_is_checked():
     with pytest.raises(ValueError, match='within .0, 1., got 1.5'):
         ImageTextShards('pipe:true', 8, max_broken_share=1.5)
+
+
+# what is read or reported the same by loader and tools
+
+
+def pair(key, caption=b'text'):
+    return [(f'{key}.jpg', jpeg()), (f'{key}.txt', caption)]
+
+
+def read_all(path):
+    """Keys that the loader delivers and what it counts."""
+    dataset = ImageTextShards(str(path), 8, epochs=1, max_broken_share=1,
+                              shuffle_shards=False)
+    keys = []
+    with contextlib.suppress(BrokenDataError):  # where nothing can be read
+        for sample in dataset:
+            keys.append(sample['keys'].split('/', 1)[1])
+    return keys, dict(dataset.counter.broken)
+
+
+def check(path):
+    report, = check_shards([str(path)])
+    return report['samples'], report['problems']
+
+
+def statistics(path):
+    found = shard_statistics([str(path)])
+    return found['samples'], found['problems']
+
+
+@pytest.mark.parametrize('padding', [0, 512, 10240])
+def test_tars_one_after_another_are_read_as_one(tmp_path, padding):
+    one = write_tar(tmp_path / 'a.tar', pair('0') + pair('1'))
+    # Begins with the key that the first ends with.
+    two = write_tar(tmp_path / 'b.tar', pair('1') + pair('2'))
+    path = tmp_path / 'both.tar'
+    path.write_bytes(Path(one).read_bytes() + bytes(padding)
+                     + Path(two).read_bytes())
+    assert read_all(path) == (['0', '1', '1', '2'], {})
+    assert count_samples(str(path)) == statistics(path)[0] == 4
+    assert check(path) == (4, {'key twice': 1})
+    assert [s.index for s in read_shard(str(path), 2)] == [2, 3]
+    piped = ImageTextShards(f'pipe:cat {path}', 8, epochs=1)
+    assert len(list(piped)) == 4
+
+
+def test_data_behind_the_end_is_told(tmp_path):
+    path = tmp_path / 'x.tar'
+    write_tar(path, pair('0') + pair('1'))
+    path.write_bytes(path.read_bytes() + b'rest of something' * 99)
+    keys, broken = read_all(path)
+    assert keys == ['0', '1'] and broken == {'shard breaks off': 1}
+    assert check(path) == (2, {'shard breaks off': 1})
+    assert statistics(path) == (2, {'shard breaks off': 1})
+    assert count_samples(str(path)) == 2
+
+
+def test_names_with_dots(tmp_path):
+    """Extensions with dots are extra data; keys with dots are lost samples."""
+    path = tmp_path / 'x.tar'
+    write_tar(path, [
+        *pair('0'), ('1.depth.png', b'x'), *pair('1'), ('1.seg.txt', b'x'),
+        *pair('22.00'), *pair('22.01'), ('22.02.jpg', jpeg()),
+        *pair('3'), *pair('3.5'), *pair('4')])
+    lost = {'name with dots': 4}
+    assert read_all(path) == (['0', '1', '3', '4'], lost)
+    assert count_samples(str(path)) == 8
+    assert check(path) == (8, lost) and statistics(path) == (8, lost)
+    assert [s.key for s in read_shard(str(path), 3)] == [
+        '22.01', '22.02', '3', '3.5', '4']
+    # The place of the last in the order of all.
+    assert [s.index for s in read_shard(str(path), 3)] == [*range(3, 8)]
+
+
+def test_dots_are_extensions_where_captions_stand_there(tmp_path):
+    path = write_tar(tmp_path / 'x.tar', [
+        ('0.jpg', jpeg()), ('0.long.txt', b'long'), ('0.txt', b'short')])
+    dataset = ImageTextShards(path, 8, epochs=1,
+                              captions=dict(keys='long.txt'))
+    assert [sample['texts'] for sample in dataset] == ['long']
+
+
+@pytest.mark.parametrize('shuffle', [False, True])
+@pytest.mark.parametrize('size', [1, 2])
+def test_an_empty_shard_costs_nothing(tmp_path, shuffle, size):
+    """Also where it is all that a stream has."""
+    for number in range(4):
+        write_tar(tmp_path / f'{number}.tar', [] if number == 2 else [
+            member for i in range(size) for member in pair(f'{number}{i}')])
+    pattern = str(tmp_path / '{0..3}.tar')
+
+    def dataset():
+        return ImageTextShards(pattern, 8, num_streams=4,
+                               shuffle_shards=shuffle)
+
+    data = dataset()
+    straight = iter(data)
+    samples = [next(straight) for _ in range(40)]
+    assert len({s['keys'] for s in samples}) == 3 * size
+    assert not data.counter.num_broken and data.counter.empty_shards
+    assert 'shards empty' in data.counter.summary()
+    position = StreamPosition(dataset().state_dict())
+    for sample in samples[:19]:
+        position.update(torch.from_numpy(sample['cursors'])[None])
+    resumed = dataset()
+    resumed.load_state_dict(position.state_dict())
+    assert [s['keys'] for s, _ in zip(resumed, range(21), strict=False)] == [
+        s['keys'] for s in samples[19:]]
+    once = ImageTextShards(pattern, 8, num_streams=4, epochs=1,
+                           shuffle_shards=shuffle)
+    assert len(list(once)) == 3 * size
+    assert check(tmp_path / '2.tar') == (0, {'empty shard': 1})
+    assert statistics(tmp_path / '2.tar') == (0, {'empty shard': 1})
+
+
+def headers_of(name, size=0, kind=b'0'):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def with_number(block, place, value):
+    """A header with another number, and the sum that belongs to it."""
+    block = bytearray(block)
+    block[place:place + len(value)] = value
+    block[148:156] = b' ' * 8
+    block[148:156] = b'%06o\0 ' % sum(block)
+    return bytes(block)
+
+
+def damaged_tars():
+    header = headers_of('1.jpg', 5)
+    sizes = {
+        'negative size': b'\xff' + bytes(11), 'size of 2 to the 94':
+        b'\x80\x7f' + b'\xff' * 10, 'size of 8 EB': b'\x80' + bytes(3)
+        + b'\x7f' + b'\xff' * 7, 'size of 4 GB': b'40000000000\0'}
+    found = {name: with_number(header, 124, value)
+             for name, value in sizes.items()}
+    for name, record in (('no number', b'xx path=a\n'),
+                         ('zero length', b'0 path=a\n'),
+                         ('too long', b'99 path=a\n'),
+                         ('no equals sign', b'9 patha\n'),
+                         ('long number', b'9' * 400 + b' path=a\n'),
+                         ('size is no number', b'10 size=x\n'),
+                         ('negative', b'11 size=-5\n')):
+        found[f'attributes: {name}'] = headers_of(
+            'x', len(record), b'x') + record.ljust(512, b'\0') + header
+    found['attributes of 1 GB'] = headers_of('x', 1 << 30, b'x')
+    found['long name of 1 GB'] = headers_of('x', 1 << 30, b'L')
+    return found
+
+
+@pytest.mark.parametrize('opener', [None, gzip, bz2, lzma])
+@pytest.mark.parametrize('name', damaged_tars())
+def test_damaged_headers_are_answered_with_a_count(tmp_path, name, opener):
+    start = write_tar(tmp_path / 'a.tar', pair('0') + pair('9'))
+    end = tarfile.open(start).getmembers()[-1].offset_data + 512
+    data = Path(start).read_bytes()[:end] + damaged_tars()[name]
+    path = tmp_path / 'x.tar'
+    path.write_bytes(data if opener is None else opener.compress(data))
+    keys, broken = read_all(path)
+    # A key ends where another begins, so the last may be lost, too.
+    assert keys == (['0', '9'] if name.startswith('size') else ['0'])
+    assert broken == {'shard breaks off': 1}
+    assert count_samples(str(path)) == len(keys)
+    assert check(path) == statistics(path) == (len(keys), broken)
+
+
+@pytest.mark.parametrize('opener', [gzip, bz2, lzma])
+def test_damaged_compression_is_answered_with_a_count(tmp_path, opener):
+    members = [m for i in range(200) for m in pair(str(i))]
+    whole = opener.compress(
+        Path(write_tar(tmp_path / 'a.tar', members)).read_bytes())
+    path = tmp_path / 'x.tar'
+    for place in (len(whole) // 3, len(whole) - 6):
+        for damaged in (whole[:place], whole[:place] + b'\x55\xaa\xff' +
+                        whole[place + 3:]):
+            path.write_bytes(damaged)
+            keys, broken = read_all(path)
+            assert len(keys) == count_samples(str(path)) == check(path)[0]
+            assert broken == check(path)[1] == {'shard breaks off': 1}
+
+
+def test_a_file_too_large_is_that_samples_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_reader, 'MAX_MEMBER', 5000)
+    path = write_tar(tmp_path / 'x.tar', [
+        *pair('0'), *pair('1', bytes(6000)), *pair('2')])
+    assert read_all(path) == (['0', '2'], {'file too large': 1})
+    assert check(path) == (3, {'file too large': 1})
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path):
+    info = tarfile.TarInfo(b'a\xff.jpg'.decode('utf-8', 'surrogateescape'))
+    block = info.tobuf(tarfile.GNU_FORMAT, errors='surrogateescape')
+    path = tmp_path / 'x.tar'
+    path.write_bytes(block + bytes(1024))
+    (sample, ) = read_shard(str(path))
+    assert sample.key == 'a\\xff'
+
+
+# whatever a sample raises is its own fault
+
+
+@pytest.mark.parametrize('error', [
+    RuntimeError, NotImplementedError, MemoryError, RecursionError,
+    zlib.error, OverflowError, KeyError, AssertionError])
+@pytest.mark.parametrize('where', ['cv2.imdecode', 'json.loads',
+                                   'dito.datasets.image_text.captions.'
+                                   'clean_text'])
+def test_any_exception_is_the_samples_fault(tmp_path, monkeypatch, error,
+                                            where):
+    def fail(*args):
+        raise error('of a decoder')
+
+    path = write_tar(tmp_path / 'x.tar', [
+        ('0.jpg', jpeg()), ('0.json', b'{"a": "text"}')])
+    arguments = dict(epochs=1, captions=dict(keys='json.a'))
+    assert len(list(ImageTextShards(path, 8, **arguments))) == 1
+    # Else simplejpeg decodes it, where that is installed.
+    monkeypatch.setattr('dito.datasets.image_text.decode.simplejpeg', None)
+    monkeypatch.setattr(where, fail)
+    dataset = ImageTextShards(path, 8, **arguments)
+    assert not list(dataset) and dataset.counter.num_broken == 1
+    report, = check_shards([path], captions=['json.a'])
+    assert sum(report['problems'].values()) == 1
+
+
+def test_an_interruption_is_nobodys_fault(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    path = write_tar(tmp_path / 'x.tar', pair('0'))
+    monkeypatch.setattr('dito.datasets.image_text.decode.simplejpeg', None)
+    monkeypatch.setattr('cv2.imdecode', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(ImageTextShards(path, 8, epochs=1))
+
+
+@pytest.mark.parametrize('metadata', [
+    b'[' * 100_000, b'{"a":' * 100_000, b'{"s": 1' + b'0' * 400 + b'}',
+    b'{"s": ' + b'1' * 5000 + b'}', b'\xff\xfe', b'{"s": 1'])
+def test_json_that_cannot_be_used(tmp_path, metadata):
+    path = write_tar(tmp_path / 'x.tar', [*pair('0'), ('0.json', metadata),
+                                          *pair('1'), ('1.json', b'{"s":1}')])
+    dataset = ImageTextShards(path, 8, epochs=1, max_broken_share=1,
+                              filters=[dict(field='s', min=0)])
+    assert [s['keys'] for s in dataset] == ['x/1']
+    assert dataset.counter.num_broken == 1

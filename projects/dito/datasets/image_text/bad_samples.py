@@ -3,6 +3,8 @@
 
 import logging
 from collections import Counter
+from contextlib import contextmanager
+from typing import Iterator
 
 from mmengine.logging import print_log
 
@@ -29,6 +31,26 @@ class BadSample(ValueError):  # noqa: N818 (says what it is, not an error)
         self.reason = reason
 
 
+@contextmanager
+def blame_sample(reason: str) -> Iterator[None]:
+    """Make any exception of a decoder or parser a :class:`BadSample`.
+
+    What a sample's bytes make a library raise is no end of known types
+    (RuntimeError, OverflowError, RecursionError, zlib.error ...), and none of
+    them is a reason to end a training. KeyboardInterrupt and the like pass.
+
+    Args:
+        reason (str): Under which the sample is counted.
+    """
+    try:
+        yield
+    except BadSample:
+        raise
+    except Exception as error:
+        raise BadSample(reason, f'{type(error).__name__}: {error}'
+                        ) from error
+
+
 class SampleCounter:
     """Count what was read, broken and filtered, by reason.
 
@@ -48,6 +70,7 @@ class SampleCounter:
         self.read = 0
         self.shards = 0
         self.broken_shards = 0
+        self.empty_shards = 0
         self.broken: Counter = Counter()
         self.filtered: Counter = Counter()
         self.num_broken = 0
@@ -62,6 +85,13 @@ class SampleCounter:
     def add_shard(self, url: str) -> None:
         """Count a shard that is about to be opened."""
         self.shards += 1
+
+    def add_empty_shard(self, url: str) -> None:
+        """Count a shard without samples: strange, but nothing is lost."""
+        self.empty_shards += 1
+        if self.empty_shards <= _MAX_LOGGED:
+            print_log(f'Shard {url} holds no sample', logger='current',
+                      level=logging.WARNING)
 
     def add_filtered(self, reason: str) -> None:
         """Count a sample that a filter leaves out."""
@@ -117,6 +147,8 @@ class SampleCounter:
             text += f', {sum(counts.values())} {word}'
             if counts:
                 text += f' ({_listed(counts)})'
+        if self.empty_shards:
+            text += f', {self.empty_shards} shards empty'
         return text
 
     def _log_summary(self) -> None:

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Which text of a sample is its caption."""
 
+import codecs
 from typing import Any, FrozenSet, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
@@ -11,6 +12,47 @@ from .tar_reader import JSON_EXTENSION, TEXT_EXTENSION, RawSample
 _JSON_PREFIX = JSON_EXTENSION + '.'
 # Keeps the choice apart from the random crop, which has the same seed.
 _SALT = 0xCA97
+# The mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'),
+    (codecs.BOM_UTF32_BE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
+    (codecs.BOM_UTF16_BE, 'utf-16'))
+
+
+def encoding_of(start: bytes) -> str:
+    """Return the encoding that a byte-order mark names, else UTF-8."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)),
+                'utf-8')
+
+
+def decode_text(data: bytes) -> str:
+    """Decode the content of a text file.
+
+    Args:
+        data (bytes): UTF-8, or what its byte-order mark says.
+
+    Raises:
+        BadSample: If it is in another encoding.
+    """
+    try:
+        text = data.decode(encoding_of(data))
+    except UnicodeError as error:
+        raise BadSample('caption not in UTF-8', str(error)) from error
+    if '\0' in text:  # UTF-16 without a mark, or no text
+        raise BadSample('caption not in UTF-8', 'it has a zero byte')
+    return text
+
+
+def clean_text(text: str) -> str:
+    """Make a text of a json or table one that can be encoded.
+
+    Halves of a surrogate pair are joined; one alone, as the end of a cut
+    emoji, becomes U+FFFD, and a zero a blank.
+    """
+    if text.isascii() and '\0' not in text:
+        return text
+    data = text.encode('utf-16-le', 'surrogatepass')
+    return data.decode('utf-16-le', 'replace').replace('\0', ' ')
 
 
 class CaptionPicker:
@@ -56,6 +98,20 @@ class CaptionPicker:
         Raises:
             BadSample: If there is no caption, or only empty ones.
         """
+        captions = self.all_of(raw)
+        if self.choice == 'first':
+            return captions[0]
+        rng = np.random.default_rng((_SALT, *seed))
+        return captions[rng.integers(len(captions))]
+
+    def all_of(self, raw: RawSample) -> List[str]:
+        """Return the captions to choose from, without surrounding blanks.
+
+        Of several keys 'first' looks at the first that has a caption.
+
+        Raises:
+            BadSample: As calling does.
+        """
         found = False
         captions: List[str] = []
         for key in self.keys:
@@ -65,22 +121,21 @@ class CaptionPicker:
                 if text:
                     captions.append(text)
             if captions and self.choice == 'first':
-                return captions[0]
+                break
         if not captions:
             raise BadSample('empty caption' if found else 'no caption',
                             f'in {", ".join(self.keys)}')
-        rng = np.random.default_rng((_SALT, *seed))
-        return captions[rng.integers(len(captions))]
+        return captions
 
     def _texts(self, raw: RawSample, key: str) -> Iterator[str]:
         """Yield the texts under one key."""
         if not key.startswith(_JSON_PREFIX):
             if key.lower() in raw.parts:
-                yield raw.parts[key.lower()].decode('utf-8', 'replace')
+                yield decode_text(raw.parts[key.lower()])
             return
         value = json_field(raw, key[len(_JSON_PREFIX):])
         values = value if isinstance(value, list) else [value]
-        yield from (text for text in values if isinstance(text, str))
+        yield from (clean_text(v) for v in values if isinstance(v, str))
 
 
 def json_field(raw: RawSample, field: str) -> Any:

@@ -17,9 +17,8 @@ from typing import Optional, Tuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from .bad_samples import BadSample
+from .bad_samples import BadSample, blame_sample
 from .image_header import image_size, jpeg_header, looks_complete, open_image
 
 try:
@@ -58,22 +57,17 @@ def decode_reduced(data: bytes, size: Optional[Tuple[int, int]], factor: int,
         raise BadSample('empty image file')
     if size is None:
         factor = 1
-    _check_pixels(data, size, factor, max_pixels)
-    image = None
-    if looks_complete(data):
-        if size is not None and factor == 1:
-            image = _decode_by_simplejpeg(data)
-            if image is not None:
-                return image
-        flag = _REDUCED_FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
-        try:
+    with blame_sample('image cannot be decoded'):
+        _check_pixels(data, size, factor, max_pixels)
+        image = None
+        if looks_complete(data):
+            if size is not None and factor == 1:
+                image = _decode_by_simplejpeg(data)
+                if image is not None:
+                    return image
+            flag = _REDUCED_FLAGS[factor] | cv2.IMREAD_IGNORE_ORIENTATION
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        except cv2.error as error:
-            raise BadSample('image cannot be decoded',
-                            f'{len(data)} bytes refused: {error}') from error
-    if image is None:
-        image = _decode_strictly(data, factor)
-    return image
+        return _decode_strictly(data, factor) if image is None else image
 
 
 def _decode_by_simplejpeg(data: bytes) -> Optional[np.ndarray]:
@@ -107,12 +101,6 @@ def _check_pixels(data: bytes, size: Optional[Tuple[int, int]], factor: int,
 
 def _decode_strictly(data: bytes, factor: int) -> np.ndarray:
     """Decode by Pillow, which knows more formats and refuses broken files."""
-    try:
-        with open_image(data) as image:
-            rgb = np.asarray(image.convert('RGB').reduce(factor))
-    # Pillow's decoders raise these on damaged data.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError,
-            MemoryError, Image.DecompressionBombError) as error:
-        raise BadSample('image cannot be decoded',
-                        f'{len(data)} bytes: {error}') from error
+    with open_image(data) as image:
+        rgb = np.asarray(image.convert('RGB').reduce(factor))
     return rgb[..., ::-1].copy()

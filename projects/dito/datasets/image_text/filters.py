@@ -3,7 +3,7 @@
 
 from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence
 
-from .bad_samples import BadSample
+from .bad_samples import BadSample, blame_sample
 from .captions import json_field
 from .image_header import image_size
 from .tar_reader import JSON_EXTENSION, RawSample
@@ -117,7 +117,8 @@ class SampleFilter:
                  image: bytes) -> Optional[str]:
         """Return the first reason to leave the sample out, or None."""
         for keep in self.filters:
-            reason = keep(raw, text, image)
+            with blame_sample(f'filter {keep.field} cannot be applied'):
+                reason = keep(raw, text, image)
             if reason is not None:
                 return reason
         return None

@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Held-out image-text pairs, by number, for retrieval."""
 
-import json
 import logging
 import tarfile
 from collections import Counter
@@ -11,13 +10,12 @@ from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from webdataset.shardlists import expand_urls
-from webdataset.tariterators import base_plus_ext
 
 from .bad_samples import BadSample
-from .image_header import image_size, looks_complete
+from .captions import CaptionPicker
+from .tar_reader import IMAGE_EXTENSIONS, RawSample, read_shard
+from .tar_walk import decompressor_of
 from .transforms import CropTransform
-
-_IMAGES = ('jpg', 'jpeg', 'png', 'webp')
 
 
 class _Pair(NamedTuple):
@@ -38,8 +36,8 @@ class DITORetrievalDataset(Dataset):
     sampler can split it over processes and no pair counts twice. Captions are
     held in memory; images are read when asked for. Shards are local,
     uncompressed tar files. Images are centre-cropped. Samples without a
-    caption, and images that break off or have no size, are left out at the
-    start with a warning, not found in the middle of a run.
+    caption and images that cannot be decoded are left out at the start with
+    a warning, not found in the middle of a run.
 
     Args:
         shards (str or list[str]): Paths; braces are expanded.
@@ -58,7 +56,7 @@ class DITORetrievalDataset(Dataset):
         patterns = [shards] if isinstance(shards, str) else list(shards)
         self.shards = patterns
         self.transform = CropTransform(size, scale=None)
-        self.extension, _, self.field = caption.partition('.')
+        self.captions = CaptionPicker(caption, choice='random')
         self.pairs: List[_Pair] = [
             pair for pattern in patterns for url in expand_urls(pattern)
             for pair in self._index(url)
@@ -103,57 +101,53 @@ class DITORetrievalDataset(Dataset):
         images: Dict[str, Tuple[int, int]] = {}
         faults: Dict[str, str] = {}
         texts: Dict[str, Tuple[str, ...]] = {}
+        wanted = self.captions.wanted | {*IMAGE_EXTENSIONS}
         try:
-            with tarfile.open(path, 'r:') as tar:
-                for member in tar:
-                    key, extension = base_plus_ext(member.name)
-                    if extension in _IMAGES:
-                        images[key] = member.offset_data, member.size
-                        fault = self._fault(tar.extractfile(member).read())
-                        if fault:
-                            faults[key] = fault
-                    elif extension == self.extension and member.isreg():
-                        texts[key] = self._texts(
-                            tar.extractfile(member).read())
+            with open(path, 'rb') as file:
+                if decompressor_of(file.read(6)):
+                    raise tarfile.ReadError('it is compressed')
+            for raw in read_shard(path, wanted=wanted):
+                self._note(raw, images, texts, faults)
         except tarfile.TarError as error:
             raise ValueError(
                 f'{path} is no whole, uncompressed tar ({error}); retrieval '
                 'reads pairs by number from plain local shards') from error
         for key in {*images, *texts}:
             if key not in images:
-                faults[key] = 'no image'
+                faults.setdefault(key, 'no image')
             elif not texts.get(key):
-                faults[key] = 'no caption'
+                faults.setdefault(key, 'no caption')
         if faults:
             reasons = ', '.join(f'{number} {reason}' for reason, number in
                                 Counter(faults.values()).most_common())
             print_log(
-                f'{path}: {len(faults)} of {len({*images, *texts})} samples '
-                f'are left out ({reasons})', logger='current',
-                level=logging.WARNING)
+                f'{path}: {len(faults)} of '
+                f'{len({*images, *texts, *faults})} samples are left '
+                f'out ({reasons})', logger='current', level=logging.WARNING)
         return [
             _Pair(path, *place, texts[key], key)
             for key, place in images.items() if key not in faults
         ]
 
-    def _fault(self, data: bytes) -> str:
-        """Say what a glance finds wrong with an image, '' if nothing."""
-        if image_size(data) is not None and looks_complete(data):
-            return ''
-        try:
-            self.transform(data)
-        except BadSample as error:
-            return error.reason
-        return ''
+    def _note(self, raw: RawSample, images: Dict[str, Tuple[int, int]],
+              texts: Dict[str, Tuple[str, ...]],
+              faults: Dict[str, str]) -> None:
+        """Add what a group of members holds.
 
-    def _texts(self, data: bytes) -> Tuple[str, ...]:
-        """Read the captions of a sample that are not empty."""
-        values: Any = data.decode('utf-8', 'replace')
-        if self.field:
+        Members of a key need not be neighbours here, as in training.
+        """
+        if not raw.parts.keys().isdisjoint(IMAGE_EXTENSIONS) or raw.fault:
             try:
-                values = json.loads(values)[self.field]
-            except (ValueError, KeyError, TypeError):
-                return ()
-        values = values if isinstance(values, list) else [values]
-        stripped = (v.strip() for v in values if isinstance(v, str))
-        return tuple(text for text in stripped if text)
+                data = raw.image()
+                extension = next(e for e in IMAGE_EXTENSIONS
+                                 if e in raw.parts)
+                images[raw.key] = raw.places[extension], len(data)
+                self.transform(data)
+            except BadSample as error:
+                images.setdefault(raw.key, (0, 0))
+                faults[raw.key] = error.reason
+        try:
+            texts[raw.key] = tuple(self.captions.all_of(raw))
+        except BadSample as error:
+            if error.reason not in ('no caption', 'empty caption'):
+                faults.setdefault(raw.key, error.reason)

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from dito.utils.data_errors import BrokenDataError
 
-from .bad_samples import BadSample, SampleCounter
+from .bad_samples import BadSample, SampleCounter, blame_sample
 from .decode import MAX_PIXELS
 from .position import initial_state
 from .sources import ShardsType, SourceDraw, build_sources
@@ -44,7 +44,8 @@ class ImageTextShards(IterableDataset):
 
     A broken sample (undecodable image, missing or empty caption, shard that
     breaks off) is counted by reason, logged and skipped; too many of them
-    stop the run. A filtered one is counted by reason.
+    stop the run. A filtered one is counted by reason. A shard without samples
+    is named; a stream that has no others reads those of the next stream.
 
     Args:
         shards (str, list[str] or list[dict]): Addresses; braces are expanded
@@ -274,7 +275,8 @@ class ImageTextShards(IterableDataset):
         source = self.sources[number]
         samples = ShardStream(self.plans[number], stream, start, self.epochs,
                               self.counter.add_broken_shard,
-                              self.counter.add_shard)
+                              self.counter.add_shard,
+                              self.counter.add_empty_shard)
         place = stream * len(self.sources) + number
         used_epoch = start.epoch
         for cursor, raw, here in samples:
@@ -298,13 +300,14 @@ class ImageTextShards(IterableDataset):
         key = source.prefixes[here.shard] + raw.key
         self.counter.add_read()
         try:
-            image = raw.image()
-            text = source.captions(raw, seed)
-            reason = source.filters(raw, text, image)
-            if reason is not None:
-                self.counter.add_filtered(reason)
-                return None
-            inputs = self.transform(image, np.random.default_rng(seed))
+            with blame_sample('sample cannot be used'):
+                image = raw.image()
+                text = source.captions(raw, seed)
+                reason = source.filters(raw, text, image)
+                if reason is not None:
+                    self.counter.add_filtered(reason)
+                    return None
+                inputs = self.transform(image, np.random.default_rng(seed))
         except BadSample as error:
             self.counter.add_broken(error.reason, f'sample {key}: {error}')
             return None

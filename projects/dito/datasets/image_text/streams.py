@@ -98,6 +98,21 @@ class StreamPlan:
         place, share = stream % len(order), stream // len(order)
         return [(int(order[place]), share)]
 
+    def epoch_of(self, stream: int,
+                 epoch: int) -> Iterator[Tuple[int, int, int, bool]]:
+        """Yield what a stream may read in an epoch.
+
+        Yields:
+            tuple: Shard number, share, number of sharers, whether it is
+            the stream's own. After its own, those of the following streams:
+            they are for a stream whose own shards are all empty.
+        """
+        for step in range(self.num_streams):
+            other = (stream + step) % self.num_streams
+            sharers = self.sharers_of(other)
+            for number, share in self.shards_of(other, epoch):
+                yield number, share, sharers, not step
+
     def sharers_of(self, stream: int) -> int:
         """Return by how many streams the shard of ``stream`` is shared."""
         num_shards = len(self.shards)
@@ -118,6 +133,8 @@ class ShardStream:
             to None, the exception is raised.
         on_open (callable, optional): Called with the address of each shard
             before it is opened.
+        on_empty (callable, optional): Called with the address of each shard
+            that holds no sample.
     """
 
     def __init__(
@@ -128,6 +145,7 @@ class ShardStream:
         epochs: Optional[int] = None,
         on_error: Optional[Callable[[str, Exception], None]] = None,
         on_open: Optional[Callable[[str], None]] = None,
+        on_empty: Optional[Callable[[str], None]] = None,
     ) -> None:
         self.plan = plan
         self.stream = stream
@@ -135,49 +153,61 @@ class ShardStream:
         self.epochs = epochs
         self.on_error = on_error
         self.on_open = on_open
+        self.on_empty = on_empty
 
     def __iter__(self) -> Iterator[Tuple[Cursor, RawSample, SamplePlace]]:
         """Yield (cursor after the sample, sample, seed of its randomness).
 
+        A stream whose own shards are all empty reads a shard of the next
+        stream that has one; of a finite set it yields nothing.
+
         Raises:
-            BrokenDataError: If a whole epoch of this stream held no sample.
+            BrokenDataError: If a whole epoch held no sample in any stream.
         """
         epoch, first, offset = self.cursor
         while self.epochs is None or epoch < self.epochs:
-            shards = self.plan.shards_of(self.stream, epoch)
             found = first > 0 or offset > 0
-            for place in range(first, len(shards)):
-                number, share = shards[place]
-                for sample in self._read(epoch, number, share, offset):
+            for place, (number, share, sharers, own) in enumerate(
+                    self.plan.epoch_of(self.stream, epoch)):
+                if place < first:
+                    continue
+                if found and not own and not offset:
+                    break
+                for sample in self._read(epoch, number, share, sharers,
+                                         offset):
                     found = True
+                    if not own and self.epochs is not None:
+                        break
                     offset += 1
                     here = SamplePlace(
                         self.plan.seed, epoch, number, sample.index)
                     yield Cursor(epoch, place, offset), sample, here
                 offset = 0
-            if shards and not found:
-                names = [self.plan.shards[number] for number, _ in shards[:3]]
+            if not found:
+                shards = self.plan.shards_of(self.stream, epoch)[:3]
+                names = [self.plan.shards[number] for number, _ in shards]
                 raise BrokenDataError(
                     f'stream {self.stream} found no readable sample in epoch '
-                    f'{epoch}; look at its shards, the first are {names}')
+                    f'{epoch}, nor did the others; look at the shards, the '
+                    f'first are {names}')
             epoch, first = epoch + 1, 0
 
-    def _read(self, epoch: int, number: int, share: int,
+    def _read(self, epoch: int, number: int, share: int, sharers: int,
               skip: int) -> Iterator[RawSample]:
         """Yield this stream's samples of a shard after the first ``skip``."""
         url = self.plan.shards[number]
         size = max(1, self.plan.shuffle_block)
-        sharers = self.plan.sharers_of(self.stream)
         # Blocks are cut before they are shared, so whole blocks are skipped
         # without reading them only where the shard is not shared.
         start = skip // size * size if sharers == 1 else 0
-        taken = start
+        taken, empty = start, not start
         if self.on_open is not None:
             self.on_open(url)
         wanted = self.plan.wanted or DEFAULT_WANTED
         samples = read_shard(url, start, wanted, self.plan.retries)
         try:
             for block in _blocks(samples, size):
+                empty = False
                 for sample in self._permuted(block, epoch, number):
                     if sharers > 1 and sample.index % sharers != share:
                         continue
@@ -188,6 +218,9 @@ class ShardStream:
             if self.on_error is None:
                 raise
             self.on_error(url, error)
+        else:
+            if empty and self.on_empty is not None:
+                self.on_empty(url)
 
     def _permuted(self, block: List[RawSample], epoch: int,
                   number: int) -> List[RawSample]:

@@ -1,10 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Read image-text pairs from one tar shard, from a given place on.
 
-webdataset's rule splits member names into key and extension. Members are
-walked here rather than by webdataset's iterator, because a resumed run must
-step over the samples it has seen: a local tar is then walked from header to
-header without reading the data between; a pipe is read but nothing is decoded.
+webdataset's rule splits member names into key and extension: the key ends at
+the first dot of the file name. Members are walked here rather than by
+webdataset's iterator, because a resumed run must step over the samples it has
+seen: a local tar is then walked from header to header without reading the data
+between; a pipe is read but nothing is decoded. Loader, check, statistics and
+counting all walk by :func:`read_shard`.
 """
 
 import json
@@ -12,12 +14,21 @@ import logging
 import tarfile
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, Iterator, Optional, Tuple
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    Iterator,
+    List,
+    Optional,
+    Set,
+    Tuple,
+)
 
 from mmengine.logging import print_log
 from webdataset.tariterators import base_plus_ext
 
-from .bad_samples import BadSample
+from .bad_samples import BadSample, blame_sample
 from .open_shard import is_local, open_shard
 from .tar_walk import TarWalker
 
@@ -25,6 +36,8 @@ IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'webp')
 TEXT_EXTENSION = 'txt'
 JSON_EXTENSION = 'json'
 DEFAULT_WANTED = frozenset(IMAGE_EXTENSIONS + (TEXT_EXTENSION, ))
+# No image or caption is larger; a damaged or hostile file may say so.
+MAX_MEMBER = 1 << 28
 
 
 @dataclass
@@ -36,19 +49,28 @@ class RawSample:
         index (int): Place of the sample in its shard, from 0.
         parts (dict[str, bytes]): Extension to content; empty for samples
             before the asked start.
+        places (dict[str, int]): Extension to the place of its content in a
+            plain, local file.
+        fault (tuple[str, str], optional): Reason and detail of why it cannot
+            be used, known from the names and sizes of its members.
     """
 
     key: str
     index: int
     parts: Dict[str, bytes] = field(default_factory=dict)
+    places: Dict[str, int] = field(default_factory=dict)
+    fault: Optional[Tuple[str, str]] = None
     _metadata: Optional[Dict[str, Any]] = None
 
     def image(self) -> bytes:
         """Return the encoded image.
 
         Raises:
-            BadSample: If there is none, or it has no bytes.
+            BadSample: If there is none, it has no bytes, or the sample has a
+                fault.
         """
+        if self.fault is not None:
+            raise BadSample(*self.fault)
         for extension in IMAGE_EXTENSIONS:
             if extension in self.parts:
                 if not self.parts[extension]:
@@ -63,10 +85,8 @@ class RawSample:
             BadSample: If it is no json object.
         """
         if self._metadata is None:
-            try:
+            with blame_sample('json cannot be read'):
                 value = json.loads(self.parts.get(JSON_EXTENSION, b'{}'))
-            except ValueError as error:
-                raise BadSample('json cannot be read', str(error)) from error
             if not isinstance(value, dict):
                 raise BadSample('json cannot be read',
                                 f'it is a {type(value).__name__}, no object')
@@ -113,12 +133,10 @@ def read_shard(url: str, start: int = 0,
 
 def count_samples(url: str) -> int:
     """Count the samples of a shard by its headers, up to where it breaks."""
-    count, last = 0, None
+    count = 0
     try:
-        with open_shard(url) as stream:
-            for key, _ in _named_members(TarWalker(stream, is_local(url))):
-                count += key != last
-                last = key
+        for _ in _read_once(url, 0, frozenset()):
+            count += 1
     except (OSError, tarfile.TarError) as error:
         print_log(f'Shard {url} breaks off after {count} samples: {error}',
                   logger='current', level=logging.WARNING)
@@ -128,28 +146,99 @@ def count_samples(url: str) -> int:
 def _read_once(url: str, start: int,
                wanted: FrozenSet[str]) -> Iterator[RawSample]:
     """Yield samples, without a second try."""
-    current = None
     with open_shard(url) as stream:
         walker = TarWalker(stream, is_local(url))
-        for key, extension in _named_members(walker):
-            if current is None or key != current.key:
-                if current is not None and current.index >= start:
-                    yield current
-                index = 0 if current is None else current.index + 1
-                current = RawSample(key, index)
-            if current.index >= start and extension in wanted:
-                current.parts[extension] = walker.read()
+        group = _Group('', 0, 0)
+        try:
+            for name, size in walker:
+                key, extension = base_plus_ext(name)
+                if key is None:
+                    continue
+                # Two tars in one file may end and begin with the same key.
+                if (key, walker.tars) != (group.key, group.tar):
+                    yield from group.samples(start)
+                    group = _Group(key, walker.tars, group.end())
+                group.add(extension.lower(), size, walker, start, wanted)
+        except tarfile.ReadError:
+            if walker.ended:  # the damage is behind a whole tar
+                yield from group.samples(start)
+            raise
         # A file that lacks the mark is most likely whole, since it was
         # copied or not; a stream is as likely cut off.
         if not walker.ended and not is_local(url):
             raise tarfile.ReadError('the tar ends without its end mark')
-        if current is not None and current.index >= start:
-            yield current
+        yield from group.samples(start)
 
 
-def _named_members(walker: TarWalker) -> Iterator[Tuple[str, str]]:
-    """Yield (key, lower-case extension) of the regular files."""
-    for name, _ in walker:
-        key, extension = base_plus_ext(name)
-        if key is not None:
-            yield key, extension.lower()
+class _Group:
+    """Neighbouring members of one key.
+
+    Most often a sample. Extensions with dots (``KEY.left.jpg``) are other
+    data of it, which is not read, unless the key is no more than the first
+    part of names with dots: ``22.00.jpg`` and ``22.01.jpg`` are images that
+    the rule of names loses, and each counts as a sample of its own.
+
+    Args:
+        key (str): Their key.
+        tar (int): Number of the tar within the file.
+        first (int): Index of the first sample.
+    """
+
+    def __init__(self, key: str, tar: int, first: int) -> None:
+        self.key = key
+        self.tar = tar
+        self.sample = RawSample(key, first)
+        self._plain: Set[str] = set()
+        self._dotted: Dict[str, Set[str]] = {}
+
+    def add(self, extension: str, size: int, walker: TarWalker, start: int,
+            wanted: FrozenSet[str]) -> None:
+        """Take note of a member, and read it if it is wanted."""
+        middle, _, last = extension.rpartition('.')
+        if middle and extension not in wanted:
+            self._dotted.setdefault(middle, set()).add(last)
+            return
+        self._plain.add(extension)
+        if extension not in wanted or self.sample.index < start:
+            return
+        if size > MAX_MEMBER:
+            self.sample.fault = 'file too large', (
+                f'.{extension} has {size} bytes, the limit is {MAX_MEMBER}')
+            return
+        if walker.seekable:
+            self.sample.places[extension] = walker.stream.tell()
+        self.sample.parts[extension] = walker.read()
+
+    def samples(self, start: int) -> List[RawSample]:
+        """Return the samples from number ``start`` on."""
+        lost = self._lost()
+        first = self.sample.index
+        found = [self.sample] if self._is_sample(lost) else []
+        for number, middle in enumerate(lost, first + len(found)):
+            key = f'{self.key}.{middle}'
+            found.append(RawSample(key, number, fault=(
+                'name with dots', f'the key of {key} ends at the first dot, '
+                'so it must have none; rename the files')))
+        return [sample for sample in found if sample.index >= start]
+
+    def end(self) -> int:
+        """Return the index of the sample after these."""
+        lost = self._lost()
+        return self.sample.index + self._is_sample(lost) + len(lost)
+
+    def _is_sample(self, lost: List[str]) -> bool:
+        """Whether the members of the key itself make a sample."""
+        return bool(self._plain) and not (
+            lost and self._plain.isdisjoint(IMAGE_EXTENSIONS))
+
+    def _lost(self) -> List[str]:
+        """List the parts of names with dots that are samples by themselves.
+
+        Beside an image of the key's own they must have a caption, too.
+        """
+        own = not self._plain.isdisjoint(IMAGE_EXTENSIONS)
+        return [
+            middle for middle, kinds in self._dotted.items()
+            if not kinds.isdisjoint(IMAGE_EXTENSIONS)
+            and (TEXT_EXTENSION in kinds or not own)
+        ]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from dito.datasets.image_text.bad_samples import BadSample
+from dito.datasets.image_text.bad_samples import BadSample, blame_sample
 from dito.datasets.image_text.captions import CaptionPicker
 from dito.datasets.image_text.decode import decode_reduced
 from dito.datasets.image_text.image_header import image_size, jpeg_size
@@ -91,9 +91,11 @@ def _check_one(task: tuple, decode: bool,
                 problems.add('key twice', f'{raw.key} comes again')
             seen.add(raw.key)
             _check_sample(raw, pick, decode, problems)
+        if not samples:
+            problems.add('empty shard', 'it holds no sample')
         if is_local(shard):
             _check_end(shard, problems)
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError) as error:
         problems.add('shard breaks off', f'after {samples} samples: {error}')
     if record and record['samples'] != samples:
         problems.add('other number of samples',
@@ -117,13 +119,14 @@ def _check_sample(raw: RawSample, pick: CaptionPicker, decode: bool,
                   problems: _Problems) -> None:
     """Check one sample, with the loader's own functions."""
     try:
-        data = raw.image()
-        pick(raw, (0, ))
-        raw.metadata()
-        if decode:
-            decode_reduced(data, jpeg_size(data), 1)
-        elif image_size(data) is None:
-            raise BadSample('image cannot be decoded', 'it has no size')
+        with blame_sample('sample cannot be used'):
+            data = raw.image()
+            pick(raw, (0, ))
+            raw.metadata()
+            if decode:
+                decode_reduced(data, jpeg_size(data), 1)
+            elif image_size(data) is None:
+                raise BadSample('image cannot be decoded', 'it has no size')
     except BadSample as error:
         problems.add(error.reason, f'{raw.key}: {error}')
 

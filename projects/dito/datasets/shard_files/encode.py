@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from PIL import Image, ImageOps
 
-from dito.datasets.image_text.bad_samples import BadSample
+from dito.datasets.image_text.bad_samples import blame_sample
 from dito.datasets.image_text.decode import MAX_PIXELS, decode_reduced
 from dito.datasets.image_text.image_header import (
     image_size,
@@ -77,11 +77,9 @@ def prepare_image(data: bytes, max_side: Optional[int] = None,
 
 def _kind(data: bytes) -> tuple:
     """Return the format and the EXIF orientation (0 for none)."""
-    try:
+    with blame_sample('image cannot be decoded'):
         with open_image(data) as image:
             return image.format, image.getexif().get(_ORIENTATION, 0)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadSample('image cannot be decoded', str(error)) from error
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
-from dito.datasets.image_text.bad_samples import BadSample
+from dito.datasets.image_text.bad_samples import BadSample, blame_sample
 from dito.datasets.image_text.captions import CaptionPicker
 from dito.datasets.image_text.image_header import image_size
 from dito.datasets.image_text.tar_reader import IMAGE_EXTENSIONS, read_shard
@@ -96,11 +96,12 @@ def _figures_of(task: tuple) -> _Figures:
             figures.samples += 1
             figures.keys.append(raw.key)
             try:
-                data = raw.image()
-                text = pick(raw, (0, ))
-                size = image_size(data)
-                if size is None:
-                    raise BadSample('image cannot be decoded')
+                with blame_sample('sample cannot be used'):
+                    data = raw.image()
+                    text = pick(raw, (0, ))
+                    size = image_size(data)
+                    if size is None:
+                        raise BadSample('image cannot be decoded')
             except BadSample as error:
                 figures.problems[error.reason] += 1
                 continue
@@ -114,7 +115,9 @@ def _figures_of(task: tuple) -> _Figures:
             figures.heights.append(size[0])
             figures.widths.append(size[1])
             figures.image_bytes.append(len(data))
-    except (OSError, EOFError, tarfile.TarError):
+        if not figures.samples:
+            figures.problems['empty shard'] += 1
+    except (OSError, tarfile.TarError):
         figures.problems['shard breaks off'] += 1
     return figures
 
