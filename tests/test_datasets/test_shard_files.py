@@ -276,16 +276,17 @@ def test_a_sound_set_passes(tmp_path):
 def test_changes_since_the_manifest_are_found(tmp_path):
     out = make_set(tmp_path)
     data = bytearray((out / '000000.tar').read_bytes())
-    data[-1] ^= 1  # behind the end: only the checksum tells
+    data[-1] ^= 1  # behind the end, where no data belongs
     (out / '000000.tar').write_bytes(data)
     (out / '000001.tar').unlink()
     write_tar(out / '7.tar', [('a.jpg', jpeg()), ('a.txt', b'x')])
     assert problems_of(tmp_path, out) == {
-        'other checksum': 1, 'shard missing': 1, 'not in the manifest': 1}
+        'other checksum': 1, 'shard missing': 1, 'not in the manifest': 1,
+        'shard breaks off': 1}
     short = (out / '000002.tar').read_bytes()[:1500]
     (out / '000002.tar').write_bytes(short)
     found = problems_of(tmp_path, out)
-    assert found['other size'] == found['shard breaks off'] == 1
+    assert (found['other size'], found['shard breaks off']) == (1, 2)
     assert found['other number of samples'] == 1
 
 
@@ -369,3 +370,167 @@ def test_a_folder_is_read_in_order(tmp_path):
     paths = [pair.path for pair in read_pairs(source)]
     assert len(paths) == 9 and paths == sorted(
         paths, key=lambda p: (str(Path(p).parent), p))
+
+
+# tables of captions
+
+
+def table_of(tmp_path, name, content, encoding='utf-8'):
+    (tmp_path / 'img').mkdir(exist_ok=True)
+    for i in range(4):
+        (tmp_path / 'img' / f'{i}.jpg').write_bytes(jpeg(value=50 * i))
+    path = tmp_path / name
+    path.write_bytes(content.encode(encoding))
+    return path
+
+
+def captions_of(tmp_path, path, *args):
+    """Captions in the shards and what was left out."""
+    out = tmp_path / 'out'
+    assert convert(path, '--out', out, '--keep-order', '--overwrite',
+                   '--max-broken-share', 0.8, *args) == 0
+    members = read_tar(out / '000000.tar')
+    texts = [data.decode() for name, data in members.items()
+             if name.endswith('.txt')]
+    return texts, json.loads((out / 'manifest.json').read_text())['skipped']
+
+
+@pytest.mark.parametrize('encoding', [
+    'utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+@pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'txt'])
+def test_captions_in_any_marked_encoding(tmp_path, kind, encoding):
+    if kind == 'txt':
+        path = table_of(tmp_path, 'img/0.txt', ' größer ☂\r\n', encoding)
+        assert captions_of(tmp_path, path.parent) == (
+            ['größer ☂'], {'no caption': 3})
+        return
+    rows = dict(csv='path,caption\r\nimg/0.jpg,größer ☂\r\n',
+                tsv='path\tcaption\r\nimg/0.jpg\tgrößer ☂\r\n',
+                jsonl='{"path": "img/0.jpg", "caption": "größer ☂"}\r\n')
+    path = table_of(tmp_path, f'a.{kind}', rows[kind], encoding)
+    assert captions_of(tmp_path, path) == (['größer ☂'], {})
+
+
+@pytest.mark.parametrize('encoding', ['latin-1', 'utf-16-le', 'utf-16-be'])
+def test_unmarked_encodings_are_counted(tmp_path, encoding, capsys):
+    for name, text in (('0', 'größer'), ('1', 'größer')):
+        table_of(tmp_path, f'img/{name}.txt', text, encoding)
+    table_of(tmp_path, 'img/2.txt', 'plain')
+    assert captions_of(tmp_path, tmp_path / 'img') == (
+        ['plain'], {'caption not in UTF-8': 2, 'no caption': 1})
+    assert 'img/0.txt: caption not in UTF-8' in capsys.readouterr().err
+    path = write_tar(tmp_path / 'x.tar', [
+        ('0.jpg', jpeg()), ('0.txt', 'größer'.encode(encoding)),
+        ('1.jpg', jpeg()), ('1.txt', 'größer'.encode('utf-16'))])
+    assert problems_of(tmp_path, path) == {'caption not in UTF-8': 1}
+    assert [s['texts'] for s in ImageTextShards(path, 8, epochs=1)] == [
+        'größer']
+
+
+@pytest.mark.parametrize('field,want', [
+    ('"Sunset over the bay', '"Sunset over the bay'),
+    ('a 5" pipe', 'a 5" pipe'), ('"Stop"', '"Stop"'),
+    ('"Stop" he said "now"', '"Stop" he said "now"'),
+    ('"a ""blue"" key"', 'a "blue" key'), ('a, b', 'a, b'), ("'x", "'x")])
+def test_tabs_need_no_quotation_marks(tmp_path, field, want):
+    path = table_of(tmp_path, 'a.tsv', 'path\tcaption\n' + ''.join(
+        f'img/{i}.jpg\t{field}\n' for i in range(3)))
+    assert captions_of(tmp_path, path) == ([want] * 3, {})
+
+
+def test_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
+    path = table_of(tmp_path, 'a.csv', (
+        'path,caption,score\nimg/0.jpg,a key, red,1\n'
+        'img/1.jpg,"a key, red",1\n\nimg/2.jpg\nimg/3.jpg,"two\nlines",1\n'))
+    assert captions_of(tmp_path, path) == (
+        ['a key, red', 'two lines'], {'other number of fields': 2})
+    error = capsys.readouterr().err
+    assert 'line 2 of' in error and 'has 4, the header 3' in error
+    assert 'line 5 of' in error and 'has 1, the header 3' in error
+    assert convert(path, '--out', tmp_path / 'strict') == 2
+    error = capsys.readouterr().err
+    assert '2 of 4 pairs cannot be used (2 other number of' in error
+    assert 'the first: line 2 of' in error
+
+
+@pytest.mark.parametrize('text,message', [
+    ('path,caption\nimg/0.jpg,"never closed\nimg/1.jpg,x\n', 'from line 2 on'),
+    ('path,caption\nimg/0.jpg,"a" key\n', 'from line 2 on'),
+    ('path,caption,caption\nimg/0.jpg,a,b\n', "two columns 'caption'"),
+    ('path;caption\nimg/0.jpg;x\n', "no column 'caption'"),
+    ('', 'holds no pair'), ('path,caption\n', 'holds no pair')])
+def test_tables_that_cannot_be_read(tmp_path, capsys, text, message):
+    path = table_of(tmp_path, 'a.csv', text)
+    assert convert(path, '--out', tmp_path / 'out') == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('value,want,reason', [
+    (['a blue key', 'a key'], 'a blue key', None),
+    (['', None, 'a key'], 'a key', None), ([], None, 'no caption'),
+    (None, None, 'no caption'), (float('nan'), None, 'no caption'),
+    ('', None, 'empty caption'), (2012, '2012', None), (1.5, '1.5', None),
+    (True, None, 'caption is no text'), ({'a': 1}, None,
+                                         'caption is no text'),
+    ("['a blue key', 'a key']", 'a blue key', None),
+    ('["a blue key", "a key"]', 'a blue key', None),
+    ("['a key' is no list", "['a key' is no list", None),
+    ('[a key]', '[a key]', None), ('cut \ud83d', 'cut \ufffd', None),
+    ('\ud83d\ude00', '😀', None), ('a\0b', 'a b', None)])
+def test_captions_of_all_kinds(tmp_path, value, want, reason):
+    rows = [dict(path='img/0.jpg', caption='first'),
+            dict(path='img/1.jpg', caption=value)]
+    path = table_of(tmp_path, 'a.jsonl', '\n'.join(map(json.dumps, rows)))
+    texts, skipped = captions_of(tmp_path, path)
+    assert texts == ['first', want][:1 if want is None else 2]
+    assert skipped == ({} if reason is None else {reason: 1})
+
+
+def test_all_captions_of_a_list_go_into_the_json(tmp_path):
+    path = table_of(tmp_path, 'a.jsonl', json.dumps(
+        dict(path='img/0.jpg', caption=['a blue key', ' ', 'a key'])))
+    captions_of(tmp_path, path)
+    dataset = ImageTextShards(
+        str(tmp_path / 'out' / '000000.tar'), 8, captions=dict(
+            keys='json.captions', choice='random'))
+    texts = {s['texts'] for s, _ in zip(dataset, range(40), strict=False)}
+    assert texts == {'a blue key', 'a key'}
+
+
+def test_lists_of_captions_in_parquet(tmp_path):
+    pyarrow = pytest.importorskip('pyarrow')
+    from pyarrow import parquet
+    path = table_of(tmp_path, 'a.parquet', '')
+    rows = [dict(path=f'img/{i}.jpg', caption=value) for i, value in
+            enumerate((['a blue key', 'a key'], [], None, ['x']))]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert captions_of(tmp_path, path) == (
+        ['a blue key', 'x'], {'no caption': 2})
+
+
+@pytest.mark.parametrize('value', [None, 3, '', 'img', '/dev/zero', 'a\0b',
+                                   ['img/1.jpg']])
+def test_a_path_that_is_none_costs_one_pair(tmp_path, value):
+    rows = [dict(path='img/0.jpg', caption='first'),
+            dict(path=value, caption='second'), dict(caption='third')]
+    path = table_of(tmp_path, 'a.jsonl', '\n'.join(map(json.dumps, rows)))
+    texts, skipped = captions_of(tmp_path, path)
+    assert texts == ['first'] and sum(skipped.values()) == 2
+
+
+def test_a_damaged_manifest_or_record_is_no_crash(tmp_path, capsys):
+    out = make_set(tmp_path)
+    whole = json.loads((out / 'manifest.json').read_text())
+    for key, value in (('bytes', 'x'), ('samples', None), ('sha256', 3),
+                       ('name', '../a.tar'), ('name', 'manifest.json')):
+        damaged = json.loads(json.dumps(whole))
+        damaged['shards'][0][key] = value
+        (out / 'manifest.json').write_text(json.dumps(damaged))
+        assert check_shards.main([str(out)]) == 2
+        assert 'is no manifest of shards' in capsys.readouterr().err
+    (out / 'manifest.json').unlink()
+    for content in (b'', b'{"plan":', b'\xff', b'[]', b'{}'):
+        (out / '.000000.tar.record.json').write_bytes(content)
+        assert convert(tmp_path / 'in', '--out', out, '--shard-size', 3,
+                       '--max-broken-share', 1, '--overwrite') == 0

@@ -12,6 +12,7 @@ columns go into each sample's json. Examples::
 
 import argparse
 import os
+import sys
 from typing import Optional, Sequence
 
 from dito.datasets.shard_files import ShardOptions, read_pairs, write_shards
@@ -19,6 +20,7 @@ from dito.datasets.shard_files import ShardOptions, read_pairs, write_shards
 from .errors import one_sentence_errors
 
 DEFAULT = ShardOptions()
+_MAX_NAMED = 5
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -67,6 +69,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     pairs = read_pairs(
         args.source, image_column=args.image_column,
         caption_column=args.caption_column, root=args.root)
+    faults = [pair.fault for pair in pairs if pair.fault is not None]
+    for reason, detail in faults[:_MAX_NAMED]:
+        print(f'left out: {reason}: {detail}', file=sys.stderr)
     manifest = write_shards(
         pairs, args.out, options, workers=args.workers,
         overwrite=args.overwrite, report=print)

@@ -1,15 +1,38 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Lists of image-caption pairs: folders, CSV, TSV, JSON lines, parquet."""
 
+import ast
 import csv
 import json
 import os
+import re
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
+from dito.datasets.image_text.bad_samples import BadSample
+from dito.datasets.image_text.captions import (
+    clean_text,
+    decode_text,
+    encoding_of,
+)
 from dito.datasets.image_text.tar_reader import IMAGE_EXTENSIONS
 
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
+_MAX_FIELD = 2**24
+# A field with quotation marks as csv writers put them. Tables without quoting
+# (Conceptual Captions) have captions that begin with one, but do not double
+# those within.
+_QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 # Of a folder; what shards do not hold becomes JPEG.
 _IMAGES = (*IMAGE_EXTENSIONS, 'bmp', 'gif', 'jfif', 'jp2', 'ppm', 'tif',
            'tiff')
@@ -21,18 +44,30 @@ class Pair(NamedTuple):
     Attributes:
         path (str): Image file.
         caption (str or None): None where there is no text.
-        extra (dict): Further columns, for the json beside the image.
+        extra (dict): Further columns, for the json beside the image;
+            several captions are the list ``captions`` there.
+        fault (tuple[str, str], optional): Reason and detail of why it cannot
+            be used, known from the table.
     """
 
     path: str
     caption: Optional[str]
     extra: Dict[str, Any]
+    fault: Optional[Tuple[str, str]] = None
 
 
 def read_pairs(source: str, *, image_column: str = 'path',
                caption_column: str = 'caption',
                root: Optional[str] = None) -> List[Pair]:
     """Read a list of pairs.
+
+    Tables are read by Python's csv: ``.csv`` with quotation marks as
+    spreadsheets write them, ``.tsv`` without, as Conceptual Captions has it.
+    Text is UTF-8, or UTF-16 or 32 with a byte-order mark. A row with more or
+    fewer fields than the header is a pair with a fault, counted later.
+
+    A caption may be a list: its first text is the caption, all of them go
+    into the json. Numbers are taken as text; null and NaN are no caption.
 
     Args:
         source (str): Folder of images, each with a text file of the same
@@ -48,7 +83,8 @@ def read_pairs(source: str, *, image_column: str = 'path',
 
     Raises:
         FileNotFoundError: If the source is missing, or holds no pair.
-        ValueError: If its kind is unknown or a column is missing.
+        ValueError: If its kind is unknown, it cannot be read as that, or a
+            column is missing.
     """
     path = Path(source)
     if path.is_dir():
@@ -58,14 +94,12 @@ def read_pairs(source: str, *, image_column: str = 'path',
     else:
         base = Path(root) if root is not None else path.parent
         try:
-            pairs = [
-                _pair(row, base, image_column, caption_column, source)
-                for row in _rows(path)
-            ]
-        except UnicodeDecodeError as error:
+            pairs = _table_pairs(_rows(path), base, image_column,
+                                 caption_column, source)
+        except UnicodeError as error:
             raise ValueError(
-                f'{source} is not in UTF-8 ({error.reason}); convert it '
-                'first, such as by iconv -f LATIN1 -t UTF-8') from error
+                f'{source} is not in UTF-8 ({error}); convert it first, such '
+                'as by iconv -f LATIN1 -t UTF-8') from error
     if not pairs:
         raise FileNotFoundError(
             f'{source!r} holds no pair; expected images with .txt files '
@@ -75,44 +109,95 @@ def read_pairs(source: str, *, image_column: str = 'path',
 
 def _walk(folder: Path) -> Iterator[Pair]:
     """Yield the images below a folder, with their text files."""
-    for root, folders, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()
         for name in sorted(names):
             stem, dot, extension = name.rpartition('.')
             if not dot or extension.lower() not in _IMAGES:
                 continue
-            text = Path(root, stem + '.txt')
-            # Not strict: a broken letter is no reason to lose a pair.
-            caption = (text.read_text('utf-8', 'replace')
-                       if text.is_file() else None)
-            yield Pair(os.path.join(root, name), caption, {})
+            path, text = os.path.join(root, name), Path(root, stem + '.txt')
+            caption, fault = None, None
+            try:
+                if text.is_file():
+                    caption = decode_text(text.read_bytes())
+            except BadSample as error:
+                fault = error.reason, f'{text}: {error}'
+            except OSError as error:
+                fault = 'file cannot be read', str(error)
+            yield Pair(path, caption, {}, fault)
 
 
-def _rows(path: Path) -> Iterator[Dict[str, Any]]:
-    """Yield the rows of a table."""
+Row = Dict[str, Any]
+
+
+def _rows(path: Path) -> Iterator[Tuple[str, Row, int]]:
+    """Yield (place, row by column, number of surplus fields) of a table.
+
+    The number is negative where fields are missing.
+    """
     kind = path.suffix.lower()
-    if kind in ('.csv', '.tsv'):
-        csv.field_size_limit(2**24)
-        with open(path, newline='', encoding='utf-8-sig') as file:
-            yield from csv.DictReader(
-                file, delimiter='\t' if kind == '.tsv' else ',')
-    elif kind == '.jsonl':
-        with open(path, encoding='utf-8') as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _json_row(line, path, number)
-    elif kind == '.parquet':
+    if kind == '.parquet':
         yield from _parquet_rows(path)
-    else:
+        return
+    if kind not in _READERS:
         raise ValueError(f'{str(path)!r} is no table of a known kind '
                          f'({", ".join(_READERS)})')
+    with open(path, 'rb') as file:
+        encoding = encoding_of(file.read(4))
+    with open(path, newline='' if kind != '.jsonl' else None,
+              encoding=encoding) as file:
+        if kind == '.jsonl':
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f'line {number}', _json_row(line, path, number), 0
+        else:
+            yield from _csv_rows(file, path, kind == '.tsv')
 
 
-def _json_row(line: str, path: Path, number: int) -> Dict[str, Any]:
+def _csv_rows(file: Iterable[str], path: Path,
+              tabs: bool) -> Iterator[Tuple[str, Row, int]]:
+    """Yield the rows of a .csv or .tsv."""
+    csv.field_size_limit(_MAX_FIELD)
+    if tabs:
+        reader = csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
+    else:
+        # Strict: a mark that is never closed would swallow the lines below.
+        reader = csv.reader(file, strict=True)
+    unquote = _unquoted if tabs else str
+    line = 1
+    try:
+        header = [unquote(name) for name in next(reader, [])]
+        twice = [n for n in header if n.strip() and header.count(n) > 1]
+        if twice:
+            raise ValueError(f'{path} has two columns {twice[0]!r}')
+        line = reader.line_num + 1
+        for fields in reader:
+            if fields:
+                row = dict(zip(header, map(unquote, fields), strict=False))
+                yield f'line {line}', row, len(fields) - len(header)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f'{path} cannot be read from line {line} on ({error}); a '
+            'quotation mark within a field must be doubled and the field '
+            'quoted, or give the table as .tsv without quoting') from error
+
+
+def _unquoted(field: str) -> str:
+    """Take off the quotation marks that a csv writer put."""
+    if _QUOTED.fullmatch(field):
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+def _json_row(line: str, path: Path, number: int) -> Row:
     """Parse a line of a .jsonl file."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'line {number} of {path} is no json: '
                          f'{error}') from error
     if not isinstance(row, dict):
@@ -120,36 +205,95 @@ def _json_row(line: str, path: Path, number: int) -> Dict[str, Any]:
     return row
 
 
-def _parquet_rows(path: Path) -> Iterator[Dict[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[Tuple[str, Row, int]]:
     """Yield the rows of a parquet file, a batch in memory at a time."""
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise ValueError(
             'parquet files are read through pyarrow, which is not installed; '
             'pip install pyarrow, or give a .csv') from error
+    number = 0
     try:
-        file = parquet.ParquetFile(path)
-    except ValueError as error:  # ArrowInvalid is one
-        raise ValueError(f'{path} is no parquet file: {error}') from error
-    for batch in file.iter_batches():
-        yield from batch.to_pylist()
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f'row {number}', row, 0
+    except (ArrowException, OSError, ValueError) as error:
+        raise ValueError(f'{path} is no parquet file that can be read: '
+                         f'{error}') from error
 
 
-def _pair(row: Dict[str, Any], base: Path, image_column: str,
-          caption_column: str, source: str) -> Pair:
+def _table_pairs(rows: Iterable[Tuple[str, Row, int]], base: Path,
+                 image_column: str, caption_column: str,
+                 source: str) -> List[Pair]:
+    """Make pairs of the rows of a table.
+
+    Raises:
+        ValueError: If none of the rows has one of the columns.
+    """
+    columns = {image_column, caption_column}
+    lacking, seen, pairs = set(columns), set(), []
+    make = partial(_pair, base=base, image_column=image_column,
+                   caption_column=caption_column)
+    for place, row, surplus in rows:
+        lacking -= set(row)
+        seen |= set(row)
+        fault = None
+        if surplus:
+            width = len(row) + max(0, -surplus)
+            fault = ('other number of fields', f'{place} of {source} has '
+                     f'{width + surplus}, the header {width}')
+        pairs.append(make(row, fault=fault, place=f'{place} of {source}'))
+    if lacking and pairs:
+        raise ValueError(f'{source} has no column {sorted(lacking)[0]!r}; '
+                         f'its columns are {sorted(seen)}')
+    return pairs
+
+
+def _pair(row: Row, base: Path, image_column: str, caption_column: str,
+          place: str, fault: Optional[Tuple[str, str]]) -> Pair:
     """Make a pair of a row."""
-    missing = {image_column, caption_column} - set(row)
-    if missing or not row[image_column]:
-        what = (f'has no column {sorted(missing)[0]!r}' if missing else
-                f'has a row without {image_column!r}')
-        raise ValueError(
-            f'{source} {what}; its columns are {sorted(map(str, row))}')
-    # DictReader keeps surplus fields under None.
-    extra = {
-        key: value for key, value in row.items()
-        if key not in (image_column, caption_column, None)
-    }
-    caption = row[caption_column]
-    return Pair(os.path.join(base, row[image_column]),
-                None if caption is None else str(caption), extra)
+    path = row.get(image_column)
+    if fault is None and not (isinstance(path, str) and path.strip()):
+        fault = 'no image path', f'{place}, {image_column} is {path!r:.80}'
+    extra = {key: value for key, value in row.items()
+             if key not in (image_column, caption_column)}
+    texts, strange = _texts(row.get(caption_column))
+    if strange and fault is None:
+        fault = 'caption is no text', (
+            f'{place}, {caption_column} is {row[caption_column]!r:.80}')
+    if len(texts) > 1:
+        extra['captions'] = texts
+    return Pair(os.path.join(base, path) if isinstance(path, str) else '',
+                texts[0] if texts else None, extra, fault)
+
+
+def _texts(value: Any) -> Tuple[List[str], bool]:
+    """Return the captions in a field, and whether it is of a wrong kind."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if isinstance(value, str):
+        values = _written_list(value)
+    texts: List[str] = []
+    for item in values:
+        if item is None or item != item:  # null, NaN
+            continue
+        if isinstance(item, bool) or not isinstance(item, (str, int, float)):
+            return [], True
+        text = clean_text(str(item))
+        if text.strip() or not isinstance(value, (list, tuple)):
+            texts.append(text)
+    return texts, False
+
+
+def _written_list(text: str) -> List[str]:
+    """Read ``['a key', 'a blue key']``, as pandas writes lists to csv."""
+    if re.match(r"\s*\[\s*['\"]", text) and len(text) < 2**16:
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return [text]
+        if isinstance(value, list) and all(
+                isinstance(item, str) for item in value):
+            return value
+    return [text]

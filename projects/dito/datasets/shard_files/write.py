@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 
-from dito.datasets.image_text.bad_samples import BadSample
+from dito.datasets.image_text.bad_samples import BadSample, blame_sample
 from dito.datasets.json_files import write_json
 
 from .encode import prepare_image
@@ -118,7 +118,7 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
         samples=sum(s['samples'] for s in shards),
         skipped=dict(sorted(skipped.items())), options=asdict(options),
         shards=shards)
-    _check_share(skipped, len(pairs), options, shards)
+    _check_share(skipped, pairs, options, shards)
     write_json(str(folder / MANIFEST), manifest)
     for record in shards:
         (folder / _record_name(record['name'])).unlink(missing_ok=True)
@@ -169,9 +169,9 @@ def _write_one(task: _Task) -> Dict[str, Any]:
     note = path.with_name(_record_name(task.name))
     plan = task.plan()
     if path.is_file() and note.is_file():
-        record = json.loads(note.read_text())
-        if (record['plan'] == plan
-                and record['bytes'] == path.stat().st_size):
+        record = _read_record(note)
+        if (record.get('plan') == plan
+                and record.get('bytes') == path.stat().st_size):
             return record
     partial = path.with_name(f'.{task.name}.{os.getpid()}.part')
     note.unlink(missing_ok=True)
@@ -183,7 +183,8 @@ def _write_one(task: _Task) -> Dict[str, Any]:
                               format=tarfile.USTAR_FORMAT) as tar:
                 for i, pair in enumerate(task.pairs, task.first):
                     try:
-                        _add_pair(tar, f'{i:09d}', pair, task.options)
+                        with blame_sample('pair cannot be written'):
+                            _add_pair(tar, f'{i:09d}', pair, task.options)
                         samples += 1
                     except BadSample as error:
                         skipped[error.reason] += 1
@@ -207,14 +208,16 @@ def _add_pair(tar: tarfile.TarFile, key: str, pair: Pair,
     Raises:
         BadSample: If the pair cannot be used; nothing was added then.
     """
+    if pair.fault is not None:
+        raise BadSample(*pair.fault)
     caption = ' '.join((pair.caption or '').split())
     if not caption:
         raise BadSample('no caption' if pair.caption is None else
                         'empty caption')
-    try:
+    with blame_sample('file cannot be read'):
+        if Path(pair.path).exists() and not Path(pair.path).is_file():
+            raise OSError(f'{pair.path} is no plain file')
         data = Path(pair.path).read_bytes()
-    except OSError as error:
-        raise BadSample('file cannot be read', str(error)) from error
     image = prepare_image(data, options.max_side, options.quality)
     details = dict(
         pair.extra, key=key, caption=caption, width=image.width,
@@ -231,16 +234,28 @@ def _add_pair(tar: tarfile.TarFile, key: str, pair: Pair,
         tar.addfile(info, io.BytesIO(content))
 
 
-def _check_share(skipped: Counter, total: int, options: ShardOptions,
+def _check_share(skipped: Counter, pairs: Sequence[Pair],
+                 options: ShardOptions,
                  shards: Sequence[Dict[str, Any]]) -> None:
     """Refuse to call a set finished of which much was left out."""
-    number = sum(skipped.values())
+    number, total = sum(skipped.values()), len(pairs)
     if number == total or number > options.max_broken_share * total:
         listed = ', '.join(f'{n} {r}' for r, n in skipped.most_common())
+        first = next((pair.fault[1] for pair in pairs if pair.fault), '')
         raise ValueError(
             f'{number} of {total} pairs cannot be used ({listed}), more than '
-            f'max_broken_share={options.max_broken_share}; {len(shards)} '
+            f'max_broken_share={options.max_broken_share}'
+            f'{first and f"; the first: {first}"}; {len(shards)} '
             'shards were written, but no manifest')
+
+
+def _read_record(path: Path) -> Dict[str, Any]:
+    """Read what a run that was broken off left; {} if it is damaged."""
+    try:
+        record = json.loads(path.read_text('utf-8'))
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _record_name(shard: str) -> str:
