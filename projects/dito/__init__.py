@@ -11,6 +11,7 @@ from .utils import (
     config_finder,
     config_text,
     op_fallback,
+    printable,
     quiet_import,
 )
 
@@ -20,6 +21,7 @@ checkpoint.install()
 config_finder.register_config_scope()
 config_text.install()
 quiet_import.leave_out_multimodal()
+printable.install()
 # Printed at each import, on the level of debugging: mmdet without the optional
 # client of a data-set service. It reads as if the installation were broken.
 quiet_import.import_without_line(

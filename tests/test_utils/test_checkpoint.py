@@ -213,7 +213,8 @@ def test_methods_are_not_shadowed(tmp_path) -> None:
     state.get = 3
     torch.save(dict(state_dict=state), tmp_path / 'x.pth')
     found = ckpt.load_from_file(str(tmp_path / 'x.pth'))['state_dict']
-    assert found.get('weight') is not None and found._metadata == state._metadata
+    assert found.get('weight') is not None
+    assert found._metadata == state._metadata
 
 
 class _Calls:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mmengine.config import Config
-from rich.console import Console
 
 from dito.quickstart.logs import newest_run, read_test_metrics
 from dito.quickstart.progress import Reporter
 from dito.quickstart.stages import Stage
+from dito.utils.printable import Console
 
 from .results import Store, measured_pace
 from .schedule import run_config

@@ -17,6 +17,7 @@ from rich.table import Table
 from dito.datasets.json_files import write_json
 from dito.datasets.shard_files import check_shards
 from dito.evaluation.result_table import print_table
+from dito.utils.printable import printable
 
 from .errors import one_sentence_errors
 
@@ -82,6 +83,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         write_json(args.json, dict(ok=not problems, samples=samples,
                                    problems=dict(problems), shards=reports))
     listed = ', '.join(f'{n} {kind}' for kind, n in problems.most_common())
-    print(f'{samples} samples in {len(reports)} shards: '
-          f'{listed or "no problems"}')
+    print(printable(f'{samples} samples in {len(reports)} shards: '
+                    f'{listed or "no problems"}'))
     return 1 if problems else 0

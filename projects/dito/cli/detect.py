@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from dito.apis import DITOInferencer, parse_names
+from dito.utils.printable import printable
 
 from .errors import one_sentence_errors
 
@@ -144,6 +145,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         images, score_thr=args.score_thr, out_dir=args.out_dir,
         agnostic_nms=args.agnostic_nms, return_all=True)
     for image, result in zip(images, results['predictions'], strict=True):
-        print(report(image, result, args.score_thr, args.list_top_k))
+        print(printable(
+            report(image, result, args.score_thr, args.list_top_k)))
     print(f'Pictures and results are in {args.out_dir}.')
     return 0

@@ -10,6 +10,7 @@ from typing import Callable, Optional, Sequence
 
 from dito.utils.config_finder import PACKAGE
 from dito.utils.data_errors import BrokenDataError
+from dito.utils.printable import printable
 from dito.utils.step_error import StepError
 
 USER_ERROR = 2
@@ -64,7 +65,7 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
         except Exception as error:
             if debug or not is_user_error(error):
                 raise
-            print(f'error: {_sentence(error)}', file=sys.stderr)
+            print(f'error: {printable(_sentence(error))}', file=sys.stderr)
             return USER_ERROR
 
     return guarded

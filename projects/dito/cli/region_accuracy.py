@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional, Sequence
 from mmengine.config import Config
 
 from dito.models.detectors.given_boxes import SCORES
+from dito.utils.printable import printable
 
 from . import common
 from .errors import one_sentence_errors
@@ -103,5 +104,5 @@ def run(args: argparse.Namespace) -> Dict[str, Any]:
     figures = common.build_runner(cfg).test()
     for name, value in figures.items():
         if name.startswith('region/') or 'AP' in name:
-            print(f'{name}: {value:.4f}')
+            print(printable(f'{name}: {value:.4f}'))
     return figures

@@ -8,10 +8,11 @@ import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+
+from dito.utils.printable import Console
 
 # Cells up to this width stay on one line; longer ones wrap between words.
 _SHORT = 24

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import List
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from dito.utils.printable import Console
 from dito.utils.step_error import StepError
 
 from .logs import last_step
