@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from dito.models.pretrainers import BatchPlace
@@ -40,7 +41,15 @@ def test_numbers_of_the_paper(stage, batch, iters, size, tower):
     assert loader.dataset.num_streams % (gpus * loader.num_workers) == 0
     assert cfg.optim_wrapper.optimizer.type == 'AdamW'
     assert cfg.model.backbone.get('window') is None
+    warmup = [s for s in cfg.param_scheduler if s.type == 'LinearLR']
+    assert [(s.begin, s.end) for s in warmup] == (
+        [(0, 2000)] if stage == 'clip' else [])
+    decay = cfg.param_scheduler[-1]
+    assert (decay.power, decay.eta_min) == (1, 0)
+    assert decay.begin == (2000 if stage == 'clip' else 0)
     if stage == 'clip':
+        assert cfg.optim_wrapper.optimizer.lr == (
+            4e-4 if tower == 'l' else 5e-4)
         assert cfg.model.cpe == dict(
             up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
     else:
@@ -50,6 +59,26 @@ def test_numbers_of_the_paper(stage, batch, iters, size, tower):
         assert cfg.load_from == f'work_dirs/{previous}/iter_500000.pth'
         assert cfg.model.text_encoder == read(
             f'pretrain/{previous}.py').model.text_encoder
+
+
+@pytest.mark.parametrize('stage, decay', [('clip', 0.2), ('rep', 0.01)])
+def test_what_is_decayed(stage, decay):
+    cfg = read(f'pretrain/{stage}_vits16_laion2b.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(
+        model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+    names = {id(p): n for n, p in model.named_parameters()}
+    for group in wrapper.param_groups:
+        for param in group['params']:
+            if not param.requires_grad:
+                continue
+            key = names.pop(id(param))
+            # Kernels alone; neither norms, biases, positions nor the scale.
+            kernel = param.ndim > 1 and 'pos' not in key
+            assert group['weight_decay'] == (decay if kernel else 0), key
+    assert not [n for n in names.values()
+                if model.get_parameter(n).requires_grad]
 
 
 @pytest.mark.parametrize('tower', 'lbs')

@@ -22,6 +22,7 @@ optim_wrapper = dict(
         bias_decay_mult=0.,
         custom_keys=dict(
             logit_scale=dict(decay_mult=0.),
+            in_proj_bias=dict(decay_mult=0.),
             pos_embed=dict(decay_mult=0.),
             positional_embedding=dict(decay_mult=0.))))
 
