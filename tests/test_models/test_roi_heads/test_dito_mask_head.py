@@ -52,6 +52,18 @@ def test_scale_of_the_features_does_not_matter():
     torch.testing.assert_close(head(x), head(7 * x), rtol=1e-4, atol=1e-5)
 
 
+def test_inverted_boxes_have_empty_masks():
+    # The release keeps boxes whose far corner lies before the near one.
+    meta = dict(ori_shape=(40, 30), scale_factor=(1.0, 1.0))
+    boxes = torch.tensor([[20., 5., 8., 30.], [4., 30., 25., 10.],
+                          [5., 5., 20., 30.]])
+    masks = build()._predict_by_feat_single(
+        torch.full((3, 1, 28, 28), 9.0), boxes,
+        torch.zeros(3, dtype=torch.long), meta,
+        ConfigDict(mask_thr_binary=0.5))
+    assert masks.flatten(1).any(dim=1).tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize('rescale', [True, False])
 @pytest.mark.parametrize('count', [1, 3])
 def test_boxes_in_the_padding_have_empty_masks(rescale, count):

@@ -92,8 +92,8 @@ class DITOMaskHead(FCNMaskHead):
         """Paste the masks of one image into it.
 
         Boxes clipped to the padded input (release) may lie in the padding
-        alone, on which MMDetection's pasting fails on CPUs; their masks are
-        empty.
+        alone, or be inverted, on which MMDetection's pasting fails on CPUs;
+        their masks are empty.
 
         Args:
             mask_preds (Tensor): Logits, shape (N, 1, h, w).
@@ -110,7 +110,8 @@ class DITOMaskHead(FCNMaskHead):
         """
         scale = bboxes.new_tensor(img_meta['scale_factor'])
         limit = bboxes.new_tensor(img_meta['ori_shape'][1::-1]) * scale
-        inside = ((bboxes[:, :2] < limit) & (bboxes[:, 2:] > 0)).all(dim=1)
+        near, far = bboxes[:, :2], bboxes[:, 2:]
+        inside = ((near < limit) & (far > 0) & (near <= far)).all(dim=1)
         if inside.all():
             return super()._predict_by_feat_single(
                 mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale,
