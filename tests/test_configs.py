@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from mmdet.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+)
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -118,6 +125,75 @@ def test_schedule_of_the_paper(name):
         if line.startswith('# Batch 128 = '))
     assert gpus * cfg.train_dataloader.batch_size == 128
     assert cfg.auto_scale_lr.base_batch_size == 128
+
+
+@pytest.mark.parametrize('name', ['dito_vitl_lvis.py', 'dito_vitl_coco.py'])
+def test_learning_rate_of_every_step(name):
+    cfg = read(name)
+    iters, base = (11300, 0.02) if 'coco' in name else (36800, 0.18)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=base)
+    schedulers = [
+        PARAM_SCHEDULERS.build(s, default_args=dict(optimizer=optimizer))
+        for s in cfg.param_scheduler
+    ]
+    for step in range(iters):
+        # Linear from 0.0032 over 1,000 steps, x 0.1 at 80, 90 and 95 percent.
+        expected = base * 0.1**sum(
+            step >= iters * percent // 100 for percent in (80, 90, 95))
+        if step < 999:
+            expected = 0.0032 + (base - 0.0032) * step / 999
+        got = optimizer.param_groups[0]['lr']
+        assert abs(got - expected) < 1e-6 * base, step
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def rule(assigner):
+    """Thresholds of a match, and whether the best anchor is forced."""
+    return (assigner.pos_iou_thr, assigner.neg_iou_thr,
+            assigner.match_low_quality)
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_constants_of_the_release_in_training(name):
+    cfg = read(name)
+    model = build_meta(cfg)
+    rpn, roi = model.rpn_head, model.roi_head
+    anchors = cfg.model.rpn_head.anchor_generator
+    assert anchors.strides == [4, 8, 16, 32]
+    assert (anchors.scales, anchors.ratios) == ([8], [1.0])
+    assert anchors.center_offset == 0.5
+    assert rule(rpn.assigner) == (0.3, 0.1, True)
+    assert rule(rpn.bbox_assigner) == (0.7, 0.3, True)
+    assert not rpn.assigner.gt_max_assign_all
+    assert not rpn.bbox_assigner.gt_max_assign_all
+    assert (rpn.sampler.num, rpn.sampler.pos_fraction) == (256, 255 / 256)
+    assert (rpn.loss_center.loss_weight, rpn.loss_bbox.loss_weight) == (1, 8)
+    proposals = model.train_cfg.rpn_proposal
+    assert (proposals.nms_pre, proposals.max_per_img) == (2000, 1000)
+    assert proposals.nms.iou_threshold == 0.7
+    assert rule(roi.bbox_assigner) == (0.5, 0.5, False)
+    sampler = roi.bbox_sampler
+    assert (sampler.num, sampler.pos_fraction) == (512, 0.25)
+    assert sampler.add_gt_as_proposals
+    assert roi.bbox_head.background_weight == 0.9
+    assert roi.bbox_head.temperature == roi.vlm_temperature == 0.01
+    # 224 pixels are level 4, the third of the pyramid.
+    extractors = [roi.bbox_roi_extractor]
+    extractors += [roi.mask_roi_extractor] if roi.with_mask else []
+    for extractor in extractors:
+        boxes = torch.tensor([[0., 0, 0, s, s] for s in (
+            111, 112, 223, 224, 447, 448)])
+        assert extractor.map_roi_levels(boxes, 4).tolist() == [
+            0, 1, 1, 2, 2, 3]
+        assert extractor.featmap_strides == [4, 8, 16, 32]
+    sizes = [e.roi_layers[0].output_size[0] for e in extractors]
+    assert sizes == [7, 14][:len(sizes)]
+    rpn, rcnn = model.test_cfg.rpn, model.test_cfg.rcnn
+    assert (rpn.nms_pre, rpn.max_per_img, rpn.nms) == (2000, 1000, None)
+    assert (rcnn.nms.iou_threshold, rcnn.score_thr) == (0.5, 0)
+    assert rcnn.max_per_img == 300 or 'coco' in name
 
 
 @pytest.mark.parametrize('name', PAPER)

@@ -108,6 +108,24 @@ def test_swl_equals_the_masked_oracle(window, batched):
         out, torch.stack(wanted), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize('shift_size', [1, 3])
+@pytest.mark.parametrize('mask', [True, False])
+def test_swl_rolls_down_and_right(shift_size, mask):
+    # Half a window either way cuts the map at the same places: other shifts
+    # tell the directions apart. Algorithm 1 rolls by +s on both axes.
+    model = scale_up(build(
+        window=dict(size=4), shift='swl', shift_size=shift_size,
+        shift_mask=mask))
+    img = torch.randn(1, 3, 32, 32)
+    patches, pos = embed(model, img)
+    x = (patches + pos)[0]
+    plain = naive_pass(model, x, [(0, 0)] * 4)
+    shifted = naive_pass(model, x, [(shift_size, shift_size)] * 4)
+    torch.testing.assert_close(
+        model(img)[0].permute(0, 2, 3, 1)[0],
+        model.norm((plain + shifted) / 2), atol=2e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize('mask', [True, False])
 def test_the_release_order_equals_its_oracle(mask):
     model = scale_up(build(

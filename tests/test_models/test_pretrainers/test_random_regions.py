@@ -38,6 +38,16 @@ def test_boxes_by_hand():
     torch.testing.assert_close(boxes, expected)
 
 
+def test_the_numbers_of_the_paper_are_the_defaults():
+    regions = RandomRegions()
+    assert regions.num_regions == (400, 200, 100, 50)
+    assert regions.size == (0.2, 0.5) and regions.ratio == (0.5, 2.0)
+    sides = torch.cat([
+        (b[..., 2:] - b[..., :2]) / 256 for b in regions(8, (256, 256))], 1)
+    assert sides.min() >= 0.2 - 1e-5 and sides.max() <= 0.5 + 1e-5
+    assert sides.min() < 0.21 and sides.max() > 0.49
+
+
 def test_levels_and_pixels():
     regions = RandomRegions()
     boxes = regions(3, (256, 128), BatchPlace(0, 0, 0, 3))

@@ -11,9 +11,10 @@ def run(model, batch, mode='loss'):
     return model(**model.data_preprocessor(batch, True), mode=mode)
 
 
-@pytest.mark.parametrize('prior', [0.5, 0.1])
-def test_losses_against_a_loop_over_levels(prior):
-    model = build(rep_cfg(logit_scale_init=1.0, objectness_prior=prior))
+@pytest.mark.parametrize('prior, weight', [(0.5, 1.0), (0.1, 0.25)])
+def test_losses_against_a_loop_over_levels(prior, weight):
+    model = build(rep_cfg(logit_scale_init=1.0, objectness_prior=prior,
+                          rpn_loss_weight=weight))
     odds = prior / (1 - prior)
     batch = make_batch()
     values = run(model, batch)
@@ -43,7 +44,7 @@ def test_losses_against_a_loop_over_levels(prior):
                 score = grown / (1 + grown)
                 total = total + (score - target).abs()
                 targets.append(target)
-        rpn = rpn + total / (4 * level.shape[1])
+        rpn = rpn + weight * total / (4 * level.shape[1])
     torch.testing.assert_close(values['loss_rpn'], rpn)
     torch.testing.assert_close(values['rpn_target'],
                                torch.stack(targets).mean())
