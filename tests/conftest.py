@@ -27,7 +27,7 @@ def _open_streams() -> None:
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             if getattr(getattr(handler, 'stream', None), 'closed', False):
-                handler.setStream(sys.stdout)
+                handler.stream = sys.stdout  # setStream flushes it
 
 
 @pytest.fixture

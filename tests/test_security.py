@@ -6,15 +6,35 @@ files. A payload leaves a mark where it runs; none may be there afterwards,
 and the user gets one sentence.
 """
 
+import hashlib
+import importlib
 import io
+import json
+import os
+import pickle
 import re
+import sys
+import tarfile
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Iterator
 
 import numpy as np
 import pytest
+import torch
+from mmdet.apis import init_detector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from PIL import EpsImagePlugin, Image
+from tiny_api import detector_config, write_annotations, write_images
 
+from dito.apis import (
+    DITOInferencer,
+    load_model_source,
+    load_pretrained,
+    package_model,
+)
 from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.image_header import (
     FORMATS,
@@ -24,8 +44,298 @@ from dito.datasets.image_text.image_header import (
 from dito.datasets.image_text.transforms import CropTransform
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.shard_files.encode import prepare_image
+from dito.models.text import Vocabulary
+from dito.utils.checkpoint import load_state_dict_file, save_safetensors
+from dito.utils.config_finder import find_config
+from dito.visualization import TextSimilarity
 
 PACKAGE = Path(__file__).parents[1] / 'projects' / 'dito'
+
+
+class _RunsCode:
+    """Pickles to a call that leaves a mark in the working directory."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ('ran', )
+
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+    """A detector, its config, pictures and annotations."""
+    folder = tmp_path_factory.mktemp('security')
+    images = write_images(folder)
+    cfg = detector_config(folder, write_annotations(folder, images))
+    cfg.experiment_name = 'security'
+    cfg.dump(folder / 'config.py')
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    return dict(cfg=cfg, state=model.state_dict(), image=str(images[0]),
+                config=str(folder / 'config.py'), folder=folder,
+                annotations=str(folder / 'annotations.json'))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder whose modules, if imported, leave a mark."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mark = 'import os\nos.mkdir("ran")\n'
+    for name in ('evil.py', 'folder/__init__.py', 'folder/registry.py'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(mark)
+    yield tmp_path
+    for name in ('evil', 'folder', 'folder.registry'):
+        assert sys.modules.pop(name, None) is None
+    assert not list(tmp_path.rglob('ran'))
+
+
+def _sentence_of(run: Callable[[], Any],
+                 capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence of a tool that fails, or of an exception."""
+    capsys.readouterr()
+    try:
+        status = run()
+    except (ValueError, OSError) as error:
+        text = str(error)
+    else:
+        assert status == 2, f'accepted: {status!r}'
+        lines = capsys.readouterr().err.splitlines()
+        text = next(line for line in lines if line.startswith('error: '))
+        assert lines[-1] == text
+    assert text.isprintable() and text.endswith(('.', ')')), text
+    return text
+
+
+def _tool(name: str, *argv: str) -> int:
+    return importlib.import_module(f'dito.cli.{name}').main(list(argv))
+
+
+# ------------------------------------------------------------------ weights
+
+# Where a file with weights is given; of the first, its config is read too.
+WITH_CONFIG: Dict[str, Callable[[Dict[str, Any], str], Any]] = dict(
+    inferencer=lambda p, f: DITOInferencer(f, device='cpu'),
+    weights=lambda p, f: DITOInferencer(weights=f, device='cpu'),
+    source=lambda p, f: load_model_source(f),
+    similarity=lambda p, f: TextSimilarity.from_files(None, f),
+    publish=lambda p, f: _tool('publish_model', f, 'out'),
+    folder=lambda p, f: load_pretrained(_folder(f), device='cpu'))
+WEIGHTS: Dict[str, Callable[[Dict[str, Any], str], Any]] = dict(
+    **WITH_CONFIG,
+    detect=lambda p, f: _tool('detect', p['image'], '--config', p['config'],
+                              '--checkpoint', f, '--names', 'anchor'),
+    test=lambda p, f: _tool('test', p['config'], f),
+    train=lambda p, f: _tool('train', _training(p), '--cfg-options',
+                             f'load_from={f}'),
+    resume=lambda p, f: _tool('train', _training(p), '--resume', f),
+    region=lambda p, f: _tool('region_accuracy', p['config'], f),
+    embed=lambda p, f: _tool('build_text_embeddings', p['config'], f,
+                             '--names', 'anchor', '--out', 'x.safetensors'),
+    tower=lambda p, f: _tool('clip_to_dito', 'ViT-B-32', 'x.safetensors',
+                             '--weights', f),
+    bare=lambda p, f: _tool('publish_model', f, 'out.safetensors'),
+    load=lambda p, f: load_state_dict_file(f),
+    mmengine=lambda p, f: CheckpointLoader.load_checkpoint(f),
+    model=lambda p, f: load_checkpoint(torch.nn.Linear(1, 1), f),
+    mmdet=lambda p, f: init_detector(p['config'], f, device='cpu'),
+    vocabulary=lambda p, f: Vocabulary.load(f),
+    names=lambda p, f: DITOInferencer(
+        p['config'], vocabulary=f, device='cpu'),
+    pretrained=lambda p, f: _init_pretrained(f))
+
+
+def _folder(file: str) -> Path:
+    """A published folder whose manifest names the file as its weights."""
+    content = Path(file).read_bytes()
+    folder = Path('published')
+    folder.mkdir()
+    (folder / file).write_bytes(content)
+    (folder / 'dito.json').write_text(json.dumps(dict(
+        format='dito-model-1', weights=file,
+        sha256=hashlib.sha256(content).hexdigest())))
+    return folder
+
+
+def _training(parts: Dict[str, Any]) -> str:
+    """A config that could be trained with."""
+    cfg = parts['cfg'].copy()
+    cfg.train_dataloader = dict(cfg.test_dataloader)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+    cfg.work_dir = 'work'
+    cfg.dump('training.py')
+    return 'training.py'
+
+
+def _init_pretrained(file: str) -> None:
+    init_default_scope('mmdet')
+    backbone = dict(
+        type='DITOViT', arch='tiny', img_size=32, patch_size=16,
+        init_cfg=dict(type='Pretrained', checkpoint=file))
+    MODELS.build(backbone).init_weights()
+
+
+@pytest.mark.parametrize('kind', ['zip', 'legacy', 'pickle', 'safetensors'])
+@pytest.mark.parametrize('entry', WEIGHTS)
+def test_pickles_do_not_run(parts: Dict[str, Any], here: Path, entry: str,
+                            kind: str,
+                            capsys: pytest.CaptureFixture[str]) -> None:
+    name = 'x.safetensors' if kind == 'safetensors' or entry in (
+        'vocabulary', 'names') else 'x.pth'
+    content = dict(state_dict=parts['state'], meta=_RunsCode())
+    if kind in ('zip', 'legacy'):
+        torch.save(content, name, _use_new_zipfile_serialization=kind == 'zip')
+    else:
+        (here / name).write_bytes(pickle.dumps(content, protocol=2))
+    text = _sentence_of(lambda: WEIGHTS[entry](parts, name), capsys)
+    assert re.search('could run code|damaged', text)
+
+
+# The checks of each key are tested with parse_config_text and check_config.
+CONFIGS: Dict[str, Callable[[Dict[str, Any]], Any]] = dict(
+    command=lambda c: c['model'].update(
+        neck=dict(type='mmengine.call_command', cmd=['mkdir', 'ran'])),
+    load=lambda c: c['model'].update(
+        backbone=dict(type='mmengine.load', file='evil.pkl')),
+    dump=lambda c: c['model'].update(
+        rpn_head=dict(type='mmengine.dump', obj={}, file='ran/x.json')),
+    module=lambda c: c['model'].update(neck=dict(type='evil.Neck')),
+    bare_module=lambda c: c['model'].update(neck=dict(type='evil')),
+    other_registry=lambda c: c['model'].update(neck=dict(type='Resize')),
+    scope=lambda c: c.update(default_scope='folder'),
+    inner_scope=lambda c: c['model']['neck'].update(_scope_='folder'),
+    imports=lambda c: c.update(custom_imports=dict(imports=['evil'])),
+    base=lambda c: c.update(_base_=['evil.py']),
+    step=lambda c: c['test_dataloader']['dataset']['pipeline'].append(
+        dict(type='mmengine.call_command', cmd=['mkdir', 'ran'])),
+    evaluated=lambda c: c['model']['test_cfg']['rcnn']['nms'].update(
+        type="__import__('os').mkdir('ran')"),
+    path=lambda c: c['model']['text_encoder'].update(
+        tokenizer=dict(path='../../x')),
+    address=lambda c: c['model']['text_encoder'].update(
+        arch='hf-hub:someone/tower'),
+    ids=lambda c: c['model']['text_encoder'].update(token_ids='/etc/passwd'))
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('payload', CONFIGS)
+def test_configs_in_weights_name_no_code(
+        parts: Dict[str, Any], here: Path, payload: str, suffix: str,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    content = parts['cfg'].copy()
+    if suffix == '.safetensors':
+        package_model('good', parts['state'], content)
+        meta = load_model_source(str(next(Path('good').glob('*.saf*'))))[0]
+        content = meta
+    config = content.to_dict()
+    CONFIGS[payload](config)
+    meta = dict(cfg=Config(config).pretty_text)
+    state = {k: v for k, v in parts['state'].items() if 'token_ids' not in k}
+    with open('evil.pkl', 'wb') as file:
+        pickle.dump(_RunsCode(), file)
+    for number, entry in enumerate(WITH_CONFIG):
+        name = f'x{number}{suffix}'
+        if suffix == '.pth':
+            torch.save(dict(state_dict=state, meta=meta), name)
+        else:
+            save_safetensors(state, name, meta)
+        text = _sentence_of(lambda e=entry, n=name: WEIGHTS[e](parts, n),
+                            capsys)
+        assert 'The config inside' in text and 'is refused' in text
+    assert not Path('out').exists()
+
+
+def test_the_detector_itself_is_accepted(parts: Dict[str, Any],
+                                         here: Path) -> None:
+    """What is refused above is refused for its payload alone."""
+    torch.save(dict(state_dict=parts['state'],
+                    meta=dict(cfg=parts['cfg'].pretty_text)), 'x.pth')
+    for entry in ('inferencer', 'weights', 'source', 'similarity', 'folder'):
+        assert WEIGHTS[entry](parts, 'x.pth')
+    assert WEIGHTS['publish'](parts, 'x.pth') == 0
+    assert load_pretrained('out', device='cpu')
+
+
+# -------------------------------------------------- names, tables, archives
+
+FILES: Dict[str, Callable[[Dict[str, Any], str], Any]] = {
+    'names.txt': lambda p, f: DITOInferencer(
+        p['config'], vocabulary=f, device='cpu'),
+    'names.json': lambda p, f: DITOInferencer(
+        p['config'], vocabulary=f, device='cpu'),
+    'names.yaml': lambda p, f: DITOInferencer(
+        p['config'], vocabulary=f, device='cpu'),
+    'config.yaml': lambda p, f: DITOInferencer(f, device='cpu'),
+    'detect.yml': lambda p, f: _tool(
+        'detect', p['image'], '--config', p['config'], '--names', f),
+    'print.yaml': lambda p, f: _tool('print_config', f),
+    'found.yaml': lambda p, f: find_config(f),
+    'set.json': lambda p, f: _tool(
+        'check_dataset', '--data', f, '--images', '.'),
+    'coco.json': lambda p, f: _tool('coco2ov', f, '--split', 'all'),
+    'lvis.json': lambda p, f: _tool('lvis2ov', f),
+    'objects.json': lambda p, f: _tool('fix_objects365', f),
+    'pairs.parquet': lambda p, f: _tool('pairs2shards', f, '--out', 'out'),
+    'pairs.csv': lambda p, f: _tool('pairs2shards', f, '--out', 'out'),
+    'pairs.jsonl': lambda p, f: _tool('pairs2shards', f, '--out', 'out'),
+    'release.npz': lambda p, f: _tool('official_to_dito', f, 'x.safetensors'),
+    'release.msgpack': lambda p, f: _tool(
+        'official_to_dito', f, 'x.safetensors'),
+    'dito.json': lambda p, f: load_pretrained('.', device='cpu'),
+    'report.json': lambda p, f: package_model(
+        'out', p['state'], p['cfg'], metrics=f),
+}
+BYTES: Dict[str, Callable[[], bytes]] = dict(
+    pickle=lambda: pickle.dumps(_RunsCode()),
+    array=lambda: _saved(np.save, np.array([_RunsCode()])),
+    arrays=lambda: _saved(np.savez, a=np.array([_RunsCode()])),
+    yaml=lambda: b'!!python/object/apply:os.mkdir [ran]\n',
+    module=lambda: b'a: !!python/name:evil.x\n',
+    deep=lambda: b'[' * 100_000)
+
+
+def _saved(save: Callable[..., None], *args: Any, **arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *args, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize('kind', BYTES)
+@pytest.mark.parametrize('name', FILES)
+def test_other_files_are_data(parts: Dict[str, Any], here: Path, name: str,
+                              kind: str,
+                              capsys: pytest.CaptureFixture[str]) -> None:
+    (here / name).write_bytes(BYTES[kind]())
+    capsys.readouterr()
+    try:
+        status = FILES[name](parts, name)
+    except (ValueError, OSError) as error:
+        text = str(error)
+    else:
+        text = capsys.readouterr().err
+        # A list of names may hold any text; all else is refused.
+        assert status in (1, 2) or name == 'names.txt', status
+    assert '\x1b' not in text and 'Traceback' not in text
+
+
+def test_members_of_shards_are_data(here: Path) -> None:
+    """Names that lead elsewhere are not followed, contents not run."""
+    members = {'../ran.jpg': b'x', '/tmp/ran.txt': b'x',
+               'a.pyd': pickle.dumps(_RunsCode()),
+               'a.pkl': pickle.dumps(_RunsCode()), 'a.jpg': b'GIF89a',
+               'a.txt': b'a photo', 'a.json': b'[' * 100_000}
+    (here / 'set').mkdir()
+    with tarfile.open('set/0.tar', 'w') as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    record = dict(name='pipe:mkdir ran.tar', samples=1, bytes=1, sha256='')
+    assert _tool('check_shards', 'set') == 1
+    assert _tool('shard_stats', 'set') in (0, 1)
+    Path('set/manifest.json').write_text(json.dumps(dict(shards=[record])))
+    assert _tool('check_shards', 'set') == 1
+    assert sorted(p.name for p in here.parent.glob('ran*')) == []
 
 
 # ----------------------------------------------------------------- pictures

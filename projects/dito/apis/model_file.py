@@ -73,6 +73,8 @@ def load_model_source(
                              'weights; give one, or a config and one.')
         model, weights = None, model
     checkpoint = None if weights is None else load_from_file(str(weights))
+    if checkpoint is not None:
+        _check_meta(checkpoint, weights)
     if isinstance(model, (str, Path)):
         return Config.fromfile(find_config(model)), checkpoint
     if isinstance(model, dict):
@@ -219,6 +221,26 @@ def templates_of(cfg: Config) -> Any:
 
 def _without_backend(step: Dict[str, Any]) -> Dict[str, Any]:
     return {k: v for k, v in step.items() if k != 'backend_args'}
+
+
+def _check_meta(checkpoint: Dict[str, Any], path: Any) -> None:
+    """Refuse what is read of ``meta`` where it is of another type."""
+    meta = checkpoint.get('meta')
+    dataset = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    wrong = [] if isinstance(meta, (dict, type(None))) else [('meta', meta)]
+    if isinstance(dataset, dict):
+        for key in ('classes', 'base_classes', 'novel_classes'):
+            names = dataset.get(key)
+            if names is not None and not (
+                    isinstance(names, (list, tuple))
+                    and all(isinstance(name, str) for name in names)):
+                wrong.append((f'meta.dataset_meta.{key}', names))
+    elif dataset is not None:
+        wrong.append(('meta.dataset_meta', dataset))
+    for key, value in wrong:
+        raise ValueError(
+            f'{path} has {key}={ascii(value)[:60]}, which should hold lists '
+            'of class names; save its state_dict alone and give a config.')
 
 
 def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:

@@ -29,7 +29,7 @@ def read_annotations(path: PathLike) -> dict:
     with open(path, encoding='utf-8') as file:
         try:
             content = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f'annotation file {path} is not valid JSON ({error}); if it '
                 'was downloaded, it may be incomplete'

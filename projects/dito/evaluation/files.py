@@ -45,7 +45,7 @@ def read_json(path: str, backend_args: Optional[dict] = None) -> Any:
     try:
         with collector_paused():
             return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f'{path} is not a json file, or was cut off: {error}'
         ) from error

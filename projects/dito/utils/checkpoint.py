@@ -227,7 +227,7 @@ def _decode_metadata(metadata: Mapping[str, str],
         return dict(metadata)
     try:
         meta = json.loads(metadata['meta'])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(_broken(path, error)) from error
     return meta if isinstance(meta, dict) else dict(metadata)
 

@@ -6,6 +6,8 @@ import functools
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple, Union
 
+import yaml
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -85,10 +87,12 @@ def find_config(name: Union[str, Path]) -> Path:
 
     Raises:
         FileNotFoundError: If there is none; the message has close matches.
-        ValueError: If the name fits several configs or is a folder.
+        ValueError: If the name fits several configs, is a folder, or a YAML
+            file that asks for Python objects.
     """
     path = Path(name).expanduser()
     if path.is_file():
+        _refuse_calls(path)
         return path
     wanted = str(name).removeprefix('dito::').removeprefix('./')
     wanted = wanted.removeprefix('configs/').removesuffix('.py')
@@ -105,6 +109,19 @@ def find_config(name: Union[str, Path]) -> Path:
                          f'{", ".join(fits)}; give one of these.')
     raise FileNotFoundError(f'There is no config "{name}"; '
                             f'{_suggest(wanted, list(configs))}')
+
+
+def _refuse_calls(path: Path) -> None:
+    """Refuse YAML that names Python objects: mmengine would call them."""
+    if path.suffix not in ('.yaml', '.yml'):
+        return
+    try:
+        yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(
+            f'The config {path} is no YAML of plain values ({reason}); '
+            'write a Python config if it needs more.') from error
 
 
 def _suggest(wanted: str, names: List[str]) -> str:

@@ -157,7 +157,7 @@ def _from_text(text: str) -> List[str]:
     if text.startswith('['):
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not _is_texts(content):
             raise ValueError(

@@ -126,7 +126,7 @@ def _read_ids(path: Path) -> List[int]:
     try:
         ids = json.loads(text) if path.suffix == '.json' else text.split()
         return [int(i) for i in ids]
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} is not a list of token ids ({error}); it must hold a '
             'json list or one number a line.') from None

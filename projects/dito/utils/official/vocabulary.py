@@ -63,7 +63,7 @@ def read_class_rows(path: Union[str, Path]) -> ClassRows:
         return ClassRows(dict(enumerate(read_names(path).names, 1)), [])
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is not json: {error}.') from None
     rare: List[str] = []
     if isinstance(content, dict) and 'categories' in content:

@@ -177,7 +177,7 @@ def _read_folder(folder: Path, weights: Optional[PathLike]) -> TowerSource:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         config = content['model_cfg']
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} is no config of an open_clip model: {error!r}.'
         ) from error
