@@ -99,6 +99,26 @@ def test_missing_library_is_named(tmp_path, monkeypatch) -> None:
         encoder(tokenizer=dict(path=tmp_path)).tokenize(['cat'])
 
 
+@pytest.mark.parametrize('name, content, message', [
+    ('tokenizer_config.json', dict(auto_map=dict(AutoTokenizer=['a.B', None])),
+     r"auto_map=\{'AutoTokenizer': \['a.B'.*not run"),
+    ('config.json', dict(auto_map=dict(AutoConfig='a.B')), 'not run'),
+    ('config.json', '[' * 100_000, 'config.json is not json'),
+    ('tokenizer_config.json', dict(a=1), r'cannot be read \(damaged file\)'),
+])
+def test_a_tokenizers_folder_is_data(tmp_path, monkeypatch, name, content,
+                                     message) -> None:
+
+    def fail(*args, **kwargs):
+        raise RuntimeError('damaged\nfile')
+
+    monkeypatch.setattr(open_clip_tokenizer, 'HFTokenizer', fail)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        encoder(tokenizer=dict(path=tmp_path)).tokenize(['cat'])
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(tokenizer=dict(clean='lower')), 'needs path'),
     (dict(tokenizer=dict(path='x', mode=1)), "got \\['mode', 'path'\\]"),

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tokenizers of public towers that do not use CLIP's."""
 
+import json
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
@@ -88,6 +89,7 @@ class ForeignTokenizer:
                 'not exist; copy the tokenizer files of the public model '
                 'there (docs/pretrained_towers.md), or give class embeddings '
                 'made elsewhere.')
+        self._refuse_code()
         try:
             return open_clip_tokenizer.HFTokenizer(
                 str(self.path), context_length=self.context_length,
@@ -97,3 +99,26 @@ class ForeignTokenizer:
                 f'Reading the tokenizer {self.path} needs a library that is '
                 f'not installed ({error}): pip install "transformers<5".'
             ) from error
+        except Exception as error:  # the library's have no common type
+            reason = ' '.join(str(error).split())[:200]
+            raise ValueError(
+                f'The tokenizer folder {self.path} cannot be read ({reason}); '
+                'copy the files of the public model again.') from error
+
+    def _refuse_code(self) -> None:
+        """Refuse a folder that brings code; the library asks to run it."""
+        for name in ('tokenizer_config.json', 'config.json'):
+            try:
+                content = json.loads((self.path / name).read_text('utf-8'))
+            except FileNotFoundError:
+                continue
+            except (ValueError, RecursionError) as error:
+                raise ValueError(
+                    f'{self.path / name} is not json ({error}); copy the '
+                    'files of the public model again.') from error
+            if isinstance(content, dict) and content.get('auto_map'):
+                raise ValueError(
+                    f'{self.path / name} has auto_map='
+                    f'{ascii(content["auto_map"])[:80]}, code for the '
+                    'tokenizer, which is not run; take a tokenizer that '
+                    'transformers knows by itself.')
