@@ -245,6 +245,42 @@ def test_configs_in_weights_name_no_code(
     assert not Path('out').exists()
 
 
+@pytest.mark.parametrize('change, message', [
+    (lambda c: c.update(model=dict(type='ReLU')), 'builds a ReLU, which'),
+    (lambda c: c['model']['neck'].update(foo=1), "TypeError: .*'foo'"),
+    (lambda c: c['model']['neck'].update(out_channels='x'), 'TypeError: '),
+    (lambda c: c['model']['neck'].update(out_channels=10**15), 'Error: '),
+    (lambda c: c['model']['neck'].update(type='MaxIoUAssigner'), 'Error: '),
+    (lambda c: c['model'].pop('roi_head'), 'Error: |fit the config'),
+    (lambda c: c['test_dataloader']['dataset']['pipeline'].append(
+        dict(type='Resize', foo=1)), "TypeError: .*'foo'"),
+    (lambda c: c['test_dataloader']['dataset'].pop('pipeline'),
+     'no test_dataloader with a pipeline'),
+])
+def test_configs_that_build_nothing_get_a_sentence(
+        parts: Dict[str, Any], here: Path, change: Callable[[Any], Any],
+        message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = parts['cfg'].to_dict()
+    change(config)
+    torch.save(dict(state_dict=parts['state'],
+                    meta=dict(cfg=Config(config).pretty_text)), 'x.pth')
+    text = _sentence_of(lambda: WEIGHTS['inferencer'](parts, 'x.pth'), capsys)
+    assert re.search(message, text)
+
+
+@pytest.mark.parametrize('meta', [
+    [1], dict(dataset_meta=[1]), dict(dataset_meta=dict(classes='ab')),
+    dict(dataset_meta=dict(classes=[1, '\x1b[2J'])),
+    dict(dataset_meta=dict(novel_classes=dict(a=1)))])
+def test_odd_metadata_gets_a_sentence(
+        parts: Dict[str, Any], here: Path, meta: Any,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(dict(state_dict=parts['state'], meta=meta), 'x.pth')
+    for entry in ('detect', 'weights'):
+        text = _sentence_of(lambda e=entry: WEIGHTS[e](parts, 'x.pth'), capsys)
+        assert 'should hold lists of class names' in text
+
+
 def test_the_detector_itself_is_accepted(parts: Dict[str, Any],
                                          here: Path) -> None:
     """What is refused above is refused for its payload alone."""

@@ -118,6 +118,10 @@ class DITOInferencer(DetInferencer):
         if self._checkpoint is not None:
             set_token_rows(cfg.model, state_dict_of(self._checkpoint))
         model = MODELS.build(cfg.model)
+        if not hasattr(model, 'set_vocabulary'):
+            raise ValueError(
+                f'The config builds a {type(model).__name__}, which is no '
+                "detector of DITO's; give the config of a detector.")
         model.cfg = cfg
         if self._checkpoint is None:
             print_log('No weights were given: the detector is untrained.',

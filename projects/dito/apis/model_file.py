@@ -2,9 +2,9 @@
 """A detector in one file: weights, and the config to build it from."""
 
 import copy
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Optional, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -21,6 +21,7 @@ from dito.utils.config_text import (
     imports_by_name_refused,
     parse_config_text,
 )
+from dito.utils.printable import printable
 
 Source = Union[str, Path, Config, ConfigDict, dict]
 
@@ -33,18 +34,32 @@ class EmbeddedConfig(Config):
     """A config out of a file of weights: checked, and data to the last."""
 
 
-def building(cfg: Config) -> ContextManager[None]:
-    """Context to build from a config in.
+@contextmanager
+def building(cfg: Config) -> Iterator[None]:
+    """Build from a config in this context.
 
     Args:
         cfg (Config): From :func:`load_model_source`.
 
-    Returns:
-        ContextManager: For a config out of a file of weights it keeps
-        MMEngine from importing names that are not registered.
+    Raises:
+        ValueError: If nothing can be built from a config out of a file of
+            weights. For such a one MMEngine does not import names that are
+            not registered.
     """
-    foreign = isinstance(cfg, EmbeddedConfig)
-    return imports_by_name_refused() if foreign else nullcontext()
+    if not isinstance(cfg, EmbeddedConfig):
+        yield
+        return
+    try:
+        with imports_by_name_refused():
+            yield
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:  # whatever arguments lead to
+        reason = printable(' '.join(str(error).split()))[:200]
+        raise ValueError(
+            'No detector can be built from the config inside the weights '
+            f'({type(error).__name__}: {reason}); give a config file of your '
+            'own.') from error
 
 
 def load_model_source(

@@ -246,8 +246,20 @@ def check_config(config: Dict[str, Any], path: Union[str, Path]) -> None:
         elif part not in _REGISTRIES:
             raise _refusal(where, part, content, 'is not of the model')
         else:
-            for key, value in _items(content, part):
+            if not isinstance(content, dict):
+                raise _refusal(where, part, content, 'is no dict')
+            for key, value in (part, content), *_items(content, part):
+                _check_keys(where, key, value)
                 _check_item(where, key, value, _REGISTRIES[part])
+
+
+def _check_keys(where: str, key: str, value: Any) -> None:
+    """Keys are names of arguments; nothing else can be written safely."""
+    for name in value if isinstance(value, dict) else ():
+        if not (isinstance(name, int) or
+                isinstance(name, str) and name.isidentifier()):
+            raise _refusal(where, f'{key}.{name}', value[name],
+                           'is no argument')
 
 
 def _check_item(where: str, key: str, value: Any,
@@ -299,6 +311,10 @@ def _check_scope(where: str, key: str, scope: Any) -> None:
 
 def _check_hooks(where: str, part: str, hooks: Any) -> None:
     """Allow those whose settings are read; none of them is built."""
+    for key, value in _items(hooks, part):
+        # A config file that is written of it would have it filled in.
+        if '{{' in key or isinstance(value, str) and '{{' in value:
+            raise _refusal(where, key, value, 'is a substitution')
     for number, hook in enumerate(hooks if isinstance(hooks, list) else []):
         kind = hook.get('type') if isinstance(hook, dict) else hook
         if kind not in SETTINGS_HOOKS:
