@@ -194,10 +194,13 @@ def test_key_and_value_of_what_is_refused(key: str, value: Any) -> None:
     assert text.isprintable() and len(text) < 300
 
 
-def test_names_do_not_write_to_the_terminal() -> None:
+@pytest.mark.parametrize('neck', [
+    {'\x1b[2Jneck': 1}, {'neck': dict(type='\x1b[2J')},
+    {'neck': dict(x='/\x1b[2J')}])
+def test_names_do_not_write_to_the_terminal(neck: Dict[str, Any]) -> None:
     config = _config()
-    config['model']['\x1b[2Jneck'] = dict(type='\x1b]0;x\x07')
-    with pytest.raises(ValueError, match=r'\\x1b\[2Jneck.type') as error:
+    config['model'].update(neck)
+    with pytest.raises(ValueError, match=r'\\x1b\[2J') as error:
         check_config(config, 'x.pth')
     assert str(error.value).isprintable()
 
