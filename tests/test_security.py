@@ -17,6 +17,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from dito.apis import (
     DITOInferencer,
     load_model_source,
     load_pretrained,
+    model_file,
     package_model,
 )
 from dito.datasets.image_text.bad_samples import BadSample
@@ -46,7 +48,7 @@ from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.shard_files.encode import prepare_image
 from dito.models.text import Vocabulary
 from dito.utils.checkpoint import load_state_dict_file, save_safetensors
-from dito.utils.config_finder import find_config
+from dito.utils.config_finder import find_config, list_configs
 from dito.visualization import TextSimilarity
 
 PACKAGE = Path(__file__).parents[1] / 'projects' / 'dito'
@@ -290,6 +292,20 @@ def test_the_detector_itself_is_accepted(parts: Dict[str, Any],
         assert WEIGHTS[entry](parts, 'x.pth')
     assert WEIGHTS['publish'](parts, 'x.pth') == 0
     assert load_pretrained('out', device='cpu')
+
+
+def test_checkpoints_of_all_detectors_can_be_opened() -> None:
+    """Nothing that this project's own configs say is refused."""
+    names = [n for n in list_configs() if n.startswith('dito_')]
+    state = {'text_encoder.token_ids': torch.arange(9)}
+    for name in names:
+        text = Config.fromfile(find_config(name)).pretty_text
+        with mock.patch.object(model_file, 'load_from_file',
+                               lambda _, t=text: dict(
+                                   state_dict=state, meta=dict(cfg=t))):
+            cfg, _ = load_model_source('x.pth')
+        assert cfg.model.type == 'DITO' and 'teacher' not in cfg.model
+    assert len(names) >= 5
 
 
 # -------------------------------------------------- names, tables, archives
