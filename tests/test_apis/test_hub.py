@@ -111,6 +111,10 @@ def test_damaged_folders_are_refused(parts: Dict[str, Any],
     write(dict(copy(), weights='../outside.safetensors'))
     with pytest.raises(ValueError, match='not a file name'):
         load_pretrained(folder)
+    for digest in (None, 3, 'abc', ['a' * 64], '\x1b' * 64):
+        write(dict(copy(), sha256=digest))
+        with pytest.raises(ValueError, match='sha256=.* is not that of'):
+            load_pretrained(folder)
     write(dict(copy(), format='other'))
     with pytest.raises(ValueError, match='not in the format'):
         load_pretrained(folder)

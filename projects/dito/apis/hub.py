@@ -8,6 +8,7 @@ report of an evaluation, a model card, and ``dito.json``, which lists them.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -192,6 +193,12 @@ def read_manifest(folder: PathLike) -> Dict[str, Any]:
         if file is None and key != 'weights':
             continue
         _check_listed(path, key, file)
+    digest = manifest.get('sha256')
+    if not isinstance(digest, str) or not re.fullmatch('[0-9a-f]{64}', digest):
+        raise ValueError(
+            f'{path} has sha256={ascii(digest)[:80]}, which is not that of a '
+            'file; make the folder with '
+            'tools/model_converters/publish_model.py.')
     return manifest
 
 
