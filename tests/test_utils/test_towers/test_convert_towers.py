@@ -162,6 +162,14 @@ def test_open_clip_models_of_another_kind_are_refused(
         convert_tower(source)
 
 
+@pytest.mark.parametrize('name', [
+    'hf-hub:someone/tower', 'local-dir:/tmp', 'no_such_model', ['vit'], 3])
+def test_a_config_leads_to_no_other_files(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(timm, 'create_model', None)
+    with pytest.raises(ValueError, match='timm_model_name=.* no model'):
+        read_open_clip('x', siglip_config(name), tmp_path / 'none', {}, {})
+
+
 def test_unmatched_weights_fail(tmp_path):
     source = make_source(clip_config(), tmp_path)
     source.state['visual.extra.weight'] = torch.zeros(2)

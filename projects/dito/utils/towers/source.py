@@ -126,6 +126,13 @@ def read_open_clip(name: str, config: Dict[str, Any], weights: Path,
             'take another.')
     # Refuses text towers of other libraries before anything is built.
     text_arch_of(config, name)
+    trunk = config['vision_cfg'].get('timm_model_name')
+    # 'hf-hub:...' and 'local-dir:...' would lead to other files.
+    if trunk is not None and not (isinstance(trunk, str) and ':' not in trunk
+                                  and timm.is_model(trunk)):
+        raise ValueError(
+            f'{name} has timm_model_name={ascii(trunk)[:80]}, which is no '
+            'model of timm; see timm.list_models("vit_*").')
     build = dict(config)
     custom = build.pop('custom_text', False)
     # Never a download of ImageNet weights that a config asks for.
