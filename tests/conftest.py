@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Shared fixtures: one torch thread, a fixed seed, the golden arrays."""
 
+import os
 import sys
 from typing import Callable, List
 
@@ -11,6 +12,9 @@ from golden_arrays import DATA, Arrays, load_golden
 from mmengine.logging import MMLogger
 
 import dito  # noqa: F401  (registers everything)
+
+# pytest-xdist sets it for its processes, and tables keep to it.
+os.environ.pop('COLUMNS', None)
 
 
 @pytest.fixture(autouse=True)
