@@ -180,3 +180,14 @@ def test_wrong_arguments(kwargs, message):
 def test_wrong_sizes(arch, message):
     with pytest.raises(ValueError, match=message):
         DITOViT(arch)
+
+
+def test_epsilon_of_the_release_reaches_every_norm():
+    for epsilon, kwargs in ((1e-6, {}), (1e-5, dict(norm_eps=1e-5))):
+        model = DITOViT(
+            dict(embed_dims=16, num_layers=2, num_heads=2), img_size=32,
+            **kwargs)
+        norms = [m for m in model.modules()
+                 if isinstance(m, torch.nn.LayerNorm)]
+        assert len(norms) == 5
+        assert {norm.eps for norm in norms} == {epsilon}
