@@ -16,12 +16,15 @@ import torch.distributed as dist
 from mmdet.registry import HOOKS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from dito.datasets.symbols import load_glyphs
 from dito.datasets.symbols.rasterizer import GlyphAtlas
 from dito.datasets.symbols.shards import single_samples, write_tar
+from dito.engine.hooks.non_finite_guard_hook import sample_names
 from dito.models.text import DITOTextEncoder
+from dito.utils.checkpoint import load_from_file
 
 _FORK = multiprocessing.get_context('fork')
 
@@ -42,7 +45,7 @@ class RunRecorder(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:
-        line = dict(iter=runner.iter, keys=data_batch['keys'])
+        line = dict(iter=runner.iter, keys=sample_names(data_batch))
         for name, value in outputs.items():
             if 'loss' in name or 'recall' in name:
                 line[name] = torch.as_tensor(value).item().hex()
@@ -60,6 +63,49 @@ def records(path: Path, rank: int = 0) -> List[dict]:
     file = Path(f'{path}.{rank}')
     lines = file.read_text().splitlines() if file.is_file() else []
     return [json.loads(line) for line in lines if line.endswith('}')]
+
+
+def differences(one: Any, other: Any, path: str = 'checkpoint') -> List[str]:
+    """Where two checkpoints differ, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        same = (one.dtype == other.dtype and one.shape == other.shape
+                and torch.equal(one, other))
+        return [] if same else [path]
+    if isinstance(one, HistoryBuffer):
+        return differences([list(x) for x in one.data],
+                           [list(x) for x in other.data], path)
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f'{path}: keys']
+        pairs = [(k, one[k], other[k]) for k in one]
+    elif isinstance(one, (list, tuple)):
+        if len(one) != len(other):
+            return [f'{path}: length']
+        pairs = [(i, a, b) for i, (a, b) in enumerate(
+            zip(one, other, strict=True))]
+    else:
+        return [] if one == other else [f'{path}: {one} {other}']
+    return [d for k, a, b in pairs for d in differences(a, b, f'{path}.{k}')]
+
+
+# What tells the time of day, the folder or the machine.
+CLOCKS = ('time', 'data_time', 'images_per_second', 'loader_wait', 'memory',
+          'tflops')
+
+
+def comparable(folder: Path, iteration: int) -> dict:
+    """A checkpoint without what tells the time or the folder."""
+    checkpoint = load_from_file(str(folder / f'iter_{iteration}.pth'))
+    hub = checkpoint['message_hub']
+    for phase in ('train', 'val'):
+        for name in CLOCKS:
+            hub['log_scalars'].pop(f'{phase}/{name}', None)
+    for name in ('last_ckpt', 'cfg', 'experiment_name', 'mmengine_version'):
+        hub['runtime_info'].pop(name, None)
+    assert checkpoint['meta'].pop('iter') == iteration
+    return {k: checkpoint[k] for k in (
+        'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers',
+        'message_hub') if k in checkpoint}
 
 
 def write_symbols(root: Path, shards: int = 4, number: int = 30) -> List[str]:

@@ -6,14 +6,19 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from mmdet.registry import DATASETS
-from mmengine.logging import HistoryBuffer
-from training_runs import Forked, records, train, training_cfg, write_symbols
+from training_runs import (
+    Forked,
+    comparable,
+    differences,
+    records,
+    train,
+    training_cfg,
+    write_symbols,
+)
 
 from dito.datasets.image_text import tar_reader
 from dito.datasets.image_text.streams import ShardStream
-from dito.utils.checkpoint import load_from_file
 
 ITERS = 12
 DDP = dict(
@@ -26,48 +31,6 @@ DDP = dict(
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp('shards')
     return root, write_symbols(root)
-
-
-def differences(one, other, path='checkpoint'):
-    """Where two checkpoints differ, bit by bit."""
-    if isinstance(one, torch.Tensor):
-        same = (one.dtype == other.dtype and one.shape == other.shape
-                and torch.equal(one, other))
-        return [] if same else [path]
-    if isinstance(one, HistoryBuffer):
-        return differences([list(x) for x in one.data],
-                           [list(x) for x in other.data], path)
-    if isinstance(one, dict):
-        if one.keys() != other.keys():
-            return [f'{path}: keys']
-        pairs = [(k, one[k], other[k]) for k in one]
-    elif isinstance(one, (list, tuple)):
-        if len(one) != len(other):
-            return [f'{path}: length']
-        pairs = [(i, a, b) for i, (a, b) in enumerate(
-            zip(one, other, strict=True))]
-    else:
-        return [] if one == other else [f'{path}: {one} {other}']
-    return [d for k, a, b in pairs for d in differences(a, b, f'{path}.{k}')]
-
-
-# What tells the time of day, and the folder.
-CLOCKS = ('train/time', 'train/data_time', 'train/images_per_second',
-          'train/loader_wait', 'train/memory')
-
-
-def comparable(folder):
-    """The last checkpoint without what tells the time or the folder."""
-    checkpoint = load_from_file(str(folder / f'iter_{ITERS}.pth'))
-    hub = checkpoint['message_hub']
-    for name in CLOCKS:
-        hub['log_scalars'].pop(name, None)
-    for name in ('last_ckpt', 'cfg', 'experiment_name', 'mmengine_version'):
-        hub['runtime_info'].pop(name, None)
-    assert checkpoint['meta'].pop('iter') == ITERS
-    return {k: checkpoint[k] for k in (
-        'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers',
-        'message_hub')}
 
 
 def kill_at(folder, cfg, iteration, ranks=1):
@@ -100,7 +63,7 @@ def test_killed_twice(tmp_path, data, workers, ranks):
     Forked(train, cfg('killed', resume=True), ranks=ranks,
            folder=tmp_path).join()
 
-    assert not differences(*map(comparable, folders.values()))
+    assert not differences(*(comparable(f, ITERS) for f in folders.values()))
     for rank in range(ranks):
         straight, killed = (
             records(f'{f}.jsonl', rank) for f in folders.values())

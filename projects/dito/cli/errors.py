@@ -11,6 +11,7 @@ from typing import Callable, Optional, Sequence
 from dito.utils.config_finder import PACKAGE
 from dito.utils.data_errors import BrokenDataError
 from dito.utils.printable import printable
+from dito.utils.resumable import FULL
 from dito.utils.step_error import StepError
 
 USER_ERROR = 2
@@ -31,6 +32,8 @@ def is_user_error(error: BaseException) -> bool:
                           BrokenDataError, StepError)):
         return True
     if is_unknown_type(error):
+        return True
+    if isinstance(error, OSError) and error.errno in FULL:
         return True
     # The last is a training's loss that is no number any more.
     if not isinstance(error, (ValueError, TypeError, FloatingPointError)):
@@ -90,4 +93,7 @@ def _sentence(error: Exception) -> str:
                 'check the spelling of this type in the config.')
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror.lower()}.'
+    if isinstance(error, OSError) and error.errno in FULL:
+        return (f'The disk is full ({error.strerror.lower()}): make room '
+                'where the tool writes, then start it again.')
     return text or type(error).__name__

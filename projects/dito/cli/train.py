@@ -3,12 +3,15 @@
 
 import argparse
 import logging
+import os
 from typing import Any, Dict, Optional, Sequence
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from dito.engine.interruption import Interrupted
+from dito.utils import run_lock
 from dito.utils.resumable import candidates
 
 from . import common
@@ -107,6 +110,12 @@ def require_start(cfg: Config) -> None:
         ) from error
 
 
+def rank_of_launcher() -> int:
+    """Number this process as its launcher does, before they meet."""
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return next((int(os.environ[n]) for n in names if n in os.environ), 0)
+
+
 @one_sentence_errors
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train, as ``tools/train.py`` is told to."""
@@ -128,5 +137,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     set_resume(cfg, args.resume)
     require_start(cfg)
     common.set_launcher(cfg, args.launcher, args.local_rank)
-    common.build_runner(cfg).train()
+    if rank_of_launcher() == 0:
+        # Before the runner writes into the folder.
+        run_lock.claim(cfg.work_dir)
+    try:
+        common.build_runner(cfg).train()
+    except Interrupted as end:
+        return end.code
     return 0

@@ -6,6 +6,7 @@ compare them when it loads one, so that a file with a flipped bit or with a
 page of zeros gives wrong weights without a word; here they are compared.
 """
 
+import errno
 import logging
 import os
 import re
@@ -20,6 +21,8 @@ from mmengine.logging import print_log
 PathLike = Union[str, Path]
 
 LAST = 'last_checkpoint'
+# How systems say that there is no room left.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _NUMBERED = re.compile(r'(.+_)(\d+)\.pth')
 _PREFIXES = ('iter_', 'epoch_')
 
@@ -53,6 +56,10 @@ def candidates(work_dir: PathLike) -> List[Path]:
 
     The first is the one that ``last_checkpoint`` names. The others have
     smaller numbers: larger ones are of an earlier run in the same folder.
+
+    A folder that was moved or copied has its own checkpoints, whatever
+    ``last_checkpoint`` says of the place it was written at; only where it has
+    none are they looked for there (``CheckpointHook.out_dir``).
 
     Args:
         work_dir (str | Path): Folder of the run.
@@ -158,8 +165,11 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
         checkpoint (str): Path of the checkpoint.
     """
     temporary = Path(work_dir) / f'.{LAST}.tmp'
-    temporary.write_text(checkpoint)
-    put_in_place(temporary, Path(work_dir) / LAST)
+    try:
+        temporary.write_text(checkpoint)
+        put_in_place(temporary, Path(work_dir) / LAST)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _pointer(work_dir: Path) -> str:
@@ -169,13 +179,15 @@ def _pointer(work_dir: Path) -> str:
 
 
 def _last_checkpoint(work_dir: Path) -> Optional[Path]:
-    """Find the last checkpoint; a moved folder keeps its own."""
+    """Find the last checkpoint; a moved or copied folder has its own."""
     text = _pointer(work_dir)
     if not text:
         return None
     path = Path(text)
-    moved = work_dir / path.name
-    return moved if moved.is_file() and not path.is_file() else path
+    own = work_dir / path.name
+    has_own = own.is_file() or any(
+        _NUMBERED.fullmatch(file.name) for file in work_dir.glob('*.pth'))
+    return own if has_own or not path.is_file() else path
 
 
 def _sync(path: PathLike) -> None:

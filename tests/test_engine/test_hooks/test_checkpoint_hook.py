@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from training_runs import Forked, records, train, training_cfg, write_symbols
 
 from dito.engine.finite import NonFiniteError, non_finite_weights
+from dito.utils import run_lock
 from dito.utils.checkpoint import load_from_file
 from dito.utils.resumable import fault_of
 
@@ -30,8 +31,9 @@ def cfg(data, folder, iters=9, **changes):
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir()
-                  if p.is_file() and p.suffix != '.py')
+    # A run that failed has its lock as long as its process lives.
+    return sorted(p.name for p in folder.iterdir() if p.is_file()
+                  and p.suffix != '.py' and p.name != run_lock.RUNNING)
 
 
 def last(folder):

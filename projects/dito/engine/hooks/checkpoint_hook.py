@@ -1,21 +1,46 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Checkpoints that a run can always go on from."""
 
+import bisect
+import os
 import re
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from mmdet.registry import HOOKS
-from mmengine.dist import is_main_process, master_only
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import (
+    barrier,
+    broadcast_object_list,
+    get_world_size,
+    is_main_process,
+    master_only,
+)
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, EMAHook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+)
+from torch.utils.data import DataLoader
 
-from dito.utils.resumable import put_in_place, resolve_resume, write_last
+from dito.utils import run_lock
+from dito.utils.resumable import (
+    FULL,
+    put_in_place,
+    resolve_resume,
+    write_last,
+)
 
-from ..finite import require_finite_weights
+from ..finite import anywhere, require_finite_weights
+from ..interruption import Interrupted, StopSignals, shield_workers
 from .iteration_seed_hook import is_endless
 
+# Iteration whose validation was cut off, in the message hub.
+_DUE = 'validation_due'
 # Figures of DITO's metrics, and AP under any other prefix.
 _OURS = re.compile(r'(coco|lvis|zero_shot|retrieval|region)/|.*AP')
 
@@ -38,6 +63,14 @@ class DITOCheckpointHook(CheckpointHook):
 
     Object stores write a file as a whole anyway; there nothing is renamed.
 
+    SIGTERM and SIGINT, on any process, end the run after the step: it writes
+    a checkpoint and exits with 75 (:class:`Interrupted`), and ``--resume``
+    goes on as if nothing had been. A validation that was cut off or due is
+    made first. A run that counts epochs goes on from the last epoch's end.
+
+    Two trainings in one folder refuse each other, and a full disk is named;
+    the checkpoints before stay.
+
     ``save_best`` takes the names of DITO's figures, with or without the
     metric's prefix, those of MMDetection ('coco/bbox_mAP' is
     'coco/bbox_AP'), and 'auto', the first figure. Of all of DITO's figures
@@ -50,6 +83,10 @@ class DITOCheckpointHook(CheckpointHook):
         Those of :obj:`CheckpointHook`.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._signals = StopSignals()
+
     def before_run(self, runner: Any) -> None:
         """Choose the checkpoint that an automatic resume takes.
 
@@ -57,6 +94,8 @@ class DITOCheckpointHook(CheckpointHook):
             ValueError: If the run would never come to an end.
         """
         _require_an_end(runner)
+        if isinstance(runner._train_loop, BaseLoop):
+            _claim(runner.work_dir)
         resolve_resume(runner)
 
     def before_train(self, runner: Any) -> None:
@@ -72,7 +111,107 @@ class DITOCheckpointHook(CheckpointHook):
                 'max_keep_ckpts=1 keeps no checkpoint to fall back to when '
                 'the last one is damaged; set it to 2 or more.')
         if self._local:
+            if self.out_dir != runner.work_dir:
+                _claim(self.out_dir)
             self._remove_leftovers()
+            self._find_best(runner)
+        self._signals.install(runner.train_loop)
+        for loader in _loaders(runner):
+            shield_workers(loader)
+        if runner.message_hub.runtime_info.get(_DUE) == runner.iter:
+            runner.logger.info('Making up for the validation that was cut '
+                               f'off at iteration {runner.iter}.')
+            runner.val_loop.run()
+            runner.message_hub.pop_info(_DUE, None)
+
+    def after_train_iter(self,
+                         runner: Any,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Optional[Dict[str, Any]] = None) -> None:
+        """Save at the interval, and where the run was asked to end.
+
+        Raises:
+            Interrupted: If it was, on any process.
+        """
+        # Gradients that wait for more batches are not in a checkpoint.
+        stop = anywhere(self._signals.name is not None) and not _accumulates(
+            runner.optim_wrapper)
+        step = runner.iter + 1
+        if stop and _validates_after(runner.train_loop, step):
+            runner.message_hub.update_info(_DUE, step)
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        if stop:
+            self._end(runner, step)
+
+    def after_val_iter(self,
+                       runner: Any,
+                       batch_idx: int,
+                       data_batch: Any = None,
+                       outputs: Optional[Sequence[Any]] = None) -> None:
+        """Leave a validation where the run was asked to end."""
+        if not isinstance(runner._train_loop, BaseLoop) or (
+                batch_idx >= _common_batches(runner.val_loop.dataloader)
+        ) or not anywhere(self._signals.name is not None):
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook._swap_ema_parameters()
+        runner.message_hub.update_info(_DUE, runner.iter)
+        self.last_ckpt = None  # to be written with what is due
+        self._end(runner, runner.iter)
+
+    def after_train(self, runner: Any) -> None:
+        """Give the folder and the signals back."""
+        super().after_train(runner)
+        self._signals.restore()
+        for folder in {runner.work_dir, self.out_dir}:
+            run_lock.release(folder)
+
+    def _end(self, runner: Any, step: int) -> None:
+        """Save what is not saved and end the run."""
+        last = self.last_ckpt
+        name = self.filename_tmpl.format(step)
+        if self.by_epoch:
+            goes_on = f'from {last}' if last else 'at the beginning'
+        else:
+            if not last or Path(last).name != name:
+                meta = dict(epoch=runner.epoch, iter=step)
+                self._save_checkpoint_with_step(
+                    self._whole_files(runner), step, meta)
+            goes_on = f'after iteration {step}, from {self.last_ckpt}'
+        barrier()  # no process ends before the checkpoint is there
+        runner.logger.warning(
+            f'The run was asked to end ({self._signals.name or "by a signal"}'
+            f' to {"this" if self._signals.name else "another"} process): '
+            f'--resume goes on {goes_on}.')
+        self._signals.restore()
+        for folder in {runner.work_dir, self.out_dir}:
+            run_lock.release(folder)
+        raise Interrupted
+
+    def _find_best(self, runner: Any) -> None:
+        """Look for best checkpoints here, where the folder was moved.
+
+        A better one would remove that of the folder this is a copy of.
+        """
+        if not self.save_best:
+            return
+        keys = self.key_indicators
+        names = ['best_ckpt'] if len(keys) == 1 else [
+            f'best_ckpt_{key}' for key in keys]
+        for key, name in zip(keys, names, strict=True):
+            path = runner.message_hub.runtime_info.get(name)
+            if path is None or Path(path).resolve().parent == Path(
+                    self.out_dir).resolve():
+                continue
+            own = Path(self.out_dir) / Path(path).name
+            found = str(own) if own.is_file() else None
+            runner.message_hub.update_info(name, found)
+            if len(keys) == 1:
+                self.best_ckpt_path = found
+            else:
+                self.best_ckpt_path_dict[key] = found
 
     @property
     def _local(self) -> bool:
@@ -169,7 +308,7 @@ class DITOCheckpointHook(CheckpointHook):
             runner.logger.error(f'No best checkpoint is saved: {error}')
 
     def _whole_files(self, runner: Any) -> Any:
-        return _WholeFiles(runner) if self._local else runner
+        return _WholeFiles(runner, self.last_ckpt) if self._local else runner
 
     def _save_checkpoint_with_step(self, runner: Any, step: int,
                                    meta: Dict[str, Any]) -> None:
@@ -212,6 +351,69 @@ class DITOCheckpointHook(CheckpointHook):
         return outdated
 
 
+@contextmanager
+def _named_if_full(path: Path, last: Optional[str]) -> Iterator[None]:
+    """Say which checkpoint a full disk has no room for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        kept = f'the last one stays {last}' if last else 'none was saved yet'
+        raise ValueError(
+            f'{path} could not be written, the disk is full '
+            f'({os.strerror(error.errno).lower()}; {free:,.0f} MiB are '
+            f'free): {kept}. Make room, then go on with --resume.') from error
+
+
+def _claim(folder: str) -> None:
+    """Take a folder on the first process; all refuse together."""
+    answer: List[Optional[str]] = [None]
+    if is_main_process():
+        try:
+            run_lock.claim(folder)
+        except ValueError as error:
+            answer = [str(error)]
+    broadcast_object_list(answer, src=0)
+    if answer[0] is not None:
+        raise ValueError(answer[0])
+
+
+def _loaders(runner: Any) -> List[DataLoader]:
+    """Loaders of a training and its validations."""
+    loops = [runner._train_loop, runner._val_loop]
+    loops += getattr(runner._val_loop, 'extra', ())
+    return [loop.dataloader for loop in loops if isinstance(loop, BaseLoop)]
+
+
+def _accumulates(wrapper: Any) -> bool:
+    """Whether gradients wait for the batches of the next iterations."""
+    count = getattr(wrapper, '_accumulative_counts', 1)
+    return count > 1 and wrapper._inner_count % count != 0
+
+
+def _validates_after(loop: Any, step: int) -> bool:
+    """Whether an iteration-based loop validates after a step."""
+    if loop.runner.val_loop is None or not isinstance(
+            loop, IterBasedTrainLoop) or step < loop.val_begin:
+        return False
+    place = bisect.bisect(loop.dynamic_milestones, step + 1) - 1
+    return (step % loop.dynamic_intervals[place] == 0
+            or step == loop.max_iters)
+
+
+def _common_batches(loader: DataLoader) -> int:
+    """Batches that every process has, of which they can agree on an end."""
+    processes = get_world_size()
+    if processes == 1:
+        return len(loader)
+    plain = (type(loader.sampler) is DefaultSampler
+             and loader.batch_size is not None)
+    return (len(loader.dataset) // processes // loader.batch_size
+            if plain else 0)
+
+
 def _require_an_end(runner: Any) -> None:
     """Refuse epochs over a sampler that has none."""
     loop = getattr(runner, '_train_loop', None)
@@ -249,8 +451,8 @@ def find_figure(name: str, figures: Mapping[str, Any]) -> Optional[str]:
 class _WholeFiles:
     """A runner whose checkpoints appear whole or not at all."""
 
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
+    def __init__(self, runner: Any, last: Optional[str]) -> None:
+        self._runner, self._last = runner, last
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
@@ -259,11 +461,13 @@ class _WholeFiles:
                         **kwargs: Any) -> None:
         """Save like the runner, under a temporary name until all is there."""
         temporary = Path(out_dir) / f'.{filename}.tmp'
+        path = Path(out_dir) / filename
         try:
-            self._runner.save_checkpoint(out_dir, temporary.name, *args,
-                                         **kwargs)
-            if is_main_process():
-                put_in_place(temporary, Path(out_dir) / filename)
+            with _named_if_full(path, self._last):
+                self._runner.save_checkpoint(out_dir, temporary.name, *args,
+                                             **kwargs)
+                if is_main_process():
+                    put_in_place(temporary, path)
         finally:
             if is_main_process():
                 temporary.unlink(missing_ok=True)

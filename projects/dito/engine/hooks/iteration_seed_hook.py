@@ -48,7 +48,7 @@ class DITOIterationSeedHook(Hook):
                           batch_idx: int,
                           data_batch: Any = None) -> None:
         """Seed Python, NumPy and torch on all devices."""
-        _seed_all(runner.seed, runner.iter, get_rank())
+        seed_generators(runner.seed, runner.iter, get_rank())
 
 
 class _NumberedBatches:
@@ -65,7 +65,7 @@ class _NumberedBatches:
         number = self.next + (worker.id if worker else 0)
         self.next += worker.num_workers if worker else 1
         # A fourth word, other numbers than those of the step.
-        _seed_all(self.words[0], number, self.words[1], 1)
+        seed_generators(self.words[0], number, self.words[1], 1)
         return [self.dataset[index] for index in indices]
 
 
@@ -83,8 +83,8 @@ def _first_batch(loop: IterBasedTrainLoop) -> int:
     return loop.iter if skips else 0
 
 
-def _seed_all(*words: int) -> None:
-    """Seed Python, NumPy and torch by a few numbers."""
+def seed_generators(*words: int) -> None:
+    """Seed Python, NumPy and torch on all devices by some numbers."""
     number = int(np.random.SeedSequence(words).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)

@@ -1,0 +1,120 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Signals that ask a training to end, and its orderly end.
+
+Schedulers send SIGTERM some time before they take a machine away (Slurm's
+pre-emption and time limits, Kubernetes, ``docker stop``), and a person sends
+SIGINT by Ctrl-C. The step is finished, a checkpoint written, and the process
+exits with :data:`REQUEUE`, on which a job can be started again with
+``--resume``.
+"""
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Callable, Dict, Optional
+
+from torch.utils.data import DataLoader
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+# Where tools/dist_train.sh looks whether to exit with REQUEUE; torchrun would
+# take that code of a process for a failure.
+MARK = 'DITO_REQUEUE_FILE'
+# A second Ctrl-C ends at once; launchers send what the terminal sends again.
+_AGAIN_SECONDS = 2.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Interrupted(SystemExit):
+    """A training has ended early, on demand, and can be resumed."""
+
+    def __init__(self) -> None:
+        mark = os.environ.get(MARK)
+        if mark:
+            Path(mark).write_text(str(REQUEUE))
+        super().__init__(0 if mark else REQUEUE)
+
+
+class StopSignals:
+    """Notes SIGTERM and SIGINT instead of ending the process.
+
+    After the loop, also one that an error has left, they do again what they
+    did before.
+    """
+
+    def __init__(self) -> None:
+        self.name: Optional[str] = None
+        self._loop: Optional[CodeType] = None
+        self._when = 0.0
+        self._before: Dict[int, Any] = {}
+
+    def install(self, loop: Any) -> None:
+        """Begin to note signals; possible in the main thread alone.
+
+        Args:
+            loop (BaseLoop): Its ``run`` has begun.
+        """
+        self._loop = type(loop).run.__code__
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if not self._before:
+            self.name = None
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+
+    def restore(self) -> None:
+        """Let signals do again what they did."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+        while frame is not None and frame.f_code is not self._loop:
+            frame = frame.f_back
+        if frame is None:
+            self.restore()
+            os.kill(os.getpid(), number)
+        elif self.name is None:
+            self.name, self._when = signal.Signals(number).name, time.time()
+            os.write(2, f'{self.name}: finishing the step and writing a '
+                     'checkpoint ...\n'.encode())
+        elif (number == signal.SIGINT
+              and time.time() - self._when > _AGAIN_SECONDS):
+            raise KeyboardInterrupt
+
+
+def shield_workers(loader: DataLoader) -> None:
+    """Let the workers of a loader outlive signals sent to all processes.
+
+    The training that they load for ends them.
+
+    Args:
+        loader (DataLoader): Not yet iterated.
+    """
+    init = loader.worker_init_fn
+    if getattr(init, 'func', None) is not _shielded:
+        loader.worker_init_fn = partial(_shielded, init)
+
+
+def _shielded(init: Optional[Callable[[int], None]], worker: int) -> None:
+    """Set a worker up: only the end of its training ends it."""
+    # Linux: it gets a signal of its own once the process that made it ends.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if init is not None:
+        init(worker)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End what would not listen to the terminate() of Python's own end."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
