@@ -14,8 +14,8 @@ JOBS ?= auto
 define CHECK_PYTHON
 import sys
 found = sys.version_info[:2]
-if not (3, 10) <= found <= (3, 12):
-    sys.exit('DITO needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is %d.%d; '
+if not (3, 10) <= found <= (3, 13):
+    sys.exit('DITO needs Python 3.10 to 3.13, and $(PYTHON) is %d.%d; '
              'name another one: make env PYTHON=python3.11' % found)
 endef
 export CHECK_PYTHON

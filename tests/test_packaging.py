@@ -130,7 +130,7 @@ def test_works_outside_a_clone(wheel: Path, tmp_path: Path) -> None:
         'from mmengine.hub import get_config; '
         "a = get_config('dito::symbols/dito_symbols.py'); "
         "b = Config.fromfile('own.py'); "
-        'from mmengine.registry import VISUALIZERS; '
+        'from mmdet.registry import VISUALIZERS; '
         'VISUALIZERS.build(b.visualizer); '
         'from dito.cli.print_config import main; '
         "sys.exit(main(['dito_vitl_lvis', '--save-path', 'whole.py']) or "

@@ -6,7 +6,20 @@ registries, so ``custom_imports = dict(imports=['dito'])`` in a config is
 enough.
 """
 
-from .utils import (
+import sys
+
+if sys.argv[1:2] == ['check-env'] and sys.argv[0].endswith(('-m', 'dito')):
+    # ``dito check-env`` examines why what follows fails, in a process that
+    # has not tried it.
+    import os
+
+    _CHECKS = os.path.join(os.path.dirname(__file__), 'utils', 'env.py')
+    os.execv(sys.executable, [
+        sys.executable, '-c', 'import runpy, sys; runpy.run_path('
+        f'{_CHECKS!r}, run_name="__main__")'
+    ])
+
+from .utils import (  # noqa: E402
     checkpoint,
     config_finder,
     config_text,

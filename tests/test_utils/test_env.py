@@ -1,7 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of the environment check."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,51 @@ def test_tested_versions_are_the_constraints() -> None:
     pins = dict(re.findall(r'^([\w-]+)==(\S+)$', text, re.MULTILINE))
     for names, version in env.TESTED.items():
         assert pins[names[0]] == version, names[0]
+
+
+def test_bounds_are_the_requirements() -> None:
+    text = (ROOT / 'requirements' / 'runtime.txt').read_text()
+    for name, (low, high, cause) in env.BOUNDS.items():
+        wanted = f'>={low}' + (f',<{high}' if high else '')
+        assert re.search(rf'^{re.escape(name + wanted)}$', text, re.M), name
+        assert cause
+    setup = (ROOT / 'setup.cfg').read_text()
+    (low, high), makefile = env.PYTHONS, (ROOT / 'Makefile').read_text()
+    assert f'>={low[0]}.{low[1]},<{high[0]}.{high[1] + 1}' in setup
+    assert f'{low} <= found <= {high}' in makefile
+    for minor in range(low[1], high[1] + 1):
+        assert f'Python :: 3.{minor}\n' in setup
+
+
+@pytest.mark.parametrize('version,status', [
+    ('1.22.4', 'FAIL'), ('1.23', 'note'), ('2.2.6', 'ok'), ('2.5.5', 'note'),
+    ('3.0.0rc1', 'FAIL')])
+def test_versions_outside_the_bounds(
+        version: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        env, '_version', lambda n: version if n[0] == 'numpy' else None)
+    found = {check.name: check for check in env.check_versions()}['numpy']
+    assert found.status == status
+    if status == 'FAIL':
+        assert '1.23 or newer, below 3 is needed' in found.text
+        assert found.remedy == 'pip install numpy==2.2.6'
+
+
+@pytest.mark.parametrize('module', ['numpy', 'torch', 'mmdet', 'mmengine'])
+@pytest.mark.parametrize('way', ['tool', 'module'])
+def test_where_dito_cannot_be_imported(
+        tmp_path: Path, module: str, way: str) -> None:
+    (tmp_path / f'{module}.py').write_text('raise ImportError("gone")\n')
+    tool = [str(ROOT / 'tools' / 'misc' / 'check_env.py')]
+    package = Path(env.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, *(tool if way == 'tool' else
+                           ['-m', 'dito', 'check-env'])],
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{package}'},
+        capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == ''
+    assert 'FAIL  dito ' in done.stdout and 'gone' in done.stdout
+    assert 'keep DITO from running' in done.stdout
 
 
 def test_missing_and_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from dito.utils import quiet_import
 from dito.utils.quiet_import import import_without_line
+
+EVERYTHING = """
+import importlib, pkgutil, dito
+for module in pkgutil.walk_packages(dito.__path__, 'dito.'):
+    if not module.name.endswith('__main__'):
+        importlib.import_module(module.name)
+"""
 
 
 def test_only_the_line_is_left_out(
@@ -32,6 +41,22 @@ def test_a_failure_stays_and_so_does_what_was_printed(
 
 def test_importing_dito_prints_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, '-c', 'import dito'], capture_output=True, text=True,
+        [sys.executable, '-c', EVERYTHING], capture_output=True, text=True,
         check=True)
-    assert done.stdout == ''
+    assert done.stdout == done.stderr == ''
+
+
+def test_mmpretrain_beside_transformers_5(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    dependency = SimpleNamespace(WITH_MULTIMODAL=True)
+    monkeypatch.setitem(sys.modules, 'mmpretrain.utils.dependency',
+                        dependency)
+    monkeypatch.delitem(sys.modules, 'mmpretrain.models', raising=False)
+    monkeypatch.setattr(quiet_import.importlib.util, 'find_spec',
+                        lambda name: name)
+    monkeypatch.setattr(quiet_import.metadata, 'version', lambda name: '4.57')
+    assert not quiet_import.leave_out_multimodal()
+    assert dependency.WITH_MULTIMODAL
+    monkeypatch.setattr(quiet_import.metadata, 'version', lambda name: '5.24')
+    assert quiet_import.leave_out_multimodal()
+    assert not dependency.WITH_MULTIMODAL

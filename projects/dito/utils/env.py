@@ -8,6 +8,7 @@ still runs where the very packages it examines cannot be imported;
 
 import importlib
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,7 +32,19 @@ TESTED: Dict[Tuple[str, ...], str] = {
     ('safetensors', ): '0.8.0',
     ('webdataset', ): '1.0.2',
 }
-PYTHONS = ((3, 10), (3, 12))
+PYTHONS = ((3, 10), (3, 13))
+# Accepted versions as in requirements/runtime.txt, lowest included, highest
+# not, and why they end there.
+BOUNDS: Dict[str, Tuple[str, str, str]] = {
+    'torch': ('2.6', '', 'older ones load weights without their types'),
+    'torchvision': ('0.21', '', 'it goes with torch 2.6'),
+    'numpy': ('1.23', '3', 'the next major version was never tried'),
+    'onedl-mmengine': ('0.10.12', '0.11', 'configs follow its interface'),
+    'onedl-mmcv': ('2.3.6', '2.4', 'its operators are replaced by name'),
+    'onedl-mmdetection': ('3.5.1', '3.6', 'heads inherit from its classes'),
+    'open_clip_torch': ('2.30', '4', 'the tokenizer is imported from it'),
+    'faster-coco-eval': ('1.6.5', '2', 'LVIS figures are computed by it'),
+}
 INSTALL = 'pip install -c requirements/constraints.txt -e .'
 
 
@@ -84,7 +97,8 @@ def check_python() -> List[Check]:
     if not low <= sys.version_info[:2] <= high:
         return [
             Check('python', FAIL, found,
-                  'make the environment with Python 3.10, 3.11 or 3.12')
+                  'make the environment with Python 3.10 to 3.13, which '
+                  "DITO's own tests and those it depends on ran with")
         ]
     if importlib.util.find_spec('distutils') is None:
         return [
@@ -94,6 +108,31 @@ def check_python() -> List[Check]:
     return [Check('python', OK, found)]
 
 
+def _outside(names: Tuple[str, ...], found: str) -> bool:
+    """Whether a version is outside of the accepted ones.
+
+    Upstream's packages of other names have numbers of their own.
+    """
+    if names[0] not in BOUNDS or _version(names[:1]) is None:
+        return False
+    low, high, _ = BOUNDS[names[0]]
+    number = _numbers(found)
+    return number < _numbers(low) or bool(high) and number >= _numbers(high)
+
+
+def _numbers(version: str) -> Tuple[int, ...]:
+    """Numbers of a version, without what follows them."""
+    parts = []
+    for part in version.split('+')[0].split('.'):
+        digits = re.match(r'\d*', part)[0]
+        if not digits:
+            break
+        parts.append(int(digits))
+        if digits != part:
+            break
+    return tuple(parts)
+
+
 def check_versions() -> List[Check]:
     """Installed versions against the tested ones."""
     checks = []
@@ -101,6 +140,12 @@ def check_versions() -> List[Check]:
         found = _version(names)
         if found is None:
             checks.append(Check(names[0], FAIL, 'not installed', INSTALL))
+        elif _outside(names, found):
+            low, high, cause = BOUNDS[names[0]]
+            wanted = f'{low} or newer' + (f', below {high}' if high else '')
+            checks.append(
+                Check(names[0], FAIL, f'{found}, but {wanted} is needed: '
+                      f'{cause}', f'pip install {names[0]}=={tested}'))
         elif found.split('+')[0] == tested:
             checks.append(Check(names[0], OK, found))
         else:
@@ -266,3 +311,7 @@ def main() -> int:
     checks = run_checks()
     print(format_report(checks))
     return int(any(check.status == FAIL for check in checks))
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -7,6 +7,7 @@ import timm
 import torch
 from mmdet.registry import MODELS
 from safetensors.torch import save_file
+from timm.models.vision_transformer import ParallelScalingBlock
 from tower_files import (
     SIGLIP_TEXT,
     TEXT,
@@ -130,6 +131,9 @@ def test_pool_decides_how_regions_are_embedded(tmp_path):
     (dict(name='dito_test_vit', act_layer='relu'), 'the activation ReLU'),
     (dict(name='dito_test_vit', img_size=(32, 16)), 'images of 32 x 16'),
     (dict(name='dito_test_vit', global_pool='max'), "pooling 'max'"),
+    (dict(name='vit_small_patch16_18x2_224'), 'class ParallelThingsBlock'),
+    (dict(name='dito_test_vit', block_fn=ParallelScalingBlock),
+     'class ParallelScalingBlock'),
     (dict(name='eva02_tiny_patch14_224'), 'class Eva'),
     (dict(name='vit_relpos_small_patch16_224'), 'VisionTransformerRelPos'),
 ])

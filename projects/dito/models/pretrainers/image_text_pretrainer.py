@@ -17,7 +17,9 @@ from ..utils import DistributedLogMixin
 from .batch_place import BatchPlace
 
 # CLIP keeps the factor on the cosine at 100 or below.
-MAX_LOGIT_SCALE = math.log(100.0)
+# In float32, as the parameter: one above the limit has no gradient and would
+# stay there.
+MAX_LOGIT_SCALE = torch.tensor(math.log(100.0)).item()
 # Rows of the similarity matrix that a log value holds at a time.
 _ROWS = 1024
 # Cosines this close are of equal captions, embedded in different batches.

@@ -138,8 +138,9 @@ def _check_trunk(trunk: nn.Module) -> None:
 
 def _check_block(block: nn.Module) -> None:
     """Refuse layers that are not the plain ones."""
-    for module, kind in ((block, Block), (block.attn, Attention),
-                         (block.mlp, Mlp)):
+    if type(block) is not Block:  # parallel ones have other parts
+        refuse(f'layers of the class {type(block).__name__}')
+    for module, kind in ((block.attn, Attention), (block.mlp, Mlp)):
         if type(module) is not kind:
             refuse(f'layers with a {type(module).__name__}')
     extra = [block.attn.q_norm, block.attn.k_norm, block.attn.norm,
