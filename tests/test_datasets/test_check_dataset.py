@@ -17,6 +17,7 @@ from detection_files import (
 from mmdet.datasets import CocoDataset, LVISV1Dataset, Objects365V2Dataset
 
 from dito.cli.check_dataset import main
+from dito.datasets import DITOLVISDataset
 from dito.models import Vocabulary
 
 CONFIG = """
@@ -165,6 +166,37 @@ def mask_of_other_size(folder):
         size=[64, 48], counts='')
 
 
+def empty_mask(folder):
+    folder.val['annotations'][0]['segmentation'] = dict(
+        size=[48, 64], counts=[3072])
+
+
+def missing_mask(folder):
+    folder.text = folder.text.replace('pipeline=[]', """pipeline=[dict(
+        type='LoadAnnotations', with_bbox=True, with_mask=True)]""")
+    folder.train['annotations'][1]['segmentation'] = None
+
+
+def masks_to_evaluate(folder):
+    folder.text += f"""
+val_evaluator = dict(type='DITOLVISMetric', ann_file='{folder.root}/val.json',
+                     metric=['bbox', 'segm'])
+"""
+    del folder.val['annotations'][1]['segmentation']
+
+
+def bad_annotation(folder):
+    del folder.val['annotations'][0]['category_id']
+
+
+def bad_flag(folder):
+    folder.val['annotations'][0]['iscrowd'] = 'perhaps'
+
+
+def far_vertex(folder):
+    folder.val['annotations'][0]['segmentation'] = [[2, 8, 1e9, 8, 22, 32]]
+
+
 def missing_class(folder):
     folder.text = folder.text.replace(
         'pipeline=[]', "pipeline=[], metainfo=dict(classes=['a', 'zebra'])")
@@ -239,16 +271,20 @@ FAULTS = [
     duplicate_category, duplicate_id, nameless_category, id_gaps,
     unknown_category, unknown_image, duplicate_annotation, duplicate_image,
     bad_image, listed_ids, bad_box, zero_area_box, box_outside_image,
-    bad_mask, mask_of_other_size, missing_class, bad_classes, class_order,
+    bad_mask, mask_of_other_size, empty_mask, missing_mask,
+    masks_to_evaluate, bad_annotation, bad_flag, far_vertex,
+    missing_class, bad_classes, class_order,
     novel_in_training, wrong_split, missing_image, undecodable_image,
     image_size, shared_image, vocabulary, no_boxes, metric_file, bad_file,
 ]
 # Where a fault is not named after the kind that must be found, or where it
 # keeps the classes from being compared, too.
 EXPECTED = dict(
-    duplicate_id={'duplicate_category', 'bad_classes'},
-    nameless_category={'bad_category', 'bad_classes'},
+    duplicate_id={'duplicate_category'},
+    nameless_category={'bad_category'},
     mask_of_other_size={'bad_mask'},
+    masks_to_evaluate={'missing_mask'},
+    far_vertex={'bad_mask'},
 )
 
 
@@ -260,6 +296,36 @@ def test_a_fault_is_found_and_nothing_else(folder, capsys, fault):
     expected = EXPECTED.get(fault.__name__, {fault.__name__})
     assert problems == expected, folder.printed
     assert all(kind in folder.printed for kind in expected)
+
+
+def test_what_loading_leaves_out_is_counted_in_its_words(folder, capsys):
+    boxes = [(4, 5, 0, 10), (4, 5, 0.5, 10), (64, 5, 9, 9), (4, 5, 9, 9)]
+    for i, box in enumerate(boxes):
+        folder.train['annotations'].append(
+            make_annotation(20 + i, 1, 1, bbox=box, segmentation=[]))
+    folder.train['annotations'][-1]['ignore'] = 'true'
+    folder.train['annotations'][0]['iscrowd'] = '1'
+    code, problems, notes = folder.check(capsys)
+    assert (code, problems) == (1, {'zero_area_box', 'box_outside_image'})
+    left, = [f for f in folder.sets['train']['findings']
+             if f['kind'] == 'left_out_objects']
+    dataset = DITOLVISDataset(
+        ann_file=str(folder.root / 'train.json'), split='base')
+    assert left['number'] == 4 == sum(dataset.num_skipped.values())
+    assert sorted(left['examples']) == sorted(
+        f'{number} {reason}' for reason, number in dataset.num_skipped.items())
+    boxes = [i for image in dataset for i in image['instances']
+             if not i['ignore_flag']]
+    assert folder.sets['train']['counts']['used_boxes'] == len(boxes) == 1
+
+
+def test_boxes_alone_are_fine_without_masks_in_the_pipeline(folder, capsys):
+    for ann in folder.train['annotations'] + folder.val['annotations']:
+        del ann['segmentation']
+    assert folder.check(capsys)[:2] == (0, set())
+    folder.text = folder.text.replace('pipeline=[]', """pipeline=[dict(
+        type='LoadAnnotations', with_bbox=True, with_mask=True)]""")
+    assert folder.check(capsys)[:2] == (1, {'missing_mask'})
 
 
 def test_known_faults_can_be_allowed(folder, capsys):
@@ -282,7 +348,8 @@ def test_what_benchmarks_have_is_only_counted(folder, capsys):
         content['categories'][1]['id'] = 30
         content['annotations'][1]['category_id'] = 30
     folder.train['annotations'][0].update(
-        bbox=[-5, 5, 20, 10], segmentation=dict(size=[48, 64], counts=[3072]))
+        bbox=[-5, 5, 20, 10],
+        segmentation=dict(size=[48, 64], counts=[0, 480, 2592]))
     code, problems, notes = folder.check(capsys)
     assert (code, problems) == (0, set()), folder.printed
     assert notes == {

@@ -5,14 +5,17 @@ import argparse
 import os.path as osp
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
-from urllib.parse import urlsplit
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from dito.apis.model_file import hook_config, test_dataset
+from dito.datasets.annotations import (
+    Annotations,
+    image_file,
+    read_annotations,
+)
 from dito.datasets.categories import build_category_table, list_names
-from dito.datasets.json_files import read_annotations, write_json
 from dito.datasets.objects365 import o365_image_path
 from dito.datasets.objects365_names import find_o365_version, repair_o365_name
 from dito.models.text.name_checks import check_names, name_key
@@ -66,21 +69,23 @@ def use_data(cfg: Config, args: argparse.Namespace) -> None:
         FileNotFoundError: If annotations, images or names are missing.
         ValueError: If the annotations contradict themselves.
     """
-    content = read_annotations(args.data)
-    version = find_o365_version(
-        str(cat.get('name')) for cat in content['categories'])
-    names = _class_names(args.data, content, version)
-    _require_images(args.data, args.images, content, version)
+    read = read_annotations(args.data)
+    head = (cfg.model.get('roi_head') or {}).get('mask_head')
+    masks = bool(head and read.annotations) and all(
+        ann.get('segmentation') for ann in read.annotations)
+    read.refuse_faults(files=True, masks=bool(head))
+    version = find_o365_version(cat['name'] for cat in read.categories)
+    names = _class_names(read, version)
+    _require_images(args.images, read, version)
     if args.work_dir is None:
         cfg.work_dir = osp.join(
             'work_dirs',
             f'{Path(cfg.filename).stem}_on_{Path(args.data).stem}')
-    ann_file = _completed(args.data, content, args.work_dir or cfg.work_dir)
     novel = _novel(args.novel, names, args.checkpoint)
-    federated = _is_federated(content)
+    federated = _is_federated(read)
     dataset: Dict[str, Any] = dict(
         type='DITOLVISDataset' if federated else 'DITOCocoDataset',
-        ann_file=osp.abspath(ann_file),
+        ann_file=osp.abspath(args.data),
         data_prefix=dict(img=osp.abspath(args.images)),
         metainfo=dict(classes=names, novel_classes=novel),
         test_mode=True,
@@ -89,92 +94,53 @@ def use_data(cfg: Config, args: argparse.Namespace) -> None:
         dataset.update(type='DITOObjects365Dataset', version=version)
     metric = dict(
         type='DITOLVISMetric' if federated else 'DITOCocoMetric',
-        ann_file=osp.abspath(ann_file),
-        metric=_metrics(cfg, content))
+        ann_file=osp.abspath(args.data),
+        metric=['bbox', 'segm'] if masks else ['bbox'])
     cfg.test_dataloader.dataset = dataset
     cfg.test_evaluator = metric
     _set_vocabulary(cfg, args.vocabulary)
     print_log(
-        f'{args.data}: {len(content["images"])} images, {len(names)} '
+        f'{args.data}: {len(read.images)} images, {len(names)} '
         f'classes, {len(novel)} of them novel; {metric["type"]} of '
         f'{" and ".join(metric["metric"])}',
         logger='current')
 
 
-def _class_names(path: str, content: dict, version: str) -> List[str]:
+def _class_names(read: Annotations, version: str) -> List[str]:
     """Names in order of category id, spelt so that a text tower can read."""
     try:
         table = build_category_table(
-            content['categories'],
+            read.categories,
             repair=repair_o365_name if version else None)
         return list(check_names(table.names))
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise ValueError(f'{read.source}: {error}') from error
 
 
-def _is_federated(content: dict) -> bool:
+def _is_federated(read: Annotations) -> bool:
     """Whether it must be evaluated by the rules of LVIS."""
-    return bool(content['images']) and all(
-        'neg_category_ids' in image for image in content['images']) and all(
-            'frequency' in cat for cat in content['categories'])
+    return bool(read.images) and all(
+        'neg_category_ids' in image for image in read.images) and all(
+            'frequency' in cat for cat in read.categories)
 
 
-def _require_images(path: str, folder: str, content: dict,
-                    version: str) -> None:
+def _require_images(folder: str, read: Annotations, version: str) -> None:
     """Stop before the model is loaded if images are missing."""
     if not osp.isdir(folder):
         raise FileNotFoundError(f'The folder of images {folder} does not '
                                 'exist; check --images.')
-    names = [
-        image.get('file_name')
-        or urlsplit(image.get('coco_url') or '').path.lstrip('/')
-        for image in content['images']
-    ]
+    names = [image_file(image) for image in read.images]
     if version:
-        names = [name and o365_image_path(name, version) for name in names]
+        names = [o365_image_path(name, version) for name in names]
     missing = [
         name for name in names
         if name and not osp.isfile(osp.join(folder, name))
     ]
     if missing:
         raise FileNotFoundError(
-            f'{len(missing)} of {len(names)} images of {path} are not in '
-            f'{folder}: {list_names(missing)}; file names in the annotations '
-            'are relative to --images.')
-
-
-def _completed(path: str, content: dict, folder: str) -> str:
-    """The file, or a copy with what tools for labelling often leave out."""
-    lacking = [
-        ann for ann in content['annotations']
-        if not {'area', 'iscrowd'} <= set(ann)
-    ]
-    if not lacking:
-        return path
-    for ann in lacking:
-        ann.setdefault('iscrowd', 0)
-        if 'area' not in ann and len(ann.get('bbox') or ()) == 4:
-            ann['area'] = ann['bbox'][2] * ann['bbox'][3]
-    # Ranks of a distributed test write the same content.
-    copy = osp.join(folder, osp.basename(path))
-    if osp.exists(copy) and osp.samefile(copy, path):
-        raise ValueError(f'{path} has annotations without area or iscrowd '
-                         'and lies in the work folder, where a completed '
-                         'copy would replace it; give another --work-dir.')
-    write_json(copy, content)
-    print_log(
-        f'{path}: {len(lacking)} annotations have no area or iscrowd; using '
-        f'the completed copy {copy}.',
-        logger='current')
-    return copy
-
-
-def _metrics(cfg: Config, content: dict) -> List[str]:
-    """Boxes; masks too where both sides have them."""
-    head = (cfg.model.get('roi_head') or {}).get('mask_head')
-    masks = bool(content['annotations']) and all(
-        ann.get('segmentation') for ann in content['annotations'])
-    return ['bbox', 'segm'] if head and masks else ['bbox']
+            f'{len(missing)} of {len(names)} images of {read.source} are not '
+            f'in {folder}: {list_names(missing)}; file names in the '
+            'annotations are relative to --images.')
 
 
 def _novel(wanted: Sequence[str], names: Sequence[str],

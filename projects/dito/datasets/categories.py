@@ -18,6 +18,8 @@ from typing import (
     Tuple,
 )
 
+from .annotations import sort_key
+
 SPLITS = ('base', 'novel', 'all')
 _SHOWN_NAMES = 10
 
@@ -107,7 +109,7 @@ def index_categories(categories: Sequence[dict]) -> Dict[str, dict]:
             raise ValueError(
                 f'the category {category} needs an id and a name in text'
             )
-    for category in sorted(categories, key=lambda item: item['id']):
+    for category in sorted(categories, key=lambda item: sort_key(item['id'])):
         name = category['name']
         if name in by_name or category['id'] in seen_ids:
             raise ValueError(

@@ -4,12 +4,11 @@
 import os
 from typing import Collection, Dict, List, Optional, Sequence
 
+from .annotations import ID_LISTS, read_annotations, sort_key
 from .categories import CategoryTable, build_category_table
-from .json_files import read_annotations, write_json
+from .json_files import write_json
 from .objects365 import o365_image_path
 from .objects365_names import find_o365_version, repair_o365_name
-
-_ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 
 
 def select_classes(
@@ -53,7 +52,7 @@ def _select_ids(image: dict, kept: set) -> dict:
     """Filter the lists of category ids that LVIS images have."""
     lists = {
         field: [cat for cat in image[field] if cat in kept]
-        for field in _ID_LISTS
+        for field in ID_LISTS
         if field in image
     }
     return dict(image, **lists) if lists else image
@@ -108,7 +107,7 @@ def _read_source(source: str, target: str) -> dict:
     """Read a file that is not the one to be written."""
     if os.path.realpath(source) == os.path.realpath(target):
         raise ValueError(f'{source} would be overwritten; name another file')
-    return read_annotations(source)
+    return read_annotations(source).refuse_faults().content()
 
 
 def count_entries(content: dict) -> Dict[str, int]:
@@ -175,7 +174,9 @@ def fix_objects365(source: str, target: str) -> Dict[str, object]:
             f'the {len(names)} categories of {source} are not those of '
             'Objects365 v1 or v2'
         )
-    categories = sorted(content['categories'], key=lambda cat: cat['id'])
+    categories = sorted(
+        content['categories'], key=lambda cat: sort_key(cat['id'])
+    )
     images = _stored_images(content['images'], version)
     kept = {image['id'] for image in images}
     fixed = dict(

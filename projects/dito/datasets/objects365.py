@@ -6,6 +6,7 @@ from typing import Optional
 
 from mmdet.registry import DATASETS
 
+from .annotations import image_file
 from .objects365_names import repair_o365_name
 from .ov_dataset import OpenVocabularyDataset
 
@@ -80,4 +81,4 @@ class DITOObjects365Dataset(OpenVocabularyDataset):
         Returns:
             str | None: The path; None for an image missing from v2.
         """
-        return o365_image_path(image['file_name'], self.version)
+        return o365_image_path(image_file(image), self.version)

@@ -1,19 +1,49 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detection data sets whose labels follow class names, not file order."""
 
-import json
-import math
 import os.path as osp
 from collections import Counter, defaultdict
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from mmdet.datasets import CocoDataset
-from mmengine.fileio import get_text
 from mmengine.logging import print_log
 
+from .annotations import (
+    Annotations,
+    Id,
+    image_file,
+    left_out,
+    read_annotations,
+)
 from .categories import CategoryTable, build_category_table
 
-_REQUIRED = ('id', 'image_id', 'category_id')
+#: What the log and the check call objects of which only a box is known.
+NO_MASK = 'without a mask'
+
+
+def reads_masks(pipeline: Sequence[Any]) -> bool:
+    """Whether a pipeline loads masks.
+
+    Args:
+        pipeline (Sequence[dict | Callable]): Its transforms, in whatever
+            they are wrapped, or their configs.
+
+    Returns:
+        bool: True if any has ``with_mask``.
+    """
+    for step in pipeline:
+        has = step if isinstance(step, dict) else getattr(step, '__dict__', {})
+        inner = has.get('transforms')
+        if has.get('with_mask') or (
+            isinstance(inner, (list, tuple))
+            and reads_masks(
+                [i for part in inner
+                 for i in (part if isinstance(part, (list, tuple)) else [part])
+                 ]
+            )
+        ):
+            return True
+    return False
 
 
 class OpenVocabularyDataset(CocoDataset):
@@ -42,8 +72,9 @@ class OpenVocabularyDataset(CocoDataset):
 
     Raises:
         FileNotFoundError: If the annotation file does not exist.
-        ValueError: If a class is not in the file, or if the file contradicts
-            itself (an annotation of an unknown category or image).
+        ValueError: If a class is not in the file, if the file breaks the
+            rules of :mod:`.annotations`, or if masks are wanted and none is
+            there.
     """
 
     METAINFO: dict = {}
@@ -65,15 +96,20 @@ class OpenVocabularyDataset(CocoDataset):
         Returns:
             list[dict]: One dict an image, see :meth:`parse_data_info`.
         """
-        content = self._read_annotation_file()
-        table = self.category_table(content['categories'])
+        masks = reads_masks(self.pipeline.transforms)
+        read = read_annotations(self.ann_file, self.backend_args)
+        read.refuse_faults(files=True, masks=masks)
+        table = self.category_table(read.categories)
         self._metainfo.update(table.metainfo())
         self.cat_ids = list(table.ids)
         self.cat2label = {cat: label for label, cat in enumerate(table.ids)}
-        annotations = self._group_annotations(content)
+        annotations: Dict[Id, List[dict]] = defaultdict(list)
+        for ann in read.annotations:
+            if ann['category_id'] in self.cat2label:
+                annotations[ann['image_id']].append(ann)
         self.num_skipped = Counter()
         data_list = []
-        for image in content['images']:
+        for image in read.images:
             file_name = self.image_file_name(image)
             if file_name is None:
                 continue
@@ -87,7 +123,8 @@ class OpenVocabularyDataset(CocoDataset):
                     )
                 )
             )
-        self._log_counts(table, content, data_list)
+        self._log_counts(table, read, data_list)
+        self._note_masks(read, data_list, masks)
         return data_list
 
     def image_file_name(self, image: dict) -> Optional[str]:
@@ -97,38 +134,10 @@ class OpenVocabularyDataset(CocoDataset):
             image (dict): Entry of the file's ``images``.
 
         Returns:
-            str | None: The path; None leaves the image out.
+            str | None: ``file_name``, or the path part of ``coco_url``; None
+            leaves the image out.
         """
-        return image['file_name']
-
-    def _read_annotation_file(self) -> dict:
-        """Load the JSON and check that it is a detection annotation file."""
-        try:
-            text = get_text(self.ann_file, backend_args=self.backend_args)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'annotation file {self.ann_file} does not exist; check '
-                'data_root and ann_file of the dataset'
-            ) from error
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'annotation file {self.ann_file} is not valid JSON ({error})'
-            ) from error
-        keys = ('images', 'categories')
-        lost = [
-            key
-            for key in keys
-            if not isinstance(content, dict) or key not in content
-        ]
-        if lost:
-            raise ValueError(
-                f'annotation file {self.ann_file} has no {lost}; a COCO or '
-                'LVIS style detection file is expected'
-            )
-        content.setdefault('annotations', [])
-        return content
+        return image_file(image)
 
     def category_table(
         self, categories: Sequence[dict], split: Optional[str] = None
@@ -170,75 +179,6 @@ class OpenVocabularyDataset(CocoDataset):
         except ValueError as error:
             raise ValueError(f'{self.ann_file}: {error}') from error
 
-    def _group_annotations(self, content: dict) -> Dict[int, List[dict]]:
-        """Annotations of the chosen classes by image id."""
-        known = {category['id'] for category in content['categories']}
-        images = self._image_ids(content['images'])
-        grouped: Dict[int, List[dict]] = defaultdict(list)
-        seen: set = set()
-        for annotation in content['annotations']:
-            lost = [key for key in _REQUIRED if key not in annotation]
-            if lost:
-                raise ValueError(
-                    f'{self.ann_file}: the annotation {annotation} has no '
-                    f'{lost}'
-                )
-            category = annotation['category_id']
-            if category not in known or annotation['image_id'] not in images:
-                self._raise_dangling(content['annotations'], known, images)
-            if annotation['id'] in seen:
-                raise ValueError(
-                    f'{self.ann_file}: annotation id {annotation["id"]} '
-                    'appears twice; ids must be unique'
-                )
-            seen.add(annotation['id'])
-            if category in self.cat2label:
-                grouped[annotation['image_id']].append(annotation)
-        return grouped
-
-    def _image_ids(self, images: Sequence[dict]) -> set:
-        """Ids of the images; refuse one without size, or twice there."""
-        found: set = set()
-        for image in images:
-            lost = [
-                key
-                for key in ('id', 'width', 'height')
-                if not isinstance(image.get(key), (int, float))
-            ]
-            if lost:
-                raise ValueError(
-                    f'{self.ann_file}: an image has no {lost}: {image}'
-                )
-            if image['id'] in found:
-                raise ValueError(
-                    f'{self.ann_file}: image id {image["id"]} appears '
-                    'twice; ids must be unique'
-                )
-            found.add(image['id'])
-        return found
-
-    def _raise_dangling(
-        self, annotations: Sequence[dict], known: set, images: set
-    ) -> None:
-        """Report all annotations of unlisted categories and images."""
-        categories = [
-            ann['category_id']
-            for ann in annotations
-            if ann['category_id'] not in known
-        ]
-        lost = [
-            ann['image_id']
-            for ann in annotations
-            if ann['image_id'] not in images
-        ]
-        raise ValueError(
-            f'{self.ann_file} contradicts itself: {len(categories)} '
-            'annotations have a category_id that is not in its categories '
-            f'(ids {sorted(set(categories))[:5]}) and {len(lost)} an '
-            f'image_id that is not in its images (ids '
-            f'{sorted(set(lost))[:5]}); repair the file'
-        )
-
     def parse_data_info(self, raw_data_info: dict) -> Union[dict, List[dict]]:
         """Turn the record of one image into MMDetection's form.
 
@@ -250,8 +190,8 @@ class OpenVocabularyDataset(CocoDataset):
         Returns:
             dict: ``img_path``, ``img_id``, ``height``, ``width`` and
             ``instances``: dicts with ``bbox`` [x1, y1, x2, y2] in pixels,
-            ``bbox_label``, ``ignore_flag`` and, where the file has it,
-            ``mask`` (polygons or RLE).
+            ``bbox_label``, ``ignore_flag`` and ``mask`` (polygons or RLE;
+            [] without).
         """
         image = raw_data_info['raw_img_info']
         info = dict(
@@ -268,57 +208,57 @@ class OpenVocabularyDataset(CocoDataset):
             info['caption_prompt'] = self.caption_prompt
             info['custom_entities'] = True
         parsed = (
-            self._parse_instance(ann, image['width'], image['height'])
+            self._parse_instance(ann, image)
             for ann in raw_data_info['raw_ann_info']
         )
         info['instances'] = [item for item in parsed if item is not None]
         return info
 
-    def _parse_instance(
-        self, ann: dict, width: int, height: int
-    ) -> Optional[dict]:
-        """One annotation, or None if no part of it can be seen.
-
-        The same boxes as in ``CocoDataset`` are left out: empty ones, those
-        outside the image and those under one pixel.
-        """
-        if ann.get('ignore', False):
-            self.num_skipped['marked as ignored'] += 1
+    def _parse_instance(self, ann: dict, image: dict) -> Optional[dict]:
+        """One annotation, or None if no part of it can be seen."""
+        reason = left_out(ann, image)
+        if reason is not None:
+            self.num_skipped[reason] += 1
             return None
-        x, y, w, h = self._checked_box(ann)
-        inside = min(x + w, width) > max(x, 0)
-        inside = inside and min(y + h, height) > max(y, 0)
-        if w < 1 or h < 1 or ann.get('area', w * h) <= 0:
-            self.num_skipped['narrower than a pixel'] += 1
-            return None
-        if not inside:
-            self.num_skipped['outside the image'] += 1
-            return None
-        instance = dict(
+        x, y, w, h = ann['bbox']
+        return dict(
             bbox=[x, y, x + w, y + h],
             bbox_label=self.cat2label[ann['category_id']],
-            ignore_flag=int(bool(ann.get('iscrowd', False))),
-        )
-        if 'segmentation' in ann:
+            ignore_flag=ann['iscrowd'],
             # An empty mask stays in the list: LoadAnnotations turns such an
             # object into an ignored one, and misses the key otherwise.
-            instance['mask'] = ann['segmentation'] or []
-        return instance
+            mask=ann.get('segmentation') or [],
+        )
 
-    def _checked_box(self, ann: dict) -> List[float]:
-        """The box [x, y, w, h], or one sentence about what is there."""
-        box = ann.get('bbox')
-        try:
-            finite = len(box) == 4 and all(map(math.isfinite, box))
-        except TypeError:
-            finite = False
-        if not finite:
-            raise ValueError(
-                f'{self.ann_file}: annotation {ann["id"]} has the bbox '
-                f'{box!r}; four finite numbers [x, y, width, height] are '
-                'expected'
+    def _note_masks(
+        self, read: Annotations, data_list: List[dict], needed: bool
+    ) -> None:
+        """Say which masks are missing before a training begins."""
+        unread = read.faults.numbers['bad_mask']
+        if unread and not needed:
+            print_log(
+                f'{self.ann_file}: {unread} masks cannot be read, which this '
+                f'pipeline does not need '
+                f'({read.faults.examples["bad_mask"][0]})',
+                logger='current',
             )
-        return box
+        if not needed or self.test_mode:
+            return
+        objects = [item for info in data_list for item in info['instances']]
+        lost = sum(not item['mask'] for item in objects)
+        if lost and lost == len(objects):
+            raise ValueError(
+                f'{self.ann_file}: none of the {lost} objects has a mask, '
+                'which the pipeline reads; train without masks: '
+                'model.roi_head.mask_head=None, mask_roi_extractor=None '
+                'there, and with_mask=False in LoadAnnotations'
+            )
+        if lost:
+            print_log(
+                f'{self.ann_file}: {lost} of {len(objects)} objects are '
+                f'{NO_MASK} and count as ignored',
+                logger='current',
+            )
 
     def filter_data(self) -> List[dict]:
         """Drop images that are too small or, if asked, without objects.
@@ -344,15 +284,15 @@ class OpenVocabularyDataset(CocoDataset):
         return kept
 
     def _log_counts(
-        self, table: CategoryTable, content: dict, data_list: List[dict]
+        self, table: CategoryTable, read: Annotations, data_list: List[dict]
     ) -> None:
         """Say what was loaded, so that a wrong file shows in the log."""
         kept = sum(len(info['instances']) for info in data_list)
         print_log(
             f'{self.ann_file}: split {self.split!r}, {len(table)} of '
-            f'{len(content["categories"])} classes '
+            f'{len(read.categories)} classes '
             f'({len(table.novel_classes)} novel), {len(data_list)} images, '
-            f'{kept} of {len(content["annotations"])} annotations'
+            f'{kept} of {read.number} annotations'
             + ''.join(
                 f', {number} left out as {reason}'
                 for reason, number in sorted(self.num_skipped.items())

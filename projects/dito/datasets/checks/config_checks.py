@@ -9,8 +9,9 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from ..annotations import read_annotations
 from ..categories import CategoryTable
-from ..json_files import read_annotations
+from ..ov_dataset import reads_masks
 from .annotation_checks import check_annotations
 from .findings import SetReport, gather
 from .image_checks import check_images
@@ -44,18 +45,19 @@ def check_config(
     read = lru_cache(maxsize=1)(read_annotations)
     checked: List[Checked] = []
     for name, part in _merged_sets(cfg).items():
+        masks = part.pop('masks')
         dataset = _build(part)
         report = SetReport(name, dataset.ann_file)
         report.findings += gather('metric_file', _other_files(cfg, report))
         try:
-            content = read(dataset.ann_file)
+            found = read(dataset.ann_file)
         except (FileNotFoundError, ValueError) as error:
             report.findings += gather('bad_file', [error])
             checked.append((report, None, []))
             continue
-        report.findings += check_annotations(content)
-        table = check_classes(report, dataset, content)
-        images = expected_images(dataset, content['images'])
+        report.findings += check_annotations(found, masks)
+        table = check_classes(report, dataset, found)
+        images = expected_images(dataset, found.images)
         report.findings += check_images(images, max_images, workers)
         _check_vocabulary(report, cfg, table)
         checked.append((report, table, [path for path, _, _ in images]))
@@ -80,9 +82,7 @@ def check_files(
     Returns:
         SetReport: What was found.
     """
-    names = [
-        cat.get('name') for cat in read_annotations(ann_file)['categories']
-    ]
+    names = [cat['name'] for cat in read_annotations(ann_file).categories]
     part = dict(
         type='DITOLVISDataset',
         ann_file=osp.abspath(ann_file),
@@ -113,7 +113,8 @@ def _merged_sets(cfg: Config) -> Dict[str, Dict[str, Any]]:
         for index, part in enumerate(parts):
             name = loader.removesuffix('_dataloader')
             name += f' {index + 1}' if len(parts) > 1 else ''
-            part = dict(part, pipeline=[], lazy_init=True)
+            masks = _needs_masks(cfg, loader.removesuffix('_dataloader'), part)
+            part = dict(part, pipeline=[], lazy_init=True, masks=masks)
             same = [key for key, other in found.items() if other == part]
             if same:
                 found[f'{same[0]}, {name}'] = found.pop(same[0])
@@ -125,6 +126,23 @@ def _merged_sets(cfg: Config) -> Dict[str, Dict[str, Any]]:
             'ann_file; only detection sets can be checked'
         )
     return found
+
+
+def _metrics(cfg: Config, phase: str) -> List[Dict[str, Any]]:
+    """Configs of the metrics of a phase, 'val' or 'test'."""
+    metrics = cfg.get(f'{phase}_evaluator') or ()
+    return [metrics] if isinstance(metrics, dict) else list(metrics)
+
+
+def _needs_masks(
+    cfg: Config, phase: str, part: Dict[str, Any]
+) -> Optional[bool]:
+    """Whether masks are trained on or evaluated; None if nothing tells."""
+    if part.get('pipeline') is None:
+        return None
+    if phase == 'train':
+        return reads_masks(part['pipeline'])
+    return any('segm' in (m.get('metric') or ()) for m in _metrics(cfg, phase))
 
 
 def _build(part: Dict[str, Any]) -> Any:
@@ -140,8 +158,7 @@ def _other_files(cfg: Config, report: SetReport) -> List[str]:
     """
     found = []
     for phase in report.name.split(', '):
-        metrics = cfg.get(f'{phase}_evaluator') or ()
-        for metric in [metrics] if isinstance(metrics, dict) else metrics:
+        for metric in _metrics(cfg, phase):
             path = metric.get('ann_file')
             if path and osp.realpath(path) != osp.realpath(report.ann_file):
                 found.append(f'{metric.get("type")} of {phase}: {path}')

@@ -4,12 +4,11 @@
 import os.path as osp
 import re
 from collections import Counter
-from typing import Any, List, Optional, Sequence, Tuple
-from urllib.parse import urlsplit
+from typing import Any, List, Optional, Sequence
 
+from ..annotations import Annotations, image_file, left_out
 from ..categories import CategoryTable, build_category_table
 from ..ov_dataset import OpenVocabularyDataset
-from .annotation_checks import is_box
 from .findings import Finding, SetReport, gather
 from .image_checks import Expected
 
@@ -18,37 +17,38 @@ _BASE_FILE = re.compile(r'(^|[_-])(base|seen|norare)([_.-]|\d|$)')
 
 
 def check_classes(
-    report: SetReport, dataset: Any, content: dict
+    report: SetReport, dataset: Any, read: Annotations
 ) -> Optional[CategoryTable]:
     """Compare the classes of a data set with its file and count boxes.
 
     Args:
         report (SetReport): Gets findings and counts.
         dataset (BaseDetDataset): Built without loading the file.
-        content (dict): Content of the file.
+        read (Annotations): The file.
 
     Returns:
         CategoryTable | None: The classes; None if they do not fit the file.
     """
     report.counts.update(
-        images=len(content['images']),
-        annotations=len(content['annotations']),
-        categories=len(content['categories']),
+        images=len(read.images),
+        annotations=read.number,
+        categories=len(read.categories),
     )
     try:
-        table = _table(dataset, content['categories'])
-        whole = _table(dataset, content['categories'], 'all')
-    except (ValueError, KeyError, TypeError) as error:
+        table = _table(dataset, read.categories)
+        whole = _table(dataset, read.categories, 'all')
+    except ValueError as error:
         kind = 'bad_classes'
         if 'not in the annotation file' in str(error):
             kind = 'missing_class'
         report.findings += gather(kind, [error])
         return None
     report.findings += [
-        *_check_order(dataset, content['categories'], table),
+        *_check_order(dataset, read.categories, table),
         *_check_spelling(table),
     ]
-    _count_groups(report, content, table, whole)
+    _count_groups(report, read, table, whole)
+    _count_left_out(report, read, table)
     return table
 
 
@@ -97,13 +97,13 @@ def _check_spelling(table: CategoryTable) -> List[Finding]:
 
 def _count_groups(
     report: SetReport,
-    content: dict,
+    read: Annotations,
     table: CategoryTable,
     whole: CategoryTable,
 ) -> None:
     """Count base, novel and unknown categories and their boxes."""
-    boxes = Counter(ann.get('category_id') for ann in content['annotations'])
-    name_of = {cat['id']: cat['name'] for cat in content['categories']}
+    boxes = Counter(ann['category_id'] for ann in read.annotations)
+    name_of = {cat['id']: cat['name'] for cat in read.categories}
     novel = {
         number
         for number, new in zip(whole.ids, whole.novel, strict=True)
@@ -117,7 +117,6 @@ def _count_groups(
     report.counts['classes'] = len(table)
     used = set(table.ids)
     left = sum(n for i, n in boxes.items() if i in name_of and i not in used)
-    report.counts['used_boxes'] = sum(boxes[i] for i in used)
     empty = [
         name
         for name, i in zip(table.names, table.ids, strict=True)
@@ -134,6 +133,28 @@ def _count_groups(
     ]
 
 
+def _count_left_out(
+    report: SetReport, read: Annotations, table: CategoryTable
+) -> None:
+    """Count what the data set leaves out, in the words of its log."""
+    images = {image['id']: image for image in read.images}
+    used = set(table.ids)
+    reasons: Counter = Counter()
+    boxes = 0
+    for ann in read.annotations:
+        if ann['category_id'] not in used:
+            continue
+        reason = left_out(ann, images[ann['image_id']])
+        reasons[reason] += 1
+        boxes += reason is None and not ann['iscrowd']
+    report.counts['used_boxes'] = boxes
+    del reasons[None]
+    words = [f'{number} {reason}' for reason, number in reasons.items()]
+    report.findings += [
+        Finding('left_out_objects', sum(reasons.values()), words, note=True)
+    ] * bool(words)
+
+
 def expected_images(dataset: Any, images: Sequence[dict]) -> List[Expected]:
     """Paths and sizes of the images that a data set would load.
 
@@ -142,25 +163,13 @@ def expected_images(dataset: Any, images: Sequence[dict]) -> List[Expected]:
         images (Sequence[dict]): Of the annotation file.
 
     Returns:
-        list[tuple]: Path, width and height; images without them are left to
-        the checks of the file.
+        list[tuple]: Path, width and height of those that have a file.
     """
     folder = dataset.data_prefix.get('img', '')
-    found: List[Tuple[str, int, int]] = []
-    for image in images:
-        name = _file_name(dataset, image)
-        if name and is_box([0, 0, image.get('width'), image.get('height')]):
-            path = osp.join(folder, name)
-            found.append((path, image['width'], image['height']))
-    return found
-
-
-def _file_name(dataset: Any, image: dict) -> Optional[str]:
-    """File of an image; None if it has none."""
-    if not (image.get('file_name') or image.get('coco_url')):
-        return None
-    if isinstance(dataset, OpenVocabularyDataset):
-        return dataset.image_file_name(image)
-    if image.get('file_name'):
-        return image['file_name']
-    return urlsplit(image['coco_url']).path.lstrip('/')
+    own = isinstance(dataset, OpenVocabularyDataset)
+    find = dataset.image_file_name if own else image_file
+    return [
+        (osp.join(folder, name), image['width'], image['height'])
+        for image in images
+        if image_file(image) and (name := find(image))
+    ]
