@@ -6,8 +6,8 @@
 #   tools/dist_train.sh configs/dito_vitb_lvis.py 16
 #   tools/dist_test.sh configs/dito_vitb_lvis.py CHECKPOINT 16
 #
-# Batch 128 = 16 GPUs x 8. With other numbers keep the product, or let
-# tools/train.py --auto-scale-lr scale the learning rate.
+# Batch 128 = 16 GPUs x 8. With fewer GPUs each takes 8 images several times
+# a step: the batch belongs to the schedule (docs/training.md).
 _base_ = [
     './_base_/models/dito_vitb.py',
     './_base_/datasets/lvis_ov_instance.py',

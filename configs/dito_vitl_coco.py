@@ -6,7 +6,8 @@
 #   tools/dist_train.sh configs/dito_vitl_coco.py 32
 #   tools/dist_test.sh configs/dito_vitl_coco.py CHECKPOINT 32
 #
-# Batch 128 = 32 GPUs x 4. The benchmark is on boxes: no mask head.
+# Batch 128 = 32 GPUs x 4, or fewer GPUs, each several times a step. The
+# benchmark is on boxes: no mask head.
 _base_ = [
     './_base_/models/dito_vitl.py',
     './_base_/datasets/coco_ov_detection.py',

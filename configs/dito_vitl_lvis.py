@@ -6,8 +6,8 @@
 #   tools/dist_train.sh configs/dito_vitl_lvis.py 32
 #   tools/dist_test.sh configs/dito_vitl_lvis.py CHECKPOINT 32
 #
-# Batch 128 = 32 GPUs x 4. With other numbers keep the product, or let
-# tools/train.py --auto-scale-lr scale the learning rate.
+# Batch 128 = 32 GPUs x 4. With fewer GPUs each takes 4 images several times
+# a step: the batch belongs to the schedule (docs/training.md).
 _base_ = [
     './_base_/models/dito_vitl.py',
     './_base_/datasets/lvis_ov_instance.py',

@@ -6,8 +6,8 @@
 #   tools/dist_train.sh configs/dito_vits_lvis.py 8
 #   tools/dist_test.sh configs/dito_vits_lvis.py CHECKPOINT 8
 #
-# Batch 128 = 8 GPUs x 16. With other numbers keep the product, or let
-# tools/train.py --auto-scale-lr scale the learning rate.
+# Batch 128 = 8 GPUs x 16. With fewer GPUs each takes 16 images several times
+# a step: the batch belongs to the schedule (docs/training.md).
 _base_ = [
     './_base_/models/dito_vits.py',
     './_base_/datasets/lvis_ov_instance.py',

@@ -21,6 +21,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from dito.engine.loops.whole_batch import plan_of_config
 from dito.models import Vocabulary
 from dito.utils.official import OfficialSizes
 
@@ -124,7 +125,30 @@ def test_schedule_of_the_paper(name):
         for line in (ROOT / name).read_text().splitlines()
         if line.startswith('# Batch 128 = '))
     assert gpus * cfg.train_dataloader.batch_size == 128
-    assert cfg.auto_scale_lr.base_batch_size == 128
+    assert cfg.train_cfg.total_batch_size == 128
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_batch_comes_out(name, monkeypatch):
+    """On any usual number of GPUs, where the batch is not an odd one."""
+    cfg = Config.fromfile(ROOT / name)
+    if cfg.get('train_dataloader') is None or cfg.model.type != 'DITO':
+        return
+    total = cfg.train_cfg.total_batch_size
+    assert cfg.get('auto_scale_lr', dict(base_batch_size=total)
+                   )['base_batch_size'] == total
+    numbers = [n for n in (1, 2, 4, 8, 16, 32, 64) if total % n == 0]
+    if 'symbols' not in name:
+        assert total == 128 and numbers[-1] == 64
+    for number in numbers:
+        monkeypatch.setenv('WORLD_SIZE', str(number))
+        plan = plan_of_config(cfg, 'pytorch')
+        assert plan.processes == number
+        assert number * plan.images * plan.pieces == total
+        assert plan.images <= cfg.train_dataloader.batch_size
+    monkeypatch.setenv('WORLD_SIZE', '5')
+    with pytest.raises(ValueError, match=f'batch of {total} images'):
+        plan_of_config(cfg, 'pytorch')
 
 
 @pytest.mark.parametrize('name', ['dito_vitl_lvis.py', 'dito_vitl_coco.py'])

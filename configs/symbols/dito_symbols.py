@@ -21,7 +21,10 @@ load_from = 'work_dirs/rep_symbols/iter_450.pth'
 model = dict(teacher=dict(checkpoint=load_from))
 
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='DITOTrainLoop',
+    total_batch_size=8,
+    max_iters=max_iters,
+    val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

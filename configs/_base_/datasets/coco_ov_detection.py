@@ -40,7 +40,8 @@ test_pipeline = [
                    'scale_factor')),
 ]
 
-# Batch 128 = 16 GPUs x 8 (paper 4).
+# batch_size is what a GPU takes at a time; the batch of a step stands in the
+# schedule.
 train_dataloader = dict(
     batch_size=8,
     num_workers=8,

@@ -48,8 +48,9 @@ test_pipeline = [
                    'scale_factor')),
 ]
 
-# Batch 128 = 16 GPUs x 8 (paper 4). Neither paper nor release resamples rare
-# images, so there is no ClassBalancedDataset here.
+# batch_size is what a GPU takes at a time; the batch of a step stands in the
+# schedule. Neither paper nor release resamples rare images, so there is no
+# ClassBalancedDataset here.
 train_dataloader = dict(
     batch_size=8,
     num_workers=8,

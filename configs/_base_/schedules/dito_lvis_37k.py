@@ -7,8 +7,13 @@
 max_iters = 36800
 base_lr = 0.18
 
+# 128 images a step on any number of GPUs: each takes as many batches of
+# train_dataloader.batch_size, one after the other, as that needs.
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='DITOTrainLoop',
+    total_batch_size=128,
+    max_iters=max_iters,
+    val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -39,5 +44,6 @@ param_scheduler = [
         gamma=0.1),
 ]
 
-# For another batch: tools/train.py CONFIG --auto-scale-lr
+# For another batch, GPUs x train_dataloader.batch_size, with a learning rate
+# to match: tools/train.py CONFIG --auto-scale-lr
 auto_scale_lr = dict(base_batch_size=128, enable=False)

@@ -4,6 +4,7 @@
 import argparse
 import logging
 import os
+import time
 from typing import Any, Dict, Optional, Sequence
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -11,11 +12,15 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from dito.engine.interruption import Interrupted
+from dito.engine.loops.whole_batch import launcher_rank, plan_of_config
 from dito.utils import run_lock
 from dito.utils.resumable import candidates
 
 from . import common
 from .errors import one_sentence_errors
+
+# Seconds that other processes leave to the first for what all would say.
+_FIRST_SPEAKS = 10
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -30,8 +35,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate from auto_scale_lr.base_batch_size to '
-        'the batch size of this run')
+        help='train another batch than that of the schedule, one of '
+        'train_dataloader.batch_size images on every process, with the '
+        'learning rate scaled to it (auto_scale_lr.base_batch_size)')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -52,11 +58,41 @@ def set_amp(cfg: Config) -> None:
 def set_auto_scale_lr(cfg: Config) -> None:
     """Enable scaling of the learning rate, in place."""
     scale = cfg.get('auto_scale_lr') or {}
-    if 'base_batch_size' not in scale:
+    base = scale.get('base_batch_size') or (
+        cfg.get('train_cfg') or {}).get('total_batch_size')
+    if base is None:
         raise ValueError(
             f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which '
             f'{cfg.filename} does not set; add it, or leave the flag out.')
-    cfg.auto_scale_lr.enable = True
+    cfg.auto_scale_lr = dict(scale, base_batch_size=base, enable=True)
+
+
+def set_batch(cfg: Config, launcher: str) -> None:
+    """Share the batch of the schedule out, or refuse, in place.
+
+    Args:
+        cfg (Config): With the launcher set. ``total_batch_size`` at its top
+            is moved to ``train_cfg``, where the loops look for it.
+        launcher (str): As of ``--launcher``.
+
+    Raises:
+        ValueError: If the processes of this run cannot share the batch.
+    """
+    if 'total_batch_size' in cfg:
+        cfg.train_cfg.total_batch_size = cfg.pop('total_batch_size')
+    train_cfg = cfg.get('train_cfg') or {}
+    if train_cfg.get('total_batch_size') is None:
+        train_cfg.pop('total_batch_size', None)
+    elif train_cfg.get('type') == 'IterBasedTrainLoop':
+        train_cfg.type = 'DITOTrainLoop'
+    try:
+        plan_of_config(cfg, launcher)
+    except ValueError:
+        if launcher_rank(launcher):
+            # The launcher ends all once the first has said it. An end before
+            # would take the word from it.
+            time.sleep(_FIRST_SPEAKS)
+        raise
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
@@ -134,6 +170,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         set_amp(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
+    set_batch(cfg, args.launcher)
     set_resume(cfg, args.resume)
     require_start(cfg)
     common.set_launcher(cfg, args.launcher, args.local_rank)

@@ -13,6 +13,7 @@ from .load_image import DITOLoadImageFromFile
 from .lvis import DITOLVISDataset
 from .objects365 import DITOObjects365Dataset
 from .ov_dataset import OpenVocabularyDataset
+from .placed_samples import DITOInfiniteSampler
 from .release_resize import DITOReleaseResize
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     'DITOClassificationDataset',
     'DITOCocoDataset',
     'DITOFolderDataset',
+    'DITOInfiniteSampler',
     'DITOLVISDataset',
     'DITOLoadImageFromFile',
     'DITOObjects365Dataset',

@@ -28,7 +28,8 @@ class DITOIterationSeedHook(Hook):
     Data sets with indices, those of stage 3, are seeded before each batch is
     loaded, by its number: crops and scales of a resumed run are those of one
     that was never interrupted, with any number of workers. This needs
-    iterations and a sampler without an end, as the configs have.
+    iterations and a sampler without an end. :class:`DITOTrainLoop` numbers
+    the samples themselves, so that the number of processes may change too.
     """
 
     priority = 'VERY_HIGH'
@@ -84,7 +85,7 @@ def _first_batch(loop: IterBasedTrainLoop) -> int:
 
 
 def seed_generators(*words: int) -> None:
-    """Seed Python, NumPy and torch on all devices by some numbers."""
+    """Seed Python, NumPy and torch on all devices by a few numbers."""
     number = int(np.random.SeedSequence(words).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)

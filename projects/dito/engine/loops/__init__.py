@@ -1,5 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 from .image_text_train_loop import ImageTextTrainLoop
 from .multi_val_loop import DITOMultiValLoop
+from .train_loop import DITOTrainLoop
 
-__all__ = ['DITOMultiValLoop', 'ImageTextTrainLoop']
+__all__ = ['DITOMultiValLoop', 'DITOTrainLoop', 'ImageTextTrainLoop']

@@ -1,0 +1,261 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Training loop of detection, whose batch does not follow the machine."""
+
+import logging
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from mmdet.registry import DATA_SAMPLERS, LOOPS
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank, get_world_size
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dito.datasets.placed_samples import DITOInfiniteSampler, PlacedLoading
+
+from ..hooks.iteration_seed_hook import seed_generators
+from ..throughput import ThroughputMeter
+from .whole_batch import BatchPlan, plan_batch, scales_lr
+
+Batch = Dict[str, Any]
+
+
+@LOOPS.register_module()
+class DITOTrainLoop(IterBasedTrainLoop):
+    """Iterations that train the batch of the schedule, on any machine.
+
+    ``total_batch_size`` images make a step, however many processes share
+    them: each process takes as many batches of its loader as are needed, one
+    after the other, and their mean loss is trained. Everything counts steps:
+    iterations, schedules, logs, checkpoints, validations, hooks and a
+    resume. Gradients are exchanged, clipped and checked once a step; what is
+    logged is the mean over the step.
+
+    A step has the same samples, in the same batches, with the same random
+    augmentation and sampling of boxes, for every number of processes, also
+    after a resume with another one. This needs MMEngine's
+    ``InfiniteSampler``, which is replaced by :class:`DITOInfiniteSampler`;
+    with another sampler a step has its samples in other batches.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): Its ``batch_size`` is the number of
+            images that a device takes at a time, over which means of losses
+            run.
+        max_iters (int): Number of steps.
+        val_begin (int): First step to validate after.
+        val_interval (int): Steps between validations.
+        dynamic_intervals (list[tuple[int, int]], optional): Milestones and
+            the validation intervals from them on.
+        total_batch_size (int, optional): Images of a step. Defaults to None,
+            one batch of every process; so it is where the learning rate
+            follows the batch (``auto_scale_lr.enable``).
+
+    Raises:
+        ValueError: If the batch cannot come out.
+    """
+
+    def __init__(self,
+                 runner: Any,
+                 dataloader: Union[DataLoader, Dict],
+                 max_iters: int,
+                 val_begin: int = 1,
+                 val_interval: int = 1000,
+                 dynamic_intervals: Optional[List[Tuple[int, int]]] = None,
+                 total_batch_size: Optional[int] = None) -> None:
+        built = isinstance(dataloader, DataLoader)
+        size = dataloader.batch_size if built else dataloader['batch_size']
+        if total_batch_size is None or scales_lr(runner):
+            total_batch_size = size * get_world_size()
+        self.plan = plan_batch(total_batch_size, get_world_size(), size)
+        _check_smaller_batch(self.plan, size, built)
+        if not built:
+            dataloader = _dealt(dataloader, self.plan.images)
+        super().__init__(runner, dataloader, max_iters, val_begin,
+                         val_interval, dynamic_intervals)
+        self._batches: Any = None
+        self._passes = 0
+        self._meter = ThroughputMeter()
+
+    def run(self) -> torch.nn.Module:
+        """Train to ``max_iters``.
+
+        Returns:
+            nn.Module: The trained model.
+        """
+        print_log(str(self.plan), logger='current')
+        self._set_accumulation()
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self._go_on()
+        self._meter.start()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(self._next_batch())
+            self._decide_current_val_interval()
+            if self._must_validate():
+                self.runner.val_loop.run()
+                self._meter.start()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_iter(self, data_batch: Batch) -> None:
+        """Make one step.
+
+        Args:
+            data_batch (dict): First batch of this process; the others are
+                taken from the loader.
+        """
+        runner = self.runner
+        runner.call_hook(
+            'before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        core = runner.model
+        core = core.module if is_model_wrapper(core) else core
+        batches: List[Batch] = []
+        logged: List[Dict[str, Any]] = []
+        own: List[Dict[str, Any]] = []
+        for piece in range(self.plan.pieces):
+            if piece:
+                data_batch = self._next_batch()
+            # What the model draws follows the batch, as its samples do.
+            seed_generators(runner.seed, self._iter,
+                            piece * get_world_size() + get_rank())
+            outputs = runner.model.train_step(
+                data_batch, optim_wrapper=runner.optim_wrapper)
+            batches.append(data_batch)
+            logged.append(_detached(outputs))
+            own.append(getattr(core, 'local_log_vars', {}))
+        outputs = _mean(logged)
+        if own[0]:
+            core.local_log_vars = _mean(own)
+        outputs.update(self._meter.step(self.plan.total))
+        runner.call_hook(
+            'after_train_iter',
+            batch_idx=self._iter,
+            data_batch=_joined(batches),
+            outputs=outputs)
+        self._iter += 1
+
+    def _set_accumulation(self) -> None:
+        """Let the optimizer wrapper step once in as many batches."""
+        pieces, wrapper = self.plan.pieces, self.runner.optim_wrapper
+        counts = getattr(wrapper, '_accumulative_counts', None)
+        if pieces == 1:
+            return
+        if not isinstance(wrapper, OptimWrapper) or counts != 1:
+            raise ValueError(
+                f'{self.plan} needs one optimizer wrapper that does not '
+                f'accumulate by itself, got a {type(wrapper).__name__} with '
+                f'accumulative_counts={counts}: leave accumulative_counts '
+                'out, or train_cfg.total_batch_size.')
+        wrapper._accumulative_counts = pieces
+        wrapper.initialize_count_status(
+            self.runner.model, self._iter * pieces, self._max_iters * pieces)
+
+    def _go_on(self) -> None:
+        """Start the loader at the first sample that was not trained."""
+        loader, seed = self.dataloader, self.runner.seed
+        # Not earlier: a resume takes the seed from its checkpoint.
+        loader.dataset.__getitems__ = PlacedLoading(loader.dataset, seed)
+        batches = self._iter * self.plan.pieces
+        if isinstance(loader.sampler, DITOInfiniteSampler):
+            loader.sampler.seed = seed
+            loader.sampler.skip(batches * self.plan.images)
+            batches = 0
+        self._passes, rest = divmod(batches, len(loader))
+        self._start_pass()
+        for _ in range(rest):
+            self._next_batch()
+
+    def _start_pass(self) -> None:
+        """Start the loader anew, in the order of another pass."""
+        if hasattr(self.dataloader.sampler, 'set_epoch'):
+            self.dataloader.sampler.set_epoch(self._passes)
+        self._batches = iter(self.dataloader)
+
+    def _next_batch(self) -> Batch:
+        """Take a batch from the loader and measure the wait."""
+        begin = time.perf_counter()
+        batch = next(self._batches, None)
+        if batch is None:
+            self._passes += 1
+            self._start_pass()
+            batch = next(self._batches)
+        self._meter.wait(time.perf_counter() - begin)
+        return batch
+
+    def _must_validate(self) -> bool:
+        """Return whether it is time to validate."""
+        if self.runner.val_loop is None or self._iter < self.val_begin:
+            return False
+        return (self._iter % self.val_interval == 0
+                or self._iter == self._max_iters)
+
+
+def _dealt(dataloader: Dict, images: int) -> Dict:
+    """Let a loader of MMEngine's endless order deal in whole batches."""
+    changed = dict(dataloader, batch_size=images)
+    sampler = dataloader.get('sampler')
+    if isinstance(sampler, dict) and not dataloader.get('batch_sampler'):
+        kind = sampler.get('type')
+        kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+        if kind is InfiniteSampler:
+            changed['sampler'] = dict(
+                sampler, type='DITOInfiniteSampler', batch_size=images)
+    return changed
+
+
+def _check_smaller_batch(plan: BatchPlan, size: int, built: bool) -> None:
+    """Say that a process takes fewer images at a time than the config."""
+    if plan.images == size:
+        return
+    if built:
+        raise ValueError(
+            f'{plan}, but the data loader was built for {size} images: give '
+            'the runner a config of it, or a loader of that size.')
+    print_log(
+        f'{plan}: means of losses run over {plan.images} images instead of '
+        f'train_dataloader.batch_size={size}, which does not divide the '
+        f'{plan.total // plan.processes} of a process.', logger='current',
+        level=logging.WARNING)
+
+
+def _detached(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """Let go of the graph of a piece."""
+    return {
+        name: value.detach() if isinstance(value, Tensor) else value
+        for name, value in values.items()
+    }
+
+
+def _mean(pieces: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Average what was logged of each piece; not all need have all values."""
+    names = dict.fromkeys(name for piece in pieces for name in piece)
+    return {
+        name: _mean_of([piece[name] for piece in pieces if name in piece])
+        for name in names
+    }
+
+
+def _mean_of(values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else sum(values) / len(values)
+
+
+def _joined(batches: Sequence[Any]) -> Any:
+    """Make one batch of several, for what looks at the whole step."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if isinstance(first, Mapping):
+        return {name: _joined([b[name] for b in batches]) for name in first}
+    if isinstance(first, Tensor):
+        return torch.cat(batches)
+    if isinstance(first, (list, tuple)):
+        return [item for batch in batches for item in batch]
+    return list(batches)

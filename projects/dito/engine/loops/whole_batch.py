@@ -1,0 +1,141 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""How the batch of a schedule is shared out to the processes of a run.
+
+A learning rate belongs to a batch, and both belong to the schedule: the
+config says ``train_cfg.total_batch_size``, and ``train_dataloader.batch_size``
+is only how many images a device can take at a time. What is left, the number
+of pieces that a process takes one after the other, follows from the number
+of processes.
+"""
+
+import os
+from typing import Any, Mapping, NamedTuple, Optional
+
+from mmengine.dist import get_rank, get_world_size
+
+# Where a launcher says how many processes it has started, and which one of
+# them this is.
+_NUMBER = dict(
+    pytorch=('WORLD_SIZE', 'RANK'),
+    slurm=('SLURM_NTASKS', 'SLURM_PROCID'),
+    mpi=('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'))
+# How the pieces of stage 3, and those of stages 1 and 2, are called.
+ACCUMULATED, MICRO_BATCHES = 'accumulated', 'micro-batches'
+
+
+class BatchPlan(NamedTuple):
+    """Shares of a batch.
+
+    Attributes:
+        total (int): Images that one step of the optimizer sees.
+        processes (int): Number of processes.
+        images (int): Images a process takes at a time.
+        pieces (int): How many times it does that in a step.
+        kind (str): What the pieces are: ``ACCUMULATED`` have losses of their
+            own, whose mean is trained; ``MICRO_BATCHES`` share one loss.
+    """
+
+    total: int
+    processes: int
+    images: int
+    pieces: int
+    kind: str = ACCUMULATED
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        plural = 'process' if self.processes == 1 else 'processes'
+        images = 'image' if self.images == 1 else 'images'
+        line = (f'batch {self.total} = {self.processes} {plural} x '
+                f'{self.images} {images}')
+        return line if self.pieces == 1 else (
+            f'{line} x {self.pieces} {self.kind}')
+
+
+def plan_batch(total: int,
+               processes: int,
+               largest: int,
+               kind: str = ACCUMULATED) -> BatchPlan:
+    """Share a batch out.
+
+    Args:
+        total (int): Batch of the schedule.
+        processes (int): Number of processes.
+        largest (int): Most images that a device takes at a time.
+        kind (str): See :class:`BatchPlan`.
+
+    Returns:
+        BatchPlan: Every piece has the same number of images, the largest
+        that divides a process' share.
+
+    Raises:
+        ValueError: If the batch cannot come out.
+    """
+    for name, value in (('train_cfg.total_batch_size', total),
+                        ('train_dataloader.batch_size', largest)):
+        if type(value) is not int or value < 1:
+            raise ValueError(
+                f'{name} must be a whole number from 1 on, got {value!r}.')
+    share, rest = divmod(total, processes)
+    if rest:
+        good = ', '.join(str(n) for n in _divisors(total))
+        raise ValueError(
+            f'{processes} processes cannot share the batch of '
+            f'{total} images that the learning rate of this config belongs '
+            f'to (train_cfg.total_batch_size): start one of {good} '
+            'processes, or give --auto-scale-lr for another batch with a '
+            'learning rate to match.')
+    images = max(n for n in _divisors(share) if n <= largest)
+    return BatchPlan(total, processes, images, share // images, kind)
+
+
+def _divisors(number: int) -> list:
+    """List the divisors of a number in order."""
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def scales_lr(runner: Any) -> bool:
+    """Whether the learning rate of a run follows the batch."""
+    places = (
+        getattr(runner, 'auto_scale_lr', None),
+        getattr(runner, '_auto_scale_lr', None),  # FlexibleRunner
+        runner.cfg.get('auto_scale_lr'))
+    return any((place or {}).get('enable') for place in places)
+
+
+def plan_of_config(cfg: Mapping[str, Any],
+                   launcher: str) -> Optional[BatchPlan]:
+    """Share the batch of a config out before anything is built.
+
+    Args:
+        cfg (Config): Config of a training.
+        launcher (str): As of ``--launcher``.
+
+    Returns:
+        BatchPlan, optional: None where the config leaves the batch to the
+        number of processes.
+
+    Raises:
+        ValueError: As of :func:`plan_batch`.
+    """
+    total = (cfg.get('train_cfg') or {}).get('total_batch_size')
+    scale = cfg.get('auto_scale_lr') or {}
+    if total is None or scale.get('enable'):
+        return None
+    kind = (MICRO_BATCHES if cfg['train_cfg'].get('type') ==
+            'ImageTextTrainLoop' else ACCUMULATED)
+    return plan_batch(total, launcher_size(launcher),
+                      cfg['train_dataloader']['batch_size'], kind)
+
+
+def launcher_size(launcher: str) -> int:
+    """Count the processes of a run, which need not have met yet."""
+    if launcher not in _NUMBER:
+        return get_world_size()
+    return int(os.environ.get(_NUMBER[launcher][0], 1))
+
+
+def launcher_rank(launcher: str) -> int:
+    """Number this process before the processes have met."""
+    if launcher not in _NUMBER:
+        return get_rank()
+    return int(os.environ.get(_NUMBER[launcher][1], 0))
