@@ -32,7 +32,9 @@ def test_numbers_of_the_paper(stage, batch, iters, size, tower):
     cfg, loader = read(path), read(path).train_dataloader
     gpus = int(re.search(r'laion2b\.py (\d+)$', (ROOT / path).read_text(),
                          re.M)[1])
-    assert gpus * loader.batch_size == batch
+    pieces = 1 if stage == 'clip' else 8
+    assert gpus * loader.batch_size * pieces == batch
+    assert cfg.train_cfg.total_batch_size == batch
     assert cfg.auto_scale_lr.base_batch_size == batch
     assert cfg.train_cfg.max_iters == iters
     assert cfg.param_scheduler[-1].end == iters

@@ -3,9 +3,8 @@
 #
 #   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b.py 64
 #
-# Batch 16,384 = 64 GPUs x 256. With fewer GPUs raise batch_size and set
-# train_cfg.micro_batch, which embeds a batch in pieces with exactly the
-# gradient of the whole.
+# Batch 16,384 = 64 GPUs x 256. With fewer GPUs each embeds 256 pairs several
+# times a step, with exactly the gradient of the whole batch.
 _base_ = [
     '../_base_/models/clip_vitl16.py',
     '../_base_/datasets/image_text_shards.py',

@@ -4,7 +4,7 @@
 #
 #   tools/dist_train.sh configs/pretrain/rep_vitl16_laion2b.py 16
 #
-# Batch 4,096 = 16 GPUs x 256.
+# Batch 4,096 = 16 GPUs x 32 x 8 micro-batches.
 _base_ = [
     '../_base_/models/rep_vitl16.py',
     '../_base_/datasets/image_text_shards.py',
@@ -17,10 +17,9 @@ crop_size = 256
 # Result of stage 1, clip_vitl16_laion2b.py.
 load_from = 'work_dirs/clip_vitl16_laion2b/iter_500000.pth'
 
+# 750 boxes an image: few are embedded at a time.
 train_dataloader = dict(
-    batch_size=256, num_workers=8, dataset=dict(size=crop_size))
-# 750 boxes an image: embed a process' batch in pieces.
-train_cfg = dict(micro_batch=32)
+    batch_size=32, num_workers=8, dataset=dict(size=crop_size))
 
 custom_hooks = [
     dict(

@@ -14,10 +14,9 @@ crop_size = 256
 # Result of stage 1, clip_vits16_laion2b.py.
 load_from = 'work_dirs/clip_vits16_laion2b/iter_500000.pth'
 
+# 750 boxes an image: few are embedded at a time.
 train_dataloader = dict(
-    batch_size=256, num_workers=8, dataset=dict(size=crop_size))
-# 750 boxes an image: embed a process' batch in pieces.
-train_cfg = dict(micro_batch=32)
+    batch_size=32, num_workers=8, dataset=dict(size=crop_size))
 
 custom_hooks = [
     dict(

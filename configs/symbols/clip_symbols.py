@@ -55,7 +55,10 @@ val_evaluator = dict(type='DITOZeroShotMetric')
 test_evaluator = val_evaluator
 
 train_cfg = dict(
-    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=250)
+    type='ImageTextTrainLoop',
+    total_batch_size=batch_size,
+    max_iters=max_iters,
+    val_interval=250)
 # Beside zero-shot classes, retrieval on held-out pairs, of which half are
 # scenes of several objects.
 val_cfg = dict(

@@ -50,7 +50,10 @@ test_evaluator = val_evaluator
 test_cfg = dict(type='TestLoop')
 
 train_cfg = dict(
-    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='ImageTextTrainLoop',
+    total_batch_size=17,
+    max_iters=max_iters,
+    val_interval=max_iters)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),

@@ -6,8 +6,13 @@
 max_iters = 500000
 base_lr = 4e-4
 
+# On any number of GPUs that divides the batch: a GPU embeds its share in
+# micro-batches of train_dataloader.batch_size, with the gradient of the whole.
 train_cfg = dict(
-    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='ImageTextTrainLoop',
+    total_batch_size=16384,
+    max_iters=max_iters,
+    val_interval=max_iters)
 
 optim_wrapper = dict(
     type='DITOBF16OptimWrapper',
@@ -35,5 +40,6 @@ param_scheduler = [
         end=max_iters),
 ]
 
-# For another batch: tools/train.py CONFIG --auto-scale-lr
+# For another batch, GPUs x train_dataloader.batch_size, with a learning rate
+# to match: tools/train.py CONFIG --auto-scale-lr
 auto_scale_lr = dict(base_batch_size=16384, enable=False)

@@ -2,8 +2,13 @@
 # learning rate 1e-4 with linear decay to 0.
 max_iters = 30000
 
+# On any number of GPUs that divides the batch: a GPU embeds its share in
+# micro-batches of train_dataloader.batch_size, with the gradient of the whole.
 train_cfg = dict(
-    type='ImageTextTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='ImageTextTrainLoop',
+    total_batch_size=4096,
+    max_iters=max_iters,
+    val_interval=max_iters)
 
 optim_wrapper = dict(
     type='DITOBF16OptimWrapper',
@@ -19,5 +24,6 @@ param_scheduler = [
         end=max_iters),
 ]
 
-# For another batch: tools/train.py CONFIG --auto-scale-lr
+# For another batch, GPUs x train_dataloader.batch_size, with a learning rate
+# to match: tools/train.py CONFIG --auto-scale-lr
 auto_scale_lr = dict(base_batch_size=4096, enable=False)

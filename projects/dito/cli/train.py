@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from dito.engine.interruption import Interrupted
-from dito.engine.loops.whole_batch import launcher_rank, plan_of_config
+from dito.engine.loops.whole_batch import plan_of_config
 from dito.utils import run_lock
 from dito.utils.resumable import candidates
 
@@ -88,7 +88,7 @@ def set_batch(cfg: Config, launcher: str) -> None:
     try:
         plan_of_config(cfg, launcher)
     except ValueError:
-        if launcher_rank(launcher):
+        if rank_of_launcher():
             # The launcher ends all once the first has said it. An end before
             # would take the word from it.
             time.sleep(_FIRST_SPEAKS)

@@ -127,7 +127,7 @@ def test_wrong_micro_batch(data):
 def test_accumulated_gradients_are_refused(data):
     cfg = runner_cfg(data, data / 'work', clip_model(), max_iters=1)
     cfg['optim_wrapper']['accumulative_counts'] = 4
-    with pytest.raises(ValueError, match='set train_cfg.micro_batch'):
+    with pytest.raises(ValueError, match='set train_cfg.total_batch_size'):
         Runner(**cfg).train()
 
 

@@ -51,7 +51,7 @@ def test_two_processes_train_as_one(tmp_path):
                                            atol=1e-5, msg=name)
 
 
-def train_symbols(root, name, batch_size, **options):
+def train_symbols(root, name, batch_size, total=6, **options):
     """Three iterations of configs/symbols/rep_symbols.py and its test."""
     cfg = Config.fromfile(find_config('rep_symbols'))
     loader = dict(batch_size=batch_size, num_workers=0,
@@ -61,7 +61,8 @@ def train_symbols(root, name, batch_size, **options):
         train_dataloader=dict(
             **loader, dataset=dict(shards=str(root / '{00..02}.tar'))),
         val_dataloader=dict(dataset=dict(shards=str(root / '03.tar'))),
-        train_cfg=dict(max_iters=3, val_interval=3),
+        train_cfg=dict(
+            max_iters=3, val_interval=3, total_batch_size=total),
         model=dict(regions=dict(num_regions=(4, 2, 1, 1))),
         default_hooks=dict(record=dict(
             type='RunRecorder', path=str(root / f'{name}.jsonl'))),

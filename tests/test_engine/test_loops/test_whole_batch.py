@@ -33,6 +33,15 @@ def test_micro_batches_are_named():
         'batch 16384 = 8 processes x 256 images x 8 micro-batches')
 
 
+def test_micro_batches_need_not_divide():
+    """They share one loss: nothing depends on where a share is cut."""
+    plan = plan_batch(17, 1, 4, MICRO_BATCHES)
+    assert str(plan) == (
+        'batch 17 = 1 process x 17 images in 5 micro-batches of at most 4')
+    assert str(plan_batch(16384, 128, 256, MICRO_BATCHES)) == (
+        'batch 16384 = 128 processes x 128 images')
+
+
 @pytest.mark.parametrize('processes', [3, 5, 7, 100, 256])
 def test_refused_in_a_sentence(processes):
     with pytest.raises(ValueError) as caught:

@@ -28,7 +28,7 @@ Features = Dict[str, Tensor]
 
 
 def split_batch(batch: Batch, size: int) -> List[Batch]:
-    """Cut a preprocessed batch into micro-batches.
+    """Cut a batch into micro-batches.
 
     Args:
         batch (dict): ``inputs`` (B, ...) tensor, lists and tensors of length
@@ -68,7 +68,8 @@ def cached_train_step(model: nn.Module, batch: Batch,
         dict[str, Tensor]: Values to log, those of the whole batch.
     """
     core = model.module if is_model_wrapper(model) else model
-    pieces = split_batch(core.data_preprocessor(batch, True), micro_batch)
+    # Each goes to the device when it is embedded, and the whole never does.
+    pieces = split_batch(batch, micro_batch)
     with optim_wrapper.optim_context(model):
         features, local = _embed_all(model, pieces)
         losses = core.contrast(features)
@@ -79,7 +80,8 @@ def cached_train_step(model: nn.Module, batch: Batch,
         last = i == len(pieces) - 1
         with _no_sync(model, not last):
             with optim_wrapper.optim_context(model):
-                embedded, additive = model(**piece, mode='embed')
+                data = core.data_preprocessor(piece, True)
+                embedded, additive = model(**data, mode='embed')
                 loss = _surrogate(embedded, additive, grads, i * micro_batch,
                                   total)
                 if last:  # inside the forward of the synchronised pass
@@ -104,7 +106,8 @@ def _embed_all(model: nn.Module,
     total = sum(len(piece['inputs']) for piece in pieces)
     core = model.module if is_model_wrapper(model) else model
     for piece in pieces:
-        embedded, additive = core(**piece, mode='embed')
+        data = core.data_preprocessor(piece, True)
+        embedded, additive = core(**data, mode='embed')
         for name, value in embedded.items():
             collected.setdefault(name, []).append(value)
         share = len(piece['inputs']) / total

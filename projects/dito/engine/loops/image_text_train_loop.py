@@ -18,6 +18,7 @@ from dito.models.pretrainers.batch_place import BatchPlace
 
 from ..throughput import ThroughputMeter
 from .cached_step import cached_train_step
+from .whole_batch import BatchPlan, plan_of_loader, scales_lr, shared_out
 
 _POSITION_KEY = 'image_text_position'
 # Samples that a reader passed over since the last one, by reason.
@@ -28,8 +29,9 @@ _COUNTS = ('skipped', 'filtered')
 class ImageTextTrainLoop(IterBasedTrainLoop):
     """Iterations over an endless image-text loader.
 
-    Differences to mmengine's loop: a batch may be trained in micro-batches
-    with exactly the gradient of the whole (feature caching); the place in the
+    Differences to mmengine's loop: the batch is that of the schedule on any
+    number of processes (``total_batch_size``), trained in micro-batches with
+    exactly the gradient of the whole (feature caching); the place in the
     data is kept in the checkpoint, so that a resumed run goes on with the
     next sample without reading the ones before; random regions and crops are
     drawn from (seed, iteration) for the global batch, so that they do not
@@ -39,14 +41,20 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
     Args:
         runner (Runner): The runner.
         dataloader (DataLoader or dict): Loader of a
-            :class:`ImageTextShards`.
+            :class:`ImageTextShards`. With ``total_batch_size`` its
+            ``batch_size`` is what a device embeds at a time; the loader then
+            gives a process its whole share of a step, so that the samples of
+            a step do not depend on the number of processes.
         max_iters (int): Number of iterations.
         val_begin (int): First iteration to validate after.
         val_interval (int): Iterations between validations.
         dynamic_intervals (list[tuple[int, int]], optional): Milestones and
             the validation intervals from them on.
         micro_batch (int, optional): Number of samples embedded at a time on
-            a process. Defaults to None, the whole batch.
+            a process. Defaults to None, what a device embeds at a time.
+        total_batch_size (int, optional): Pairs of a step. Defaults to None,
+            one batch of every process; so it is where the learning rate
+            follows the batch (``auto_scale_lr.enable``).
         seed (int, optional): Seed of what the model draws. Defaults to None,
             the run's (``randomness.seed``).
     """
@@ -59,12 +67,19 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                  val_interval: int = 1000,
                  dynamic_intervals: Optional[List[Tuple[int, int]]] = None,
                  micro_batch: Optional[int] = None,
+                 total_batch_size: Optional[int] = None,
                  seed: Optional[int] = None) -> None:
-        super().__init__(runner, dataloader, max_iters, val_begin,
-                         val_interval, dynamic_intervals)
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(
                 f'micro_batch must be at least 1, got {micro_batch}')
+        self.plan: Optional[BatchPlan] = None
+        if total_batch_size is not None and not scales_lr(runner):
+            self.plan = plan_of_loader(
+                dataloader, total_batch_size, micro_batch)
+            dataloader = shared_out(dataloader, self.plan)
+            micro_batch = self.plan.images
+        super().__init__(runner, dataloader, max_iters, val_begin,
+                         val_interval, dynamic_intervals)
         self.micro_batch = micro_batch
         self.seed = seed
         self._meter = ThroughputMeter()
@@ -80,6 +95,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             ValueError: If the optimizer accumulates gradients, or a batch is
                 a single pair.
         """
+        if self.plan is not None:
+            print_log(str(self.plan), logger='current')
         _check_accumulation(self.runner.optim_wrapper)
         _check_batch(self.dataloader.batch_size)
         self.runner.call_hook('before_train')
@@ -225,6 +242,6 @@ def _check_accumulation(optim_wrapper: Any) -> None:
         raise ValueError(
             f'optim_wrapper.accumulative_counts={counts} would average the '
             f'losses of {counts} small batches, whose pairs are never '
-            'compared with each other: raise train_dataloader.batch_size '
-            'instead and set train_cfg.micro_batch, which has the gradient '
-            'of the large batch.')
+            'compared with each other: set train_cfg.total_batch_size '
+            'instead, whose micro-batches have the gradient of the large '
+            'batch.')

@@ -222,7 +222,7 @@ def _check_smaller_batch(plan: BatchPlan, size: int, built: bool) -> None:
     print_log(
         f'{plan}: means of losses run over {plan.images} images instead of '
         f'train_dataloader.batch_size={size}, which does not divide the '
-        f'{plan.total // plan.processes} of a process.', logger='current',
+        f'{plan.share} of a process.', logger='current',
         level=logging.WARNING)
 
 

@@ -11,14 +11,12 @@ of processes.
 import os
 from typing import Any, Mapping, NamedTuple, Optional
 
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_world_size
+from torch.utils.data import DataLoader
 
-# Where a launcher says how many processes it has started, and which one of
-# them this is.
+# Where a launcher says how many processes it has started.
 _NUMBER = dict(
-    pytorch=('WORLD_SIZE', 'RANK'),
-    slurm=('SLURM_NTASKS', 'SLURM_PROCID'),
-    mpi=('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'))
+    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 # How the pieces of stage 3, and those of stages 1 and 2, are called.
 ACCUMULATED, MICRO_BATCHES = 'accumulated', 'micro-batches'
 
@@ -41,12 +39,20 @@ class BatchPlan(NamedTuple):
     pieces: int
     kind: str = ACCUMULATED
 
+    @property
+    def share(self) -> int:
+        """Images of a process in a step."""
+        return self.total // self.processes
+
     def __str__(self) -> str:
         """Say it in one line."""
         plural = 'process' if self.processes == 1 else 'processes'
         images = 'image' if self.images == 1 else 'images'
-        line = (f'batch {self.total} = {self.processes} {plural} x '
-                f'{self.images} {images}')
+        line = f'batch {self.total} = {self.processes} {plural} x '
+        if self.images * self.pieces != self.share:
+            return (f'{line}{self.share} images in {self.pieces} {self.kind} '
+                    f'of at most {self.images}')
+        line += f'{self.images} {images}'
         return line if self.pieces == 1 else (
             f'{line} x {self.pieces} {self.kind}')
 
@@ -64,8 +70,10 @@ def plan_batch(total: int,
         kind (str): See :class:`BatchPlan`.
 
     Returns:
-        BatchPlan: Every piece has the same number of images, the largest
-        that divides a process' share.
+        BatchPlan: Accumulated pieces have one number of images, the largest
+        that divides a process' share: each counts as much in the mean of
+        their losses. The last of the micro-batches may be smaller, since
+        they have no losses of their own.
 
     Raises:
         ValueError: If the batch cannot come out.
@@ -84,6 +92,9 @@ def plan_batch(total: int,
             f'to (train_cfg.total_batch_size): start one of {good} '
             'processes, or give --auto-scale-lr for another batch with a '
             'learning rate to match.')
+    if kind == MICRO_BATCHES:
+        pieces = -(-share // largest)
+        return BatchPlan(total, processes, -(-share // pieces), pieces, kind)
     images = max(n for n in _divisors(share) if n <= largest)
     return BatchPlan(total, processes, images, share // images, kind)
 
@@ -127,15 +138,59 @@ def plan_of_config(cfg: Mapping[str, Any],
                       cfg['train_dataloader']['batch_size'], kind)
 
 
+def plan_of_loader(loader: Any, total: int,
+                   micro_batch: Optional[int] = None) -> BatchPlan:
+    """Share a batch of stages 1 and 2 out to the processes of this run.
+
+    Args:
+        loader (DataLoader or dict): Loader, or its config.
+        total (int): Batch of the schedule.
+        micro_batch (int, optional): Most pairs embedded at a time, where it
+            is less than the loader's ``batch_size``.
+
+    Returns:
+        BatchPlan: In micro-batches.
+    """
+    size = _size_of(loader)
+    return plan_batch(total, get_world_size(), micro_batch or size,
+                      MICRO_BATCHES)
+
+
+def shared_out(loader: Any, plan: BatchPlan) -> Any:
+    """Let a loader give the whole share of a process at once.
+
+    Args:
+        loader (DataLoader or dict): Loader, or its config.
+        plan (BatchPlan): Of the run.
+
+    Returns:
+        DataLoader or dict: The loader, or a changed config.
+
+    Raises:
+        ValueError: If a loader that is built gives other batches.
+    """
+    share = plan.share
+    if isinstance(loader, DataLoader):
+        if loader.batch_size != share:
+            raise ValueError(
+                f'{plan}, but the data loader was built for batches of '
+                f'{loader.batch_size}: give the runner a config of it, or '
+                f'batches of {share}.')
+        return loader
+    changed = dict(loader, batch_size=share)
+    if share > loader['batch_size'] and loader.get('num_workers'):
+        # Two large batches of each worker would wait in memory.
+        changed.setdefault('prefetch_factor', 1)
+    return changed
+
+
+def _size_of(loader: Any) -> int:
+    return (loader.batch_size if isinstance(loader, DataLoader) else
+            loader['batch_size'])
+
+
 def launcher_size(launcher: str) -> int:
     """Count the processes of a run, which need not have met yet."""
     if launcher not in _NUMBER:
         return get_world_size()
-    return int(os.environ.get(_NUMBER[launcher][0], 1))
-
-
-def launcher_rank(launcher: str) -> int:
-    """Number this process before the processes have met."""
-    if launcher not in _NUMBER:
-        return get_rank()
-    return int(os.environ.get(_NUMBER[launcher][1], 0))
+    return int(os.environ.get(_NUMBER[launcher], 1))
