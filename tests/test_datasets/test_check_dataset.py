@@ -185,6 +185,12 @@ val_evaluator = dict(type='DITOLVISMetric', ann_file='{folder.root}/val.json',
     del folder.val['annotations'][1]['segmentation']
 
 
+def metric_form(folder):
+    masks_to_evaluate(folder)
+    folder.val = part(11, 11)
+    folder.val['images'][0]['neg_category_ids'] = None
+
+
 def bad_annotation(folder):
     del folder.val['annotations'][0]['category_id']
 
@@ -272,7 +278,7 @@ FAULTS = [
     unknown_category, unknown_image, duplicate_annotation, duplicate_image,
     bad_image, listed_ids, bad_box, zero_area_box, box_outside_image,
     bad_mask, mask_of_other_size, empty_mask, missing_mask,
-    masks_to_evaluate, bad_annotation, bad_flag, far_vertex,
+    masks_to_evaluate, metric_form, bad_annotation, bad_flag, far_vertex,
     missing_class, bad_classes, class_order,
     novel_in_training, wrong_split, missing_image, undecodable_image,
     image_size, shared_image, vocabulary, no_boxes, metric_file, bad_file,

@@ -159,8 +159,23 @@ def test_objects_and_detections_without_area_are_nothing():
     for result in results[::5]:
         result['bbox'][2] = 0.0
     for ann in content['annotations'][::7]:
-        ann['area'] = 0.0
+        ann['area'] = ann['bbox'][3] = 0.0
     assert_equal_to_reference(run_all(content, results, 'bbox'))
+
+
+def test_areas_that_are_not_there_are_those_of_the_boxes():
+    rng = np.random.default_rng(20)
+    content = make_ground_truth(rng)
+    results = make_results(rng, content)
+    for ann in content['annotations']:
+        ann['area'] = ann['bbox'][2] * ann['bbox'][3]
+    expected, = run_all(content, results, 'bbox', backends=['lvis'])
+    for i, ann in enumerate(content['annotations']):
+        ann['area'] = (None, 0, 'none')[i % 3]
+    for output in run_all(content, results, 'bbox'):
+        np.testing.assert_allclose(
+            output.precision, expected.precision, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize('backend', ['lvis', 'federated', 'faster'])
@@ -276,8 +291,12 @@ def test_unknown_ids_are_named():
             r"image 1000 has no \['neg_category_ids'\]",
         ),
         (
-            lambda c: c['annotations'][3].pop('area'),
-            r"annotation \d+ has no \['area'\]",
+            lambda c: c['annotations'][3].pop('bbox'),
+            r'annotation \d+ has the bbox None',
+        ),
+        (
+            lambda c: c['images'][0].update(neg_category_ids=['9']),
+            r'image 1000: neg_category_ids has \[9\], which is not in its',
         ),
     ],
 )

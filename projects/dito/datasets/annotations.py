@@ -40,7 +40,7 @@ import re
 import reprlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Collection, Dict, List, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from .json_files import collector_paused, read_json
@@ -251,6 +251,65 @@ class Annotations:
             images=self.images,
             categories=self.categories,
             annotations=self.annotations,
+        )
+
+
+class IdNumbers:
+    """Positive numbers for ids of any form, in order of id.
+
+    Evaluation counts with numbers, and takes 0 for no object.
+
+    Args:
+        kind (str): 'images' or 'categories'.
+        read (Annotations): The file.
+        keep (bool): Whether ids that are numbers all stand for themselves.
+
+    Attributes:
+        ids (list[int | str]): In order.
+        numbers (list[int]): Of each id.
+    """
+
+    def __init__(
+        self, kind: str, read: Annotations, keep: bool = False
+    ) -> None:
+        self.ids = sorted(
+            (item['id'] for item in getattr(read, kind)), key=sort_key
+        )
+        whole = all(isinstance(i, int) and abs(i) < 1 << 62 for i in self.ids)
+        self.numbers = list(range(1, len(self.ids) + 1))
+        if keep and whole:
+            self.numbers = self.ids
+        self._number = dict(zip(self.ids, self.numbers, strict=True))
+        self._id = dict(zip(self.numbers, self.ids, strict=True))
+        self._spelling = read.spelling[kind]
+
+    def find(self, given: Any) -> Optional[int]:
+        """Number of an id in whatever form; None for an unknown one."""
+        return self._number.get(as_id(given))
+
+    def spell(self, number: int) -> Id:
+        """The id of a number, as the file has it."""
+        return self._spelling.get(self._id[number], self._id[number])
+
+
+def require_masks(read: Annotations, categories: Collection[Id]) -> None:
+    """Stop if an object to be evaluated by its mask has none.
+
+    Args:
+        read (Annotations): The file.
+        categories (Collection[int | str]): Ids of those evaluated.
+
+    Raises:
+        ValueError: If one has none, naming the first.
+    """
+    wanted = set(categories)
+    objects = [a for a in read.annotations if a['category_id'] in wanted]
+    lost = [a['id'] for a in objects if not a.get('segmentation')]
+    if lost:
+        raise ValueError(
+            f'{read.source}: object {show(lost[0])} has no segmentation, '
+            f'which mask AP needs ({len(lost)} of {len(objects)} objects '
+            "have none); use metric='bbox'"
         )
 
 

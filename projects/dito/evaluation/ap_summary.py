@@ -93,7 +93,7 @@ def summarize_categories(
         precision = result.precision[:, :, k, 0]
         rows.append(
             dict(
-                id=int(gt.category_ids[k]),
+                id=gt.categories.spell(int(gt.category_ids[k])),
                 name=name,
                 frequency=gt.frequency[k],
                 novel=bool(novel[k]) if novel is not None else False,

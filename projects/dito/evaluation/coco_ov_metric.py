@@ -4,9 +4,8 @@
 import contextlib
 import io
 import os.path as osp
-import tempfile
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from faster_coco_eval import COCO as FasterCOCO
@@ -16,6 +15,14 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
+from ..datasets.annotations import (
+    Annotations,
+    Id,
+    IdNumbers,
+    normalise,
+    read_annotations,
+    require_masks,
+)
 from ..datasets.categories import index_categories, list_names, match_names
 from .ap_summary import mean_of_valid
 from .detection_spool import DetectionSpool, SpoolEntry
@@ -87,17 +94,33 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             raise ValueError(
                 f"backend must be 'faster' or 'pycocotools', not {backend!r}"
             )
-        if ann_file is not None and not osp.exists(ann_file):
-            raise FileNotFoundError(
-                f'annotation file {ann_file} of the metric does not exist'
-            )
-        super().__init__(ann_file=ann_file, metric=metrics, **kwargs)
+        super().__init__(metric=metrics, **kwargs)
         self.ann_file = ann_file
         self.backend = backend
         self.protocol = dict(protocol or {})
         self.per_category: Dict[str, List[dict]] = {}
         self._spool = DetectionSpool(spool_dir)
-        self._known_images = set(self._coco_api.imgs) if ann_file else None
+        self._truth: Optional[Annotations] = None
+        if ann_file is not None:
+            self._take(read_annotations(ann_file, self.backend_args))
+
+    def _take(self, truth: Annotations) -> None:
+        """Take the ground truth, and number its images and categories."""
+        self._truth = truth.refuse_faults(masks='segm' in self.metrics)
+        self._images = IdNumbers('images', truth)
+        self._categories = IdNumbers('categories', truth)
+
+    @property
+    def dataset_meta(self) -> Optional[dict]:
+        """Meta information of the data set, compared with the file."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Optional[dict]) -> None:
+        self._dataset_meta = meta
+        if meta and 'classes' in meta and self._truth is not None:
+            # Before images are detected, not after.
+            self._find_categories()
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Write the detections of a batch to disk.
@@ -127,13 +150,13 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
                 masks,
                 lowest=float(scores.min(initial=np.inf)),
             )
-            self.results.append((self._truth(sample), entry))
+            self.results.append((self._objects(sample), entry))
 
     def _check(
-        self, image: int, labels: np.ndarray, scores: np.ndarray
+        self, image: Id, labels: np.ndarray, scores: np.ndarray
     ) -> None:
         """Refuse results of another data set or vocabulary."""
-        if self._known_images is not None and image not in self._known_images:
+        if self._truth is not None and self._images.find(image) is None:
             raise ValueError(
                 f'image {image} is not in {self.ann_file}; are these results '
                 'of another data set?'
@@ -148,17 +171,24 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         if not np.isfinite(scores).all():
             raise ValueError(f'image {image} has scores that are not finite')
 
-    def _truth(self, sample: dict) -> Optional[dict]:
-        """Objects of a sample, where no file has them."""
-        if self._coco_api is not None:
+    def _objects(self, sample: dict) -> Optional[Tuple[dict, List[dict]]]:
+        """Image and objects of a sample, where no file has them."""
+        if self.ann_file is not None:
             return None
-        height, width = sample['ori_shape']
-        return dict(
-            img_id=sample['img_id'],
-            width=width,
-            height=height,
-            anns=sample['instances'],
-        )
+        height, width = map(int, sample['ori_shape'])
+        objects = []
+        for item in sample['instances']:
+            x1, y1, x2, y2 = map(float, item['bbox'])
+            objects.append(
+                dict(
+                    image_id=sample['img_id'],
+                    category_id=item['bbox_label'],
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    iscrowd=item.get('ignore_flag'),
+                    segmentation=item.get('mask'),
+                )
+            )
+        return dict(id=sample['img_id'], height=height, width=width), objects
 
     def evaluate(self, size: int) -> Dict[str, float]:
         """Evaluate the detections of all processes.
@@ -190,16 +220,22 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         """
         entries = [entry for _, entry in results]
         refuse_repeated(entries)
-        if self._coco_api is None:
-            self._coco_api = self._api_of([truth for truth, _ in results])
-        self.cat_ids = self._category_ids()
+        if self.ann_file is None:
+            self._take(self._collected([truth for truth, _ in results]))
+        self._find_categories()
         detections = self._spool.load(
-            entries, np.array(self.cat_ids), 'segm' in self.metrics
+            entries,
+            np.array(self.cat_ids),
+            'segm' in self.metrics,
+            [self._images.find(entry.image_id) for entry in entries],
         )
         if self.outfile_prefix is not None:
             for iou_type in self.metrics:
                 path = f'{self.outfile_prefix}.{iou_type}.json'
-                write_json_list(path, result_parts(detections, iou_type))
+                parts = result_parts(
+                    detections, iou_type, self._images, self._categories
+                )
+                write_json_list(path, parts)
         if self.format_only:
             return {}
         figures: Dict[str, float] = {}
@@ -217,11 +253,18 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         self._publish(scores, self._describe(entries), figures)
         return figures
 
-    def _api_of(self, truths: List[dict]) -> COCO:
+    def _collected(self, truths: Sequence[Tuple]) -> Annotations:
         """Ground truth out of data samples."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = self.gt_to_coco_json(truths, osp.join(folder, 'gt'))
-            return COCO(path)
+        objects = [item for _, items in truths for item in items]
+        content = dict(
+            images=[image for image, _ in truths],
+            categories=[
+                dict(id=label, name=name)
+                for label, name in enumerate(self._names())
+            ],
+            annotations=[dict(a, id=k) for k, a in enumerate(objects)],
+        )
+        return normalise(content, 'the data samples')
 
     def _publish(
         self,
@@ -243,14 +286,15 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         table = render_scores(title, scores, names)
         self.publish(title, protocol, figures, table, self.per_category)
 
-    def _category_ids(self) -> List[int]:
-        """Category id of each label, by class name."""
-        # As the file spells them, where the data set repairs spelling.
-        classes = (
-            self.dataset_meta.get('names_in_file')
-            or self.dataset_meta['classes']
-        )
-        by_name = index_categories(self._coco_api.dataset['categories'])
+    def _names(self) -> Sequence[str]:
+        """Classes as the file spells them, where the set repairs spelling."""
+        meta = self.dataset_meta
+        return meta.get('names_in_file') or meta['classes']
+
+    def _find_categories(self) -> None:
+        """Set ``cat_ids``, the category number of each label, by name."""
+        classes = self._names()
+        by_name = index_categories(self._truth.categories)
         found = match_names(classes, by_name)
         unknown = [
             name
@@ -260,10 +304,13 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         if unknown:
             raise ValueError(
                 f'{len(unknown)} of {len(classes)} classes of the data set '
-                f'are not categories of {self.ann_file}: '
+                f'are not categories of {self._truth.source}: '
                 f'{list_names(unknown)}'
             )
-        return [match['id'] for match in found]
+        ids = [match['id'] for match in found]
+        self.cat_ids = [self._categories.find(i) for i in ids]
+        if 'segm' in self.metrics:
+            require_masks(self._truth, ids)
 
     def _precision(
         self, detections: LVISDetections, iou_type: str
@@ -272,27 +319,29 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
 
         Returns:
             tuple: Precision of shape (10 thresholds, 101 recall levels,
-            K, 4 areas), and the category ids in order of its third axis.
+            K, 1), and the category numbers in order of its third axis.
         """
         ids = sorted(self.cat_ids)
         place = np.searchsorted(ids, detections.category_ids)
         order = np.argsort(place, kind='stable')
         by_category: Dict[int, List[dict]] = {cat: [] for cat in ids}
-        for ann in self._coco_api.dataset['annotations']:
+        for ann in self._numbered():
             if ann['category_id'] in by_category:
                 by_category[ann['category_id']].append(ann)
+        images = [
+            dict(image, id=self._images.find(image['id']))
+            for image in self._truth.images
+        ]
         parts = []
         for low, high in category_blocks(place[order], len(ids)):
             rows = slice(*np.searchsorted(place[order], [low, high]))
             # In order of image, which decides between equal scores.
             block = detections.take(np.sort(order[rows])).in_memory()
             truth = dict(
-                self._coco_api.dataset,
-                # The evaluation writes into annotations.
+                images=images,
+                categories=[dict(id=cat) for cat in ids[low:high]],
                 annotations=[
-                    _completed(ann)
-                    for cat in ids[low:high]
-                    for ann in by_category[cat]
+                    ann for cat in ids[low:high] for ann in by_category[cat]
                 ],
             )
             with collector_paused():
@@ -300,6 +349,21 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
                     self._precision_of(truth, block, ids[low:high], iou_type)
                 )
         return np.concatenate(parts, axis=2), ids
+
+    def _numbered(self) -> Iterator[dict]:
+        """Objects as the evaluation takes them, which writes into them."""
+        for number, ann in enumerate(self._truth.annotations, 1):
+            numbered = dict(
+                id=number,
+                image_id=self._images.find(ann['image_id']),
+                category_id=self._categories.find(ann['category_id']),
+                bbox=ann['bbox'],
+                area=ann['area'],
+                iscrowd=ann['iscrowd'],
+            )
+            if 'segm' in self.metrics:
+                numbered['segmentation'] = ann.get('segmentation')
+            yield numbered
 
     def _precision_of(
         self,
@@ -326,6 +390,9 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         run.params.imgIds = truth.getImgIds()
         run.params.maxDets = list(_MAX_DETS)
         run.params.iouThrs = self.iou_thrs
+        # Objects of all sizes: the figures by size are not used.
+        run.params.areaRng = run.params.areaRng[:1]
+        run.params.areaRngLbl = run.params.areaRngLbl[:1]
         run.evaluate()
         run.accumulate()
         return np.asarray(run.eval['precision'])[..., -1]
@@ -337,10 +404,10 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         seen = {
             ann['category_id']
             for ann in dataset['annotations']
-            if not ann.get('iscrowd', 0)
+            if not ann['iscrowd']
         }
         has = np.array([0.0 if cat in seen else -1.0 for cat in ids])
-        shape = (len(self.iou_thrs), 101, len(ids), 4)
+        shape = (len(self.iou_thrs), 101, len(ids), 1)
         return np.broadcast_to(has[:, None], shape)
 
     def _novel(self, ids: Sequence[int]) -> np.ndarray:
@@ -355,16 +422,16 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
     ) -> List[dict]:
         """AP of every class, in order of label."""
         objects = Counter(
-            ann['category_id']
-            for ann in self._coco_api.dataset['annotations']
-            if not ann.get('iscrowd', 0)
+            self._categories.find(ann['category_id'])
+            for ann in self._truth.annotations
+            if not ann['iscrowd']
         )
         place = {cat: k for k, cat in enumerate(ids)}
         novel = self._novel(self.cat_ids)
         at50 = np.round(100 * np.asarray(self.iou_thrs)) == 50
         return [
             dict(
-                id=cat,
+                id=self._categories.spell(cat),
                 name=name,
                 frequency='',
                 novel=bool(new),
@@ -402,7 +469,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         meta = self.dataset_meta
         novel = len(meta.get('novel_classes') or ())
         lowest = min((e.lowest for e in entries), default=np.inf)
-        images = len(self._coco_api.imgs)
+        images = len(self._truth.images)
         parts = self.with_run(dict(
             benchmark='COCO protocol',
             split=osp.basename(self.ann_file or 'objects of the samples'),
@@ -420,13 +487,3 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         if len(entries) < images:
             parts['note'] = 'images without results count as empty'
         return parts
-
-
-def _completed(ann: dict) -> dict:
-    """A copy of an object with what pycocotools asks for.
-
-    LVIS files have no iscrowd, and tools for labelling leave out areas, on
-    which AP over objects of all sizes does not depend.
-    """
-    _, _, width, height = ann['bbox']
-    return {'iscrowd': 0, 'area': width * height, **ann}

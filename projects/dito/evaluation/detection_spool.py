@@ -2,9 +2,8 @@
 """Detections on disk instead of in memory, until they are evaluated.
 
 20,000 validation images with 300 detections and masks each are several GB as
-Python objects. On disk they are 76 bytes each and the mask's run lengths, and
-only what sorting needs (image, category, score: 24 bytes) is read back as a
-whole.
+Python objects. On disk they are 68 bytes each and the mask's run lengths, and
+only what sorting needs (image, category, score: 24 bytes) is held as a whole.
 """
 
 import os
@@ -18,6 +17,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from mmengine.dist import all_gather_object, get_world_size
 
+from ..datasets.annotations import Id
 from .lvis_detections import LVISDetections
 from .spool_columns import (
     BODY,
@@ -34,7 +34,7 @@ class SpoolEntry:
     """Where the detections of one image are.
 
     Args:
-        image_id (int): Image.
+        image_id (int | str): Image.
         folder (str): Folder of the spool.
         start (int): First row.
         count (int): Number of rows.
@@ -44,7 +44,7 @@ class SpoolEntry:
             that cannot read the folder.
     """
 
-    image_id: int
+    image_id: Id
     folder: str
     start: int
     count: int
@@ -86,7 +86,7 @@ class DetectionSpool:
 
     def add(
         self,
-        image_id: int,
+        image_id: Id,
         category: np.ndarray,
         scores: np.ndarray,
         boxes: np.ndarray,
@@ -97,7 +97,7 @@ class DetectionSpool:
         """Write the detections of an image.
 
         Args:
-            image_id (int): Image.
+            image_id (int | str): Image.
             category (np.ndarray): Category, as any integer, shape (N,).
             scores (np.ndarray): Shape (N,).
             boxes (np.ndarray): x1, y1, x2, y2, shape (N, 4).
@@ -110,7 +110,7 @@ class DetectionSpool:
             SpoolEntry: Where they are.
         """
         keys = np.empty(len(scores), dtype=KEY)
-        keys['image'], keys['category'] = image_id, category
+        keys['category'] = category
         keys['score'] = scores
         bodies = np.zeros(len(scores), dtype=BODY)
         bodies['box'] = boxes
@@ -173,6 +173,7 @@ class DetectionSpool:
         entries: Sequence[SpoolEntry],
         category_ids: np.ndarray,
         with_masks: bool = False,
+        image_numbers: Optional[Sequence[int]] = None,
     ) -> LVISDetections:
         """Detections of the entries, with boxes and masks left on disk.
 
@@ -180,6 +181,8 @@ class DetectionSpool:
             entries (Sequence[SpoolEntry]): Of any number of spools.
             category_ids (np.ndarray): What the stored categories stand for.
             with_masks (bool): Whether there are masks.
+            image_numbers (Sequence[int], optional): What stands for the
+                image of each entry. Defaults to its id.
 
         Returns:
             LVISDetections: In order of the entries. Readable until the
@@ -191,6 +194,8 @@ class DetectionSpool:
         ]
         for file in self._files or ():
             file.flush()
+        if image_numbers is None:
+            image_numbers = [e.image_id for e in entries]
         folders = list(dict.fromkeys(e.folder for e in entries if e.count))
         opened = [SpoolFiles(folder) for folder in folders]
         number: Dict[str, int] = {f: i for i, f in enumerate(folders)}
@@ -210,7 +215,10 @@ class DetectionSpool:
         if with_masks:
             masks = SpooledMasks(bodies, [s.masks for s in opened], row)
         return LVISDetections(
-            image_ids=keys['image'].astype(np.int64),
+            image_ids=np.repeat(
+                np.array(image_numbers, np.int64),
+                np.array([e.count for e in entries], np.int64),
+            ),
             category_ids=category_ids[keys['category']],
             scores=keys['score'].astype(np.float64),
             boxes=SpooledBoxes(bodies, row),

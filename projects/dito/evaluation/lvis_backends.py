@@ -90,16 +90,9 @@ def _evaluate_faster(
             f"{gt.source} has {int(gt.ignore.sum())}; use 'federated'"
         )
     detections = detections.take(detections.areas(iou_type) > 0)
-    # It writes into annotations, so it gets copies of them.
-    truth = COCO(
-        dict(
-            images=gt.content['images'],
-            categories=gt.content['categories'],
-            annotations=[
-                dict(ann) for ann in gt.content['annotations'] if ann['area']
-            ],
-        )
-    )
+    content = gt.content()
+    content['annotations'] = [a for a in content['annotations'] if a['area']]
+    truth = COCO(content)
     results = truth.loadRes(detections.to_results(iou_type))
     run = COCOeval_faster(truth, results, iou_type, lvis_style=True)
     run.params.maxDets = [max(len(detections), 1)]
@@ -118,7 +111,7 @@ def _evaluate_reference(
 
     truth = LVIS.__new__(LVIS)
     truth.logger = _Quiet()
-    truth.dataset = copy.deepcopy(gt.content)
+    truth.dataset = copy.deepcopy(gt.content())
     truth._create_index()
     # Already limited, so not again: its own limit ends with equal scores.
     results = LVISResults(truth, detections.to_results(iou_type), max_dets=-1)

@@ -2,16 +2,51 @@
 """The ground truth of a federated data set as arrays."""
 
 from functools import cached_property
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple, Union
 
 import numpy as np
-import pycocotools.mask as mask_utils
 
-from .files import read_json
+from ..datasets.annotations import (
+    ID_LISTS,
+    Annotations,
+    IdNumbers,
+    normalise,
+    read_annotations,
+    show,
+)
+from ..datasets.masks import to_rle
 
 FREQUENCIES = ('r', 'c', 'f')
-_FIELDS = {'image_id', 'category_id', 'bbox', 'area'}
-_REQUIRED = ('neg_category_ids', 'not_exhaustive_category_ids')
+
+
+def require_federated(read: Annotations) -> None:
+    """Refuse files without what federated evaluation needs.
+
+    Args:
+        read (Annotations): The file.
+
+    Raises:
+        ValueError: If it is not in LVIS form, in one sentence.
+    """
+    for category in read.categories:
+        if category.get('frequency') not in FREQUENCIES:
+            raise ValueError(
+                f'{read.source}: category {category["name"]!r} has '
+                f'frequency {show(category.get("frequency"))}, expected one '
+                f'of {FREQUENCIES}; is this an LVIS file?'
+            )
+    for image in read.images:
+        lost = [key for key in ID_LISTS if key not in image]
+        if lost:
+            raise ValueError(
+                f'{read.source}: image {show(image["id"])} has no {lost}, '
+                'which federated evaluation needs'
+            )
+    listed = read.faults.examples.get('listed_ids')
+    if listed:
+        raise ValueError(
+            f'{read.source}: {listed[0]}, which is not in its categories'
+        )
 
 
 class LVISGroundTruth:
@@ -24,89 +59,86 @@ class LVISGroundTruth:
     and detections of them do not count.
 
     Args:
-        content (dict): The annotation file: ``images``, ``categories`` (with
-            ``frequency``) and ``annotations``.
+        content (dict | Annotations): The annotation file: ``images``,
+            ``categories`` (with ``frequency``) and ``annotations``.
         source (str): Where it comes from, for error messages.
+        masks (bool): Whether masks must be sound. Defaults to True.
 
     Attributes:
-        image_ids (np.ndarray): Sorted ids, shape (I,), int64.
-        category_ids (np.ndarray): Sorted ids, shape (K,), int64.
+        read (Annotations): The file.
+        images (IdNumbers): Numbers of its image ids: the ids themselves, if
+            all of them are numbers.
+        categories (IdNumbers): Likewise of its categories.
+        image_ids (np.ndarray): Sorted numbers, shape (I,), int64.
+        category_ids (np.ndarray): Sorted numbers, shape (K,), int64.
         names (tuple[str]): Category names in order of id.
         frequency (tuple[str]): 'r', 'c' or 'f' in order of category id.
         image_index (np.ndarray): Image of each object, shape (G,), int64.
         category_index (np.ndarray): Category of each object, shape (G,).
         boxes (np.ndarray): x, y, width, height, shape (G, 4), float64.
-        areas (np.ndarray): Areas in the file, shape (G,), float64.
+        areas (np.ndarray): Areas, of the box where the file has none, shape
+            (G,), float64.
         ignore (np.ndarray): Objects that neither help nor hurt, shape (G,).
 
     Raises:
         ValueError: If the content is not in LVIS form.
     """
 
-    def __init__(self, content: dict, source: str = 'ground truth') -> None:
-        self.content = content
-        self.source = source
-        self._check_form()
-        categories = sorted(content['categories'], key=lambda cat: cat['id'])
-        self.image_ids = np.unique([img['id'] for img in content['images']])
-        self.category_ids = np.array([cat['id'] for cat in categories])
-        self.names: Tuple[str, ...] = tuple(cat['name'] for cat in categories)
+    def __init__(
+        self,
+        content: Union[dict, Annotations],
+        source: str = 'ground truth',
+        masks: bool = True,
+    ) -> None:
+        if not isinstance(content, Annotations):
+            if 'annotations' not in content:
+                raise ValueError(f"{source} has no 'annotations'")
+            content = normalise(content, source)
+        self.read = content.refuse_faults(masks=masks)
+        self.source = self.read.source
+        require_federated(self.read)
+        self.images = IdNumbers('images', self.read, keep=True)
+        self.categories = IdNumbers('categories', self.read, keep=True)
+        self.image_ids = np.array(self.images.numbers, dtype=np.int64)
+        self.category_ids = np.array(self.categories.numbers, dtype=np.int64)
+        by_id = {cat['id']: cat for cat in self.read.categories}
+        ordered = [by_id[i] for i in self.categories.ids]
+        self.names: Tuple[str, ...] = tuple(cat['name'] for cat in ordered)
         self.frequency: Tuple[str, ...] = tuple(
-            cat['frequency'] for cat in categories
+            cat['frequency'] for cat in ordered
         )
         self._sizes = {
             img['id']: (img['height'], img['width'])
-            for img in content['images']
+            for img in self.read.images
         }
-        self._read_annotations()
+        self._take_annotations()
 
     @classmethod
     def from_file(
-        cls, path: str, backend_args: dict | None = None
+        cls, path: str, backend_args: dict | None = None, masks: bool = True
     ) -> 'LVISGroundTruth':
         """Read an annotation file.
 
         Args:
             path (str): Path of the JSON file.
             backend_args (dict, optional): File backend of MMEngine.
+            masks (bool): Whether masks must be sound. Defaults to True.
 
         Returns:
             LVISGroundTruth: The ground truth.
         """
-        return cls(read_json(path, backend_args), path)
+        return cls(read_annotations(path, backend_args), masks=masks)
 
-    def _check_form(self) -> None:
-        """Refuse files without what federated evaluation needs."""
-        for key in ('images', 'categories', 'annotations'):
-            if key not in self.content:
-                raise ValueError(f'{self.source} has no {key!r}')
-        for category in self.content['categories']:
-            if category.get('frequency') not in FREQUENCIES:
-                raise ValueError(
-                    f'{self.source}: category {category["name"]!r} has '
-                    f'frequency {category.get("frequency")!r}, expected one '
-                    f'of {FREQUENCIES}; is this an LVIS file?'
-                )
-        for image in self.content['images']:
-            lost = [key for key in _REQUIRED if key not in image]
-            if lost:
-                raise ValueError(
-                    f'{self.source}: image {image["id"]} has no {lost}, '
-                    'which federated evaluation needs'
-                )
-
-    def _read_annotations(self) -> None:
+    def _take_annotations(self) -> None:
         """Fill the arrays of objects, by category, then image, then file."""
-        for ann in self.content['annotations']:
-            if not _FIELDS <= ann.keys():
-                raise ValueError(
-                    f'{self.source}: annotation {ann.get("id")} has no '
-                    f'{sorted(_FIELDS - ann.keys())}, which evaluation needs'
-                )
         # Objects without area are no objects for the reference either.
-        kept = [a for a in self.content['annotations'] if a['area'] > 0]
-        image = self.to_image_index([ann['image_id'] for ann in kept])
-        category = self.to_category_index([a['category_id'] for a in kept])
+        kept = [a for a in self.read.annotations if a['area'] > 0]
+        image = self.to_image_index(
+            [self.images.find(ann['image_id']) for ann in kept]
+        )
+        category = self.to_category_index(
+            [self.categories.find(ann['category_id']) for ann in kept]
+        )
         order = np.lexsort((image, category))
         self._annotations = [kept[i] for i in order]
         self.image_index = image[order]
@@ -115,9 +147,38 @@ class LVISGroundTruth:
         self.boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
         areas = [ann['area'] for ann in self._annotations]
         self.areas = np.array(areas, dtype=np.float64)
-        ignore = [bool(ann.get('ignore', 0)) for ann in self._annotations]
+        ignore = [ann.get('ignore', 0) for ann in self._annotations]
         self.ignore = np.array(ignore, dtype=bool)
         self._rles: Dict[int, dict] = {}
+
+    def content(self) -> dict:
+        """The file for other packages: with numbers for all ids."""
+        find_image, find_category = self.images.find, self.categories.find
+        lists = {
+            field: [list(map(find_category, image[field]))
+                    for image in self.read.images]
+            for field in ID_LISTS
+        }
+        return dict(
+            images=[
+                dict(image, id=find_image(image['id']),
+                     **{field: lists[field][k] for field in ID_LISTS})
+                for k, image in enumerate(self.read.images)
+            ],
+            categories=[
+                dict(category, id=find_category(category['id']))
+                for category in self.read.categories
+            ],
+            annotations=[
+                dict(
+                    ann,
+                    id=number,
+                    image_id=find_image(ann['image_id']),
+                    category_id=find_category(ann['category_id']),
+                )
+                for number, ann in enumerate(self.read.annotations, 1)
+            ],
+        )
 
     @property
     def num_images(self) -> int:
@@ -203,9 +264,10 @@ class LVISGroundTruth:
         """Pair keys of a list of category ids that each image has."""
         images: List[int] = []
         categories: List[int] = []
-        for image in self.content['images']:
-            images.extend([image['id']] * len(image[field]))
-            categories.extend(image[field])
+        for image in self.read.images:
+            number = self.images.find(image['id'])
+            images.extend([number] * len(image[field]))
+            categories.extend(map(self.categories.find, image[field]))
         return self.pair_keys(
             self.to_image_index(images), self.to_category_index(categories)
         )
@@ -231,9 +293,5 @@ class LVISGroundTruth:
                     "segmentation, which mask AP needs; use metric='bbox'"
                 )
             size = self._sizes[annotation['image_id']]
-            if isinstance(mask, list):
-                mask = mask_utils.merge(mask_utils.frPyObjects(mask, *size))
-            elif isinstance(mask['counts'], list):
-                mask = mask_utils.frPyObjects(mask, *size)
-            self._rles[index] = mask
+            self._rles[index] = to_rle(mask, *size)
         return self._rles[index]

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import exists
 from mmengine.logging import MMLogger
 
+from ..datasets.annotations import Id, require_masks
 from ..datasets.categories import list_names, match_names
 from .ap_summary import summarize_categories, summarize_lvis
 from .detection_spool import DetectionSpool, SpoolEntry
@@ -143,8 +144,27 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
 
     @cached_property
     def ground_truth(self) -> LVISGroundTruth:
-        """The annotations, read when the first result arrives."""
-        return LVISGroundTruth.from_file(self.ann_file, self.backend_args)
+        """The annotations, read when the data set is known."""
+        return LVISGroundTruth.from_file(
+            self.ann_file, self.backend_args, 'segm' in self.metrics
+        )
+
+    @property
+    def dataset_meta(self) -> Optional[dict]:
+        """Meta information of the data set, compared with the file."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Optional[dict]) -> None:
+        self._dataset_meta = meta
+        if meta and 'classes' in meta:
+            # Before images are detected, not after.
+            gt = self.ground_truth
+            vars(self).pop('_label_to_category', None)
+            vars(self).pop('novel', None)
+            self._label_to_category  # noqa: B018 - looked up and checked
+            if 'segm' in self.metrics:
+                require_masks(gt.read, gt.categories.ids)
 
     @cached_property
     def _label_to_category(self) -> np.ndarray:
@@ -161,8 +181,9 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             if match is None
         ]
         index = [match['k'] for match in found if match is not None]
-        missing = [n for k, n in enumerate(gt.names) if k not in set(index)]
-        if unknown or missing or len(set(index)) != len(index):
+        there = set(index)
+        missing = [n for k, n in enumerate(gt.names) if k not in there]
+        if unknown or missing or len(there) != len(index):
             raise ValueError(
                 f'the {len(classes)} classes of the data set are not the '
                 f'{len(gt.names)} categories of {self.ann_file}: not in the '
@@ -178,6 +199,7 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         names = (self.dataset_meta or {}).get('novel_classes')
         if names is None:
             return np.array([f == 'r' for f in gt.frequency], dtype=bool)
+        names = set(names)
         is_novel = [name in names for name in self.dataset_meta['classes']]
         novel = np.zeros(gt.num_categories, dtype=bool)
         novel[self._label_to_category] = is_novel
@@ -197,7 +219,7 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
                 self._store(sample['img_id'], sample['pred_instances'])
             )
 
-    def _store(self, image_id: int, pred: dict) -> SpoolEntry:
+    def _store(self, image_id: Id, pred: dict) -> SpoolEntry:
         """Write the detections of an image that can count, best first."""
         labels = to_numpy(pred['labels']).astype(np.int64)
         scores = to_numpy(pred['scores'])
@@ -205,7 +227,8 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         order = np.argsort(-scores, kind='stable')
         category = self._label_to_category[labels]
         keys = self.ground_truth.pair_keys(
-            self.ground_truth.to_image_index([image_id]), category[order]
+            self.ground_truth.to_image_index([self._number(image_id)]),
+            category[order],
         )
         counts = is_in_sorted(keys, self.ground_truth.judged_keys)
         counts |= self.outfile_prefix is not None
@@ -227,11 +250,20 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             lowest=float(scores.min(initial=np.inf)),
         )
 
+    def _number(self, image_id: Id) -> int:
+        """Number of an image, which must be in the file."""
+        number = self.ground_truth.images.find(image_id)
+        if number is None:
+            raise ValueError(
+                f'1 image ids are not in {self.ann_file}: [{image_id!r}]; '
+                'are these results of another data set?'
+            )
+        return number
+
     def _check_predictions(
-        self, image_id: int, labels: np.ndarray, scores: np.ndarray
+        self, image_id: Id, labels: np.ndarray, scores: np.ndarray
     ) -> None:
         """Refuse labels of another vocabulary and scores that are NaN."""
-        self.ground_truth.to_image_index([image_id])
         number = len(self._label_to_category)
         if len(labels) and not 0 <= labels.min() <= labels.max() < number:
             raise ValueError(
@@ -271,7 +303,10 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         logger: MMLogger = MMLogger.get_current_instance()
         refuse_repeated(results)
         detections = self._spool.load(
-            results, self.ground_truth.category_ids, 'segm' in self.metrics
+            results,
+            self.ground_truth.category_ids,
+            'segm' in self.metrics,
+            [self._number(entry.image_id) for entry in results],
         )
         protocol = self._describe(results)
         title = f'LVIS {os.path.basename(self.ann_file)}'
@@ -363,10 +398,11 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
 
     def _write(self, detections: LVISDetections) -> None:
         """Write result files, each first under another name."""
+        gt = self.ground_truth
         detections = detections.limit_per_image(self.max_dets)
         for iou_type in self.metrics:
             write_json_list(
                 f'{self.outfile_prefix}.{iou_type}.json',
-                result_parts(detections, iou_type),
+                result_parts(detections, iou_type, gt.images, gt.categories),
             )
         write_json(f'{self.outfile_prefix}.categories.json', self.per_category)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmdet.structures.mask import encode_mask_results
 
+from ..datasets.annotations import Id, IdNumbers
 from .detection_spool import SpoolEntry
 from .lvis_detections import LVISDetections
 
@@ -28,11 +29,11 @@ def to_numpy(values: Union[torch.Tensor, np.ndarray]) -> np.ndarray:
     return np.asarray(values)
 
 
-def encode_masks(image_id: int, pred: dict, order: np.ndarray) -> List[dict]:
+def encode_masks(image_id: Id, pred: dict, order: np.ndarray) -> List[dict]:
     """Run lengths of some masks.
 
     Args:
-        image_id (int): Image, for the error.
+        image_id (int | str): Image, for the error.
         pred (dict): ``masks``: (N, H, W), or N RLE dicts.
         order (np.ndarray): Positions of those wanted.
 
@@ -75,13 +76,19 @@ def refuse_repeated(entries: Sequence[SpoolEntry]) -> None:
 
 
 def result_parts(
-    detections: LVISDetections, iou_type: str, size: int = 10_000
+    detections: LVISDetections,
+    iou_type: str,
+    images: IdNumbers,
+    categories: IdNumbers,
+    size: int = 10_000,
 ) -> Iterator[List[dict]]:
     """Entries of a result file, some at a time, with masks as text.
 
     Args:
         detections (LVISDetections): The detections.
         iou_type (str): 'bbox' or 'segm'.
+        images (IdNumbers): For ids as the annotation file has them.
+        categories (IdNumbers): Likewise.
         size (int): How many at a time.
 
     Yields:
@@ -91,6 +98,8 @@ def result_parts(
         index = np.arange(start, min(start + size, len(detections)))
         part = detections.take(index).to_results(iou_type)
         for result in part:
+            result['image_id'] = images.spell(result['image_id'])
+            result['category_id'] = categories.spell(result['category_id'])
             mask = result.get('segmentation')
             if mask is not None and isinstance(mask['counts'], bytes):
                 counts = mask['counts'].decode()

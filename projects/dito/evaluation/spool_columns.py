@@ -6,7 +6,7 @@ from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 
-KEY = np.dtype([('image', '<i8'), ('category', '<i8'), ('score', '<f8')])
+KEY = np.dtype([('category', '<i8'), ('score', '<f8')])
 BODY = np.dtype(
     [
         ('box', '<f8', 4),

@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ..annotations import read_annotations
+from ..annotations import Annotations, read_annotations
 from ..categories import CategoryTable
 from ..ov_dataset import reads_masks
 from .annotation_checks import check_annotations
@@ -57,6 +57,7 @@ def check_config(
             continue
         report.findings += check_annotations(found, masks)
         table = check_classes(report, dataset, found)
+        _check_form(cfg, report, found)
         images = expected_images(dataset, found.images)
         report.findings += check_images(images, max_images, workers)
         _check_vocabulary(report, cfg, table)
@@ -163,6 +164,20 @@ def _other_files(cfg: Config, report: SetReport) -> List[str]:
             if path and osp.realpath(path) != osp.realpath(report.ann_file):
                 found.append(f'{metric.get("type")} of {phase}: {path}')
     return found
+
+
+def _check_form(cfg: Config, report: SetReport, found: Annotations) -> None:
+    """What the metrics of a set need of its file."""
+    # The metrics import the data sets.
+    from dito.evaluation.lvis_ground_truth import require_federated
+
+    for phase in report.name.split(', '):
+        kinds = {metric.get('type') for metric in _metrics(cfg, phase)}
+        if 'DITOLVISMetric' in kinds and not report.problems():
+            try:
+                require_federated(found)
+            except ValueError as error:
+                report.findings += gather('metric_form', [error])
 
 
 def _check_vocabulary(
