@@ -8,8 +8,8 @@ what is finished is never made again, also not for another table, and what was
 interrupted goes on from its last checkpoint. All rows of a table have one
 schedule.
 
-Batches are a process', as in the configs: on LVIS for 32 GPUs in stage 3 and
-16 in stage 2. For others give --cfg-options auto_scale_lr.enable=True.
+Batches are those of the schedules on any number of processes that divides
+them. For others give --cfg-options auto_scale_lr.enable=True.
 """
 
 import argparse
