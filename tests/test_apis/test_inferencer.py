@@ -4,6 +4,7 @@
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
+from PIL import Image
 from tiny_api import (
     NAMES,
     detector_config,
@@ -149,7 +151,7 @@ def test_each_image_has_its_own_names(parts: Dict[str, Any]) -> None:
     own = ['anchor, wheel', ['blue kite']]
     found = inferencer(images, vocabularies=own, score_thr=0, batch_size=2,
                        return_vis=True)
-    assert inferencer.vocabulary is not None and len(
+    assert inferencer.vocabulary is None and len(
         found['visualization']) == 2
     for image, names, prediction in zip(
             images, own, found['predictions'], strict=True):
@@ -161,6 +163,36 @@ def test_each_image_has_its_own_names(parts: Dict[str, Any]) -> None:
     for wrong in (['anchor'], 'anchor'):
         with pytest.raises(ValueError, match='each of the 2 images'):
             inferencer(images, vocabularies=wrong)
+
+
+def test_threads_with_other_names_get_what_one_gets(
+        parts: Dict[str, Any], tmp_path: Path) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=['wheel'])
+    images = parts['images']
+    asked = [['anchor', 'wheel'], ['blue kite', 'red umbrella', 'anchor'],
+             None]
+    want = [inferencer(images, n, score_thr=0, out_dir=tmp_path / 'one')
+            for n in asked]
+
+    def work(turn: int) -> Any:
+        return inferencer(images, asked[turn % 3], score_thr=0,
+                          out_dir=tmp_path / f'{turn}', return_vis=turn % 2)
+
+    with ThreadPoolExecutor(3) as pool:
+        for turn, found in enumerate(pool.map(work, range(12))):
+            assert found['predictions'] == want[turn % 3]['predictions']
+    assert inferencer.vocabulary.names == ('wheel', )
+    assert inferencer.model.vocabulary.names == ('wheel', )
+
+
+def test_names_of_a_call_do_not_stay(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'])
+    image = parts['images'][0]
+    trained = inferencer(image, score_thr=0)
+    inferencer(image, ['blue kite', 'wheel'])
+    assert inferencer.vocabulary is None
+    assert inferencer.model.vocabulary is None
+    assert inferencer(image, score_thr=0) == trained
 
 
 def test_novel_are_names_outside_the_training(parts: Dict[str, Any]) -> None:
@@ -311,6 +343,97 @@ def test_bad_images(parts: Dict[str, Any], tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(ValueError, match='no image in'):
         inferencer(empty)
+
+
+def test_sound_images_beside_a_broken_one(parts: Dict[str, Any],
+                                         tmp_path: Path) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'no image')
+    first, last = parts['images']
+    alone = inferencer([first, last], score_thr=0)['predictions']
+    for size in (1, 3):
+        found = inferencer([first, broken, last, tmp_path / 'gone.png'],
+                           score_thr=0, batch_size=size, on_error='collect')
+        assert [p is None for p in found['predictions']] == [
+            e is not None for e in found['errors']] == [
+                False, True, False, True]
+        assert 'broken.jpg' in found['errors'][1]
+        assert 'gone.png does not exist' in found['errors'][3]
+        got = found['predictions'][::2]
+        for a, b in zip(alone, got, strict=True):
+            assert a['labels'] == b['labels']
+            np.testing.assert_allclose(a['scores'], b['scores'], rtol=1e-4)
+
+
+@pytest.mark.parametrize('image, message', [
+    (np.zeros((4, 4, 3), np.float32), r'\(image \* 255\)'),
+    (np.full((4, 4, 3), 200.0), r'image.astype\(np.uint8\)'),
+    (np.full((4, 4, 3), np.nan, np.float32), 'NaN'),
+    (np.zeros((4, 4, 3), np.int64), 'uint8, from 0 to 255, got int64'),
+    (np.zeros((4, 4, 4), np.uint8), r'got \(4, 4, 4\)'),
+    (np.zeros((0, 0, 3), np.uint8), r'got \(0, 0, 3\)'),
+    (torch.zeros(3, 4, 4), 'permute'),
+    ('s9://bucket/a.jpg', 'not read from s9://'),
+    ([], 'empty list'),
+])
+def test_what_is_no_picture_is_refused(parts: Dict[str, Any], image: Any,
+                                       message: str) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    with pytest.raises(ValueError, match=message):
+        inferencer(image)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(batch_size=0), 'batch_size is a whole number'),
+    (dict(batch_size=1.5), 'batch_size is a whole number'),
+    (dict(score_thr=float('nan')), 'score_thr is a score'),
+    (dict(score_thr='high'), 'score_thr is a score'),
+    (dict(agnostic_nms=float('nan')), 'agnostic_nms is an IoU'),
+    (dict(on_error='ignore'), "on_error is 'raise' or 'collect'"),
+])
+def test_options_out_of_range_are_refused(parts: Dict[str, Any],
+                                          options: Dict[str, Any],
+                                          message: str) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    with pytest.raises(ValueError, match=message):
+        inferencer(parts['images'][0], **options)
+
+
+@pytest.mark.parametrize('shape', [(1, 4000), (4000, 1), (1, 1)])
+def test_thin_pictures(parts: Dict[str, Any], shape: tuple) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    image = np.full((*shape, 3), 128, np.uint8)
+    try:
+        found = inferencer(image, score_thr=0)['predictions'][0]
+    except ValueError as error:
+        assert 'cannot be prepared' in str(error)
+    else:
+        assert all(m['size'] == list(shape) for m in found['masks'])
+    sides = inferencer([image, parts['images'][0]], score_thr=0,
+                       on_error='collect')
+    assert sides['errors'][1] is None
+
+
+def test_folders_and_addresses(parts: Dict[str, Any],
+                               tmp_path: Path) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    image = cv2.imread(str(parts['images'][0]))
+    names = ['A.JPG', 'b.Png', 'c d.webp', 'e.tif', 'f.BMP', 'g.ppm']
+    for name in names:
+        coded = cv2.imencode(Path(name).suffix.lower(), image)[1]
+        (tmp_path / name).write_bytes(coded.tobytes())
+    Image.fromarray(image[..., ::-1]).save(tmp_path / 'h.gif')
+    (tmp_path / 'notes.txt').write_text('no picture')
+    (tmp_path / '.hidden.jpg').write_bytes(b'x')
+    paths = inferencer.list_images(tmp_path)
+    assert [Path(p).name for p in paths] == [*names, 'h.gif']
+    found = inferencer(tmp_path, score_thr=0)['predictions']
+    assert len(found) == 7 and found[1] == found[4] == found[5]
+    address = (tmp_path / 'c d.webp').as_uri()
+    assert '%20' in address
+    assert inferencer(address, score_thr=0)['predictions'] == found[2:3]
+    assert inferencer(tmp_path.as_uri(), score_thr=0)['predictions'] == found
 
 
 def test_arguments_of_detinferencer_are_answered(

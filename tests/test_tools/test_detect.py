@@ -82,6 +82,51 @@ def test_report() -> None:
     assert len(detect.report('a.jpg', result, 0.6, 9).splitlines()) == 3
 
 
+def test_boxes_of_negative_names_are_said() -> None:
+    result = dict(scores=[0.2], names=['kite'], bboxes=[[1, 2, 3, 4]])
+    text = detect.report('a.jpg', result, 0.3, 5, negative=9)
+    assert 'of the best 10 boxes 9 went to negative names' in text
+    assert 'negative' not in detect.report('a.jpg', result, 0.3, 1, 9)
+
+
+def test_all_boxes_to_negative_names(parts: Dict[str, Any], tmp_path: Path,
+                                     capsys: pytest.CaptureFixture[str]
+                                     ) -> None:
+    assert detect.main([
+        parts['image'], '--names', 'wheel', '--negative-names',
+        'red umbrella, anchor, blue kite', '--checkpoint', parts['weights'],
+        '--out-dir', str(tmp_path), '--list-top-k', '400'
+    ]) == 0
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if line.startswith('  ')]
+    assert len(rows) == 400 or 'went to negative names' in text
+
+
+def test_a_broken_image_of_a_folder_ends_nothing(
+        parts: Dict[str, Any], tmp_path: Path,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    content = Path(parts['image']).read_bytes()
+    for name in ('a.png', 'c.PNG'):
+        (folder / name).write_bytes(content)
+    (folder / 'b.png').write_bytes(content[:60])
+    (folder / 'notes.txt').write_text('no picture')
+    code = detect.main([
+        str(folder), '--names', 'anchor, wheel', '--checkpoint',
+        parts['weights'], '--out-dir', str(tmp_path / 'out')
+    ])
+    assert code == 3
+    said = capsys.readouterr()
+    for name in ('a.png', 'c.PNG'):
+        assert f'{folder / name}: ' in said.out
+    errors = said.err.splitlines()[-2:]
+    assert 'b.png' in errors[0] and 'cannot be decoded' in errors[0]
+    assert errors[1].startswith('error: 1 of 3 images could not be read')
+    assert sorted(p.name for p in (tmp_path / 'out').rglob('*.*')) == [
+        'a.jpg', 'a.json', 'c.jpg', 'c.json']
+
+
 @pytest.mark.parametrize('argv, message', [
     (['gone.jpg', '--names', 'a'], 'gone.jpg does not exist'),
     (['broken.jpg', '--names', 'a'], 'broken.jpg (8 bytes) cannot be'),

@@ -1,9 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detection of named objects in pictures."""
 
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import RLock
 from typing import (
     Any,
     Callable,
@@ -16,17 +16,15 @@ from typing import (
     Union,
 )
 
+import cv2
 import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS, VISUALIZERS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
-from mmengine.structures import InstanceData
 from torch import nn
-from torchvision.ops import nms
 
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.engine.hooks.load_report_hook import LoadReport, under
@@ -46,10 +44,24 @@ from .model_file import (
     templates_of,
     test_dataset,
 )
-from .results import file_stems, to_dict, write_json, write_picture
+from .results import (
+    Detections,
+    check_file,
+    check_options,
+    file_stems,
+    list_images,
+    parts_to_draw,
+    reduce_picture,
+    to_dict,
+    with_masks,
+    write_json,
+    write_picture,
+)
 
 Names = Union[str, Path, Sequence[str], Vocabulary]
 Image = Union[str, Path, np.ndarray]
+# An array of more takes above a gigabyte while it is decoded and resized.
+_MOST_PIXELS = 300_000_000
 
 
 class DITOInferencer(DetInferencer):
@@ -57,7 +69,9 @@ class DITOInferencer(DetInferencer):
 
     Images are prepared by the test pipeline of the config and detections are
     those of the model's ``test_step``, so a run over a data set and a call on
-    one of its images agree.
+    one of its images agree. The names of a call travel with its images and
+    nothing of a call stays, so several threads may call one inferencer, each
+    with names of its own.
 
     Args:
         model (str | Path | Config | dict, optional): Config file, name of one
@@ -95,6 +109,7 @@ class DITOInferencer(DetInferencer):
         refuse_device_as_names(vocabulary)
         cfg, self._checkpoint = load_model_source(model, weights)
         self._made: Dict[Tuple[str, ...], Vocabulary] = {}
+        self._lock = RLock()
         with building(cfg):
             super().__init__(model=cfg, device=device, show_progress=False)
         meta = (self._checkpoint or {}).get('meta') or {}
@@ -128,7 +143,9 @@ class DITOInferencer(DetInferencer):
                       'current', 30)
         else:
             self._load(model, cfg)
-        model.dataset_meta = dict(classes=())
+        trained = (self._checkpoint or {}).get('meta') or {}
+        trained = (trained.get('dataset_meta') or {}).get('classes') or ()
+        model.dataset_meta = dict(classes=tuple(trained))
         return model.to(device).eval()
 
     def _load(self, model: nn.Module, cfg: Config) -> None:
@@ -160,7 +177,7 @@ class DITOInferencer(DetInferencer):
                              'LoadImageFromFile, got '
                              f'{[s["type"] for s in steps]}.')
         options = {k: v for k, v in steps[0].items() if k != 'type'}
-        options['on_error'] = 'raise'
+        options.update(on_error='raise', max_pixels=_MOST_PIXELS)
         self._loader = DITOLoadImageFromFile(**options)
         return Compose(steps[1:])
 
@@ -193,11 +210,12 @@ class DITOInferencer(DetInferencer):
             Vocabulary: The classes with their embeddings.
 
         Raises:
-            ValueError: If names are blank or double, or embeddings were made
-                by another text tower.
+            ValueError: If names are blank or duplicates, or embeddings were
+                made by another text tower.
         """
         vocabulary = self._resolve(names)
         self.model.set_vocabulary(self._with_negatives(vocabulary))
+        self.model.dataset_meta['classes'] = vocabulary.names
         self._asked = vocabulary
         return vocabulary
 
@@ -214,9 +232,10 @@ class DITOInferencer(DetInferencer):
         if path is not None and path.suffix.lower() == '.safetensors':
             return Vocabulary.load(path)
         key = parse_names(names)
-        if key not in self._made:
-            self._made[key] = self._embed(key)
-        return self._made[key]
+        with self._lock:  # The tower and its caches are shared by threads.
+            if key not in self._made:
+                self._made[key] = self._embed(key)
+            return self._made[key]
 
     def _resolve_each(self, vocabularies: Optional[Sequence[Names]],
                       count: int) -> List[Optional[Vocabulary]]:
@@ -262,22 +281,17 @@ class DITOInferencer(DetInferencer):
                 'it was trained on, and this one does not; give the names.')
         return names
 
-    @contextmanager
-    def _using(self, names: Optional[Names]) -> Iterator[Vocabulary]:
-        """Classes of one call; afterwards those from before are back."""
-        before = self.vocabulary
-        if names is None and before is None:
-            names = self.train_meta.get('classes')
-            if not names:
-                raise ValueError("Name what to look for: vocabulary=['red "
-                                 "umbrella', 'anchor'].")
+    def _classes(self, names: Optional[Names]) -> Vocabulary:
+        """Classes of one call; nothing of it stays."""
         if names is not None:
-            self.set_vocabulary(names)
-        try:
-            yield self.vocabulary
-        finally:
-            if names is not None and before is not None:
-                self.set_vocabulary(before)
+            return self._resolve(names)
+        if self._asked is not None:
+            return self._asked
+        names = self.train_meta.get('classes')
+        if not names:
+            raise ValueError("Name what to look for: vocabulary=['red "
+                             "umbrella', 'anchor'].")
+        return self._resolve(list(names))
 
     # -------------------------------------------------------------- calling
 
@@ -293,12 +307,14 @@ class DITOInferencer(DetInferencer):
                  return_vis: bool = False,
                  return_all: bool = False,
                  return_datasamples: bool = False,
+                 on_error: str = 'raise',
                  **unknown: Any) -> Dict[str, list]:
         """Detect.
 
         Args:
-            inputs: Image path, folder, (H, W, 3) uint8 array in OpenCV's BGR
-                order, or a sequence of paths and arrays.
+            inputs: Image path, folder, ``file://`` or ``http(s)://`` address,
+                (H, W, 3) uint8 array in OpenCV's BGR order, or a sequence of
+                paths and arrays.
             vocabulary (optional): Names for this call alone, in any of the
                 forms of the class.
             vocabularies (optional): Names for each image, in these forms.
@@ -316,144 +332,187 @@ class DITOInferencer(DetInferencer):
             return_all (bool): Return every detection; files and pictures
                 keep to ``score_thr``.
             return_datasamples (bool): Return :obj:`DetDataSample` instead of
-                dicts.
+                dicts. Their masks are arrays (N, H, W), which takes a byte
+                for each pixel and detection; those of dicts are run lengths.
+            on_error (str): 'raise', or 'collect': go on after an image that
+                cannot be read, with None in its place, and say in
+                ``errors`` why. Defaults to 'raise'.
             **unknown: Refused; an argument of DetInferencer is answered by
                 what it is called here.
 
         Returns:
-            dict: ``predictions``, a dict an image (see
-            :func:`dito.apis.results.to_dict`), and ``visualization``, RGB
-            arrays (H, W, 3) if wanted.
+            dict: ``predictions``, a dict per image (see
+            :func:`dito.apis.results.to_dict`); ``visualization``, RGB arrays
+            (H, W, 3) if wanted, reduced where an image has more than 4
+            megapixels; and with on_error='collect' ``errors``: a sentence
+            or None per image.
 
         Raises:
             FileNotFoundError: If an image does not exist.
             ValueError: If an image cannot be decoded, no names are known, or
-                ``agnostic_nms`` is no IoU.
+                an argument is out of its range.
             TypeError: If an argument is not known.
         """
         refuse_mmdet_arguments(unknown)
-        if agnostic_nms is not None and not 0 < agnostic_nms <= 1:
-            raise ValueError('agnostic_nms is an IoU in (0, 1], got '
-                             f'{agnostic_nms}.')
-        images = self.list_images(inputs)
-        stems = file_stems(images)
-        own = self._resolve_each(vocabularies, len(images))
-        if vocabulary is None and self.vocabulary is None:
-            vocabulary = own[0]  # What the images have stands before it.
         results: Dict[str, list] = dict(predictions=[], visualization=[])
-        with self._using(vocabulary) as shared:
-            for image, stem, asked, sample in self._detect(
-                    images, stems, own, batch_size):
-                classes = asked or shared
-                found = _asked_for(sample.pred_instances, len(classes),
-                                   agnostic_nms)
-                sample.pred_instances = found
-                kept = sample.new()
-                kept.pred_instances = found[found.scores >= score_thr]
-                if out_dir or return_vis:
-                    drawn = self._draw(image, kept, classes)
-                if out_dir:
-                    self._write(Path(out_dir), stem, kept, classes, drawn)
-                if return_vis:
-                    results['visualization'].append(drawn)
-                wanted = sample if return_all else kept
-                if not return_datasamples:
-                    wanted = to_dict(wanted, classes.names)
-                results['predictions'].append(wanted)
+        if on_error == 'collect':
+            results['errors'] = []
+        for item in self.stream(
+                inputs, vocabulary, vocabularies=vocabularies,
+                score_thr=score_thr, out_dir=out_dir, batch_size=batch_size,
+                agnostic_nms=agnostic_nms, draw=return_vis,
+                on_error=on_error):
+            if on_error == 'collect':
+                results['errors'].append(item.error)
+            if return_vis:
+                results['visualization'].append(item.drawn)
+            wanted: Any = None
+            if item.error is None:
+                wanted = item.every if return_all else item.kept
+                wanted = (with_masks(wanted) if return_datasamples else
+                          to_dict(wanted, item.names))
+            results['predictions'].append(wanted)
         return results
 
+    def stream(self,
+               inputs: Union[Image, Sequence[Image]],
+               vocabulary: Optional[Names] = None,
+               *,
+               vocabularies: Optional[Sequence[Names]] = None,
+               score_thr: float = 0.3,
+               out_dir: Union[str, Path] = '',
+               batch_size: int = 1,
+               agnostic_nms: Optional[float] = None,
+               draw: bool = False,
+               on_error: str = 'raise') -> Iterator[Detections]:
+        """Detect as a call does, and give each image's result when it is made.
+
+        Args:
+            inputs: As in a call, like all that is not named here.
+            vocabulary (optional): Names for this call alone.
+            vocabularies (optional): Names for each image.
+            score_thr (float): Least score of ``kept``.
+            out_dir (str | Path): Folder of files.
+            batch_size (int): Images that pass the model together.
+            agnostic_nms (float, optional): IoU.
+            draw (bool): Draw, beside what ``out_dir`` gets.
+            on_error (str): 'raise' or 'collect'.
+
+        Yields:
+            Detections: Of one image; masks are not pasted yet.
+        """
+        check_options(score_thr, batch_size, agnostic_nms, on_error)
+        images = self.list_images(inputs, check=on_error == 'raise')
+        stems = file_stems(images)
+        own = self._resolve_each(vocabularies, len(images))
+        if vocabulary is not None or None in own:
+            shared = self._classes(vocabulary)
+            own = [classes or shared for classes in own]
+        # Slips in names are told before any work.
+        asked = [self._with_negatives(c) for c in own if c is not None]
+        jobs = iter(zip(images, stems, asked, own, strict=True))
+        while batch := list(islice(jobs, batch_size)):
+            loaded = [self._load_image(image, classes, bool(out_dir or draw),
+                                       on_error)
+                      for image, _, classes, _ in batch]
+            sound = [item for item in loaded if item['error'] is None]
+            with torch.no_grad():
+                samples = iter(self.model.test_step(self.collate_fn(
+                    [item['data'] for item in sound])) if sound else ())
+            for item, (_, stem, _, names) in zip(loaded, batch, strict=True):
+                if item['error'] is not None:
+                    yield Detections(error=item['error'])
+                    continue
+                found = Detections.of(next(samples), names, score_thr,
+                                      agnostic_nms, self._mask_thr())
+                if item['picture'] is not None:
+                    found.drawn = self._draw(item['picture'], found)
+                if out_dir:
+                    self._write(Path(out_dir), stem, found)
+                yield found
+
     def list_images(
-        self, inputs: Union[Image, Sequence[Image]]
+        self, inputs: Union[Image, Sequence[Image]], check: bool = True
     ) -> List[Union[str, np.ndarray]]:
         """Expand folders; check what can be checked before any work.
 
         Args:
-            inputs: As in a call.
+            inputs: As in a call. Of a folder all files count whose suffix,
+                in capitals or not, is that of a picture.
+            check (bool): Whether a file that is missing raises.
 
         Returns:
             list[str | np.ndarray]: Paths and arrays.
-        """
-        if isinstance(inputs, (str, Path)):
-            inputs = str(inputs)
-        images = [
-            str(item) if isinstance(item, Path) else item
-            for item in self._inputs_to_list(inputs)
-        ]
-        if isinstance(inputs, str):
-            images.sort()  # of a folder
-        if not images:
-            raise ValueError(f'There is no image in {inputs}.')
-        for item in images:
-            if isinstance(item, str):
-                if '://' not in item and not Path(item).is_file():
-                    raise FileNotFoundError(
-                        f'The image {item} does not exist; check the path.')
-            elif not (isinstance(item, np.ndarray) and item.ndim == 3
-                      and item.shape[2] == 3):
-                what = getattr(item, 'shape', type(item).__name__)
-                raise ValueError('An image must be a path or an array of '
-                                 f'shape (H, W, 3), got {what}.')
-        return images
 
-    def _detect(
-        self, images: Sequence[Any], stems: Sequence[str],
-        own: Sequence[Optional[Vocabulary]], batch_size: int
-    ) -> Iterator[Tuple[np.ndarray, str, Optional[Vocabulary],
-                        DetDataSample]]:
-        """Yield the image (BGR), its name, own classes and detections."""
-        items = iter(zip(images, stems, own, strict=True))
-        while batch := list(islice(items, batch_size)):
-            loaded = [self._read(image) for image, _, _ in batch]
-            data = [self.pipeline(dict(item, img_id=0)) for item in loaded]
-            for item, (_, _, classes) in zip(data, batch, strict=True):
-                if classes is not None:
-                    item['data_samples'].vocabulary = self._with_negatives(
-                        classes)
-            with torch.no_grad():
-                samples = self.model.test_step(self.collate_fn(data))
-            for item, (_, stem, classes), sample in zip(
-                    loaded, batch, samples, strict=True):
-                yield item['original'], stem, classes, sample
+        Raises:
+            FileNotFoundError: If a file does not exist.
+            ValueError: If an array is no picture, an address cannot be read,
+                or there is no picture at all.
+        """
+        return list_images(inputs, check)
+
+    def _load_image(self, image: Union[str, np.ndarray], classes: Vocabulary,
+                    draw: bool, on_error: str) -> Dict[str, Any]:
+        """Data of an image for the model, and a picture to draw on."""
+        name = image if isinstance(image, str) else 'the array'
+        try:
+            item = self._read(image)
+            picture = reduce_picture(item['img']) if draw else None
+            try:
+                data = self.pipeline(dict(item, img_id=0))
+            except (cv2.error, ValueError, ZeroDivisionError) as error:
+                height, width = item['ori_shape']
+                reason = ' '.join(str(error).split())
+                raise ValueError(
+                    f'The picture {name} of {width} x {height} pixels cannot '
+                    f'be prepared ({reason}); a side of it may be too short '
+                    'or too long for the size that the config resizes to.'
+                ) from error
+        except (ImportError, OSError, ValueError) as error:
+            if on_error == 'raise':
+                raise
+            return dict(error=str(error))
+        data['data_samples'].vocabulary = classes
+        data['data_samples'].set_metainfo(dict(paste_masks=False))
+        return dict(data=data, picture=picture, error=None)
 
     def _read(self, image: Union[str, np.ndarray]) -> Dict[str, Any]:
         """Load an image as the data set would, without annotations."""
         if isinstance(image, str):
+            if '://' not in image:
+                check_file(image)
             item = self._loader.transform(dict(img_path=image))
         else:
-            pixels = image.astype(np.float32
-                                  ) if self._loader.to_float32 else image
+            # A copy: transforms may work in place.
+            pixels = np.array(
+                image,
+                dtype=np.float32 if self._loader.to_float32 else np.uint8)
             item = dict(
                 img_path='',
                 img=pixels,
                 img_shape=image.shape[:2],
                 ori_shape=image.shape[:2])
-        # Transforms may work in place.
-        return dict(item, instances=[], original=item['img'].copy())
+        return dict(item, instances=[])
+
+    def _mask_thr(self) -> float:
+        return self.model.test_cfg.get('rcnn', {}).get('mask_thr_binary', 0.5)
 
     @staticmethod
-    def _write(root: Path, stem: str, sample: DetDataSample,
-               classes: Vocabulary, drawn: np.ndarray) -> None:
-        result = to_dict(sample, classes.names)
-        write_json(result, root / 'preds' / f'{stem}.json')
-        write_picture(drawn, root / 'vis' / f'{stem}.jpg')
+    def _write(root: Path, stem: str, found: Detections) -> None:
+        write_json(to_dict(found.kept, found.names),
+                   root / 'preds' / f'{stem}.json')
+        write_picture(found.drawn, root / 'vis' / f'{stem}.jpg')
 
-    def _draw(self, image: np.ndarray, sample: DetDataSample,
-              classes: Vocabulary) -> np.ndarray:
+    def _draw(self, picture: np.ndarray, found: Detections) -> np.ndarray:
         """Draw the detections; takes BGR, gives RGB."""
-        self.visualizer.dataset_meta = dict(
-            classes=classes.readable_names, palette='random')
-        self.visualizer.add_datasample(
-            'image',
-            image[..., ::-1],
-            sample,
-            draw_gt=False,
-            pred_score_thr=-1)
-        return self.visualizer.get_image()
-
-
-def _asked_for(found: InstanceData, count: int,
-               iou: Optional[float]) -> InstanceData:
-    """Detections of the first names, after NMS over all of them if wanted."""
-    if iou is not None:
-        found = found[nms(found.bboxes, found.scores, iou)]
-    return found[found.labels < count]
+        drawn = np.ascontiguousarray(picture[..., ::-1])
+        scale = [new / old for new, old in zip(
+            drawn.shape[1::-1], found.shape[::-1], strict=True)]
+        with self._lock:  # The visualiser has one canvas.
+            self.visualizer.dataset_meta = dict(
+                classes=found.classes.readable_names, palette='random')
+            for part in parts_to_draw(found.kept, drawn.shape[:2], scale):
+                self.visualizer.add_datasample(
+                    'image', drawn, part, draw_gt=False, pred_score_thr=-1)
+                drawn = self.visualizer.get_image()
+        return drawn

@@ -2,19 +2,24 @@
 """Find named objects in pictures; write what was found."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from dito.apis import DITOInferencer, parse_names
+from dito.apis.results import Detections, to_dict
 from dito.utils.printable import printable
 
-from .errors import one_sentence_errors
+from .errors import USER_ERROR, one_sentence_errors
 
 # Here tools/quickstart.py trains its detector.
 QUICKSTART = Path('work_dirs/quickstart/dito')
 
 # With fewer names a detector has hardly a choice.
 FEW_NAMES = 5
+
+# Exit code where some of the images could not be read and the others were.
+SOME_BROKEN = 3
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -103,7 +108,7 @@ def format_rows(result: Dict[str, Any], limit: int) -> str:
 
 
 def report(image: str, result: Dict[str, Any], score_thr: float,
-           top_k: int) -> str:
+           top_k: int, negative: int = 0) -> str:
     """Say what was found in an image.
 
     Args:
@@ -111,6 +116,7 @@ def report(image: str, result: Dict[str, Any], score_thr: float,
         result (dict): All detections, best first.
         score_thr (float): Least score that counts as found.
         top_k (int): Lines to print whatever their score.
+        negative (int): Detections that went to negative names.
 
     Returns:
         str: A line with the count, then detections.
@@ -120,6 +126,10 @@ def report(image: str, result: Dict[str, Any], score_thr: float,
     shown = max(top_k, count)
     if not shown and result['scores']:
         text += f'; the best has {result["scores"][0]:.3f}'
+    missing = top_k - len(result['scores'])
+    if missing > 0 and negative:
+        text += (f'; of the best {len(result["scores"]) + negative} boxes '
+                 f'{negative} went to negative names')
     rows = format_rows(result, shown)
     return f'{text}\n{rows}' if rows else text
 
@@ -141,11 +151,41 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     images = [
         path for item in args.image for path in inferencer.list_images(item)
     ]
-    results = inferencer(
-        images, score_thr=args.score_thr, out_dir=args.out_dir,
-        agnostic_nms=args.agnostic_nms, return_all=True)
-    for image, result in zip(images, results['predictions'], strict=True):
-        print(printable(
-            report(image, result, args.score_thr, args.list_top_k)))
-    print(f'Pictures and results are in {args.out_dir}.')
-    return 0
+    broken = []
+    for image, found in zip(images, inferencer.stream(
+            images, score_thr=args.score_thr, out_dir=args.out_dir,
+            agnostic_nms=args.agnostic_nms, on_error='collect'),
+            strict=True):
+        if found.error is not None:
+            broken.append(found.error)
+            continue
+        print(report(image, plain_result(found), args.score_thr,
+                     args.list_top_k, found.negative))
+    if len(broken) < len(images):
+        print(f'Pictures and results are in {args.out_dir}.')
+    return say_broken(broken, len(images))
+
+
+def plain_result(found: Detections) -> Dict[str, Any]:
+    """All detections of an image, best first, without their masks."""
+    sample = found.every.new()
+    sample.pred_instances = found.every.pred_instances[:]
+    sample.pred_instances.pop('box_masks', None)
+    return to_dict(sample, found.names)
+
+
+def say_broken(errors: Sequence[str], count: int) -> int:
+    """Name at the end the images that could not be read.
+
+    Returns:
+        int: Exit code: 3 where some were read and some were not.
+    """
+    for error in errors:
+        print(f'error: {printable(error)}', file=sys.stderr)
+    if not errors:
+        return 0
+    if len(errors) < count:
+        print(f'error: {len(errors)} of {count} images could not be read; '
+              'the others are done.', file=sys.stderr)
+        return SOME_BROKEN
+    return USER_ERROR

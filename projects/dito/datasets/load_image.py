@@ -12,7 +12,9 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
-from .image_text.image_header import open_image
+from .image_text.image_header import image_size, open_image, orientation
+
+_TIFF = (b'II*\0', b'MM\0*')
 
 
 @TRANSFORMS.register_module()
@@ -29,6 +31,8 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         on_error (str): 'raise' or 'skip'. Defaults to 'raise'.
         max_skipped (int): Broken files each loading process leaves out
             before it stops the run after all. Defaults to 100.
+        max_pixels (int, optional): Larger images are refused before they
+            are decoded. Defaults to None: none are.
         **kwargs: Passed to :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
@@ -37,7 +41,11 @@ class DITOLoadImageFromFile(LoadImageFromFile):
     """
 
     def __init__(
-        self, on_error: str = 'raise', max_skipped: int = 100, **kwargs
+        self,
+        on_error: str = 'raise',
+        max_skipped: int = 100,
+        max_pixels: Optional[int] = None,
+        **kwargs,
     ) -> None:
         if on_error not in ('raise', 'skip'):
             raise ValueError(
@@ -46,6 +54,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         super().__init__(**kwargs)
         self.on_error = on_error
         self.max_skipped = max_skipped
+        self.max_pixels = max_pixels
         self.num_skipped = 0
 
     def transform(self, results: dict) -> Optional[dict]:
@@ -82,6 +91,13 @@ class DITOLoadImageFromFile(LoadImageFromFile):
                 f'image {path} does not exist; check data_root and '
                 'data_prefix of the dataset'
             ) from error
+        height, width = (self.max_pixels and image_size(content)) or (0, 0)
+        if self.max_pixels and height * width > self.max_pixels:
+            raise ValueError(
+                f'image {path} has {width} x {height} pixels, more than the '
+                f'{self.max_pixels:,} that are read at once; cut it into '
+                'tiles or reduce it'
+            )
         try:
             image = self._decode(content)
         except Exception as error:  # decoders raise types of their own
@@ -101,11 +117,25 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         """Decode by the chosen backend; Pillow knows wanted formats alone."""
         backend = self.imdecode_backend or mmcv_io.imread_backend
         if backend == 'pillow':
-            with open_image(content) as image:
-                return mmcv_io._pillow2array(image, self.color_type)
-        return mmcv.imfrombytes(
-            content, flag=self.color_type, backend=self.imdecode_backend
-        )
+            return self._by_pillow(content)
+        upright = self.color_type in ('color', 'grayscale')
+        # OpenCV turns a JPEG and, by its version, other kinds or none; a
+        # TIFF is turned while it is decoded.
+        turned = content[:2] == b'\xff\xd8' or content[:4] in _TIFF
+        flag = self.color_type
+        if backend == 'cv2' and upright and not turned:
+            flag = f'{flag}_ignore_orientation'
+        image = mmcv.imfrombytes(
+            content, flag=flag, backend=self.imdecode_backend)
+        if image is None:
+            return self._by_pillow(content)
+        if flag != self.color_type:
+            image = _turn(image, orientation(content))
+        return image
+
+    def _by_pillow(self, content: bytes) -> np.ndarray:
+        with open_image(content) as image:
+            return mmcv_io._pillow2array(image, self.color_type)
 
     def _count_skipped(self, error: Exception) -> None:
         """Log a skipped image and stop if there are too many."""
@@ -126,3 +156,14 @@ class DITOLoadImageFromFile(LoadImageFromFile):
             f'{super().__repr__()[:-1]}, on_error={self.on_error!r}, '
             f'max_skipped={self.max_skipped})'
         )
+
+
+def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Set upright an image (H, W, ...) of an EXIF orientation."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)

@@ -104,10 +104,10 @@ def test_weight_0_is_p_and_weight_1_is_z():
     head = model.roi_head
     pieces = {}
 
-    def spy(det, vlm, objectness):
+    def spy(det, vlm, objectness, classes=None):
         pieces.setdefault('p', []).append(det.softmax(1))
         pieces.setdefault('z', []).append(vlm.softmax(1))
-        return real(det, vlm, objectness)
+        return real(det, vlm, objectness, classes)
 
     real, head.score = head.score, spy
     head.renormalise = False

@@ -5,7 +5,7 @@ Pillow's files are opened here and nowhere else in the package.
 """
 
 import io
-from typing import NamedTuple, Optional, Tuple
+from typing import FrozenSet, NamedTuple, Optional, Tuple
 
 from PIL import Image
 
@@ -36,6 +36,30 @@ def open_image(data: bytes) -> Image.Image:
     # Some are missing where Pillow was built without their libraries.
     known = [name for name in FORMATS if name in Image.OPEN]
     return Image.open(io.BytesIO(data), formats=known)
+
+
+def picture_suffixes() -> FrozenSet[str]:
+    """Suffixes, in lower case, of files that can be decoded."""
+    Image.init()
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items()
+        if name in FORMATS and name in Image.OPEN)
+
+
+def orientation(data: bytes) -> int:
+    """EXIF orientation of an image, from 1 (upright) to 8.
+
+    Args:
+        data (bytes): The encoded image.
+
+    Returns:
+        int: 1 also where none is said or the header is damaged.
+    """
+    try:
+        with open_image(data) as image:
+            return int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged data makes Pillow raise of any kind
+        return 1
 
 
 class JpegHeader(NamedTuple):

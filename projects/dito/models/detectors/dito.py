@@ -1,7 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Open-vocabulary detector."""
 
-from typing import Any, Callable, Iterable, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
@@ -107,6 +116,7 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
         if self.test_cfg.get('given_boxes') is not None:
             check_score(self, self.test_cfg.given_boxes)
         self._vocabulary: Optional[Vocabulary] = None
+        self.dataset_meta: Optional[Dict[str, Any]] = None
 
     @staticmethod
     def _make_teacher(backbone: ConfigType,
@@ -154,6 +164,9 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
         self._check_vocabulary(vocabulary)
         self.roi_head.bbox_head.set_vocabulary(vocabulary)
         self._vocabulary = vocabulary
+        # Clients of MMDetection read the names of labels here.
+        self.dataset_meta = dict(
+            self.dataset_meta or {}, classes=vocabulary.names)
 
     def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Refuse one that was made by another text tower."""
@@ -261,7 +274,11 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
             batch_data_samples (SampleList): Image sizes; ``proposals`` where
                 the proposal head is not wanted; ``vocabulary``, a
                 :class:`Vocabulary`, where an image has classes of its own
-                instead of the model's. Its labels index its own classes.
+                instead of the model's, which then do not take part: calls in
+                several threads may each have their own. Its labels index its
+                own classes. ``paste_masks=False`` among the meta data leaves
+                masks in their boxes (``box_masks``), see
+                :func:`dito.models.roi_heads.dito_mask_head.paste_mask`.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to True.
 

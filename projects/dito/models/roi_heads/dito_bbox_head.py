@@ -1,8 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Box head that classifies regions by text embeddings."""
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,20 @@ from .score_ops import cosine_logits
 
 if TYPE_CHECKING:
     from ..text import Vocabulary
+
+
+class Classes(NamedTuple):
+    """Classes of an image, on the device of the box head.
+
+    Attributes:
+        text (Tensor): Embeddings, float32, shape (K, D).
+        background (Tensor): That of the background, shape (D, ).
+        novel (Tensor): bool, shape (K, ).
+    """
+
+    text: Tensor
+    background: Tensor
+    novel: Tensor
 
 
 @MODELS.register_module()
@@ -140,6 +153,24 @@ class DITOBBoxHead(BaseModule):
         Raises:
             ValueError: If it is empty or its embeddings have another size.
         """
+        classes = self.classes(vocabulary)
+        self.text, self.background = classes.text, classes.background
+        self.novel = classes.novel
+
+    def classes(self, vocabulary: Optional['Vocabulary'] = None) -> Classes:
+        """Tensors of a vocabulary where the head is; nothing is changed.
+
+        Args:
+            vocabulary (Vocabulary, optional): None: the head's own.
+
+        Returns:
+            Classes: On the head's device.
+
+        Raises:
+            ValueError: If it is empty or its embeddings have another size.
+        """
+        if vocabulary is None:
+            return Classes(self.text, self.background, self.novel)
         text = torch.as_tensor(vocabulary.embeddings)
         if text.ndim != 2 or len(text) == 0 or (text.shape[1]
                                                 != self.embed_dims):
@@ -148,37 +179,26 @@ class DITOBBoxHead(BaseModule):
                 f'the box head needs (classes > 0, {self.embed_dims}): build '
                 'it with the text encoder of this model.')
         device = self.text.device
-        self.text = text.to(device, torch.float32)
-        self.background = torch.as_tensor(vocabulary.background).to(
-            device, torch.float32)
-        self.novel = torch.as_tensor(vocabulary.novel).to(device, torch.bool)
+        return Classes(
+            text.to(device, torch.float32),
+            torch.as_tensor(vocabulary.background).to(device, torch.float32),
+            torch.as_tensor(vocabulary.novel).to(device, torch.bool))
 
-    @contextmanager
-    def using(self, vocabulary: Optional['Vocabulary']) -> Iterator[None]:
-        """Have other classes for a while.
+    def classifier(self, classes: Optional[Classes] = None) -> Tensor:
+        """Text embeddings of all classes, background last, (K + 1, D).
 
         Args:
-            vocabulary (Vocabulary, optional): None keeps the present ones.
-        """
-        before = self.text, self.background, self.novel
-        try:
-            if vocabulary is not None:
-                self.set_vocabulary(vocabulary)
-            yield
-        finally:
-            self.text, self.background, self.novel = before
-
-    def classifier(self) -> Tensor:
-        """Text embeddings of all classes, background last, (K + 1, D).
+            classes (Classes, optional): None: those of the head.
 
         Raises:
             ValueError: If no vocabulary was set.
         """
-        if self.num_classes == 0:
+        classes = classes or self.classes()
+        if len(classes.text) == 0:
             raise ValueError('No vocabulary is set: call '
                              'set_vocabulary(vocabulary), or use '
                              'DITOVocabularyHook in training and testing.')
-        return torch.cat([self.text, self.background[None]])
+        return torch.cat([classes.text, classes.background[None]])
 
     def _hidden(self, x: Tensor) -> Tensor:
         x = self.shared_fc(self.shared_convs(x).flatten(1))
@@ -195,17 +215,20 @@ class DITOBBoxHead(BaseModule):
         """
         return self.fc_embed(self._hidden(x))
 
-    def classify(self, embeds: Tensor) -> Tensor:
+    def classify(self,
+                 embeds: Tensor,
+                 classes: Optional[Classes] = None) -> Tensor:
         """Class logits of region embeddings.
 
         Args:
             embeds (Tensor): Shape (N, D).
+            classes (Classes, optional): None: those of the head.
 
         Returns:
             Tensor: Cosine over ``temperature`` times the learnt scalar,
             float32, shape (N, K + 1), background last.
         """
-        return cosine_logits(embeds, self.classifier(),
+        return cosine_logits(embeds, self.classifier(classes),
                              self.temperature * self.temperature_scale)
 
     def regions(self, x: Tensor) -> Tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from mmdet.utils import ConfigType, InstanceList, OptConfigType
 from torch import Tensor, nn
 
 from .chunked_scores import ChunkedScores
+from .dito_bbox_head import Classes
 from .score_ops import cosine_logits, ensemble_scores
 
 RegionEmbed = Callable[[Tensor], Tensor]
@@ -204,58 +205,70 @@ class DITORoIHead(StandardRoIHead):
                 self.vlm_embed(teacher_feat, rois, metas, teacher_embed))
         return losses
 
-    def vlm_logits(self, vlm_embeds: Tensor) -> Tensor:
+    def vlm_logits(self,
+                   vlm_embeds: Tensor,
+                   classes: Optional[Classes] = None) -> Tensor:
         """VLM logits of RoIs.
 
         Args:
             vlm_embeds (Tensor): Embeddings of regions of the projected
                 backbone map, see :meth:`vlm_embed`, (N, D).
+            classes (Classes, optional): None: those of the box head.
 
         Returns:
             Tensor: float32, shape (N, K), or (N, K + 1) with background.
         """
-        text = self.bbox_head.classifier()
+        text = self.bbox_head.classifier(classes)
         if not self.vlm_background:
             text = text[:-1]
         return cosine_logits(vlm_embeds, text, self.vlm_temperature)
 
-    def score(self, det_logits: Tensor, vlm_logits: Optional[Tensor],
-              objectness: Optional[Tensor]) -> Tensor:
+    def score(self,
+              det_logits: Tensor,
+              vlm_logits: Optional[Tensor],
+              objectness: Optional[Tensor],
+              classes: Optional[Classes] = None) -> Tensor:
         """Final scores of proposals (paper eq. 2).
 
         Args:
             det_logits (Tensor): Shape (N, K + 1).
             vlm_logits (Tensor, optional): Shape (N, K) or (N, K + 1).
             objectness (Tensor, optional): Sigmoid objectness, (N, ).
+            classes (Classes, optional): None: those of the box head.
 
         Returns:
             Tensor: float32, shape (N, K + 1).
         """
-        scores = ensemble_scores(det_logits, vlm_logits, self.bbox_head.novel,
+        classes = classes or self.bbox_head.classes()
+        scores = ensemble_scores(det_logits, vlm_logits, classes.novel,
                                  self.alpha, self.beta, self.renormalise)
         if self.objectness_power:
             scores = scores * objectness[:, None]**self.objectness_power
         return scores
 
-    def chunked_scores(self, det_embeds: Tensor,
+    def chunked_scores(self,
+                       det_embeds: Tensor,
                        vlm_embeds: Optional[Tensor],
-                       objectness: Optional[Tensor]) -> ChunkedScores:
+                       objectness: Optional[Tensor],
+                       classes: Optional[Classes] = None) -> ChunkedScores:
         """The same over very many classes, without arrays of all of them.
 
         Args:
             det_embeds (Tensor): Region embeddings, (N, D).
             vlm_embeds (Tensor, optional): See :meth:`vlm_embed`, (N, D).
             objectness (Tensor, optional): Sigmoid objectness, (N, ).
+            classes (Classes, optional): None: those of the box head.
 
         Returns:
             ChunkedScores: Gives the best pairs of region and class.
         """
         head = self.bbox_head
+        classes = classes or head.classes()
         return ChunkedScores(
             det_embeds,
             vlm_embeds,
-            head.classifier(),
-            head.novel,
+            head.classifier(classes),
+            classes.novel,
             det_temperature=head.temperature * head.temperature_scale,
             vlm_temperature=self.vlm_temperature,
             alpha=self.alpha,
@@ -341,19 +354,19 @@ class DITORoIHead(StandardRoIHead):
                 deltas.split(counts), vlm_embeds, rpn_results_list,
                 batch_img_metas, vocabularies or [None] * len(boxes),
                 strict=True):
-            with self.bbox_head.using(vocabulary):
-                objectness = (
-                    proposals.scores if self.objectness_power else None)
-                if (rcnn_test_cfg is not None
-                        and self.bbox_head.num_classes > self.class_chunk):
-                    scores = self.chunked_scores(embed, vlm, objectness)
-                else:
-                    scores = self.score(
-                        self.bbox_head.classify(embed),
-                        None if vlm is None else self.vlm_logits(vlm),
-                        objectness)
-                results += self.bbox_head.predict_by_feat(
-                    (roi, ), (scores, ), (delta, ), [meta],
-                    rcnn_test_cfg=rcnn_test_cfg,
-                    rescale=rescale)
+            classes = self.bbox_head.classes(vocabulary)
+            objectness = proposals.scores if self.objectness_power else None
+            scores: Any
+            if (rcnn_test_cfg is not None
+                    and len(classes.text) > self.class_chunk):
+                scores = self.chunked_scores(embed, vlm, objectness, classes)
+            else:
+                scores = self.score(
+                    self.bbox_head.classify(embed, classes),
+                    None if vlm is None else self.vlm_logits(vlm, classes),
+                    objectness, classes)
+            results += self.bbox_head.predict_by_feat(
+                (roi, ), (scores, ), (delta, ), [meta],
+                rcnn_test_cfg=rcnn_test_cfg,
+                rescale=rescale)
         return results
