@@ -18,10 +18,33 @@ if [ "${NNODES:-1}" -gt 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
         "address" >&2
     exit 2
 fi
+# SIGTERM and SIGINT go to the training itself, which finishes its step, writes
+# a checkpoint and leaves word here; the exit code is then 75, and --resume
+# goes on. torchrun would end it after 30 seconds.
+DITO_REQUEUE_FILE=$(mktemp)
+export DITO_REQUEUE_FILE
+trap 'rm -f "$DITO_REQUEUE_FILE"' EXIT
 ${PYTHON:-python} -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \
     --master_port="${PORT:-29500}" \
     --nproc_per_node="$GPUS" \
-    "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "${@:3}"
+    "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "${@:3}" &
+RUN=$!
+pass_on() {
+    read -ra PROCESSES <"/proc/$RUN/task/$RUN/children" || true
+    kill -s "$1" "${PROCESSES[@]:-$RUN}" 2>/dev/null || true
+}
+trap 'AGAIN=1; pass_on TERM' TERM
+trap 'AGAIN=1; pass_on INT' INT
+AGAIN=1
+while [ -n "$AGAIN" ]; do # a signal ends the waiting alone
+    AGAIN=
+    CODE=0
+    wait "$RUN" || CODE=$?
+done
+if [ -s "$DITO_REQUEUE_FILE" ]; then
+    CODE=75
+fi
+exit "$CODE"

@@ -1,21 +1,30 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Runs that are asked to end, two runs in one folder, full disks."""
 
+import errno
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, List
 
 import pytest
+import torch
+from mmdet.registry import HOOKS
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
 from training_runs import comparable, differences, free_port, records
 
 from dito.cli import train as train_tool
 from dito.datasets.symbols import SymbolsConfig, build_symbols
 from dito.utils import run_lock
+from dito.utils.checkpoint import load_from_file
 from dito.utils.config_finder import config_root
-from dito.utils.resumable import find_resumable
+from dito.utils.resumable import find_resumable, write_last
 
 _FORK = multiprocessing.get_context('fork')
 ITERS = 6
@@ -127,11 +136,11 @@ def own_config(folder: Path, name: str, data: Path, stage: str,
 PAUSE = "default_hooks['record'].update(pause=0.1)\n"
 
 
-def wait_for(record: Path, iteration: int, run: Training) -> None:
+def wait_for(record: Path, iteration: int) -> None:
     """Wait until an iteration is recorded."""
     end = time.time() + 100
     while not any(r['iter'] >= iteration for r in records(record)):
-        assert time.time() < end and run.processes[0].is_alive()
+        assert time.time() < end
         time.sleep(0.01)
 
 
@@ -146,7 +155,7 @@ def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
     assert Training(straight, ranks=ranks).end() == [0] * ranks
     asked = own_config(tmp_path, 'asked', data, stage, workers, PAUSE)
     run = Training(asked, ranks=ranks)
-    wait_for(tmp_path / 'asked', 2, run)
+    wait_for(tmp_path / 'asked', 2)
     run.send(number, ranks - 1)  # one of them alone
     run.send(number, ranks - 1)  # and maybe twice
     assert run.end() == [75] * ranks
@@ -165,3 +174,162 @@ def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
     for end in ends:  # one has written a checkpoint more
         end['message_hub']['runtime_info'].pop('keep_ckpt_ids')
     assert not differences(*ends)
+
+
+def test_the_script_for_several_processes(tmp_path: Path,
+                                          data: Path) -> None:
+    """Who starts it knows the script's process alone."""
+    config = own_config(tmp_path, 'run', data, 'rep', more=PAUSE)
+    root = Path(__file__).parents[2]
+    script = subprocess.Popen(
+        [root / 'tools' / 'dist_train.sh', config, '2', '--work-dir',
+         tmp_path / 'run'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env={
+            **os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': str(root / 'tests'), 'GLOO_SOCKET_IFNAME': 'lo',
+            'PORT': free_port()})
+    wait_for(tmp_path / 'run', 2)
+    script.send_signal(signal.SIGTERM)
+    output, _ = script.communicate(timeout=120)
+    assert script.returncode == 75, output
+    assert 'Traceback' not in output
+    assert find_resumable(tmp_path / 'run') is not None
+
+
+VALIDATION = """
+train_cfg.update(max_iters=4, val_interval=2)
+custom_hooks = [
+    *_base_.custom_hooks, dict(type='DITOEMAHook', momentum=0.2),
+    dict(type='StopOnce', mark={mark!r})]
+"""
+
+
+@HOOKS.register_module()
+class StopOnce(Hook):
+    """Ask a validation to end, unless it was done before."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+
+    def after_val_iter(self, *args: Any, **kwargs: Any) -> None:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_asked_to_end_during_a_validation(tmp_path: Path,
+                                          data: Path) -> None:
+    """It is made up for, by the averages, before the run goes on."""
+    marks = {name: tmp_path / f'{name}.mark' for name in ('a', 'b')}
+    marks['a'].touch()
+    configs = {name: own_config(
+        tmp_path, name, data, 'rep', more=VALIDATION.format(mark=str(mark)))
+        for name, mark in marks.items()}
+    assert Training(configs['a']).end() == [0]
+    assert Training(configs['b']).end() == [75]
+    stopped = load_from_file(str(tmp_path / 'b' / 'iter_2.pth'))
+    assert 'val/retrieval/i2t_R@1' not in stopped['message_hub']['log_scalars']
+    assert Training(configs['b'], '--resume').end() == [0]
+    ends = [comparable(tmp_path / name, 4) for name in 'ab']
+    for end in ends:
+        hub = end['message_hub']
+        assert 'validation_due' not in hub['runtime_info']
+        hub['runtime_info'].pop('keep_ckpt_ids')
+    assert not differences(*ends)
+
+
+def test_two_runs_in_one_folder(tmp_path: Path, data: Path,
+                                capfd: pytest.CaptureFixture[str]) -> None:
+    slow = PAUSE.replace('0.1', '2')
+    config = own_config(tmp_path, 'run', data, 'clip', more=slow)
+    first = Training(config)
+    wait_for(tmp_path / 'run', 0)
+    holder = json.loads((tmp_path / 'run' / run_lock.RUNNING).read_text())
+    assert holder['pid'] == first.processes[0].pid
+    files = sorted(tmp_path.rglob('*'))
+    capfd.readouterr()
+    assert Training(config).end() == [2]
+    text = capfd.readouterr().err
+    assert f'process {holder["pid"]} on {holder["host"]} trains' in text
+    assert sorted(tmp_path.rglob('*')) == files
+    first.processes[0].kill()
+    first.processes[0].join()
+    # The lock has ended with the process, whose file is still there.
+    second = Training(own_config(tmp_path, 'run', data, 'clip'))
+    assert second.end() == [0]
+    assert not (tmp_path / 'run' / run_lock.RUNNING).exists()
+
+
+@pytest.mark.parametrize('alive', [False, True])
+def test_a_run_of_another_machine(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
+    """Where machines do not see each other's locks, the beat tells."""
+    monkeypatch.setattr(run_lock, 'BEAT_SECONDS', 0.2)
+    file = tmp_path / run_lock.RUNNING
+    file.write_text(json.dumps(dict(host='far', pid=7, since='then')))
+    if not alive:
+        run_lock.claim(tmp_path)
+        assert json.loads(file.read_text())['pid'] == os.getpid()
+        run_lock.release(tmp_path)
+        assert not file.exists()
+        return
+    beat = _FORK.Process(target=_beat, args=(file, ))
+    beat.start()
+    try:
+        with pytest.raises(ValueError, match='process 7 on far trains'):
+            run_lock.claim(tmp_path)
+    finally:
+        beat.kill()
+    assert file.exists()
+
+
+def _beat(file: Path) -> None:
+    while True:
+        os.utime(file)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk(tmp_path: Path, data: Path, number: int,
+                     monkeypatch: pytest.MonkeyPatch,
+                     capfd: pytest.CaptureFixture[str]) -> None:
+    put = LocalBackend.put
+
+    def full(self: Any, obj: bytes, filepath: Any) -> None:
+        if 'iter_4' not in str(filepath):
+            return put(self, obj, filepath)
+        put(self, obj[:1000], filepath)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LocalBackend, 'put', full)
+    config = own_config(
+        tmp_path, 'run', data, 'clip',
+        more="default_hooks['checkpoint'].update(interval=2)\n")
+    assert Training(config).end() == [2]
+    folder = tmp_path / 'run'
+    text = capfd.readouterr().err
+    assert f'error: {folder / "iter_4.pth"} could not be written' in text
+    assert f'the last one stays {folder / "iter_2.pth"}' in text
+    assert sorted(p.name for p in folder.glob('*iter*')) == ['iter_2.pth']
+    assert find_resumable(folder) == folder / 'iter_2.pth'
+    monkeypatch.undo()
+    assert Training(config, '--resume').end() == [0]
+
+
+@pytest.mark.parametrize('own,elsewhere,wanted', [
+    (['iter_3', 'iter_6'], ['iter_3', 'iter_6'], 'own/iter_6'),
+    (['iter_3'], ['iter_3', 'iter_6'], 'own/iter_3'),
+    (['iter_3'], [], 'own/iter_3'),
+    ([], ['iter_3', 'iter_6'], 'elsewhere/iter_6')])
+def test_last_checkpoint_points_elsewhere(
+        tmp_path: Path, own: list, elsewhere: list, wanted: str) -> None:
+    """A folder that was copied or moved has its own checkpoints."""
+    for folder, names in (('own', own), ('elsewhere', elsewhere)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            torch.save(dict(x=torch.ones(3)), tmp_path / folder /
+                       f'{name}.pth')
+    write_last(tmp_path / 'own', str(tmp_path / 'elsewhere' / 'iter_6.pth'))
+    assert find_resumable(tmp_path / 'own') == tmp_path / f'{wanted}.pth'

@@ -82,3 +82,48 @@ def test_slurm_refuses_uneven_machines(tmp_path):
                 GPUS_PER_NODE='8')
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 2 and 'no multiple' in output
+
+
+@pytest.mark.parametrize('code,restarts,cancel,wanted', [
+    (75, '0', False, 'requeue 7'), (75, '2', False, 'requeue 7'),
+    (75, '0', True, None), (1, '0', False, None), (0, '0', False, None)])
+def test_slurm_requeues_what_was_asked_to_end(
+        tmp_path, code, restarts, cancel, wanted):
+    """As a job of the queue: again with 75, unless it was cancelled."""
+    path = fake_srun(tmp_path)
+    with open(tmp_path / 'srun', 'a') as file:
+        # scancel signals the shell of the job too.
+        file.write('kill -TERM $PPID\n' if cancel else '')
+        file.write(f'exit {code}\n')
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\necho "$@" > scontrol.txt\n')
+    scontrol.chmod(0o755)
+    run = start(tmp_path, TOOLS / 'slurm_train.sh', 'part', 'job', 'c.py',
+                'work', PATH=path, DITO_QUEUED='1', SLURM_JOB_ID='7',
+                SLURM_RESTART_COUNT=restarts)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == code, output
+    asked = tmp_path / 'scontrol.txt'
+    assert (asked.read_text().strip() if asked.exists() else None) == wanted
+    given = (tmp_path / 'srun.txt').read_text().split()
+    assert '-p' not in given and '--signal=TERM@300' in given
+    assert ('--resume' in given) == (restarts == '2')
+
+
+def test_slurm_queues_a_job(tmp_path):
+    sbatch = tmp_path / 'sbatch'
+    sbatch.write_text('#!/bin/sh\necho "$@" > sbatch.txt\n'
+                      'echo "$DITO_QUEUED$SUBMIT $DITO_TOOLS" > env.txt\n')
+    sbatch.chmod(0o755)
+    run = start(tmp_path, TOOLS / 'slurm_train.sh', 'part', 'job', 'c.py',
+                'work', '--amp', PATH=fake_srun(tmp_path), SUBMIT='1',
+                GRACE='60', SBATCH_ARGS='--time=1:00:00')
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    given = (tmp_path / 'sbatch.txt').read_text().split()
+    assert {'--requeue', '--signal=TERM@60', '--time=1:00:00', '--ntasks=8'
+            } <= set(given)
+    script = given.index(str(TOOLS / 'slurm_train.sh'))
+    assert given[script + 1:] == ['part', 'job', 'c.py', 'work', '--amp']
+    assert (tmp_path / 'env.txt').read_text().strip() == f'1 {TOOLS}'
+    assert not (tmp_path / 'srun.txt').exists()

@@ -122,7 +122,8 @@ class DITOCheckpointHook(CheckpointHook):
             runner.logger.info('Making up for the validation that was cut '
                                f'off at iteration {runner.iter}.')
             runner.val_loop.run()
-            runner.message_hub.pop_info(_DUE, None)
+            runner.message_hub.pop_info(_DUE)
+            runner.message_hub._resumed_keys.pop(_DUE, None)
 
     def after_train_iter(self,
                          runner: Any,
