@@ -61,6 +61,7 @@ val_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(
         data_root='{data}/'))
 val_evaluator = dict(ann_file='{data}/annotations/val.json')
+train_cfg.update(total_batch_size=2)
 model = dict(teacher=dict(checkpoint=load_from), train_cfg=dict(
     rpn_proposal=dict(nms_pre=100, max_per_img=50)))
 custom_hooks = [
