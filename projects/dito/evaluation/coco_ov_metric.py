@@ -41,6 +41,8 @@ from .result_table import render_categories, render_scores
 # Detections of one category in one image that count, as COCO's protocol has
 # it. AP is taken at the last.
 _MAX_DETS = (1, 10, 100)
+# Categories evaluated at a time, in the images that have any of them.
+_BLOCK = 100
 
 
 @METRICS.register_module()
@@ -328,21 +330,26 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         for ann in self._numbered():
             if ann['category_id'] in by_category:
                 by_category[ann['category_id']].append(ann)
-        images = [
-            dict(image, id=self._images.find(image['id']))
+        images = {
+            number: dict(image, id=number)
             for image in self._truth.images
-        ]
+            for number in [self._images.find(image['id'])]
+        }
         parts = []
-        for low, high in category_blocks(place[order], len(ids)):
+        for low, high in category_blocks(place[order], len(ids), _BLOCK):
             rows = slice(*np.searchsorted(place[order], [low, high]))
             # In order of image, which decides between equal scores.
             block = detections.take(np.sort(order[rows])).in_memory()
+            objects = [
+                ann for cat in ids[low:high] for ann in by_category[cat]
+            ]
+            # The evaluation looks at each pair of image and category.
+            here = {ann['image_id'] for ann in objects}
+            here.update(block.image_ids.tolist())
             truth = dict(
-                images=images,
+                images=[images[number] for number in sorted(here)],
                 categories=[dict(id=cat) for cat in ids[low:high]],
-                annotations=[
-                    ann for cat in ids[low:high] for ann in by_category[cat]
-                ],
+                annotations=objects,
             )
             with collector_paused():
                 parts.append(

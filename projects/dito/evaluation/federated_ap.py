@@ -92,13 +92,14 @@ def _judged_order(
 
 
 def category_blocks(
-    category: np.ndarray, num_categories: int
+    category: np.ndarray, num_categories: int, most: int = 1000
 ) -> Iterator[Tuple[int, int]]:
     """Ranges of categories with about 100,000 detections each.
 
     Args:
         category (np.ndarray): Category of each detection, sorted, (N,).
         num_categories (int): Number of categories.
+        most (int): Categories of a range at most. Defaults to 1,000.
 
     Yields:
         tuple[int, int]: First category, and one behind the last.
@@ -108,7 +109,7 @@ def category_blocks(
     while low < num_categories:
         before = ends[low - 1] if low else 0
         high = int(np.searchsorted(ends, before + _BLOCK, side='right'))
-        high = max(high, low + 1)
+        high = min(max(high, low + 1), low + most)
         yield low, high
         low = high
 

@@ -1,15 +1,21 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Annotated images of a COCO or LVIS file, for drawing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 from mmcv import imread
 from pycocotools import mask as coco_mask
 
+from ..datasets.annotations import (
+    Id,
+    image_file,
+    read_annotations,
+    sort_key,
+)
+from ..datasets.masks import to_rle
 from .shown_object import ShownObject
 
 
@@ -65,44 +71,37 @@ def read_annotated(ann_file: Path, image_root: Path) -> AnnotatedSet:
 
     Raises:
         FileNotFoundError: If the file does not exist.
+        ValueError: If it breaks the rules of annotation files.
     """
     if not ann_file.is_file():
         raise FileNotFoundError(f'The annotations {ann_file} do not exist; '
                                 'check the folder of the data set.')
-    content = json.loads(ann_file.read_text(encoding='utf-8'))
-    categories = {c['id']: c for c in content['categories']}
+    read = read_annotations(ann_file).refuse_faults(files=True)
+    categories = {c['id']: c for c in read.categories}
     novel = {i for i, c in categories.items() if c.get('frequency') == 'r'}
-    images = {image['id']: image for image in content['images']}
-    objects: Dict[Any, List[ShownObject]] = {number: [] for number in images}
-    for item in content['annotations']:
+    images = {image['id']: image for image in read.images}
+    objects: Dict[Id, List[ShownObject]] = {number: [] for number in images}
+    for item in read.annotations:
         number, category = item['image_id'], item['category_id']
         x, y, width, height = item['bbox']
-        size = images[number]['height'], images[number]['width']
+        mask = None
+        if item.get('segmentation'):
+            size = images[number]['height'], images[number]['width']
+            rle = to_rle(item['segmentation'], *size)
+            mask = coco_mask.decode(rle).astype(bool)
         objects[number].append(
             ShownObject((x, y, x + width, y + height),
                         categories[category]['name'],
                         category in novel,
-                        mask=_mask(item.get('segmentation'), size)))
-    order = sorted(categories)
+                        mask=mask))
+    order = sorted(categories, key=sort_key)
     return AnnotatedSet(
         [
-            AnnotatedImage(image_root / image['file_name'],
+            AnnotatedImage(image_root / image_file(image),
                            tuple(objects[number]))
             for number, image in images.items()
         ], [categories[i]['name'] for i in order],
         [categories[i]['name'] for i in order if i in novel])
-
-
-def _mask(segmentation: Any, size: Tuple[int, int]) -> Optional[np.ndarray]:
-    """Decode polygons or run lengths, compressed or not."""
-    if not segmentation:
-        return None
-    if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(
-            coco_mask.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation['counts'], list):
-        segmentation = coco_mask.frPyObjects(segmentation, *size)
-    return coco_mask.decode(segmentation).astype(bool)
 
 
 def first_with_novel(images: Sequence[AnnotatedImage],
