@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 from safetensors.torch import save_file
 from timm.models.vision_transformer import ParallelScalingBlock
 from tower_files import (
@@ -53,6 +54,12 @@ CLIPS = dict(
         image_size=32, timm_model_name='dito_test_vit', timm_pool='avg',
         timm_proj='linear', timm_proj_bias=True), text_cfg=TEXT),
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_scope() -> None:
+    """Forget the scope that a runner of another file's tests has set."""
+    DefaultScope._instance_dict.clear()
 
 
 def assert_equal(source, tower):
