@@ -74,8 +74,8 @@ def test_softmax_over_base_classes_in_training_over_all_in_tests():
     model.init_weights()
     seen = []
     real = model.roi_head.bbox_head.classify
-    model.roi_head.bbox_head.classify = lambda x: seen.append(
-        real(x)) or seen[-1]
+    model.roi_head.bbox_head.classify = lambda *x: seen.append(
+        real(*x)) or seen[-1]
     model.build_vocabulary(['cat', 'dog'], templates='none')
     data = model.data_preprocessor(
         batch((2, 1), num_classes=2, mask=False), True)

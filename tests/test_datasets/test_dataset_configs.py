@@ -147,7 +147,8 @@ def test_coco(tmp_path):
     assert len(val.metainfo['novel_classes']) == 17
     metric = build_metric(config)
     metric.dataset_meta = val.metainfo
-    assert len(metric._category_ids()) == 65
+    metric._find_categories()
+    assert len(metric.cat_ids) == 65
 
 
 def test_objects365(tmp_path, lvis_root):
@@ -166,7 +167,8 @@ def test_objects365(tmp_path, lvis_root):
     assert str(tmp_path) in batch['data_samples'][0].img_path
     metric = build_metric(config)
     metric.dataset_meta = val.metainfo
-    assert metric._category_ids() == list(range(1, 366))
+    metric._find_categories()
+    assert metric.cat_ids == list(range(1, 366))
     assert config['test_evaluator'] == config['val_evaluator']
     assert config['test_dataloader']['dataset'] == (
         config['val_dataloader']['dataset']

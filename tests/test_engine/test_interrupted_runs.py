@@ -45,6 +45,7 @@ PAIRS = """
 train_dataloader = dict(
     batch_size=4, num_workers={workers}, persistent_workers={workers} > 0,
     dataset=dict(shards='{data}/image_text/{shards}-000000.tar'))
+train_cfg.update(total_batch_size=4)
 val_dataloader = dict(dataset=dict(shards='{data}/image_text/val-000000.tar'))
 """
 CLIP = PAIRS.rsplit('val_dataloader', 1)[0] + """
