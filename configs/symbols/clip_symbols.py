@@ -59,6 +59,7 @@ train_cfg = dict(
     total_batch_size=batch_size,
     max_iters=max_iters,
     val_interval=250)
+auto_scale_lr = dict(base_batch_size=batch_size, enable=False)
 # Beside zero-shot classes, retrieval on held-out pairs, of which half are
 # scenes of several objects.
 val_cfg = dict(

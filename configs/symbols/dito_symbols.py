@@ -25,6 +25,7 @@ train_cfg = dict(
     total_batch_size=8,
     max_iters=max_iters,
     val_interval=max_iters)
+auto_scale_lr = dict(base_batch_size=8, enable=False)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -35,9 +35,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='train another batch than that of the schedule, one of '
-        'train_dataloader.batch_size images on every process, with the '
-        'learning rate scaled to it (auto_scale_lr.base_batch_size)')
+        help='train another batch than that of the schedule '
+        '(auto_scale_lr.base_batch_size), with the learning rate scaled to '
+        'it: train_cfg.total_batch_size where that is changed, else '
+        'train_dataloader.batch_size images on every process')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -55,31 +56,48 @@ def set_amp(cfg: Config) -> None:
         wrapper.pop(key, None)
 
 
+def set_total(cfg: Config) -> None:
+    """Move ``total_batch_size`` to where the loops look for it, in place."""
+    if 'total_batch_size' in cfg:
+        cfg.train_cfg.total_batch_size = cfg.pop('total_batch_size')
+
+
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Enable scaling of the learning rate, in place."""
+    """Let the learning rate follow another batch, in place.
+
+    A ``total_batch_size`` other than that of the schedule is kept and scaled
+    to here; else MMEngine scales to the batch that the processes make.
+
+    Raises:
+        ValueError: If the batch of the schedule is not known.
+    """
     scale = cfg.get('auto_scale_lr') or {}
-    base = scale.get('base_batch_size') or (
-        cfg.get('train_cfg') or {}).get('total_batch_size')
+    total = (cfg.get('train_cfg') or {}).get('total_batch_size')
+    base = scale.get('base_batch_size') or total
     if base is None:
         raise ValueError(
             f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which '
             f'{cfg.filename} does not set; add it, or leave the flag out.')
     cfg.auto_scale_lr = dict(scale, base_batch_size=base, enable=True)
+    optimizer = cfg.optim_wrapper.get('optimizer') or {}
+    if total in (None, base) or 'lr' not in optimizer:
+        return
+    optimizer.lr *= total / base
+    cfg.auto_scale_lr.enable = False
+    print_log(f'Batch {total} instead of {base}: the learning rate is '
+              f'{optimizer.lr:g}.')
 
 
 def set_batch(cfg: Config, launcher: str) -> None:
     """Share the batch of the schedule out, or refuse, in place.
 
     Args:
-        cfg (Config): With the launcher set. ``total_batch_size`` at its top
-            is moved to ``train_cfg``, where the loops look for it.
+        cfg (Config): With the launcher set.
         launcher (str): As of ``--launcher``.
 
     Raises:
         ValueError: If the processes of this run cannot share the batch.
     """
-    if 'total_batch_size' in cfg:
-        cfg.train_cfg.total_batch_size = cfg.pop('total_batch_size')
     train_cfg = cfg.get('train_cfg') or {}
     if train_cfg.get('total_batch_size') is None:
         train_cfg.pop('total_batch_size', None)
@@ -168,6 +186,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     common.set_work_dir(cfg, args.work_dir)
     if args.amp:
         set_amp(cfg)
+    set_total(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
     set_batch(cfg, args.launcher)

@@ -11,10 +11,11 @@ from mmengine.runner import Runner
 from training_runs import Forked, records, training_cfg, write_symbols
 
 from dito.engine import DITOFlexibleRunner
+from dito.engine.loops import pair_loading
 from dito.utils.checkpoint import load_from_file
 from dito.utils.config_finder import find_config
 
-STEPS, TOTAL = 4, 12
+STEPS, TOTAL = 4, 16
 DDP = dict(type='MMDistributedDataParallel', device_ids=None)
 
 
@@ -51,11 +52,21 @@ def stage_two(root, captions, name):
     return cfg
 
 
-STAGES = dict(one=stage_one, two=stage_two)
+def in_turns(root, captions, name):
+    """Two workers, each of which makes 4 of the 16 pairs at a time."""
+    cfg = stage_one(root, captions, name)
+    cfg.merge_from_dict(dict(turn=4, train_dataloader=dict(
+        num_workers=2, dataset=dict(num_streams=8))))
+    return cfg
+
+
+STAGES = dict(one=stage_one, two=stage_two, turns=in_turns)
 
 
 def train(cfg, max_iters=STEPS, resume=False, sharded=False):
     torch.set_num_threads(1)
+    if 'turn' in cfg:
+        pair_loading._TURN, pair_loading._PROCESSES = cfg.pop('turn'), 4
     cfg.resume = resume
     cfg.load_from = None if resume else cfg.get('load_from')
     cfg.train_cfg.update(max_iters=max_iters, val_interval=100)
@@ -104,7 +115,7 @@ def assert_same(root, stage, name, ranks, first=0):
 def data(tmp_path_factory) -> tuple:
     """Shards, and the run of each stage in one process."""
     root = tmp_path_factory.mktemp('pairs')
-    captions = write_symbols(root, number=14)
+    captions = write_symbols(root, number=18)
     for stage, config in STAGES.items():
         Forked(train, config(root, captions, f'{stage}_straight'),
                folder=root).join()
@@ -116,12 +127,13 @@ def test_a_step_is_the_whole_batch(data: tuple) -> None:
         steps = losses(data[0], f'{stage}_straight', 1)
         assert [len(set(keys)) for keys, _ in steps] == [TOTAL] * STEPS
         log = next(Path(data[0] / f'{stage}_straight').glob('*/*.log'))
-        assert ('batch 12 = 1 process x 3 images x 4 micro-batches'
-                in log.read_text())
+        assert ('batch 16 = 1 process x 16 images in 6 micro-batches of at '
+                'most 3' in log.read_text())
 
 
 @pytest.mark.parametrize('stage,ranks', [
-    ('one', 2), ('one', 4), ('two', 2), ('two', 4)])
+    ('one', 2), ('one', 4), ('two', 2), ('two', 4), ('turns', 2),
+    ('turns', 4)])
 def test_any_number_of_processes(data: tuple, stage: str,
                                  ranks: int) -> None:
     name = f'{stage}_{ranks}'
@@ -131,7 +143,8 @@ def test_any_number_of_processes(data: tuple, stage: str,
 
 
 @pytest.mark.parametrize('stage,ranks', [
-    ('one', 1), ('one', 4), ('two', 1), ('two', 4)])
+    ('one', 1), ('one', 4), ('two', 1), ('two', 4), ('turns', 1),
+    ('turns', 4)])
 def test_resumed_on_another_number(data: tuple, stage: str,
                                    ranks: int) -> None:
     root, name = data[0], f'{stage}_resumed_{ranks}'

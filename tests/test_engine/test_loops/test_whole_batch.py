@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from dito.cli import train
-from dito.cli.train import set_auto_scale_lr, set_batch
+from dito.cli.train import set_auto_scale_lr, set_batch, set_total
 from dito.engine.loops.whole_batch import (
     MICRO_BATCHES,
     plan_batch,
@@ -61,6 +61,7 @@ def test_values_that_are_no_batch(total, largest):
 def config(**train_cfg):
     return Config(dict(
         train_cfg=dict(dict(type='DITOTrainLoop'), **train_cfg),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.02)),
         train_dataloader=dict(batch_size=4)))
 
 
@@ -95,6 +96,22 @@ def test_another_batch_by_the_learning_rate(monkeypatch):
     set_auto_scale_lr(cfg)
     assert cfg.auto_scale_lr == dict(base_batch_size=128, enable=True)
     set_batch(cfg, 'pytorch')
+    assert cfg.optim_wrapper.optimizer.lr == 0.02  # MMEngine scales
+
+
+def test_another_batch_of_the_schedule(monkeypatch):
+    """--cfg-options train_cfg.total_batch_size=96 --auto-scale-lr."""
+    cfg = config(total_batch_size=96)
+    cfg.auto_scale_lr = dict(base_batch_size=128, enable=False)
+    set_auto_scale_lr(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.015)
+    # The batch is fixed on any number of processes, and nothing scales twice.
+    assert not cfg.auto_scale_lr.enable
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    assert plan_of_config(cfg, 'pytorch').total == 96
+    monkeypatch.setenv('WORLD_SIZE', '5')
+    with pytest.raises(ValueError, match='5 processes cannot share'):
+        set_batch(cfg, 'pytorch')
 
 
 def test_other_ways_to_write_it():
@@ -102,6 +119,7 @@ def test_other_ways_to_write_it():
     set_batch(cfg, 'none')
     assert cfg.train_cfg.type == 'DITOTrainLoop'
     cfg.total_batch_size = 16
+    set_total(cfg)
     set_batch(cfg, 'none')
     assert cfg.train_cfg.total_batch_size == 16
     assert 'total_batch_size' not in cfg

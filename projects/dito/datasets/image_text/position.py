@@ -39,8 +39,9 @@ class StreamPosition:
         self.passed: Dict[str, int] = dict(state.get('passed') or {})
 
     def update(self, cursors: torch.Tensor,
-               passed: Optional[Mapping[str, int]] = None) -> None:
-        """Take over the cursors of a batch.
+               passed: Optional[Mapping[str, int]] = None,
+               batches: int = 1) -> None:
+        """Take over the cursors of batches.
 
         Args:
             cursors (Tensor): (B, 4) int64 on the CPU: stream, epoch, shard,
@@ -48,6 +49,7 @@ class StreamPosition:
                 their order of delivery.
             passed (dict[str, int], optional): How many samples were passed
                 over on the way, by reason.
+            batches (int): How many batches of the loader these are.
         """
         for name, number in (passed or {}).items():
             self.passed[name] = self.passed.get(name, 0) + int(number)
@@ -56,7 +58,7 @@ class StreamPosition:
         self._cursors[values[:, 0]] = values[:, 1:]
         self._counts += np.bincount(
             values[:, 0], minlength=len(self._counts))
-        self._batches += 1
+        self._batches += batches
 
     @property
     def samples(self) -> int:

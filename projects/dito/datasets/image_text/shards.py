@@ -17,6 +17,7 @@ from dito.utils.data_errors import BrokenDataError
 
 from .bad_samples import BadSample, SampleCounter, blame_sample
 from .decode import MAX_PIXELS
+from .open_shard import is_local
 from .position import initial_state
 from .sources import ShardsType, SourceDraw, build_sources
 from .streams import Cursor, SamplePlace, ShardStream, StreamPlan
@@ -179,6 +180,23 @@ class ImageTextShards(IterableDataset):
             self._length = self.epochs * sum(
                 count_samples(url) for url in self.plans[0].shards)
         return self._length
+
+    def count_pairs(self, limit: int) -> int:
+        """Count the pairs of an epoch by the headers of the shards.
+
+        Args:
+            limit (int): Where counting ends.
+
+        Returns:
+            int: At most ``limit``, broken ones included. Shards that are not
+            local are not read for this: they count as enough.
+        """
+        found = 0
+        for url in (url for plan in self.plans for url in plan.shards):
+            if found >= limit or not is_local(url):
+                return limit
+            found += count_samples(url, limit - found)
+        return found
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state reading starts from, see :mod:`.position`."""

@@ -14,6 +14,7 @@ import logging
 import tarfile
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import (
     Any,
     Dict,
@@ -131,11 +132,16 @@ def read_shard(url: str, start: int = 0,
         retries, wait = retries - 1, 4 * wait
 
 
-def count_samples(url: str) -> int:
-    """Count the samples of a shard by its headers, up to where it breaks."""
+def count_samples(url: str, limit: Optional[int] = None) -> int:
+    """Count the samples of a shard by its headers, up to where it breaks.
+
+    Args:
+        url (str): Address.
+        limit (int, optional): Where counting ends. Defaults to None, nowhere.
+    """
     count = 0
     try:
-        for _ in _read_once(url, 0, frozenset()):
+        for _ in islice(_read_once(url, 0, frozenset()), limit):
             count += 1
     except (OSError, tarfile.TarError) as error:
         print_log(f'Shard {url} breaks off after {count} samples: {error}',

@@ -18,7 +18,14 @@ from dito.models.pretrainers.batch_place import BatchPlace
 
 from ..throughput import ThroughputMeter
 from .cached_step import cached_train_step
-from .whole_batch import BatchPlan, plan_of_loader, scales_lr, shared_out
+from .pair_loading import (
+    check_pairs_batch,
+    load_in_turns,
+    plan_of_loader,
+    read_share,
+    warn_of_memory,
+)
+from .whole_batch import BatchPlan, scales_lr
 
 _POSITION_KEY = 'image_text_position'
 # Samples that a reader passed over since the last one, by reason.
@@ -43,8 +50,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         dataloader (DataLoader or dict): Loader of a
             :class:`ImageTextShards`. With ``total_batch_size`` its
             ``batch_size`` is what a device embeds at a time; the loader then
-            gives a process its whole share of a step, so that the samples of
-            a step do not depend on the number of processes.
+            gives parts of a step that do not depend on it, nor on the number
+            of processes, as the samples of a step do not.
         max_iters (int): Number of iterations.
         val_begin (int): First iteration to validate after.
         val_interval (int): Iterations between validations.
@@ -74,13 +81,17 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 f'micro_batch must be at least 1, got {micro_batch}')
         self.plan: Optional[BatchPlan] = None
         if total_batch_size is not None and not scales_lr(runner):
+            if not isinstance(dataloader, DataLoader):
+                dataloader = dict(dataloader)  # its data set is built
             self.plan = plan_of_loader(
                 dataloader, total_batch_size, micro_batch)
-            dataloader = shared_out(dataloader, self.plan)
+            dataloader = load_in_turns(dataloader, self.plan)
             micro_batch = self.plan.images
         super().__init__(runner, dataloader, max_iters, val_begin,
                          val_interval, dynamic_intervals)
         self.micro_batch = micro_batch
+        self.turns = 1 if self.plan is None else (
+            self.plan.share // self.dataloader.batch_size)
         self.seed = seed
         self._meter = ThroughputMeter()
 
@@ -97,8 +108,9 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         """
         if self.plan is not None:
             print_log(str(self.plan), logger='current')
+            warn_of_memory(self.plan, self.dataloader, self.runner.model)
         _check_accumulation(self.runner.optim_wrapper)
-        _check_batch(self.dataloader.batch_size)
+        _check_batch(self.turns * (self.dataloader.batch_size or 0))
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         position = self._restore_position()
@@ -108,6 +120,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             self.runner.model.train()
             batch = self._next_batch(batches)
             self.run_iter(batch, self._note(position, batch))
+            del batch  # its pictures, before others take their place
             self._decide_current_val_interval()
             if self._must_validate():
                 self.runner.val_loop.run()
@@ -156,18 +169,13 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
     def _next_batch(self, batches: Any) -> Dict[str, Any]:
         """Take a batch from the loader and measure the wait."""
         begin = time.perf_counter()
-        batch = next(batches, None)
+        batch = read_share(batches, self.turns)
         self._meter.wait(time.perf_counter() - begin)
         if batch is None:
             raise RuntimeError(
                 f'the data ended after {self._iter} of {self._max_iters} '
                 'iterations; leave epochs=None or lower max_iters')
-        if not isinstance(batch, dict) or not isinstance(
-                batch.get('cursors'), torch.Tensor):
-            raise ValueError(
-                'the loader does not give batches of image-text pairs: set '
-                'train_dataloader.dataset to an ImageTextShards and its '
-                "collate_fn to dict(type='image_text_collate')")
+        check_pairs_batch(batch)
         return batch
 
     def _note(self, position: StreamPosition,
@@ -183,7 +191,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         columns += [batch.pop(name)[:, None] for name in names]
         rows = torch.cat(all_gather(torch.cat(columns, dim=1)))
         passed = rows[:, 4:].sum(dim=0).tolist()
-        position.update(rows[:, :4], dict(zip(names, passed, strict=True)))
+        position.update(rows[:, :4], dict(zip(names, passed, strict=True)),
+                        self.turns)
         self.runner.message_hub.update_info(
             _POSITION_KEY,
             dict(position.state_dict(), workers=self._workers()))
@@ -226,9 +235,9 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         return dict(state, base=state['counts'])
 
 
-def _check_batch(size: Optional[int]) -> None:
+def _check_batch(size: int) -> None:
     """Refuse a batch in which nothing can be told apart: its loss is 0."""
-    if size is not None and size * get_world_size() < 2:
+    if size and size * get_world_size() < 2:
         raise ValueError(
             'A contrastive loss tells the pairs of a batch apart, and '
             f'train_dataloader.batch_size={size} on one process leaves a '

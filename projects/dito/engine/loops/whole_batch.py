@@ -9,10 +9,9 @@ of processes.
 """
 
 import os
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 from mmengine.dist import get_world_size
-from torch.utils.data import DataLoader
 
 # Where a launcher says how many processes it has started.
 _NUMBER = dict(
@@ -85,7 +84,7 @@ def plan_batch(total: int,
                 f'{name} must be a whole number from 1 on, got {value!r}.')
     share, rest = divmod(total, processes)
     if rest:
-        good = ', '.join(str(n) for n in _divisors(total))
+        good = ', '.join(str(n) for n in divisors(total))
         raise ValueError(
             f'{processes} processes cannot share the batch of '
             f'{total} images that the learning rate of this config belongs '
@@ -95,11 +94,11 @@ def plan_batch(total: int,
     if kind == MICRO_BATCHES:
         pieces = -(-share // largest)
         return BatchPlan(total, processes, -(-share // pieces), pieces, kind)
-    images = max(n for n in _divisors(share) if n <= largest)
+    images = max(n for n in divisors(share) if n <= largest)
     return BatchPlan(total, processes, images, share // images, kind)
 
 
-def _divisors(number: int) -> list:
+def divisors(number: int) -> List[int]:
     """List the divisors of a number in order."""
     return [n for n in range(1, number + 1) if number % n == 0]
 
@@ -136,57 +135,6 @@ def plan_of_config(cfg: Mapping[str, Any],
             'ImageTextTrainLoop' else ACCUMULATED)
     return plan_batch(total, launcher_size(launcher),
                       cfg['train_dataloader']['batch_size'], kind)
-
-
-def plan_of_loader(loader: Any, total: int,
-                   micro_batch: Optional[int] = None) -> BatchPlan:
-    """Share a batch of stages 1 and 2 out to the processes of this run.
-
-    Args:
-        loader (DataLoader or dict): Loader, or its config.
-        total (int): Batch of the schedule.
-        micro_batch (int, optional): Most pairs embedded at a time, where it
-            is less than the loader's ``batch_size``.
-
-    Returns:
-        BatchPlan: In micro-batches.
-    """
-    size = _size_of(loader)
-    return plan_batch(total, get_world_size(), micro_batch or size,
-                      MICRO_BATCHES)
-
-
-def shared_out(loader: Any, plan: BatchPlan) -> Any:
-    """Let a loader give the whole share of a process at once.
-
-    Args:
-        loader (DataLoader or dict): Loader, or its config.
-        plan (BatchPlan): Of the run.
-
-    Returns:
-        DataLoader or dict: The loader, or a changed config.
-
-    Raises:
-        ValueError: If a loader that is built gives other batches.
-    """
-    share = plan.share
-    if isinstance(loader, DataLoader):
-        if loader.batch_size != share:
-            raise ValueError(
-                f'{plan}, but the data loader was built for batches of '
-                f'{loader.batch_size}: give the runner a config of it, or '
-                f'batches of {share}.')
-        return loader
-    changed = dict(loader, batch_size=share)
-    if share > loader['batch_size'] and loader.get('num_workers'):
-        # Two large batches of each worker would wait in memory.
-        changed.setdefault('prefetch_factor', 1)
-    return changed
-
-
-def _size_of(loader: Any) -> int:
-    return (loader.batch_size if isinstance(loader, DataLoader) else
-            loader['batch_size'])
 
 
 def launcher_size(launcher: str) -> int:
