@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import init_detector
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
@@ -454,3 +454,108 @@ def test_pillow_opens_files_in_one_place() -> None:
                      path.read_text(encoding='utf-8'))
     ]
     assert found == ['image_header.py']
+
+
+# ------------------------------------------- paths and names out of files
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Dict[str, str]:
+    """Paths that look like pictures and never end, or never begin."""
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    (tmp_path / 'link.jpg').symlink_to('/dev/zero')
+    return dict(pipe='pipe.jpg', link='link.jpg', device='/dev/zero')
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'link', 'device'])
+def test_paths_lead_to_plain_files(endless: Dict[str, str], tmp_path: Path,
+                                   kind: str) -> None:
+    """A list, a table or a folder of a stranger may name anything."""
+    path = str(tmp_path / endless[kind])
+    with pytest.raises(ValueError, match='is a pipe or device, not a file'):
+        DITOLoadImageFromFile()(dict(img_path=path))
+    skip = DITOLoadImageFromFile(on_error='skip')
+    assert skip(dict(img_path=path)) is None and skip.num_skipped == 1
+    (tmp_path / 'a.tar').symlink_to(path)
+    for tool in ('check_shards', 'shard_stats'):
+        assert _tool(tool, str(tmp_path)) == 2
+    (tmp_path / 'table.csv').write_text(f'path,caption\n{path},a key\n')
+    assert _tool('pairs2shards', str(tmp_path / 'table.csv'), '--out',
+                 str(tmp_path / 'out')) == 2
+    classes = tmp_path / 'classes' / 'key'
+    classes.mkdir(parents=True)
+    (classes / '0.jpg').symlink_to(path)
+    with pytest.raises(ValueError, match='not a file'):
+        DATASETS.build(dict(type='DITOFolderDataset', root=str(
+            classes.parent), size=16))[0]
+
+
+@pytest.mark.parametrize('name', [
+    'http://127.0.0.1:9/x.jpg', 's3://bucket/x.jpg', 'file:///etc/passwd'])
+def test_annotations_fetch_nothing(tmp_path: Path, name: str) -> None:
+    file = tmp_path / 'a.json'
+    file.write_text(json.dumps(dict(
+        images=[dict(id=1, width=4, height=4, file_name=name)],
+        categories=[dict(id=1, name='key')], annotations=[])))
+    with pytest.raises(ValueError, match='neither file_name nor coco_url '
+                       r'\(its file_name .* is no path\)'):
+        DATASETS.build(dict(
+            type='DITOCocoDataset', ann_file=str(file), pipeline=[],
+            metainfo=dict(classes=('key', ))))
+
+
+ESCAPE = 'a\x1b[2J\u202eb\r'
+
+
+def _escapes_in_shards(folder: Path) -> None:
+    with tarfile.open(folder / '0.tar', 'w') as tar:
+        for name in (f'{ESCAPE}.jpg', f'{ESCAPE}.txt', f'{ESCAPE}x.jpg'):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b'abc'))
+
+
+def _escapes_in_annotations(folder: Path) -> None:
+    (folder / 'a.json').write_text(json.dumps(dict(
+        images=[dict(id=ESCAPE, width=4, height=4, file_name=ESCAPE)],
+        categories=[dict(id=ESCAPE, name=ESCAPE)], annotations=[
+            dict(id=1, image_id=ESCAPE, category_id=ESCAPE,
+                 bbox=[1, 1, 1, ESCAPE])])))
+
+
+def _escapes_in_weights(folder: Path) -> None:
+    save_safetensors({f'visual.{ESCAPE}': torch.ones(2)},
+                     folder / 'x.safetensors')
+
+
+TERMINAL: Dict[str, Any] = {
+    'check_shards': (_escapes_in_shards, lambda p: ['.']),
+    'shard_stats': (_escapes_in_shards, lambda p: ['.']),
+    'check_dataset': (_escapes_in_annotations, lambda p: [
+        '--data', 'a.json', '--images', '.']),
+    'lvis2ov': (_escapes_in_annotations, lambda p: ['a.json']),
+    'pairs2shards': (lambda folder: (folder / 'a.csv').write_text(
+        f'path,caption\n"{ESCAPE}",a\n"{ESCAPE}",a,{ESCAPE}\n'.replace(
+            '\r', ''), newline=''), lambda p: ['a.csv', '--out', 'out']),
+    'clip_to_dito': (_escapes_in_weights, lambda p: [
+        'x.safetensors', 'y.safetensors']),
+    'detect': (lambda folder: Image.new('RGB', (40, 40)).save(
+        folder / f'{ESCAPE}.jpg'), lambda p: [
+            f'{ESCAPE}.jpg', '--config', p['config'], '--checkpoint',
+            'own.pth', '--names', 'anchor', '--list-top-k', '1']),
+}
+
+
+@pytest.mark.parametrize('tool', TERMINAL)
+def test_names_do_not_steer_a_terminal(
+        parts: Dict[str, Any], here: Path, tool: str,
+        capfd: pytest.CaptureFixture[str]) -> None:
+    write, arguments = TERMINAL[tool]
+    write(here)
+    torch.save(dict(state_dict=parts['state']), 'own.pth')
+    capfd.readouterr()
+    assert _tool(tool, *arguments(parts)) in (0, 1, 2)
+    out = ''.join(capfd.readouterr())
+    silent = 'shard_stats', 'clip_to_dito', 'pairs2shards'
+    assert r'\x1b[2J' in out or tool in silent, out
+    assert not re.search('[\x1b\r\u202e]', out)

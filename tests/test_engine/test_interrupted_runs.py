@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -28,6 +29,9 @@ from dito.utils.resumable import find_resumable, write_last
 
 _FORK = multiprocessing.get_context('fork')
 ITERS = 6
+# More for docs/reliability.md: DITO_KILLS=10 pytest -k random -s THIS_FILE
+KILLS = int(os.environ.get('DITO_KILLS', '2'))
+KILL_SEED = os.environ.get('DITO_KILL_SEED', '0')
 TOWERS = config_root() / 'symbols' / 'assets' / 'clip_symbols.safetensors'
 # Configs of one's own, as docs/config.md has them.
 COMMON = """
@@ -140,7 +144,7 @@ PAUSE = "default_hooks['record'].update(pause=0.1)\n"
 
 def wait_for(record: Path, iteration: int) -> None:
     """Wait until an iteration is recorded."""
-    end = time.time() + 100
+    end = time.time() + 300
     while not any(r['iter'] >= iteration for r in records(record)):
         assert time.time() < end
         time.sleep(0.01)
@@ -176,6 +180,41 @@ def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
     for end in ends:  # one has written a checkpoint more
         end['message_hub']['runtime_info'].pop('keep_ckpt_ids')
     assert not differences(*ends)
+
+
+@pytest.mark.parametrize('stage', STAGES)
+def test_killed_at_random_moments(tmp_path: Path, data: Path,
+                                  stage: str) -> None:
+    """In starts, in steps and in the writing of checkpoints."""
+    iters = KILLS + 4
+    more = (f'train_cfg.update(max_iters={iters})\n'
+            "default_hooks['checkpoint'].update(interval=1)\n")
+    rng = random.Random(f'{stage} {KILL_SEED}')
+    straight = own_config(tmp_path, 'straight', data, stage, more=more)
+    start = time.time()
+    run = Training(straight)
+    wait_for(tmp_path / 'straight', 0)
+    to_first = time.time() - start
+    assert run.end(600) == [0]
+    killed = own_config(tmp_path, 'killed', data, stage, 1, more + PAUSE)
+    for number in range(KILLS):
+        run = Training(killed, '--resume')
+        if rng.random() < 0.7:
+            wait_for(tmp_path / 'killed', number)
+            time.sleep(rng.uniform(0, 0.3))
+        else:
+            time.sleep(rng.uniform(0, 1.2 * to_first))
+        run.send(signal.SIGKILL)
+        run.processes[0].join()
+        assert run.processes[0].exitcode == -signal.SIGKILL
+    assert Training(killed, '--resume').end(600) == [0]
+    folders = tmp_path / 'straight', tmp_path / 'killed'
+    assert not differences(*(comparable(f, iters) for f in folders))
+    truth = {r['iter']: r for r in records(folders[0])}
+    seen = records(folders[1])
+    assert {r['iter'] for r in seen} == set(truth)
+    assert [r for r in seen if r != truth[r['iter']]] == []
+    print(f'{stage}: {KILLS} kills, {len(seen)} steps for {iters}, equal')
 
 
 def test_the_script_for_several_processes(tmp_path: Path,

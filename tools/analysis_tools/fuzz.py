@@ -9,9 +9,11 @@ given to the public functions that a user's file meets. What may come of it:
 * refused: one sentence (ValueError, TypeError, a missing file)
 
 What must not: a crash (another exception, or the end of the process), a hang,
-code that an input holds, something lost without a count. Each is listed with
-the number to repeat it by; the exit code is 1 then. Examples:
+code that an input holds (or a program that it starts), something lost without
+a count, a file outside that is written, or read where the input names none.
+Each is listed with the number to repeat it by; the exit code is 1 then.
 
+Examples:
     python tools/analysis_tools/fuzz.py --number 10000 --json fuzz.json
     python tools/analysis_tools/fuzz.py --kind tars --first 17 --number 1
 """
@@ -35,10 +37,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 import fuzz_inputs as inputs  # noqa: E402
-from fuzz_readers import KINDS  # noqa: E402
+from fuzz_readers import KINDS, NAMES_FILES  # noqa: E402
+from fuzz_watch import watched  # noqa: E402
 
 GOOD = ('right', 'counted', 'refused')
-BAD = ('crash', 'hang', 'code', 'lost')
+BAD = ('crash', 'hang', 'code', 'lost', 'outside')
+# Folders of the tool's own around the one that inputs are in.
+LEVELS = 2
 # Above what a process has at its start, so that bombs end as MemoryError.
 _MEMORY = 6 << 30
 
@@ -55,14 +60,18 @@ def attempt(kind: str, seed: int, number: int) -> Tuple[str, str]:
         tuple[str, str]: Outcome of the first reader, or the worst of the
         others if that is one that must not be; its detail.
     """
-    rng = np.random.default_rng((seed, list(KINDS).index(kind), number))
-    with tempfile.TemporaryDirectory(dir='.') as folder:
-        found = [_judge(step) for step in KINDS[kind][0](
-            Path(folder).resolve(), rng)]
+    make = KINDS[kind][0]
+    rng = np.random.default_rng((seed, *kind.encode(), number))
+    here = Path.cwd().resolve()
+    with tempfile.TemporaryDirectory(dir=here) as name:
+        folder = Path(name)
+        with watched(folder, here.parents[LEVELS - 1],
+                     kind not in NAMES_FILES) as beyond:
+            found = [_judge(step) for step in make(folder, rng)]
     if os.path.exists(inputs.CANARY):
         os.remove(inputs.CANARY)
         return 'code', 'an input was run'
-    bad = [outcome for outcome in found if outcome[0] in BAD]
+    bad = beyond + [outcome for outcome in found if outcome[0] in BAD]
     return bad[0] if bad else found[0]
 
 
@@ -89,6 +98,10 @@ def _work(pipe: Any, folder: str) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
+    os.makedirs(os.path.join(folder, 'temporary'))
+    tempfile.tempdir = os.path.join(folder, 'temporary')
+    folder = os.path.join(folder, *'ab')
+    os.makedirs(folder)
     os.chdir(folder)
     for name, text in inputs.BAIT.items():
         Path(name).write_text(text)

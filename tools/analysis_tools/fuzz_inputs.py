@@ -24,6 +24,7 @@ COMMAND = f'touch {CANARY}'
 _DEEP = '"\u2193"'
 # Programs and modules of the current folder that only a payload calls.
 BAIT = {
+    f'../{CANARY}': 'what an input must not reach\n',
     'evil.py': f"open({CANARY!r}, 'w').close()\n\n\ndef run(*a, **k):\n"
                '    pass\n',
     'gs': f'#!/bin/sh\n{COMMAND}\n'}
@@ -32,6 +33,7 @@ EPS = (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n'
 _TEXTS = [
     '', ' ', '0', '-1', '1e999', 'nan', '\u0661\u0662', '\u202eabc', '\ud800',
     '\x1b[31mred', 'a\0b', 'e' + '\u0301' * 50, 'x' * 10_000, '../../x', '/',
+    '/etc/passwd', f'../{CANARY}', 'evil.py',
     '.', '\n', '%s{}', '{{fileDirname}}', 'None',
     # What a reader of configs, yaml or addresses might run.
     'evil', 'evil.run', 'mmengine.call_command', 'os.system',

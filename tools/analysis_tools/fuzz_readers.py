@@ -8,6 +8,7 @@ missing without a count.
 
 import contextlib
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
@@ -17,6 +18,8 @@ import numpy as np
 
 Steps = Iterator[Callable[[], str]]
 _SHARD_SAMPLES = 5
+# Kinds whose inputs name files, which are read wherever they are.
+NAMES_FILES = ('tables', 'json', 'pictures')
 
 
 def _images(folder: Path, rng: np.random.Generator) -> Steps:
@@ -127,55 +130,150 @@ def _tables(folder: Path, rng: np.random.Generator) -> Steps:
 
 
 def _annotations(folder: Path, rng: np.random.Generator) -> Steps:
-    """Annotation files, to the check, the data sets and the metrics."""
-    from mmdet.registry import DATASETS
-
-    from dito.datasets.checks import check_files
-    from dito.evaluation.lvis_ground_truth import LVISGroundTruth
-    path = str(folder / 'a.json')
-    tree = inputs.damage_tree(inputs.annotations(), rng)
-    Path(path).write_bytes(inputs.to_json(tree, rng))
-    found: List[Any] = []
+    """Annotation files, to the check and the data sets with their masks."""
+    path = _write_annotations(folder, rng)
+    for i in range(3):
+        (folder / f'{i}.jpg').write_bytes(inputs.images()['jpg'])
+    problems: List[Any] = []
 
     def check() -> str:
-        report = check_files(path, str(folder), max_images=0)
-        found.extend(report.findings)
-        return 'counted' if found else 'right'
-
-    def load(kind: str) -> str:
-        dataset = DATASETS.build(dict(
-            type=kind, ann_file=path, data_prefix=dict(img=str(folder)),
-            pipeline=[], test_mode=True))
-        boxes = sum(len(dataset.get_data_info(i)['instances'])
-                    for i in range(len(dataset)))
-        listed = tree.get('annotations') if isinstance(tree, dict) else None
-        if isinstance(listed, list) and boxes < len(listed) and not found:
-            return (f'lost: {boxes} of {len(listed)} objects are loaded, the '
-                    'check found nothing')
-        return 'right'
+        problems.extend(_check(path)[0])
+        return 'counted' if problems else 'right'
 
     yield check
-    yield lambda: load('DITOCocoDataset')
-    yield lambda: load('DITOLVISDataset')
-    yield lambda: _evaluate('DITOCocoMetric', path)
-    yield lambda: _evaluate('DITOLVISMetric', path)
+    for kind in ('DITOCocoDataset', 'DITOLVISDataset'):
+        yield lambda kind=kind: _load_all(path, kind, bool(problems))
+
+
+def _pictures(folder: Path, rng: np.random.Generator) -> Steps:
+    """Pictures of a sound annotation file, some damaged or missing."""
+    path = str(folder / 'a.json')
+    Path(path).write_text(json.dumps(inputs.annotations()))
+    sound = inputs.images()
+    for i in range(3):
+        data = sound[inputs.pick(rng, sorted(sound))]
+        kind = rng.random()
+        if kind < 0.5:
+            data, _ = inputs.damage(data, rng)
+        if kind < 0.9:
+            (folder / f'{i}.jpg').write_bytes(data)
+    report: List[Any] = []
+
+    def check() -> str:
+        report.extend(_check(path)[0])
+        return 'counted' if report else 'right'
+
+    def load() -> str:
+        dataset = _dataset(path, 'DITOCocoDataset')
+        broken = 0
+        for i in range(len(dataset)):
+            try:
+                image = dataset.prepare_data(i)['img']
+                broken += image.shape[:2] != (40, 52)
+            except (ValueError, FileNotFoundError):
+                broken += 1
+        listed = sum(f.number for f in report)
+        if listed != broken:
+            return (f'lost: {broken} pictures cannot be used, the check '
+                    f'lists {listed}')
+        return 'counted' if broken else 'right'
+
+    yield check
+    yield load
+
+
+def _write_annotations(folder: Path, rng: np.random.Generator) -> str:
+    """Write a damaged annotation file."""
+    path = folder / 'a.json'
+    path.write_bytes(inputs.to_json(
+        inputs.damage_tree(inputs.annotations(), rng), rng))
+    return str(path)
+
+
+def _check(path: str) -> Tuple[List[Any], Any]:
+    """Problems of an annotation file with its pictures; the report."""
+    from dito.datasets.checks import check_files
+    report = check_files(path, str(Path(path).parent))
+    return report.problems(), report
+
+
+def _dataset(path: str, kind: str) -> Any:
+    """A data set of all classes of a file, with its masks."""
+    from mmdet.registry import DATASETS
+    from mmengine.registry import init_default_scope
+
+    from dito.datasets.annotations import read_annotations
+    init_default_scope('mmdet')  # of the pipeline's transforms
+    # Without names the sets are of the classes of their benchmarks.
+    names = [c['name'] for c in read_annotations(path).categories]
+    return DATASETS.build(dict(
+        type=kind, ann_file=path, metainfo=dict(classes=names),
+        data_prefix=dict(img=str(Path(path).parent)), test_mode=True,
+        pipeline=[
+            dict(type='DITOLoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]))
+
+
+def _load_all(path: str, kind: str, problems: bool) -> str:
+    """Load all that a file has; compare with the check where it passes."""
+    dataset = _dataset(path, kind)
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    objects = [o for info in infos for o in info['instances']]
+    if problems:
+        return 'right'
+    loaded = [dataset.prepare_data(i) for i in range(len(dataset))]
+    if sum(len(item['gt_bboxes']) for item in loaded) != len(objects):
+        return 'lost: boxes, between the data set and its pipeline'
+    report = _check(path)[1]
+    used = sum(not o['ignore_flag'] for o in objects)
+    if report.counts['used_boxes'] != used:
+        return (f'lost: {used} objects are loaded, the check counts '
+                f'{report.counts["used_boxes"]}')
+    return 'right'
+
+
+def _metrics(folder: Path, rng: np.random.Generator) -> Steps:
+    """Annotation files, to the metrics; what is right scores 1."""
+    from dito.datasets.annotations import read_annotations
+    from dito.evaluation.lvis_ground_truth import LVISGroundTruth
+    path = _write_annotations(folder, rng)
+    for kind in ('DITOCocoMetric', 'DITOLVISMetric'):
+        for metric in (['bbox'], ['bbox', 'segm']):
+            yield lambda k=kind, m=metric: _evaluate(
+                k, m, path, read_annotations(path))
     yield lambda: 'right' if LVISGroundTruth.from_file(path) else 'lost'
 
 
-def _evaluate(kind: str, path: str) -> str:
-    """Evaluate one detection an image of the sound file."""
+def _evaluate(kind: str, metric: List[str], path: str, read: Any) -> str:
+    """Evaluate what the file itself says; its AP must be 1."""
     import torch
     from mmdet.registry import METRICS
-    metric = METRICS.build(dict(type=kind, ann_file=path, metric='bbox'))
-    content = inputs.annotations()
-    metric.dataset_meta = dict(
-        classes=tuple(c['name'] for c in content['categories']))
-    for image in content['images']:
-        metric.process({}, [dict(
-            img_id=image['id'], ori_shape=(40, 52), pred_instances=dict(
-                bboxes=torch.tensor([[3., 2, 15, 11]]),
-                scores=torch.tensor([0.5]), labels=torch.tensor([0])))])
-    metric.evaluate(len(content['images']))
+
+    from dito.datasets.masks import to_rle
+    judge = METRICS.build(dict(type=kind, ann_file=path, metric=metric))
+    ids = [category['id'] for category in read.categories]
+    judge.dataset_meta = dict(
+        classes=tuple(category['name'] for category in read.categories))
+    plain = 0
+    for image in read.images:
+        size = image['height'], image['width']
+        own = [a for a in read.annotations if a['image_id'] == image['id']]
+        boxes = torch.tensor([a['bbox'] for a in own]).reshape(-1, 4).double()
+        boxes[:, 2:] += boxes[:, :2]
+        masks = [to_rle(a.get('segmentation') or [[0] * 6], *size)
+                 for a in own]
+        judge.process({}, [dict(
+            img_id=image['id'], ori_shape=size, pred_instances=dict(
+                bboxes=boxes, scores=torch.linspace(1, 0.5, len(own)),
+                labels=torch.tensor([ids.index(a['category_id'])
+                                     for a in own]), masks=masks))])
+        plain += sum(not (a['iscrowd'] or a.get('ignore')) for a in own)
+    figures = judge.evaluate(len(read.images))
+    wrong = {k: v for k, v in figures.items() if re.search(
+        '(bbox|segm)_(mAP|AP)$', k) and not (v == -1 or v > 0.999)}
+    if wrong and all(a['area'] > 0 and min(a['bbox'][2:]) > 0
+                     for a in read.annotations):
+        return f'lost: what is right scores {wrong}, of {plain} objects'
     return 'right'
 
 
@@ -301,6 +399,7 @@ def _read_names(path: Path) -> str:
 KINDS: Dict[str, Tuple[Callable[[Path, np.random.Generator], Steps], float]]
 KINDS = dict(
     images=(_images, 0.25), tars=(_tars, 0.2), tables=(_tables, 0.1),
-    json=(_annotations, 0.15), vocabularies=(_vocabularies, 0.08),
+    json=(_annotations, 0.09), pictures=(_pictures, 0.03),
+    metrics=(_metrics, 0.06), vocabularies=(_vocabularies, 0.08),
     checkpoints=(_checkpoints, 0.1), manifests=(_manifests, 0.05),
     names=(_names, 0.07))

@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Sequence
 from mmengine.config import Config
 
 from dito.utils.checkpoint import save_safetensors
+from dito.utils.printable import printable
 from dito.utils.towers import (
     ConvertedTower,
     TowerSource,
@@ -111,7 +112,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     resample_tower(tower, args.patch_size, args.img_size, args.patch_method)
     if args.dense is not None:
         tower.set_dense(args.dense)
-    print(tower.report.text())
+    print(printable(tower.report.text()))
     for kind, value in errors.items():
         print(f'{kind} embeddings differ from the source by at most '
               f'{value:.1e} (before any resampling).')
@@ -120,6 +121,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     print(f'{args.out}: {len(tower.state)} tensors, {size:.1f} MB\n'
           f'Settings for a config:\n{config_text(tower)}')
     if 'tokenizer' in tower.meta:
-        print(f'Its texts need the tokenizer {tower.meta["tokenizer"]}: '
-              'see docs/pretrained_towers.md.')
+        print(printable('Its texts need the tokenizer '
+                        f'{tower.meta["tokenizer"]}: '
+                        'see docs/pretrained_towers.md.'))
     return 0

@@ -159,8 +159,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if found.error is not None:
             broken.append(found.error)
             continue
-        print(report(image, plain_result(found), args.score_thr,
-                     args.list_top_k, found.negative))
+        print(printable(report(image, plain_result(found), args.score_thr,
+                               args.list_top_k, found.negative)))
     if len(broken) < len(images):
         print(f'Pictures and results are in {args.out_dir}.')
     return say_broken(broken, len(images))

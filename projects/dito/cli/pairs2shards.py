@@ -16,6 +16,7 @@ import sys
 from typing import Optional, Sequence
 
 from dito.datasets.shard_files import ShardOptions, read_pairs, write_shards
+from dito.utils.printable import printable
 
 from .errors import one_sentence_errors
 
@@ -71,7 +72,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         caption_column=args.caption_column, root=args.root)
     faults = [pair.fault for pair in pairs if pair.fault is not None]
     for reason, detail in faults[:_MAX_NAMED]:
-        print(f'left out: {reason}: {detail}', file=sys.stderr)
+        print(printable(f'left out: {reason}: {detail}'), file=sys.stderr)
     manifest = write_shards(
         pairs, args.out, options, workers=args.workers,
         overwrite=args.overwrite, report=print)

@@ -137,9 +137,10 @@ def image_file(image: dict) -> Optional[str]:
 
     Returns:
         str | None: ``file_name``, or the path part of ``coco_url``, or None.
+        A ``file_name`` that is an address would be fetched: it is none.
     """
     name, url = image.get('file_name'), image.get('coco_url')
-    if _is_text(name):
+    if _is_text(name) and '://' not in name:
         return name
     return urlsplit(url).path.lstrip('/') or None if _is_text(url) else None
 
@@ -446,7 +447,9 @@ def _read_images(
         if image_file(image) is None:
             read.faults.add(
                 'no_file',
-                f'image {show(number)} has neither file_name nor coco_url',
+                f'image {show(number)} has neither file_name nor coco_url'
+                + (f' (its file_name {show(image["file_name"])} is no path)'
+                   if image.get('file_name') else ''),
             )
         known[number] = image
         read.images.append(image)

@@ -12,6 +12,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
+from dito.utils.data_errors import require_plain_file
+
 from .image_text.image_header import image_size, open_image, orientation
 
 _TIFF = (b'II*\0', b'MM\0*')
@@ -84,6 +86,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
 
     def _read(self, path: str) -> np.ndarray:
         """Decode a file into an array, or raise one clear sentence."""
+        require_plain_file(path)
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:

@@ -9,6 +9,8 @@ import numpy as np
 from mmdet.registry import DATASETS
 from torch.utils.data import Dataset
 
+from dito.utils.data_errors import require_plain_file
+
 from .transforms import CropTransform
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
@@ -74,6 +76,7 @@ class DITOFolderDataset(Dataset):
         """
         path, label = self.samples[index]
         try:
+            require_plain_file(path)
             inputs: np.ndarray = self.transform(path.read_bytes())
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error

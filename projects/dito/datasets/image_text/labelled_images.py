@@ -7,6 +7,8 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get
 from torch.utils.data import Dataset
 
+from dito.utils.data_errors import require_plain_file
+
 from .imagenet_names import imagenet_names
 from .transforms import CropTransform
 
@@ -78,6 +80,7 @@ class DITOClassificationDataset(Dataset):
         info = self.images.get_data_info(index)
         path = info['img_path']
         try:
+            require_plain_file(path)
             inputs = self.transform(get(path))
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error

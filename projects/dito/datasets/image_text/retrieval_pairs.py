@@ -11,6 +11,8 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from webdataset.shardlists import expand_urls
 
+from dito.utils.data_errors import require_plain_file
+
 from .bad_samples import BadSample
 from .captions import CaptionPicker
 from .tar_reader import IMAGE_EXTENSIONS, RawSample, read_shard
@@ -102,6 +104,7 @@ class DITORetrievalDataset(Dataset):
         faults: Dict[str, str] = {}
         texts: Dict[str, Tuple[str, ...]] = {}
         wanted = self.captions.wanted | {*IMAGE_EXTENSIONS}
+        require_plain_file(path)
         try:
             with open(path, 'rb') as file:
                 if decompressor_of(file.read(6)):

@@ -10,6 +10,7 @@ from dito.datasets.image_text.tar_reader import (
     JSON_EXTENSION,
     TEXT_EXTENSION,
 )
+from dito.utils.data_errors import require_plain_file
 
 WANTED = frozenset((*IMAGE_EXTENSIONS, TEXT_EXTENSION, JSON_EXTENSION))
 
@@ -32,6 +33,8 @@ def find_shards(sources: Sequence[str]) -> List[str]:
             found = sorted(str(path) for path in Path(source).glob('*.tar'))
             if not found:
                 raise FileNotFoundError(f'{source!r} holds no .tar file')
+            for path in found:
+                require_plain_file(path)
             shards += found
         else:
             shards += expand_shards(source)
