@@ -7,9 +7,13 @@ from typing import Any, Dict, List
 
 import cv2
 import numpy as np
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from tiny_detector import DIMS, tiny_config
 
+from dito.apis import save_model
 from dito.models.text import DITOTextEncoder
 
 NAMES = ['red umbrella', 'anchor', 'chess knight']
@@ -55,6 +59,24 @@ def write_annotations(folder: Path, images: List[Path]) -> Path:
     path = folder / 'annotations.json'
     path.write_text(json.dumps(content))
     return path
+
+
+def write_detector(folder: Path) -> Dict[str, Any]:
+    """Write an untrained detector, its config and pictures.
+
+    Returns:
+        dict: ``folder``, ``images``, ``cfg``, ``weights`` (.safetensors with
+        a config), of the classes 'red umbrella' and 'anchor'.
+    """
+    images = write_images(folder)
+    cfg = detector_config(folder, write_annotations(folder, images))
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    weights = folder / 'model.safetensors'
+    save_model(weights, model, cfg, dict(classes=('red umbrella', 'anchor')))
+    return dict(folder=folder, images=images, cfg=cfg, weights=weights)
 
 
 def detector_config(folder: Path, annotations: Path) -> Config:

@@ -13,14 +13,8 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
 from PIL import Image
-from tiny_api import (
-    NAMES,
-    detector_config,
-    write_annotations,
-    write_images,
-)
+from tiny_api import NAMES, write_detector
 from torchvision.ops import box_iou
 
 from dito.apis import DITOInferencer, parse_names, save_model
@@ -31,17 +25,7 @@ from dito.models.text import Vocabulary
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     """Images, config and the weights of an untrained detector."""
-    folder = tmp_path_factory.mktemp('api')
-    images = write_images(folder)
-    cfg = detector_config(folder, write_annotations(folder, images))
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    weights = folder / 'model.safetensors'
-    meta = dict(classes=('red umbrella', 'anchor'))
-    save_model(weights, model, cfg, meta)
-    return dict(folder=folder, images=images, cfg=cfg, weights=weights)
+    return write_detector(tmp_path_factory.mktemp('api'))
 
 
 def test_names() -> None:

@@ -23,7 +23,7 @@ from dito.utils.checkpoint import save_safetensors
 from dito.version import __version__
 
 from .inferencer import DITOInferencer
-from .model_file import inference_config, weights_meta
+from .model_file import inference_config, test_dataset, weights_meta
 
 if TYPE_CHECKING:
     from dito.models.detectors import DITO
@@ -93,6 +93,8 @@ def package_model(
         manifest.update(
             weights=f'{name}-{digest[:8]}.safetensors', sha256=digest)
         weights.rename(parts / manifest['weights'])
+        # MMDetection's init_detector builds the data set of a config file.
+        test_dataset(small).setdefault('type', 'BaseDetDataset')
         (parts / 'config.py').write_text(small.pretty_text, encoding='utf-8')
         if vocabulary is not None:
             manifest['vocabulary'] = 'vocabulary.safetensors'

@@ -30,7 +30,7 @@ from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.engine.hooks.state_dict_fit import fit_state_dict
 from dito.models.text import Vocabulary
-from dito.models.text.name_checks import name_key
+from dito.models.text.name_checks import trained_names, unseen_names
 from dito.models.text.name_files import as_file, parse_names
 from dito.utils.checkpoint import state_dict_of
 
@@ -143,9 +143,10 @@ class DITOInferencer(DetInferencer):
                       'current', 30)
         else:
             self._load(model, cfg)
-        trained = (self._checkpoint or {}).get('meta') or {}
-        trained = (trained.get('dataset_meta') or {}).get('classes') or ()
-        model.dataset_meta = dict(classes=tuple(trained))
+        meta = (self._checkpoint or {}).get('meta') or {}
+        model.dataset_meta = {
+            'classes': (), 'palette': 'random',
+            **(meta.get('dataset_meta') or {})}
         return model.to(device).eval()
 
     def _load(self, model: nn.Module, cfg: Config) -> None:
@@ -176,7 +177,8 @@ class DITOInferencer(DetInferencer):
             raise ValueError('The test pipeline must begin with its only '
                              'LoadImageFromFile, got '
                              f'{[s["type"] for s in steps]}.')
-        options = {k: v for k, v in steps[0].items() if k != 'type'}
+        options = {k: v for k, v in steps[0].items()
+                   if k not in ('type', '_scope_')}
         options.update(on_error='raise', max_pixels=_MOST_PIXELS)
         self._loader = DITOLoadImageFromFile(**options)
         return Compose(steps[1:])
@@ -215,7 +217,6 @@ class DITOInferencer(DetInferencer):
         """
         vocabulary = self._resolve(names)
         self.model.set_vocabulary(self._with_negatives(vocabulary))
-        self.model.dataset_meta['classes'] = vocabulary.names
         self._asked = vocabulary
         return vocabulary
 
@@ -258,23 +259,12 @@ class DITOInferencer(DetInferencer):
                 'This detector has no text tower to embed names with; give a '
                 'vocabulary file (tools/misc/build_text_embeddings.py).')
         return Vocabulary.from_names(
-            names, tower, templates_of(self.cfg), novel=self._unseen(names))
-
-    def _unseen(self, names: Sequence[str]) -> List[bool]:
-        """Which names are not among the base classes of the training."""
-        base = set(map(name_key, self._trained()))
-        return [name_key(n) not in base for n in names]
-
-    def _trained(self) -> List[str]:
-        """Base classes of the training; none if that is not known."""
-        meta = self.train_meta
-        novel = set(map(name_key, meta.get('novel_classes') or ()))
-        classes = meta.get('base_classes') or meta.get('classes') or ()
-        return [n for n in classes if name_key(n) not in novel]
+            names, tower, templates_of(self.cfg),
+            novel=unseen_names(names, self.train_meta))
 
     def _base_names(self) -> List[str]:
         """Base classes of the training, as negative names."""
-        names = self._trained()
+        names = trained_names(self.train_meta)
         if not names:
             raise ValueError(
                 "negative_names='trained' needs a checkpoint that says what "

@@ -38,7 +38,8 @@ class Detections:
 
     Attributes:
         every (DetDataSample): All detections of the names; ``pred_instances``
-            has masks within their boxes only (``box_masks``).
+            has masks within their boxes only (``box_masks``), the meta data
+            ``classes``, the names by label.
         kept (DetDataSample): Those of the least score or more.
         classes (Vocabulary): The names that labels stand for.
         negative (int): Detections that went to negative names.
@@ -72,7 +73,7 @@ class Detections:
         asked = found[found.labels < len(classes)]
         every = sample.new()
         every.pop('vocabulary', None)
-        every.set_metainfo(dict(mask_thr=mask_thr))
+        every.set_metainfo(dict(mask_thr=mask_thr, classes=classes.names))
         every.pred_instances = asked
         kept = every.new()
         kept.pred_instances = asked[asked.scores >= score_thr]

@@ -12,6 +12,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
+from dito.registry import REGISTRIES
 from dito.utils.data_errors import require_plain_file
 
 from .image_text.image_header import image_size, open_image, orientation
@@ -19,6 +20,8 @@ from .image_text.image_header import image_size, open_image, orientation
 _TIFF = (b'II*\0', b'MM\0*')
 
 
+# In the scope 'dito' by the name that MMDetection's clients look for.
+@REGISTRIES['TRANSFORMS'].register_module(name='LoadImageFromFile')
 @TRANSFORMS.register_module()
 class DITOLoadImageFromFile(LoadImageFromFile):
     """Load an image, and say in one sentence which file is broken if not.

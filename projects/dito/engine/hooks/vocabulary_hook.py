@@ -110,6 +110,19 @@ class DITOVocabularyHook(Hook):
         for each in (model, *_averaged(runner)):
             each.set_vocabulary(self._made[key])
 
+    def make_vocabulary(self, model: Any, names: Tuple[str, ...],
+                        novel: Sequence[bool]) -> Vocabulary:
+        """Make what a test of some classes would set; nothing is kept.
+
+        Args:
+            model (DITO): The detector.
+            names (tuple[str]): Its classes.
+            novel (Sequence[bool]): Which of them are novel.
+        """
+        return self._make(model, self.files['test'], names,
+                          tuple(n for n, new in zip(names, novel, strict=True)
+                                if new))
+
     def _make(self, model: Any, path: Optional[str], names: Tuple[str, ...],
               novel: Tuple[str, ...]) -> Vocabulary:
         """Embed class names, or find them in a vocabulary file."""

@@ -35,12 +35,14 @@ from .given_boxes import (
     score_boxes,
 )
 from .hub_mixin import HubMixin
+from .mmdet_clients import MMDetClientsMixin
 from .region_embedding import connect_regions
 from .vlm_backbone import VLMBackboneMixin
 
 
 @MODELS.register_module()
-class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
+class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
+           TwoStageDetector):
     """DITO: Faster or Mask R-CNN that names objects by text (paper 3).
 
     A plain ViT with shifted-window learning, a simple pyramid, proposals by
@@ -163,10 +165,8 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
         """
         self._check_vocabulary(vocabulary)
         self.roi_head.bbox_head.set_vocabulary(vocabulary)
+        self._note_names(vocabulary.names)
         self._vocabulary = vocabulary
-        # Clients of MMDetection read the names of labels here.
-        self.dataset_meta = dict(
-            self.dataset_meta or {}, classes=vocabulary.names)
 
     def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Refuse one that was made by another text tower."""
@@ -176,16 +176,14 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
     def build_vocabulary(
             self,
             names: Sequence[str],
-            novel: Iterable[Union[str, bool]] = (),
+            novel: Optional[Iterable[Union[str, bool]]] = None,
             templates: Union[str, Sequence[str], None] = None) -> Vocabulary:
         """Embed class names with the model's text tower and set them.
 
         Args:
             names (Sequence[str]): Class names, in label order.
-            novel (Iterable[str | bool]): Names of the novel classes, or a
-                flag a class. Defaults to none.
-            templates (str | Sequence[str], optional): See
-                :meth:`Vocabulary.from_names`, whose default it has.
+            novel (Iterable[str | bool], optional): See :meth:`embed_names`.
+            templates (str | Sequence[str], optional): See there.
 
         Returns:
             Vocabulary: The new classes.
@@ -193,15 +191,7 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
         Raises:
             ValueError: If the model has no text tower.
         """
-        if self.text_encoder is None:
-            raise ValueError(
-                'This model has no text_encoder to embed names with: give it '
-                'one in the config, or set_vocabulary(Vocabulary.load(...)).')
-        vocabulary = Vocabulary.from_names(
-            names,
-            self.text_encoder,
-            novel=list(novel) or None,
-            **({} if templates is None else dict(templates=templates)))
+        vocabulary = self.embed_names(names, novel, templates)
         self.set_vocabulary(vocabulary)
         return vocabulary
 
@@ -276,8 +266,10 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
                 :class:`Vocabulary`, where an image has classes of its own
                 instead of the model's, which then do not take part: calls in
                 several threads may each have their own. Its labels index its
-                own classes. ``paste_masks=False`` among the meta data leaves
-                masks in their boxes (``box_masks``), see
+                own classes. So do those of ``text`` among the meta data, the
+                ``texts`` of MMDetection's clients; such results have
+                ``label_names`` too. ``paste_masks=False`` there leaves masks
+                in their boxes (``box_masks``), see
                 :func:`dito.models.roi_heads.dito_mask_head.paste_mask`.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to True.
@@ -289,9 +281,13 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
             ``test_cfg.given_boxes`` asks for it and there is ground truth:
             ``scores`` (N, K) of its boxes, in their order.
         """
-        for sample in batch_data_samples:
-            if sample.get('vocabulary') is not None:
-                self._check_vocabulary(sample.vocabulary)
+        prompted = self._prompted(batch_data_samples)
+        own = [s.get('vocabulary') for s in batch_data_samples]
+        for vocabulary in own:
+            if vocabulary is not None:
+                self._check_vocabulary(vocabulary)
+        if self._vocabulary is None and None in own:
+            self._take_checkpoint_classes()
         pyramid, vlm_feat = self.extract_maps(batch_inputs)
         vlm_feat = self.vlm_map(batch_inputs, vlm_feat)
         self._score_given_boxes(pyramid, vlm_feat, batch_data_samples)
@@ -302,6 +298,11 @@ class DITO(HubMixin, DistributedLogMixin, VLMBackboneMixin, TwoStageDetector):
             batch_data_samples,
             rescale=rescale,
             vlm_feat=vlm_feat)
+        for sample, result, by_text in zip(
+                batch_data_samples, results, prompted, strict=True):
+            if by_text:
+                names = sample.pop('vocabulary').names
+                result.label_names = [names[i] for i in result.labels.tolist()]
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _score_given_boxes(self, pyramid: Tuple[Tensor, ...],

@@ -196,8 +196,9 @@ class DITOBBoxHead(BaseModule):
         classes = classes or self.classes()
         if len(classes.text) == 0:
             raise ValueError('No vocabulary is set: call '
-                             'set_vocabulary(vocabulary), or use '
-                             'DITOVocabularyHook in training and testing.')
+                             "build_vocabulary(['red umbrella', 'anchor']) or "
+                             'set_vocabulary(vocabulary) of the detector, or '
+                             'use DITOVocabularyHook in training and testing.')
         return torch.cat([classes.text, classes.background[None]])
 
     def _hidden(self, x: Tensor) -> Tensor:

@@ -1,7 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Checks of the class names that a user or a dataset gives."""
 
-from typing import Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from torch import Tensor
@@ -16,6 +25,27 @@ def name_key(name: str) -> str:
     underscores only have one embedding.
     """
     return readable_name(name).casefold()
+
+
+def trained_names(meta: Mapping[str, Any]) -> List[str]:
+    """Base classes of a training.
+
+    Args:
+        meta (dict): ``dataset_meta`` of its checkpoint: ``base_classes``, or
+            ``classes`` and the ``novel_classes`` among them.
+
+    Returns:
+        list[str]: Empty if that is not known.
+    """
+    novel = set(map(name_key, meta.get('novel_classes') or ()))
+    classes = meta.get('base_classes') or meta.get('classes') or ()
+    return [n for n in classes if name_key(n) not in novel]
+
+
+def unseen_names(names: Sequence[str], meta: Mapping[str, Any]) -> List[bool]:
+    """Which names are not among the base classes of a training."""
+    base = set(map(name_key, trained_names(meta)))
+    return [name_key(n) not in base for n in names]
 
 
 def shorten(names: Sequence[str], limit: int = 5) -> str:

@@ -191,6 +191,21 @@ def _refuse_other_marks(text: str, count: int) -> None:
             f'{_with_commas(text, ".")!r}.')
 
 
+def split_prompt(text: str) -> Union[str, List[str]]:
+    """Take a prompt of MMDetection's, 'red umbrella . anchor .', apart.
+
+    Args:
+        text (str): As for Grounding DINO, or anything else.
+
+    Returns:
+        list[str] | str: The names; the text itself where no free dot
+        separates any, for :func:`parse_names`.
+    """
+    if ',' in text or as_file(text) is not None or not _FREE_DOT.search(text):
+        return text
+    return [p for p in map(_clean, re.split(r'\.(?:\s|$)', text)) if p]
+
+
 def _with_commas(text: str, mark: str) -> str:
     parts = (p.strip(' .') for p in text.split(mark))
     return ', '.join(p for p in parts if p)[:80]

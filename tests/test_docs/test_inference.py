@@ -1,0 +1,72 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Run the examples of docs/inference.md, one after the other."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List
+
+import cv2
+import pytest
+from tiny_api import write_detector
+
+PAGE = (Path(__file__).parents[2] / 'docs' / 'inference.md').read_text()
+BLOCKS = re.findall(r'^```python\n(.*?)^```', PAGE, re.M | re.S)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the page speaks of."""
+    parts = write_detector(tmp_path)
+    shutil.move(parts['weights'], tmp_path / 'detector.safetensors')
+    cv2.imwrite(str(tmp_path / 'beach.jpg'),
+                cv2.imread(str(parts['images'][0])))
+    (tmp_path / 'photos').mkdir()
+    for path in parts['images']:
+        shutil.move(path, tmp_path / 'photos' / path.name)
+    (tmp_path / 'photos' / '0_broken.JPG').write_bytes(b'no picture')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(numbers: List[int]) -> Dict[str, Any]:
+    """Run blocks in one namespace."""
+    names: Dict[str, Any] = {}
+    for number in numbers:
+        exec(compile(BLOCKS[number], f'block {number}', 'exec'), names)
+    return names
+
+
+def test_pictures_one_and_many(here: Path,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    names = run([0, 1, 2])
+    said = capsys.readouterr().out
+    # The broken one is in the middle by its name.
+    assert [p is None for p in names['found']['predictions']] == [
+        False, True, False]
+    assert len(names['done']) == 2
+    assert len(re.findall('^left out: .*0_broken.JPG', said, re.M)) == 1
+    alone = [names['detector'](path, 'anchor, red umbrella')['predictions'][0]
+             for path in names['paths'] if 'broken' not in path]
+    assert names['count'] == sum(len(p['scores']) for p in alone) > 0
+
+
+def test_clients_of_mmdetection(here: Path) -> None:
+    names = run([0, 3])
+    assert names['client'].model.dataset_meta['classes'] == (
+        'red umbrella', 'anchor')
+    assert (here / 'outputs' / 'vis' / 'beach.jpg').is_file()
+
+
+def test_sahi_and_supervision(here: Path) -> None:
+    pytest.importorskip('sahi')
+    pytest.importorskip('supervision')
+    names = run([0, 4, 5])
+    found = names['result'].object_prediction_list
+    assert {f.category.name for f in found} <= {'red umbrella', 'anchor'}
+    assert names['labels'] == names['detector']('beach.jpg')['predictions'][0][
+        'names']
+
+
+def test_all_blocks_are_run() -> None:
+    assert len(BLOCKS) == 6
