@@ -359,6 +359,8 @@ def test_sound_images_beside_a_broken_one(parts: Dict[str, Any],
     (np.zeros((0, 0, 3), np.uint8), r'got \(0, 0, 3\)'),
     (torch.zeros(3, 4, 4), 'permute'),
     ('s9://bucket/a.jpg', 'not read from s9://'),
+    ('file://server/a.jpg', "machine 'server'; write file:///"),
+    ('http://127.0.0.1:9/a.jpg', 'cannot be fetched .*refused'),
     ([], 'empty list'),
 ])
 def test_what_is_no_picture_is_refused(parts: Dict[str, Any], image: Any,
@@ -404,16 +406,22 @@ def test_folders_and_addresses(parts: Dict[str, Any],
     inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
     image = cv2.imread(str(parts['images'][0]))
     names = ['A.JPG', 'b.Png', 'c d.webp', 'e.tif', 'f.BMP', 'g.ppm']
+    more = ['h.gif', 'i.TGA', 'j.Jp2', 'k.JFIF', 'l.Avif']
     for name in names:
         coded = cv2.imencode(Path(name).suffix.lower(), image)[1]
         (tmp_path / name).write_bytes(coded.tobytes())
-    Image.fromarray(image[..., ::-1]).save(tmp_path / 'h.gif')
+    for name in more:
+        picture = Image.fromarray(image[..., ::-1])
+        if Path(name).suffix.lower() in Image.registered_extensions():
+            picture.save(tmp_path / name)
+    more = [name for name in more if (tmp_path / name).exists()]
+    assert len(more) >= 3
     (tmp_path / 'notes.txt').write_text('no picture')
     (tmp_path / '.hidden.jpg').write_bytes(b'x')
     paths = inferencer.list_images(tmp_path)
-    assert [Path(p).name for p in paths] == [*names, 'h.gif']
+    assert [Path(p).name for p in paths] == [*names, *more]
     found = inferencer(tmp_path, score_thr=0)['predictions']
-    assert len(found) == 7 and found[1] == found[4] == found[5]
+    assert len(found) == 6 + len(more) and found[1] == found[4] == found[5]
     address = (tmp_path / 'c d.webp').as_uri()
     assert '%20' in address
     assert inferencer(address, score_thr=0)['predictions'] == found[2:3]

@@ -1,4 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import numpy as np
 import pytest
 from detection_files import (
@@ -9,8 +12,9 @@ from detection_files import (
     write_json,
 )
 from mmcv.transforms import LoadImageFromFile
+from PIL import Image, features
 
-from dito.datasets import DITOLoadImageFromFile, DITOLVISDataset
+from dito.datasets import DITOLoadImageFromFile, DITOLVISDataset, web_image
 
 
 @pytest.fixture
@@ -105,3 +109,112 @@ def test_options_are_checked_and_shown():
     assert "on_error='skip', max_skipped=7)" in repr(
         DITOLoadImageFromFile(on_error='skip', max_skipped=7)
     )
+
+
+# How a picture is stored that an orientation of EXIF sets upright.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def four_colours():
+    """An RGB picture (24, 40, 3) that no flip or turn leaves as it is."""
+    picture = np.full((24, 40, 3), 240, np.uint8)
+    picture[:12, :20] = 250, 20, 20
+    picture[:12, 20:] = 20, 250, 20
+    picture[12:, :20] = 20, 20, 250
+    return picture
+
+
+@pytest.mark.parametrize('orientation', STORED)
+@pytest.mark.parametrize('kind', ['jpg', 'png', 'webp', 'avif', 'tif'])
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_pictures_are_set_upright(tmp_path, orientation, kind, backend):
+    if kind == 'avif' and not features.check('avif'):
+        pytest.skip('this Pillow does not write AVIF')
+    stored = Image.fromarray(four_colours())
+    if STORED[orientation] is not None:
+        stored = stored.transpose(STORED[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f'picture.{kind}'
+    stored.save(path, exif=exif)
+    loaded = DITOLoadImageFromFile(imdecode_backend=backend)(
+        dict(img_path=str(path))
+    )
+    assert loaded['img_shape'] == loaded['ori_shape'] == (24, 40)
+    # Codecs with losses keep the middle of a patch well enough.
+    got = loaded['img'][6::12, 10::20, ::-1].astype(int)
+    np.testing.assert_allclose(got, four_colours()[6::12, 10::20], atol=25)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Address of a server of the folder; /slow never answers."""
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    done = threading.Event()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path))
+
+        def do_GET(self):
+            if self.path == '/slow':
+                done.wait()
+            elif self.path == '/cut':
+                self.send_response(200)
+                self.send_header('Content-Length', '1000')
+                self.end_headers()
+                self.wfile.write(b'few')
+            elif self.path == '/endless':
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(bytes(5000))
+            else:
+                super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as found:
+        thread = threading.Thread(target=found.serve_forever)
+        thread.start()
+        yield f'http://127.0.0.1:{found.server_port}'
+        done.set()
+        found.shutdown()
+        thread.join()
+
+
+def test_pictures_of_the_web(tmp_path, server, monkeypatch):
+    Image.fromarray(four_colours()).save(tmp_path / 'a b.png')
+    (tmp_path / 'page.jpg').write_text('<html>not here</html>')
+    (tmp_path / 'large.png').write_bytes(bytes(5000))
+    loader = DITOLoadImageFromFile()
+    loaded = loader(dict(img_path=f'{server}/a%20b.png'))
+    np.testing.assert_array_equal(loaded['img'][..., ::-1], four_colours())
+    monkeypatch.setattr(web_image, '_MOST_BYTES', 4000)
+    monkeypatch.setattr(web_image, '_SILENCE', 0.2)
+    for path, message in (
+        ('page.jpg', 'page.jpg .21 bytes. cannot be decoded'),
+        ('gone.jpg', r'gone.jpg cannot be fetched \(the server says 404'),
+        ('large.png', r'fetched \(it has more than 4,000 bytes'),
+        ('endless', r'fetched \(it has more than 4,000 bytes'),
+        ('slow', r'slow cannot be fetched \(timed out\)'),
+        ('cut', r'fetched \(3 of its 1000 bytes came'),
+        ('a b.png', 'cannot be fetched .*control characters'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loader(dict(img_path=f'{server}/{path}'))
+    with pytest.raises(ValueError, match='fetched .*refused.*; check the'):
+        loader(dict(img_path='http://127.0.0.1:9/a.png'))
+    monkeypatch.setattr(web_image, '_MOST_BYTES', 1 << 28)
+    monkeypatch.setattr(web_image, '_MOST_SECONDS', -1)
+    with pytest.raises(ValueError, match='it took more than -1 seconds'):
+        loader(dict(img_path=f'{server}/large.png'))

@@ -294,7 +294,12 @@ def _local(item: str) -> str:
     """Path of a file: address; refuses addresses that cannot be read."""
     scheme = _scheme(item)
     if scheme == 'file':
-        return url2pathname(urlsplit(item).path)
+        address = urlsplit(item)
+        if address.netloc not in ('', 'localhost'):
+            raise ValueError(
+                f'{item} is a file of the machine {address.netloc!r}; write '
+                'file:/// and the path for one of this machine.')
+        return url2pathname(address.path)
     if scheme:
         try:
             get_file_backend(item)

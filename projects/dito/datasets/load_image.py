@@ -16,6 +16,7 @@ from dito.registry import REGISTRIES
 from dito.utils.data_errors import require_plain_file
 
 from .image_text.image_header import image_size, open_image, orientation
+from .web_image import fetch_image, is_web
 
 _TIFF = (b'II*\0', b'MM\0*')
 
@@ -42,7 +43,8 @@ class DITOLoadImageFromFile(LoadImageFromFile):
 
     Raises:
         FileNotFoundError: If the image does not exist.
-        ValueError: If the image cannot be decoded, or if too many cannot.
+        ValueError: If the image cannot be decoded or fetched, or if too many
+            cannot.
     """
 
     def __init__(
@@ -91,7 +93,10 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         """Decode a file into an array, or raise one clear sentence."""
         require_plain_file(path)
         try:
-            content = fileio.get(path, backend_args=self.backend_args)
+            if self.backend_args is None and is_web(path):
+                content = fetch_image(path)
+            else:
+                content = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'image {path} does not exist; check data_root and '
