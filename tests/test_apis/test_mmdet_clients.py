@@ -4,8 +4,9 @@
 import copy
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict, List
 
 import cv2
 import numpy as np
@@ -340,3 +341,42 @@ def test_supervision(parts: Dict[str, Any]) -> None:
         np.testing.assert_allclose(found.xyxy[order], wanted['bboxes'],
                                    rtol=1e-4, atol=1e-3)
         assert found.mask.shape[1:] == cv2.imread(parts['image']).shape[:2]
+
+
+def test_clients_in_threads_get_what_one_gets(parts: Dict[str, Any]) -> None:
+    """Four kinds of callers share one model, each call with its names."""
+    words = ['anchor', 'blue kite', 'wheel', 'red', 'kite', 'red umbrella']
+
+    def callers() -> List[Callable[[Any, List[str]], Any]]:
+        first = DITOInferencer(parts['weights'], vocabulary='wheel')
+        second = DITOInferencer(parts['weights'], negative_names=['photo'])
+        client = open_client(parts, 'pth')
+        second.model = client.model = model = first.model
+
+        def step(image: str, names: List[str]) -> Any:
+            data = first.pipeline(first._read(image) | dict(img_id=0))
+            data['data_samples'].vocabulary = model.embed_names(names)
+            with torch.no_grad():
+                sample, = model.test_step(first.collate_fn([data]))
+            return as_dict(sample)['scores'].tolist()
+
+        return [
+            lambda image, names: first(image, names, score_thr=0),
+            lambda image, names: second(image, names, score_thr=0),
+            lambda image, names: client(image, texts=[names]), step,
+            lambda image, names: (first(image, score_thr=0),
+                                  model.dataset_meta['classes'])]
+
+    def call(turn: int, kinds: Any) -> Any:
+        start = turn % len(words)
+        return kinds[turn % len(kinds)](
+            str(parts['images'][turn % 2]), words[start:start + 3])
+
+    kinds = callers()
+    want = [call(turn, kinds) for turn in range(24)]
+    kinds = callers()  # with nothing remembered
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda turn: call(turn, kinds), range(24)))
+    for turn in range(24):
+        assert str(got[turn]) == str(want[turn]), turn
+    assert got[4][1] == ('wheel', )

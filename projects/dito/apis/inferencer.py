@@ -62,6 +62,8 @@ Names = Union[str, Path, Sequence[str], Vocabulary]
 Image = Union[str, Path, np.ndarray]
 # An array of more takes above a gigabyte while it is decoded and resized.
 _MOST_PIXELS = 300_000_000
+# Lists of names whose embeddings are remembered.
+_MOST_LISTS = 256
 
 
 class DITOInferencer(DetInferencer):
@@ -234,9 +236,12 @@ class DITOInferencer(DetInferencer):
             return Vocabulary.load(path)
         key = parse_names(names)
         with self._lock:  # The tower and its caches are shared by threads.
-            if key not in self._made:
-                self._made[key] = self._embed(key)
-            return self._made[key]
+            found = self._made.get(key)
+            if found is None:
+                if len(self._made) >= _MOST_LISTS:
+                    self._made.clear()
+                found = self._made[key] = self._embed(key)
+            return found
 
     def _resolve_each(self, vocabularies: Optional[Sequence[Names]],
                       count: int) -> List[Optional[Vocabulary]]:
