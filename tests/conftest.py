@@ -17,6 +17,13 @@ import dito  # noqa: F401  (registers everything)
 os.environ.pop('COLUMNS', None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of test_training/test_golden_losses.py."""
+    parser.addoption(
+        '--remake-losses', action='store_true',
+        help='write tests/data/losses anew from what is trained now')
+
+
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     """One thread and one seed: tiny tensors, and the same numbers anywhere."""
@@ -47,6 +54,7 @@ TESTS = DATA.parent
 # the same.
 PARITY = (
     'test_models/',
+    'test_training/test_golden_losses',
     'test_training/test_gradients',
     'test_engine/test_flops',
     'test_engine/test_loops/',

@@ -61,7 +61,7 @@ class Recorder(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int,
                          data_batch: Any = None, outputs: Any = None) -> None:
-        self.losses.append({k: v.item() for k, v in outputs.items()})
+        self.losses.append({k: float(v) for k, v in outputs.items()})
 
 
 def training(ann_file: str, iters: int = 3, seed: int = 0,
