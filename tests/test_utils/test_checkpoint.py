@@ -323,6 +323,26 @@ def test_file_without_weights_is_told(tmp_path) -> None:
         load_state_dict_file(tmp_path / 'x.pth')
     with pytest.raises(ValueError, match="holds no weights .keys: .'epoch'"):
         state_dict_of(dict(epoch=3))
+    with pytest.raises(ValueError, match='holds no weights .keys: .5'):
+        state_dict_of({5: torch.ones(2)})
+    assert list(state_dict_of({5: torch.ones(2), 'a': torch.ones(2)})) == [
+        'a']
+
+
+@pytest.mark.parametrize('value', [
+    torch.zeros(1).expand(10**12), torch.zeros(3, device='meta'),
+    torch.eye(3).to_sparse()])
+def test_numbers_that_are_not_there_are_told(tmp_path, value) -> None:
+    """Copied to where they belong they would take a terabyte."""
+    torch.save(dict(state_dict=dict(a=torch.ones(2), b=value)),
+               tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match="not hold the numbers of 'b'"):
+        load_state_dict_file(tmp_path / 'x.pth')
+
+
+def test_small_expanded_buffers_are_numbers(tmp_path) -> None:
+    torch.save(dict(a=torch.zeros(1, 7).expand(5, 7)), tmp_path / 'x.pth')
+    assert load_state_dict_file(tmp_path / 'x.pth')['a'].shape == (5, 7)
 
 
 # ---------------------------------------------------------- downloads

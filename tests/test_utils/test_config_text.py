@@ -76,7 +76,14 @@ def test_refuses_types_by_place(kind: str) -> None:
     ('x = ' + '-' * 100_000 + '1', ''),
     ('x = 1' + ' + 1' * 100_000, ''),
     ('x = 1' + '.a' * 100_000, ''),
+    # Some are parsed, and too deep for what walks over the result.
+    *((f'x = {before * deep}1{after * deep}', '') for deep in (
+        400, 900, 1100, 1500, 2500) for before, after in (
+            ('not ', ''), ('1 + ', ''), ('', ' .a'), ('', ' ()'),
+            ('lambda: ', ''), ('1 ** ', ''), ('1 if 0 else ', ''))),
+    ('x = ' + '-' * 1500 + '1', ''),
     ('x = ' + '1' * 10_000, 'not readable'),
+    ('x = 0x' + 'f' * 500_000, 'more than plain values'),
     ('x = "\\ud800"\ny = \0', 'not readable'),
     ('x = {[]: 1}', 'more than plain values'),
     ('x = {(1, [2])}', 'more than plain values'),

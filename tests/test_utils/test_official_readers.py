@@ -1,7 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Reading of the release's checkpoints in every form."""
 
+import io
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -233,6 +235,13 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / 'o.npz', a=np.array([None]))
     with pytest.raises(ValueError, match='damaged, or holds more'):
         read_checkpoint(tmp_path / 'o.npz')
+    with zipfile.ZipFile(tmp_path / 'huge.npz', 'w') as file:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, dict(
+            descr='<f4', fortran_order=False, shape=(10**15, )))
+        file.writestr('a.npy', header.getvalue())
+    with pytest.raises(ValueError, match='damaged, or holds more.*allocate'):
+        read_checkpoint(tmp_path / 'huge.npz')
     write_msgpack(dict(a='//GDAPlaceholder:a'), tmp_path / 'gda')
     with pytest.raises(ValueError, match='several hosts'):
         read_checkpoint(tmp_path / 'gda')

@@ -29,7 +29,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -133,7 +135,7 @@ class _Worker:
             self._start()
         try:
             self._pipe.send(task)
-            if self._pipe.poll(self.limit):
+            if self._answers():
                 return self._pipe.recv()
             outcome = 'hang', f'no answer in {self.limit:g} s'
         except (EOFError, OSError):
@@ -141,6 +143,29 @@ class _Worker:
             outcome = 'crash', f'exit code {self._process.exitcode}'
         self.stop()
         return outcome
+
+    def _answers(self) -> bool:
+        """Wait for an answer, or until the time is up.
+
+        Time of the processor counts, so that a busy machine is no hang; of
+        a process that waits for something, ten times as much of the clock.
+        """
+        start, used = time.time(), self._seconds()
+        step = min(1, self.limit / 10)
+        while not self._pipe.poll(step):
+            if max(self._seconds() - used,
+                   (time.time() - start) / 10) > self.limit:
+                return False
+        return True
+
+    def _seconds(self) -> float:
+        """Time that the processor has spent on the process."""
+        try:
+            text = Path(f'/proc/{self._process.pid}/stat').read_text()
+        except OSError:  # it has ended, or this is no Linux
+            return 0.0
+        user, system = text.rpartition(')')[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
 
     def _start(self) -> None:
         context = multiprocessing.get_context('spawn')
@@ -162,8 +187,16 @@ class _Worker:
 
 
 def run(kinds: Sequence[str], number: int, seed: int = 0, first: int = 0,
-        limit: float = 60) -> Dict[str, Any]:
+        limit: float = 60, jobs: int = 1) -> Dict[str, Any]:
     """Try inputs, spread over kinds by their shares.
+
+    Args:
+        kinds (list[str]): Of KINDS.
+        number (int): Of all inputs.
+        seed (int): Of all inputs.
+        first (int): Number of the first of each kind.
+        limit (float): Seconds for one input.
+        jobs (int): Processes at a time; nothing else depends on it.
 
     Returns:
         dict: ``seed``, ``number``, ``seconds``, ``kinds`` (number by outcome
@@ -172,20 +205,32 @@ def run(kinds: Sequence[str], number: int, seed: int = 0, first: int = 0,
     total = sum(KINDS[kind][1] for kind in kinds)
     counts: Dict[str, Counter] = {kind: Counter() for kind in kinds}
     failures: List[Dict[str, Any]] = []
-    start, worker = time.time(), _Worker(limit)
+    tasks = [(kind, seed, first + i) for kind in kinds for i in range(
+        max(1, round(number * KINDS[kind][1] / total)))]
+    start, workers = time.time(), [_Worker(limit) for _ in range(jobs)]
+    idle: Queue[_Worker] = Queue()
+    for worker in workers:
+        idle.put(worker)
+
+    def ask(task: Tuple[str, int, int]) -> Tuple[str, str]:
+        worker = idle.get()
+        try:
+            return worker(task)
+        finally:
+            idle.put(worker)
+
     try:
-        for kind in kinds:
-            for i in range(max(1, round(number * KINDS[kind][1] / total))):
-                outcome, detail = worker((kind, seed, first + i))
+        with ThreadPoolExecutor(jobs) as pool:
+            for (kind, _, i), (outcome, detail) in zip(
+                    tasks, pool.map(ask, tasks), strict=True):
                 counts[kind][outcome] += 1
                 if outcome in BAD:
-                    failures.append(dict(
-                        kind=kind, number=first + i, outcome=outcome,
-                        detail=detail))
-                    print(f'{kind} {first + i}: {outcome}: {detail}',
-                          flush=True)
+                    failures.append(dict(kind=kind, number=i,
+                                         outcome=outcome, detail=detail))
+                    print(f'{kind} {i}: {outcome}: {detail}', flush=True)
     finally:
-        worker.stop()
+        for worker in workers:
+            worker.stop()
     return dict(
         seed=seed, number=sum(c.total() for c in counts.values()),
         seconds=round(time.time() - start),
@@ -204,7 +249,9 @@ def parse_args(argv: Any = None) -> argparse.Namespace:
     add('--number', type=int, default=1000, help='number of inputs')
     add('--seed', type=int, default=0, help='seed of all of them')
     add('--first', type=int, default=0, help='number of the first of a kind')
-    add('--limit', type=float, default=60, help='seconds for one input')
+    add('--limit', type=float, default=60,
+        help='seconds of the processor for one input')
+    add('--jobs', type=int, default=1, help='processes at a time')
     add('--json', help='write the counts and failures to this file too')
     return parser.parse_args(argv)
 
@@ -212,7 +259,8 @@ def parse_args(argv: Any = None) -> argparse.Namespace:
 def main(argv: Any = None) -> int:
     """Try inputs and print a table of what came of them."""
     args = parse_args(argv)
-    found = run(args.kind, args.number, args.seed, args.first, args.limit)
+    found = run(args.kind, args.number, args.seed, args.first, args.limit,
+                args.jobs)
     names = (*GOOD, *BAD)
     print('| kind | inputs | ' + ' | '.join(names) + ' |')
     print('|---' * (2 + len(names)) + '|')

@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Union
 from urllib.parse import urlparse
@@ -26,6 +27,8 @@ from torch import Tensor
 from .plain_values import PlainValues
 
 PathLike = Union[str, Path]
+# Bytes up to which a tensor may be expanded, as buffers are.
+_SMALL = 1 << 22
 
 _SUFFIX = '.safetensors'
 
@@ -159,13 +162,32 @@ def state_dict_of(checkpoint: Mapping[str, Any],
             break
     state = {
         re.sub(r'^module\.', '', key): value
-        for key, value in checkpoint.items() if isinstance(value, Tensor)
+        for key, value in checkpoint.items()
+        if isinstance(value, Tensor) and isinstance(key, str)
     }
     if not state:
         raise ValueError(
-            f'{path} holds no weights (keys: {list(checkpoint)[:5]}); give '
-            'a file with a state dict.')
+            f'{path} holds no weights (keys: {reprlib.repr(list(checkpoint))})'
+            '; give a file with a state dict.')
+    for key, value in state.items():
+        if not _holds_its_numbers(value):
+            raise ValueError(
+                f'{path} does not hold the numbers of {key!r} '
+                f'({reprlib.repr(tuple(value.shape))}); it is no file of '
+                'weights.')
     return state
+
+
+def _holds_its_numbers(value: Tensor) -> bool:
+    """Whether a tensor is as large as it says, but for small ones.
+
+    A file of a kilobyte may hold one number with a shape of a terabyte,
+    which is taken as soon as the tensor is copied.
+    """
+    if value.is_meta or value.layout is not torch.strided:
+        return False
+    size = value.numel() * value.element_size()
+    return size <= max(_SMALL, value.untyped_storage().nbytes())
 
 
 def save_safetensors(state: Mapping[str, Tensor],

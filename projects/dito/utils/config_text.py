@@ -122,11 +122,15 @@ def parse_config_text(text: str,
     """
     where = f'The config inside {path}'
     config: Dict[str, Any] = {}
-    for node in _statements(text, where):
-        if not (isinstance(node, ast.Assign) and len(node.targets) == 1
-                and isinstance(node.targets[0], ast.Name)):
-            raise _refused(node, where)
-        config[node.targets[0].id] = _value(node.value, where)
+    try:
+        for node in _statements(text, where):
+            if not (isinstance(node, ast.Assign) and len(node.targets) == 1
+                    and isinstance(node.targets[0], ast.Name)):
+                raise _refused(node, where)
+            config[node.targets[0].id] = _value(node.value, where)
+    except RecursionError as error:  # of signs, which are no brackets
+        raise ValueError(f'{where} is nested too deep to be one; give the '
+                         'config file too.') from error
     _refuse_imports(config.pop('custom_imports', None), where)
     for key, value in _items(config):
         name = key.rpartition('.')[2]
@@ -174,7 +178,9 @@ def _value(node: ast.expr, where: str) -> Any:
     # Python prints these without quotes.
     if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
         return float(node.id)
-    if isinstance(node, ast.Constant):
+    # An integer that Python itself would not write: no setting is one.
+    if isinstance(node, ast.Constant) and not (
+            isinstance(node.value, int) and node.value.bit_length() > 64):
         return node.value
     raise _refused(node, where)
 
@@ -378,6 +384,9 @@ def _refusal(where: str, key: str, value: Any, reason: str) -> ValueError:
 
 
 def _refused(node: ast.AST, where: str) -> ValueError:
-    source = ascii(ast.unparse(node)[:60])[1:-1]
+    try:
+        source = ascii(ast.unparse(node)[:60])[1:-1]
+    except (RecursionError, ValueError):  # too deep, or too many digits
+        source = type(node).__name__
     return ValueError(f'{where} has more than plain values in it '
                       f'("{source}"); give the config file too.')

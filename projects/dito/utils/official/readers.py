@@ -81,9 +81,10 @@ def _read_npz(path: Path) -> Tree:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # zipfile, zlib and numpy have their own
         raise ValueError(
-            f'{path} is damaged, or holds more than arrays: {error}.'
+            f'{path} is damaged, or holds more than arrays: '
+            f'{type(error).__name__} {error}.'
         ) from error
 
 
