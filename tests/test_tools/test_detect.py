@@ -6,28 +6,17 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-import torch
-from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
-from tiny_api import detector_config, write_annotations, write_images
+from tiny_api import write_detector
 
-from dito.apis import save_model
 from dito.cli import detect
 
 
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     """An image and the file of an untrained detector."""
-    folder = tmp_path_factory.mktemp('detect')
-    images = write_images(folder)
-    cfg = detector_config(folder, write_annotations(folder, images))
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    weights = folder / 'model.safetensors'
-    save_model(weights, model, cfg)
-    return dict(image=str(images[0]), weights=str(weights), folder=folder)
+    parts = write_detector(tmp_path_factory.mktemp('detect'))
+    return dict(image=str(parts['images'][0]), weights=str(parts['weights']),
+                folder=parts['folder'])
 
 
 def test_detect(parts: Dict[str, Any], tmp_path: Path,

@@ -25,7 +25,8 @@ SOME_BROKEN = 3
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line of ``tools/detect.py``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('image', nargs='+', help='image files, or folders')
+    parser.add_argument(
+        'image', nargs='+', help='image files, addresses, or folders')
     parser.add_argument(
         '--names',
         required=True,

@@ -32,6 +32,8 @@ _PROMPT_KEYS = ('text', 'tokens_positive', 'stuff_text')
 # Options of DITOLoadImageFromFile that concern training, which MMDetection's
 # loaders of arrays would refuse.
 _TRAINING_OPTIONS = ('on_error', 'max_skipped')
+# What they put in the place of a loader.
+_CLIENT_LOADERS = ('mmdet.LoadImageFromNDArray', 'mmdet.InferencerLoader')
 _MOST_PROMPTS = 64
 
 
@@ -48,8 +50,11 @@ class MMDetClientsMixin:
         """Config of the whole run, once somebody has set it.
 
         What is set is changed in place by :func:`prepare_for_clients`:
-        ``DetInferencer`` builds its pipeline of the object that it sets.
+        ``DetInferencer`` builds its pipeline of the object that it sets. It,
+        and ``inference_detector`` for arrays, put loaders of their own into
+        the pipeline, which give way again when the config is asked for.
         """
+        prepare_for_clients(self._cfg)
         return self._cfg
 
     @cfg.setter
@@ -187,7 +192,9 @@ def prepare_for_clients(cfg: Any) -> None:
             continue
         dataset.setdefault('type', 'BaseDetDataset')
         for step in dataset['pipeline']:
-            if step['type'] == 'DITOLoadImageFromFile':
+            if step['type'] == 'DITOLoadImageFromFile' or (
+                    step.get('_scope_') == 'dito'
+                    and step['type'] in _CLIENT_LOADERS):
                 step.update(type='LoadImageFromFile', _scope_='dito')
                 for key in _TRAINING_OPTIONS:
                     step.pop(key, None)
