@@ -343,7 +343,7 @@ def test_supervision(parts: Dict[str, Any]) -> None:
 
 
 def test_clients_in_threads_get_what_one_gets(parts: Dict[str, Any]) -> None:
-    """Four kinds of callers share one model, each call with its names."""
+    """Five kinds of callers share one model, each call with its names."""
     words = ['anchor', 'blue kite', 'wheel', 'red', 'kite', 'red umbrella']
 
     def callers() -> List[Callable[[Any, List[str]], Any]]:
@@ -363,8 +363,9 @@ def test_clients_in_threads_get_what_one_gets(parts: Dict[str, Any]) -> None:
             lambda image, names: first(image, names, score_thr=0),
             lambda image, names: second(image, names, score_thr=0),
             lambda image, names: client(image, texts=[names]), step,
-            lambda image, names: (first(image, score_thr=0),
-                                  model.dataset_meta['classes'])]
+            lambda image, names: (
+                as_dict(inference_detector(model, image)),
+                model.dataset_meta['classes'])]
 
     def call(turn: int, kinds: Any) -> Any:
         start = turn % len(words)
@@ -378,4 +379,7 @@ def test_clients_in_threads_get_what_one_gets(parts: Dict[str, Any]) -> None:
         got = list(pool.map(lambda turn: call(turn, kinds), range(24)))
     for turn in range(24):
         assert str(got[turn]) == str(want[turn]), turn
-    assert got[4][1] == ('wheel', )
+    for turn in 4, 9:  # the model's own names
+        found, classes = got[turn]
+        assert classes == ('wheel', )
+        check(found, ours(parts, ['wheel'], parts['images'][turn % 2]))
