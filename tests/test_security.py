@@ -15,6 +15,7 @@ import pickle
 import re
 import sys
 import tarfile
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator
 from unittest import mock
@@ -49,7 +50,9 @@ from dito.datasets.shard_files.encode import prepare_image
 from dito.models.text import Vocabulary
 from dito.utils.checkpoint import load_state_dict_file, save_safetensors
 from dito.utils.config_finder import find_config, list_configs
-from dito.visualization import TextSimilarity
+from dito.visualization import ReportData, TextSimilarity, write_report
+from dito.visualization.samples import DetectionSample, SimilaritySample
+from dito.visualization.shown_object import ShownObject
 
 PACKAGE = Path(__file__).parents[1] / 'projects' / 'dito'
 
@@ -559,3 +562,25 @@ def test_names_do_not_steer_a_terminal(
     silent = 'shard_stats', 'clip_to_dito', 'pairs2shards'
     assert r'\x1b[2J' in out or tool in silent, out
     assert not re.search('[\x1b\r\u202e]', out)
+
+
+def test_names_are_text_in_reports(tmp_path: Path) -> None:
+    evil = '"><script>ran()</script><img src=x onerror=ran()>&lt;'
+    image = np.zeros((8, 8, 3), np.uint8)
+    maps = np.eye(4)
+    thing = ShownObject((1, 1, 5, 5), evil, True, 0.5)
+    write_report(ReportData(
+        metrics={evil: 0.5, 'stage_seconds': {evil: 3},
+                 'commands': {evil: [evil]}}, protocol=evil,
+        detections=[DetectionSample(evil, image, (thing, ), (thing, ))],
+        similarity=[SimilaritySample(evil, image, evil, maps, maps)]),
+        tmp_path / 'report.html')
+    text = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    assert text.count('&lt;script&gt;ran()') >= 9
+    found = []
+    page = HTMLParser()
+    page.handle_starttag = lambda tag, attrs: found.append(
+        (tag, *(name for name, _ in attrs)))
+    page.feed(text)
+    assert len(found) > 20
+    assert not any({'script', 'onerror'} & set(names) for names in found)
