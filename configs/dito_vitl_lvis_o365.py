@@ -7,7 +7,7 @@
 # the names was trained on with boxes of Objects365, but many are classes of
 # LVIS-base. Which exponent of eq. 2 they get the paper does not say; here all
 # count as base classes (0.3). The release's data path would give 0.65 to all:
-# --cfg-options model.roi_head.alpha=0.65
+# --cfg-options model.roi_head.ensemble.alpha=0.65
 _base_ = [
     './_base_/models/dito_vitl.py',
     './_base_/datasets/objects365_ov_detection.py',

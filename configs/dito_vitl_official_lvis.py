@@ -41,12 +41,14 @@ model = dict(
     rpn_head=dict(box_border='input'),
     roi_head=dict(
         # The release has these two numbers and, in its data path, no list
-        # of base classes: it gives 0.65 to all. To repeat that: alpha=0.65.
-        alpha=0.35,
-        beta=0.65,
-        renormalise=True,
-        objectness_power=3,
-        vlm_background=True,
+        # of base classes: it gives 0.65 to all. To repeat that:
+        # model.roi_head.ensemble.alpha=0.65.
+        ensemble=dict(
+            alpha=0.35,
+            beta=0.65,
+            renormalise=True,
+            vlm_background=True,
+            objectness_power=3),
         vlm_roi_scale=0.7,
         vlm_temperature=0.01,
         bbox_roi_extractor=dict(

@@ -226,7 +226,9 @@ def test_numbers_of_the_paper(name):
     cfg = read(name)
     model = build_meta(cfg)
     roi, backbone = model.roi_head, cfg.model.backbone
-    assert (roi.alpha, roi.beta, roi.objectness_power) == (0.3, 0.65, 0)
+    assert roi.ensemble.facts() == dict(
+        alpha=0.3, beta=0.65, renormalise=False, vlm_background=False,
+        objectness_power=0)
     assert backbone.window == dict(grid=4) and backbone.shift == 'swl'
     assert backbone.global_layers == 4
     assert roi.loss_distill.loss_weight == 1
@@ -241,8 +243,10 @@ def test_numbers_of_the_release():
     cfg = read('dito_vitl_official_lvis.py')
     model = build_meta(cfg)
     roi = model.roi_head
-    assert (roi.alpha, roi.beta, roi.objectness_power) == (0.35, 0.65, 3)
-    assert roi.vlm_roi_scale == 0.7 and roi.vlm_background
+    assert roi.ensemble.facts() == dict(
+        alpha=0.35, beta=0.65, renormalise=True, vlm_background=True,
+        objectness_power=3)
+    assert roi.vlm_roi_scale == 0.7
     assert roi.loss_distill is None and model.text_encoder is None
     assert model.backbone.plan.global_layers == {5, 11, 17, 23}
     assert model.vlm_backbone.plan.global_layers == {23}

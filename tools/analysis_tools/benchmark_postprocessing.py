@@ -23,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dito.models.roi_heads.chunked_scores import ChunkedScores
+from dito.models.roi_heads.geometric_ensemble import GeometricEnsemble
 from dito.models.roi_heads.nms_ops import topk_class_nms
-from dito.models.roi_heads.score_ops import cosine_logits, ensemble_scores
+from dito.models.roi_heads.score_ops import cosine_logits
 
-ALPHA, BETA, TEMPERATURE, IOU = 0.3, 0.65, 0.01, 0.5
+TEMPERATURE, IOU = 0.01, 0.5
+ENSEMBLE = GeometricEnsemble(alpha=0.3, beta=0.65)
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,10 +73,9 @@ def run_ours(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
     """This package, as the RoI head does it."""
     boxes, det, vlm, text, novel = data
     if len(novel) > args.chunk:
-        scores = ChunkedScores(
+        scores = ENSEMBLE.chunked(
             det, vlm, text, novel, det_temperature=TEMPERATURE,
-            vlm_temperature=TEMPERATURE, alpha=ALPHA, beta=BETA,
-            chunk=args.chunk)
+            vlm_temperature=TEMPERATURE, chunk=args.chunk)
         stage = time.process_time()
     else:
         scores = plain_scores(data)[:, :-1]
@@ -87,9 +87,9 @@ def run_ours(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
 def plain_scores(data: Tuple[Tensor, ...]) -> Tensor:
     """All scores at once, (N, K + 1)."""
     _, det, vlm, text, novel = data
-    return ensemble_scores(
+    return ENSEMBLE(
         cosine_logits(det, text, TEMPERATURE),
-        cosine_logits(vlm, text[:-1], TEMPERATURE), novel, ALPHA, BETA)
+        cosine_logits(vlm, text[:-1], TEMPERATURE), novel)
 
 
 def run_plain(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:

@@ -46,8 +46,7 @@ model = dict(
             center_offset=0.5)),
     roi_head=dict(
         type='DITORoIHead',
-        alpha=0.3,
-        beta=0.65,
+        ensemble=dict(type='GeometricEnsemble', alpha=0.3, beta=0.65),
         bbox_roi_extractor=dict(
             type='DITORoIExtractor',
             roi_layer=dict(output_size=7, **roi_align),

@@ -95,7 +95,8 @@ def protocol(detector: 'DITOInferencer', data: AnnotatedSet) -> str:
             f'LVIS protocol, at most {head.test_cfg["max_per_img"]} '
             'detections an image with scores above '
             f'{head.test_cfg["score_thr"]:g}; exponents of the VLM score '
-            f'{head.alpha:g} (base) and {head.beta:g} (novel).')
+            f'{head.ensemble.alpha:g} (base) and '
+            f'{head.ensemble.beta:g} (novel).')
 
 
 def load_detector(quickstart_dir: Path, device: str) -> 'DITOInferencer':

@@ -72,7 +72,7 @@ def test_it_moves_backbone_and_projection_alone(model):
 def test_z_is_read_from_the_projected_map(model):
     """3.4: at inference the features after the projection give z."""
     head = model.eval().roi_head
-    head.alpha = head.beta = 1.0
+    head.ensemble.alpha = head.ensemble.beta = 1.0
     # No score should be 1 up to rounding.
     head.vlm_temperature = 0.2
 

@@ -81,7 +81,7 @@ def test_permuted_names_permute_labels_and_nothing_else(novel):
 
 @pytest.mark.parametrize('renormalise', [True, False])
 def test_unrelated_names_change_no_box_and_no_order(renormalise):
-    model = make(roi_head=dict(renormalise=renormalise))
+    model = make(roi_head=dict(ensemble=dict(renormalise=renormalise)))
     before = regions(model)
     model.set_vocabulary(more_names(model, 30))
     after = regions(model)
@@ -110,9 +110,8 @@ def test_weight_0_is_p_and_weight_1_is_z():
         return real(det, vlm, objectness, classes)
 
     real, head.score = head.score, spy
-    head.renormalise = False
     for weight, wanted in ((0.0, 'p'), (1.0, 'z')):
-        head.alpha = head.beta = weight
+        head.ensemble.alpha = head.ensemble.beta = weight
         pieces.clear()
         for image, found in enumerate(regions(model)):
             torch.testing.assert_close(
@@ -121,7 +120,7 @@ def test_weight_0_is_p_and_weight_1_is_z():
             torch.testing.assert_close(
                 found.scores[:, 6], pieces['p'][image][:, 6])
     # Each group goes by its own weight.
-    head.alpha, head.beta = 0.0, 1.0
+    head.ensemble.alpha, head.ensemble.beta = 0.0, 1.0
     pieces.clear()
     for image, found in enumerate(regions(model)):
         novel = model.vocabulary.novel
@@ -132,7 +131,8 @@ def test_weight_0_is_p_and_weight_1_is_z():
 
 def test_weight_0_needs_no_vlm_score():
     model = make()
-    model.roi_head.alpha = model.roi_head.beta = 0.0
+    ensemble = model.roi_head.ensemble
+    ensemble.alpha = ensemble.beta = 0.0
     whole = detect(model)
     model.roi_head.vlm_roi_extractor = None
     for old, new in zip(whole, detect(model), strict=True):

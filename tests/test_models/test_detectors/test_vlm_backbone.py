@@ -44,8 +44,8 @@ def test_it_is_part_of_the_state_dict_and_frozen():
 def test_only_the_vlm_score_looks_at_it():
     model = detector()
     first = predict(model)
-    alpha, model.roi_head.alpha = model.roi_head.alpha, 0.0
-    model.roi_head.beta = 0.0
+    ensemble = model.roi_head.ensemble
+    alpha, ensemble.alpha, ensemble.beta = ensemble.alpha, 0.0, 0.0
     alone = predict(model)
     with torch.no_grad():
         for param in model.vlm_backbone.parameters():
@@ -53,7 +53,7 @@ def test_only_the_vlm_score_looks_at_it():
     same = predict(model)
     torch.testing.assert_close(same.scores, alone.scores)
     torch.testing.assert_close(same.bboxes, alone.bboxes)
-    model.roi_head.alpha = alpha
+    ensemble.alpha = alpha
     assert not torch.allclose(predict(model).scores, first.scores)
 
 

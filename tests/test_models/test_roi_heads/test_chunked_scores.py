@@ -5,39 +5,38 @@ import pytest
 import torch
 from test_dito_roi_head import build, inputs, predict
 
-from dito.models.roi_heads.chunked_scores import ChunkedScores
+from dito.models.roi_heads.geometric_ensemble import GeometricEnsemble
 from dito.models.roi_heads.nms_ops import topk_class_nms
-from dito.models.roi_heads.score_ops import cosine_logits, ensemble_scores
+from dito.models.roi_heads.score_ops import cosine_logits
 
 CASES = [
     dict(),
-    dict(renormalise=False),
+    dict(renormalise=True),
     dict(vlm_background=True),
+    dict(vlm_background=True, renormalise=True),
     dict(vlm=False),
-    dict(vlm=False, renormalise=False),
-    dict(row_scale=True),
+    dict(vlm=False, renormalise=True),
+    dict(objectness_power=3, renormalise=True),
+    dict(objectness_power=0.5),
     dict(alpha=0.0, beta=1.0),
 ]
 
 
-def make(num, classes, chunk, vlm=True, row_scale=False, **options):
+def make(num, classes, chunk, vlm=True, **options):
     """Chunked scores, and all of them the plain way."""
-    options = dict(dict(alpha=0.3, beta=0.65), **options)
+    ensemble = GeometricEnsemble(**options)
     det, other = torch.randn(2, num, 12).unbind()
     text = torch.randn(classes + 1, 12)
     novel = torch.rand(classes) < 0.3
-    scale = torch.rand(num) if row_scale else None
-    chunked = ChunkedScores(
+    objectness = torch.rand(num)
+    chunked = ensemble.chunked(
         det, other if vlm else None, text, novel, det_temperature=0.02,
-        vlm_temperature=0.03, row_scale=scale, chunk=chunk, **options)
-    background = options.pop('vlm_background', False)
-    columns = text if background else text[:-1]
-    plain = ensemble_scores(
+        vlm_temperature=0.03, objectness=objectness, chunk=chunk)
+    columns = text if ensemble.vlm_background else text[:-1]
+    plain = ensemble(
         cosine_logits(det, text, 0.02),
         cosine_logits(other, columns, 0.03) if vlm else None, novel,
-        **options)
-    if scale is not None:
-        plain = plain * scale[:, None]
+        objectness)
     return chunked, plain[:, :-1]
 
 
@@ -62,17 +61,20 @@ def test_the_best_ones_are_the_best(topk):
     assert pairs.tolist() == index.tolist()
 
 
-def test_only_base_or_only_novel_classes():
-    for novel in (torch.zeros(9).bool(), torch.ones(9).bool()):
-        det, text = torch.randn(3, 4), torch.randn(10, 4)
-        chunked = ChunkedScores(
-            det, det, text, novel, det_temperature=0.1, vlm_temperature=0.1,
-            alpha=0.2, beta=0.7, chunk=4)
-        logits = cosine_logits(det, text, 0.1)
-        plain = ensemble_scores(logits, logits[:, :-1], novel, 0.2, 0.7)
-        values, pairs = chunked.best(27)
-        torch.testing.assert_close(
-            values, plain[:, :-1].flatten()[pairs], rtol=2e-5, atol=1e-9)
+@pytest.mark.parametrize('renormalise', [True, False])
+@pytest.mark.parametrize('flag', [True, False])
+def test_only_base_or_only_novel_classes(flag, renormalise):
+    ensemble = GeometricEnsemble(0.2, 0.7, renormalise=renormalise)
+    novel = torch.full((9, ), flag)
+    det, text = torch.randn(3, 4), torch.randn(10, 4)
+    logits = cosine_logits(det, text, 0.1)
+    plain = ensemble(logits, logits[:, :-1], novel)
+    assert plain.isfinite().all()
+    values, pairs = ensemble.chunked(
+        det, det, text, novel, det_temperature=0.1, vlm_temperature=0.1,
+        chunk=4).best(27)
+    torch.testing.assert_close(
+        values, plain[:, :-1].flatten()[pairs], rtol=2e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize('topk', [5, 4000])
@@ -91,7 +93,7 @@ def test_same_detections_after_nms(topk):
 @pytest.mark.parametrize('power', [0.0, 3.0])
 def test_the_head_uses_chunks_for_large_vocabularies(power, monkeypatch):
     options = dict(num_classes=40, novel=range(0, 40, 3),
-                   objectness_power=power)
+                   ensemble=dict(objectness_power=power))
     torch.manual_seed(0)
     plain = build(**options)
     torch.manual_seed(0)

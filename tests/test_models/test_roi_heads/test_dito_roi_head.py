@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from golden_arrays import ROUNDING, XYXY, close
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from tiny_detector import DIMS, tiny_config, vocabulary
@@ -74,7 +74,7 @@ def test_scaled_rois_equal_release(golden):
 
 @pytest.mark.parametrize('background', [True, False])
 def test_vlm_logits_with_and_without_background(background):
-    head = build(vlm_background=background)
+    head = build(ensemble=dict(vlm_background=background))
     _, _, _, feat = inputs()
     rois = torch.tensor([[0., 4., 4., 30., 40.]])
     mean = head.vlm_embed(feat, rois, [META])
@@ -88,7 +88,7 @@ def test_vlm_logits_with_and_without_background(background):
 
 def test_alpha_for_base_and_beta_for_novel_classes():
     det, vlm = torch.randn(4, 4), torch.randn(4, 3)
-    head = build(novel=[1], alpha=0.0, beta=1.0, renormalise=False)
+    head = build(novel=[1], ensemble=dict(alpha=0.0, beta=1.0))
     scores = head.score(det, vlm, None)
     p, z = det.softmax(1), vlm.softmax(1)
     torch.testing.assert_close(scores[:, [0, 2, 3]], p[:, [0, 2, 3]])
@@ -98,7 +98,7 @@ def test_alpha_for_base_and_beta_for_novel_classes():
 def test_objectness_multiplies_scores():
     det, vlm, objectness = torch.randn(4, 4), torch.randn(4, 3), torch.rand(4)
     plain = build().score(det, vlm, None)
-    got = build(objectness_power=3).score(det, vlm, objectness)
+    got = build(ensemble=dict(objectness_power=3)).score(det, vlm, objectness)
     torch.testing.assert_close(got, plain * objectness[:, None]**3)
 
 
@@ -114,7 +114,8 @@ def test_permuted_vocabulary_permutes_labels_only():
 
 
 def test_more_names_change_no_box():
-    head, data = build(4), inputs(12)
+    head = build(4, ensemble=dict(renormalise=True))
+    data = inputs(12)
     pyramid, proposals, samples, feat = data
     args = (pyramid, [META], proposals, None)
     few = head.predict_bbox(*args, vlm_feat=feat)[0]
@@ -188,8 +189,6 @@ def test_errors_say_what_is_wrong():
     pyramid, proposals, samples, _ = inputs()
     with pytest.raises(ValueError, match='pass vlm_feat'):
         build().predict(pyramid, proposals, samples)
-    with pytest.raises(ValueError, match='alpha is 1.2'):
-        build(alpha=1.2)
     cfg = tiny_config(mask=False).roi_head
     cfg.update(vlm_roi_extractor=None,
                loss_distill=dict(type='DITOCosineDistillLoss'))
@@ -205,3 +204,29 @@ def test_detector_scores_alone():
              test_cfg=cfg.test_cfg.rcnn)).eval()
     head.bbox_head.set_vocabulary(vocabulary(3))
     assert len(head.predict(pyramid, proposals, samples)[0]) > 0
+
+
+def test_options_of_older_configs_reach_the_ensemble():
+    facts = build(alpha=0.2, objectness_power=2).ensemble.facts()
+    assert facts == build(ensemble=dict(
+        alpha=0.2, objectness_power=2)).ensemble.facts()
+
+
+def test_another_ensemble():
+    """A class of a few lines takes the place of equation 2."""
+
+    class Mean:
+
+        def __call__(self, det, vlm, novel, objectness=None):
+            p, z = det.softmax(1), vlm.softmax(1)
+            return torch.cat([(p[:, :-1] + z) / 2, p[:, -1:]], 1)
+
+    TASK_UTILS.register_module(module=Mean, force=True)
+    # It cannot classify in chunks, so that all classes are scored at once.
+    head, data = build(5, class_chunk=3, ensemble=dict(type='Mean')), inputs()
+    found = predict(head, data)
+    pyramid, proposals, _, feat = data
+    raw = head.predict_bbox(pyramid, [META], proposals, None, vlm_feat=feat)
+    assert len(found) and raw[0].scores.shape == (6, 6)
+    best = raw[0].scores[:, :5].max()
+    torch.testing.assert_close(found.scores[0], best)

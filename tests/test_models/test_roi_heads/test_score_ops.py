@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_arrays import ROUNDING, close, golden_cases
 
-from dito.models import cosine_logits, ensemble_scores
+from dito.models import GeometricEnsemble, cosine_logits
 
 
 def numbers(arrays, key):
@@ -51,41 +51,85 @@ def test_ensemble_equals_release(golden, part, indicator):
             # Without one the release takes the novel weight for all.
             novel = torch.ones_like(novel)
         key = f'{part}/ensemble_{indicator}_indicator'
-        got = ensemble_scores(
-            *(last(numbers(arrays, f'{part}/{k}_logits')[image])
-              for k in ('detector', 'vlm')), novel, alpha, beta)
+        logits = [last(numbers(arrays, f'{part}/{k}_logits')[image])
+                  for k in ('detector', 'vlm')]
+        got = GeometricEnsemble(alpha, beta, renormalise=True)(*logits, novel)
         # Exponents of the logits, which are as large as 100.
         close(got, last(numbers(arrays, key)[image]), 10 * ROUNDING)
         key += '_times_objectness'
         if key in arrays:
-            got *= numbers(arrays, 'in/rpn_scores')[image][:, None]**power
+            got = GeometricEnsemble(
+                alpha, beta, renormalise=True, objectness_power=power)(
+                    *logits, novel, numbers(arrays, 'in/rpn_scores')[image])
             close(got, last(numbers(arrays, key)[image]), 10 * ROUNDING)
 
 
-@pytest.mark.parametrize('renormalise', [True, False])
-def test_ensemble_against_equation_2(renormalise):
-    det, vlm = torch.randn(3, 5), torch.randn(3, 4)
+def equation_2(det, vlm, novel, objectness, alpha, beta, renormalise=False,
+               vlm_background=False, objectness_power=0.0):
+    """Scores of one region, number by number, background last."""
+    num = len(novel)
+    p = [math.exp(x) for x in det]
+    z = [math.exp(x) for x in vlm[:num + vlm_background]]
+    p, z = [x / sum(p) for x in p], [x / sum(z) for x in z]
+    scores = []
+    for i in range(num):
+        weight = beta if novel[i] else alpha
+        scores.append(p[i]**(1 - weight) * z[i]**weight)
+    scores.append(p[num])
+    total = sum(scores) if renormalise else 1
+    return [x / total * objectness**objectness_power for x in scores]
+
+
+@pytest.mark.parametrize('options', [
+    dict(), dict(renormalise=True), dict(vlm_background=True),
+    dict(objectness_power=3), dict(objectness_power=0.5, renormalise=True),
+    dict(renormalise=True, vlm_background=True, objectness_power=3)])
+def test_ensemble_against_equation_2(options):
+    det, vlm, objectness = torch.randn(3, 5), torch.randn(3, 5), torch.rand(3)
     novel = torch.tensor([False, True, True, False])
-    got = ensemble_scores(det, vlm, novel, 0.2, 0.7, renormalise)
+    columns = 5 if options.get('vlm_background') else 4
+    got = GeometricEnsemble(0.2, 0.7, **options)(
+        det, vlm[:, :columns], novel, objectness)
     for row in range(3):
-        p = [math.exp(x) for x in det[row]]
-        z = [math.exp(x) for x in vlm[row]]
-        p, z = [x / sum(p) for x in p], [x / sum(z) for x in z]
-        expected = [
-            p[i]**(0.3 if novel[i] else 0.8) * z[i]**(0.7 if novel[i] else
-                                                      0.2) for i in range(4)
-        ] + [p[4]]
-        total = sum(expected) if renormalise else 1
-        np.testing.assert_allclose(
-            got[row], [x / total for x in expected], rtol=1e-5)
+        expected = equation_2(det[row].tolist(), vlm[row].tolist(), novel,
+                              float(objectness[row]), 0.2, 0.7, **options)
+        np.testing.assert_allclose(got[row], expected, rtol=1e-5)
 
 
-def test_no_vlm_means_detector_scores():
-    det, novel = torch.randn(3, 5), torch.zeros(4, dtype=torch.bool)
+def test_the_printed_exponents():
+    """z^(1 - 0.3) for base classes and z^(1 - 0.65) for novel ones."""
+    det, vlm = torch.randn(2, 3), torch.randn(2, 2)
+    p, z = det.softmax(1), vlm.softmax(1)
+    got = GeometricEnsemble(0.7, 0.35)(det, vlm, torch.tensor([False, True]))
+    torch.testing.assert_close(got[:, 0], z[:, 0]**0.7 * p[:, 0]**0.3)
+    torch.testing.assert_close(got[:, 1], z[:, 1]**0.35 * p[:, 1]**0.65)
+    torch.testing.assert_close(got[:, 2], p[:, 2])
+
+
+@pytest.mark.parametrize('renormalise', [True, False])
+def test_no_vlm_means_detector_scores(renormalise):
+    det, novel = torch.randn(3, 5), torch.tensor([True, False, True, False])
     expected = det.softmax(-1)
-    torch.testing.assert_close(ensemble_scores(det, None, novel), expected)
-    got = ensemble_scores(det, torch.randn(3, 4), novel, 0, 0)
-    torch.testing.assert_close(got, expected)
+    ensemble = GeometricEnsemble(renormalise=renormalise)
+    torch.testing.assert_close(ensemble(det, None, novel), expected)
+    ensemble.alpha = ensemble.beta = 0
+    torch.testing.assert_close(
+        ensemble(det, torch.randn(3, 4), novel), expected)
+
+
+def test_a_region_without_objectness_has_score_0():
+    ensemble = GeometricEnsemble(objectness_power=3)
+    got = ensemble(torch.randn(2, 4), torch.randn(2, 3),
+                   torch.zeros(3, dtype=torch.bool), torch.tensor([0., 1.]))
+    assert (got[0] == 0).all() and (got[1] > 0).all()
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(alpha=1.2), 'alpha is 1.2'), (dict(beta=-0.1), 'beta is -0.1'),
+    (dict(objectness_power=-1), 'objectness_power is -1')])
+def test_wrong_exponents(options, message):
+    with pytest.raises(ValueError, match=message):
+        GeometricEnsemble(**options)
 
 
 def test_cosines_are_float32_under_autocast():
@@ -98,5 +142,6 @@ def test_cosines_are_float32_under_autocast():
 
 def test_extreme_logits_stay_finite():
     det = torch.tensor([[100., -100., 0.]])
-    got = ensemble_scores(det, -det[:, :2], torch.tensor([False, True]))
+    got = GeometricEnsemble(renormalise=True)(
+        det, -det[:, :2], torch.tensor([False, True]))
     assert got.isfinite().all() and got.sum() == pytest.approx(1)

@@ -19,8 +19,7 @@ from dito.models.text import Vocabulary
 
 EvaluatedSet = Tuple[Any, List[BaseMetric]]
 
-_OF_THE_ENSEMBLE = ('alpha', 'beta', 'renormalise', 'objectness_power',
-                    'vlm_background', 'vlm_roi_scale', 'vlm_temperature')
+_OF_VLM = ('vlm_roi_scale', 'vlm_temperature')
 
 
 @HOOKS.register_module()
@@ -209,14 +208,19 @@ def model_facts(model: Any) -> Dict[str, Any]:
     model = model.module if is_model_wrapper(model) else model
     head = getattr(model, 'roi_head', None)
     facts = {
-        name: getattr(head, name)
-        for name in _OF_THE_ENSEMBLE if hasattr(head, name)
+        name: getattr(head, name) for name in _OF_VLM if hasattr(head, name)
     }
+    ensemble = getattr(head, 'ensemble', None)
+    if ensemble is not None:
+        facts['ensemble'] = type(ensemble).__name__
+        facts.update(getattr(ensemble, 'facts', dict)())
     if getattr(head, 'vlm_roi_extractor', True) is None:
         facts = dict(ensemble='off: detection scores alone')
     if isinstance(model, DITORegionClassifier):
         # Figures of detection then belong to boxes that were not detected.
-        unused = dict(vlm=('alpha', 'beta', 'renormalise'), det=tuple(facts))
+        unused = dict(
+            vlm=('ensemble', 'alpha', 'beta', 'renormalise'),
+            det=tuple(facts))
         return dict(
             boxes='annotated ones, with every class; nothing is detected',
             score=model.score, max_per_img=model.max_per_img,

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Scores over very many classes, a chunk of classes at a time."""
 
-from typing import Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ChunkedScores:
-    """The ensemble of :func:`ensemble_scores` without its (N, K) arrays.
+    """Scores of a :class:`GeometricEnsemble` without its (N, K) arrays.
 
     With 50,000 names the logits, softmaxes and scores of 1,000 proposals are
     200 MB each. Here the sums of the softmaxes and of the ensemble are taken
@@ -18,6 +18,7 @@ class ChunkedScores:
     the text embeddings; the cosines are computed twice.
 
     Args:
+        ensemble (GeometricEnsemble): The equation.
         det_embeds (Tensor): Region embeddings, shape (N, D).
         vlm_embeds (Tensor, optional): Mean features of the backbone map,
             shape (N, D). None: the score is that of the detector.
@@ -25,17 +26,12 @@ class ChunkedScores:
         novel (Tensor): Which classes are novel, bool, (K, ).
         det_temperature (Tensor | float): Divides the cosines of the detector.
         vlm_temperature (float): Divides those of the VLM.
-        alpha (float): Exponent of the VLM score for base classes.
-        beta (float): The same for novel classes.
-        renormalise (bool): Whether rows are divided by their sum.
-        vlm_background (bool): Whether the background is a column of the VLM's
-            softmax.
-        row_scale (Tensor, optional): Multiplies the scores of each region,
-            shape (N, ).
+        objectness (Tensor, optional): Of the regions, shape (N, ).
         chunk (int): Number of classes at a time. Defaults to 4096.
     """
 
     def __init__(self,
+                 ensemble: Any,
                  det_embeds: Tensor,
                  vlm_embeds: Optional[Tensor],
                  text: Tensor,
@@ -43,28 +39,19 @@ class ChunkedScores:
                  *,
                  det_temperature: Tensor | float,
                  vlm_temperature: float,
-                 alpha: float,
-                 beta: float,
-                 renormalise: bool = True,
-                 vlm_background: bool = False,
-                 row_scale: Optional[Tensor] = None,
+                 objectness: Optional[Tensor] = None,
                  chunk: int = 4096) -> None:
+        self.ensemble = ensemble
         self.chunk = chunk
         self.novel = novel
         self.text = text
-        self.alpha, self.beta = (alpha, beta) if vlm_embeds is not None else (
-            0.0, 0.0)
         self._det = F.normalize(det_embeds.float(), dim=-1) / det_temperature
         self._vlm = None
         if vlm_embeds is not None:
             self._vlm = F.normalize(vlm_embeds.float(),
                                     dim=-1) / vlm_temperature
         with torch.autocast(text.device.type, enabled=False):
-            # Log of what exp(mix of logits) is multiplied by, for base and
-            # for novel classes.
-            self._shift = self._first_pass(renormalise, vlm_background)
-        if row_scale is not None:
-            self._shift = [s + row_scale.float().log() for s in self._shift]
+            self._factors = self._first_pass(objectness)
 
     @property
     def shape(self) -> Tuple[int, int]:
@@ -77,47 +64,22 @@ class ChunkedScores:
         det = self._det @ text.mT
         return det, det if self._vlm is None else self._vlm @ text.mT
 
-    def _mixed(self) -> Iterator[Tuple[int, Tensor, Tensor, Tensor, Tensor]]:
-        """First class, novel flags, both logits and their mix, by chunk."""
+    def _chunks(self) -> Iterator[Tuple[int, Tensor, Tensor, Tensor]]:
+        """First class, both logits and novel flags of each chunk."""
         for low in range(0, len(self.novel), self.chunk):
             high = min(low + self.chunk, len(self.novel))
-            det, vlm = self._logits(low, high)
-            novel = self.novel[low:high]
-            mix = det
-            if self._vlm is not None:
-                weight = torch.where(novel, self.beta, self.alpha)
-                mix = torch.lerp(det, vlm, weight.to(det))
-            yield low, novel, det, vlm, mix
+            yield (low, *self._logits(low, high), self.novel[low:high])
 
-    def _first_pass(self, renormalise: bool,
-                    vlm_background: bool) -> list[Tensor]:
-        """Sums over all classes: shift of base and novel classes, (N, )."""
-        num = len(self._det)
-        nothing = self._det.new_full((num, ), -torch.inf)
-        det_bg, vlm_bg = (x[:, 0] for x in self._logits(
+    def _first_pass(self, objectness: Optional[Tensor]) -> Tensor:
+        """What the mixed logits of regions miss to log scores, (3, N)."""
+        sums = self._det.new_tensor(-torch.inf)
+        for _, det, vlm, novel in self._chunks():
+            sums = torch.logaddexp(sums, self.ensemble.sums(det, vlm, novel))
+        det, vlm = (x[:, 0] for x in self._logits(
             len(self.novel), len(self.novel) + 1))
-        det_sum = det_bg
-        vlm_sum = vlm_bg if vlm_background else nothing
-        mix_sums = [nothing, nothing]
-        for _, novel, det, vlm, mix in self._mixed():
-            det_sum = torch.logaddexp(det_sum, det.logsumexp(1))
-            if self._vlm is not None:
-                vlm_sum = torch.logaddexp(vlm_sum, vlm.logsumexp(1))
-            if renormalise:
-                for i, members in enumerate((~novel, novel)):
-                    if members.any():
-                        mix_sums[i] = torch.logaddexp(
-                            mix_sums[i], mix[:, members].logsumexp(1))
-        if self._vlm is None:
-            vlm_sum = torch.zeros_like(det_sum)
-        shift = [-torch.lerp(det_sum, vlm_sum, w)
-                 for w in (self.alpha, self.beta)]
-        if not renormalise or self._vlm is None:
-            return shift
-        total = det_bg - det_sum
-        for mix_sum, add in zip(mix_sums, shift, strict=True):
-            total = torch.logaddexp(total, mix_sum + add)
-        return [s - total for s in shift]
+        in_vlm = self.ensemble.vlm_background or self._vlm is None
+        return self.ensemble.log_factors(
+            sums, det, vlm if in_vlm else None, objectness)
 
     def best(self, topk: int) -> Tuple[Tensor, Tensor]:
         """The best pairs of region and class.
@@ -132,11 +94,11 @@ class ChunkedScores:
         num_classes = len(self.novel)
         values = self._det.new_zeros(0)
         pairs = torch.zeros(0, dtype=torch.long, device=values.device)
+        base, other, _ = self._factors[..., None]
         with torch.autocast(values.device.type, enabled=False):
-            for low, novel, _, _, mix in self._mixed():
-                shift = torch.where(novel, self._shift[1][:, None],
-                                    self._shift[0][:, None])
-                scores = mix.add_(shift).exp_()
+            for low, det, vlm, novel in self._chunks():
+                scores = self.ensemble.mix(det, vlm, novel).add_(
+                    torch.where(novel, other, base)).exp_()
                 found, index = scores.flatten().topk(
                     min(topk, scores.numel()))
                 width = len(novel)

@@ -1,30 +1,47 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """RoI head with VLM scores and distillation from a frozen backbone."""
 
+import logging
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.models.utils import empty_instances, unpack_gt_instances
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import ConfigType, InstanceList, OptConfigType
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .chunked_scores import ChunkedScores
 from .dito_bbox_head import Classes
-from .score_ops import cosine_logits, ensemble_scores
+from .score_ops import cosine_logits
 
 RegionEmbed = Callable[[Tensor], Tensor]
 # Regions whose crops are embedded at a time.
 _CHUNK = 256
+# Options of the ensemble that configs up to 0.1 gave to the head itself.
+_MOVED = ('alpha', 'beta', 'renormalise', 'objectness_power',
+          'vlm_background')
 
 
 def _mean(crops: Tensor) -> Tensor:
     """Average RoI features (N, C, s, s) to (N, C)."""
     return crops.mean(dim=(2, 3))
+
+
+def _moved_options(options: dict) -> dict:
+    """Take options of the ensemble out of an older config, in place."""
+    moved = {name: options.pop(name) for name in _MOVED if name in options}
+    if moved:
+        print_log(
+            f'roi_head has {", ".join(moved)}, which belong to '
+            'roi_head.ensemble now; they are taken as if they were there.',
+            logger='current',
+            level=logging.WARNING)
+    return moved
 
 
 @MODELS.register_module()
@@ -41,14 +58,9 @@ class DITORoIHead(StandardRoIHead):
     project the mean: :attr:`region_embed` does what the backbone says.
 
     Args:
-        alpha (float): Exponent of ``z`` for base classes. Defaults to 0.3.
-        beta (float): Exponent of ``z`` for novel classes. Defaults to 0.65.
-        renormalise (bool): See :func:`ensemble_scores`. Defaults to True.
-        objectness_power (float): Scores are multiplied by the proposal's
-            objectness to this power; 0 (paper) does nothing, the release has
-            3. Defaults to 0.
-        vlm_background (bool): Whether the background is a column of the
-            softmax of ``z`` (release) or not (paper). Defaults to False.
+        ensemble (dict, optional): Config of what makes the final score of
+            ``p`` and ``z``: equation 2 and its options, see
+            :class:`GeometricEnsemble`, the default.
         vlm_roi_scale (float): Proposals are scaled by it about their centres
             for ``z``; 1 in the paper, 0.7 in the release. Defaults to 1.
         vlm_temperature (float): Divides the cosines of ``z``. Defaults
@@ -65,25 +77,17 @@ class DITORoIHead(StandardRoIHead):
 
     def __init__(self,
                  *,
-                 alpha: float = 0.3,
-                 beta: float = 0.65,
-                 renormalise: bool = True,
-                 objectness_power: float = 0.0,
-                 vlm_background: bool = False,
+                 ensemble: OptConfigType = None,
                  vlm_roi_scale: float = 1.0,
                  vlm_temperature: float = 0.01,
                  vlm_roi_extractor: OptConfigType = None,
                  loss_distill: OptConfigType = None,
                  class_chunk: int = 4096,
                  **kwargs) -> None:
+        ensemble = {**(ensemble or {}), **_moved_options(kwargs)}
         super().__init__(**kwargs)
-        for name, value in dict(alpha=alpha, beta=beta).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f'{name} is {value}; it is an exponent of '
-                                 'the VLM score and must be in [0, 1].')
-        self.alpha, self.beta, self.renormalise = alpha, beta, renormalise
-        self.objectness_power = objectness_power
-        self.vlm_background = vlm_background
+        self.ensemble = TASK_UTILS.build(
+            dict(dict(type='GeometricEnsemble'), **ensemble))
         self.vlm_roi_scale = vlm_roi_scale
         self.vlm_temperature = vlm_temperature
         self.class_chunk = class_chunk
@@ -219,7 +223,7 @@ class DITORoIHead(StandardRoIHead):
             Tensor: float32, shape (N, K), or (N, K + 1) with background.
         """
         text = self.bbox_head.classifier(classes)
-        if not self.vlm_background:
+        if not getattr(self.ensemble, 'vlm_background', False):
             text = text[:-1]
         return cosine_logits(vlm_embeds, text, self.vlm_temperature)
 
@@ -240,11 +244,8 @@ class DITORoIHead(StandardRoIHead):
             Tensor: float32, shape (N, K + 1).
         """
         classes = classes or self.bbox_head.classes()
-        scores = ensemble_scores(det_logits, vlm_logits, classes.novel,
-                                 self.alpha, self.beta, self.renormalise)
-        if self.objectness_power:
-            scores = scores * objectness[:, None]**self.objectness_power
-        return scores
+        return self.ensemble(det_logits, vlm_logits, classes.novel,
+                             objectness)
 
     def chunked_scores(self,
                        det_embeds: Tensor,
@@ -264,19 +265,14 @@ class DITORoIHead(StandardRoIHead):
         """
         head = self.bbox_head
         classes = classes or head.classes()
-        return ChunkedScores(
+        return self.ensemble.chunked(
             det_embeds,
             vlm_embeds,
             head.classifier(classes),
             classes.novel,
             det_temperature=head.temperature * head.temperature_scale,
             vlm_temperature=self.vlm_temperature,
-            alpha=self.alpha,
-            beta=self.beta,
-            renormalise=self.renormalise,
-            vlm_background=self.vlm_background,
-            row_scale=(objectness**self.objectness_power
-                       if self.objectness_power else None),
+            objectness=objectness,
             chunk=self.class_chunk)
 
     def predict(self,
@@ -355,16 +351,17 @@ class DITORoIHead(StandardRoIHead):
                 batch_img_metas, vocabularies or [None] * len(boxes),
                 strict=True):
             classes = self.bbox_head.classes(vocabulary)
-            objectness = proposals.scores if self.objectness_power else None
             scores: Any
             if (rcnn_test_cfg is not None
-                    and len(classes.text) > self.class_chunk):
-                scores = self.chunked_scores(embed, vlm, objectness, classes)
+                    and len(classes.text) > self.class_chunk
+                    and hasattr(self.ensemble, 'chunked')):
+                scores = self.chunked_scores(embed, vlm, proposals.scores,
+                                             classes)
             else:
                 scores = self.score(
                     self.bbox_head.classify(embed, classes),
                     None if vlm is None else self.vlm_logits(vlm, classes),
-                    objectness, classes)
+                    proposals.scores, classes)
             results += self.bbox_head.predict_by_feat(
                 (roi, ), (scores, ), (delta, ), [meta],
                 rcnn_test_cfg=rcnn_test_cfg,
