@@ -228,7 +228,7 @@ def test_numbers_of_the_paper(name):
     roi, backbone = model.roi_head, cfg.model.backbone
     assert roi.ensemble.facts() == dict(
         alpha=0.3, beta=0.65, renormalise=False, vlm_background=False,
-        objectness_power=0)
+        objectness_power=3)
     assert backbone.window == dict(grid=4) and backbone.shift == 'swl'
     assert backbone.global_layers == 4
     assert roi.loss_distill.loss_weight == 1

@@ -117,9 +117,11 @@ def test_windows_are_shifted_in_inference_too():
 
 
 def test_distillation(model, cfg):
-    """3.4: cosine distance, gamma 1, a 1x1 projection, teacher not shifted.
+    """3.4: cosine distance, gamma 1, a 1x1 projection.
 
-    The projection starts as the identity, so z starts as the teacher's.
+    The teacher has the trained backbone's windows and shift (3.3: "in
+    detection finetuning and inference times") and the projection starts as
+    the identity, so that z starts as the teacher's.
     """
     head = model.roi_head
     assert type(head.loss_distill).__name__ == 'DITOCosineDistillLoss'
@@ -127,7 +129,7 @@ def test_distillation(model, cfg):
     assert head.vlm_proj.kernel_size == (1, 1)
     assert head.vlm_proj.weight.shape[:2] == (1024, 1024)
     teacher = model._teacher.cfg
-    assert teacher['shift'] is None and teacher['window'] == dict(grid=4)
+    assert teacher['shift'] == 'swl' and teacher['window'] == dict(grid=4)
     assert cfg.model.teacher.checkpoint == cfg.load_from
 
 
@@ -156,6 +158,8 @@ def test_detection_finetuning(cfg):
     assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
     keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
     assert keys.backbone.lr_mult == 0.6
+    # 3.4 adds the projection to the backbone.
+    assert keys.vlm_proj == keys.backbone
     resize = cfg.train_dataloader.dataset.pipeline[2]
     assert resize.ratio_range == (0.1, 2.0)
     assert cfg.train_dataloader.dataset.split == 'base'

@@ -37,6 +37,8 @@ optim_wrapper = dict(
         bias_decay_mult=0.,
         custom_keys=dict(
             backbone=dict(lr_mult=0.1, decay_mult=0.),
+            # Part of the backbone (3.4), as in dito_lvis_37k.py.
+            vlm_proj=dict(lr_mult=0.1, decay_mult=0.),
             temperature_scale=dict(decay_mult=0.))))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),

@@ -46,7 +46,13 @@ model = dict(
             center_offset=0.5)),
     roi_head=dict(
         type='DITORoIHead',
-        ensemble=dict(type='GeometricEnsemble', alpha=0.3, beta=0.65),
+        # Equation 2, times objectness as in RO-ViT, whose "finetuning
+        # settings" the paper follows.
+        ensemble=dict(
+            type='GeometricEnsemble',
+            alpha=0.3,
+            beta=0.65,
+            objectness_power=3),
         bbox_roi_extractor=dict(
             type='DITORoIExtractor',
             roi_layer=dict(output_size=7, **roi_align),

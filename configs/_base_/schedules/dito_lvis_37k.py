@@ -25,6 +25,9 @@ optim_wrapper = dict(
         bias_decay_mult=0.,
         custom_keys=dict(
             backbone=dict(lr_mult=0.6, decay_mult=0.),
+            # "We add a 1x1 Conv projection layer to the finetuned ViT
+            # backbone" (3.4): it has the backbone's rate.
+            vlm_proj=dict(lr_mult=0.6, decay_mult=0.),
             temperature_scale=dict(decay_mult=0.))))
 
 param_scheduler = [

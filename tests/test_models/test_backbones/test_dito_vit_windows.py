@@ -92,9 +92,13 @@ def embed(model, img, pos=None):
 
 @pytest.mark.parametrize('window', [
     dict(size=4), dict(grid=2), dict(size=3), dict(grid=3), dict(size=10)])
-@pytest.mark.parametrize('batched', [True, False])
-def test_swl_equals_the_masked_oracle(window, batched):
-    model = scale_up(build(window=window, shift='swl', swl_batched=batched))
+@pytest.mark.parametrize('batched, after', [
+    (True, False), (False, False), (True, True), (False, True)])
+def test_swl_equals_the_masked_oracle(window, batched, after):
+    model = scale_up(build(window=window, shift='swl', swl_batched=batched,
+                           average_after_norm=after))
+    torch.nn.init.normal_(model.norm.weight)
+    torch.nn.init.normal_(model.norm.bias)
     img = torch.randn(2, 3, 32, 32)
     patches, pos = embed(model, img)
     wanted = []
@@ -102,7 +106,9 @@ def test_swl_equals_the_masked_oracle(window, batched):
         shift = model.plan.spec((8, 8), True).shift
         plain = naive_pass(model, x, [(0, 0)] * 4)
         shifted = naive_pass(model, x, [shift] * 4)
-        wanted.append(model.norm((plain + shifted) / 2))
+        wanted.append(
+            (model.norm(plain) + model.norm(shifted)) / 2 if after
+            else model.norm((plain + shifted) / 2))
     out = model(img)[0].permute(0, 2, 3, 1)
     torch.testing.assert_close(
         out, torch.stack(wanted), atol=2e-5, rtol=1e-5)
@@ -268,3 +274,11 @@ def test_every_window_has_its_own_class_token():
     torch.testing.assert_close(out[0], wanted[:, 0].mean(0))
     torch.testing.assert_close(
         out[1:].view(8, 8, 16)[:4, 4:].reshape(16, 16), wanted[1, 1:])
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(shift=None), dict(shift='swin'),
+    dict(shift='swl', head=dict(norm=True))])
+def test_averaging_after_the_norm_needs_two_passes_and_a_norm(kwargs):
+    with pytest.raises(ValueError, match='average_after_norm needs'):
+        build(window=dict(size=4), average_after_norm=True, **kwargs)

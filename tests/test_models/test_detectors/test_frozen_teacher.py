@@ -64,12 +64,19 @@ def test_it_keeps_its_weights_and_mode_in_training(checkpoint):
         assert torch.equal(value, expected[f'backbone.{key}'])
 
 
-def test_no_distance_at_the_start(checkpoint):
-    # Same weights, no shift and an identity projection: nothing to learn.
-    model = student(checkpoint, own_shift=None)
+def equal_weights(checkpoint, **kwargs):
+    """A student of the teacher's weights, its projection the identity."""
+    model = student(checkpoint, **kwargs)
     model.load_state_dict(
         torch.load(checkpoint, weights_only=True)['state_dict'],
         strict=False)
+    return model
+
+
+@pytest.mark.parametrize('own_shift', [None, 'swl'])
+def test_no_distance_at_the_start(checkpoint, own_shift):
+    # Same weights, same windows and an identity projection: nothing to learn.
+    model = equal_weights(checkpoint, own_shift=own_shift)
     losses = loss(model)
     assert losses['loss_distill'].item() == pytest.approx(0, abs=1e-5)
     with torch.no_grad():
@@ -77,16 +84,42 @@ def test_no_distance_at_the_start(checkpoint):
     assert loss(model)['loss_distill'].item() > 0.1
 
 
-@pytest.mark.parametrize('overrides', [{}, {'window': None},
-                                       {'shift': 'swl'}])
-def test_windows_of_the_teacher(checkpoint, overrides):
+def test_other_windows_are_a_distance_at_the_start(checkpoint):
+    """An unshifted teacher is not what z of a shifted student is read from."""
+    losses = []
+    for overrides in (dict(), dict(shift=None), dict(window=None)):
+        model = equal_weights(checkpoint, **overrides)
+        with torch.no_grad():
+            # Weights of a new tower attend to hardly anything.
+            for tower in (model.backbone, teacher_of(model)):
+                for block in tower.blocks:
+                    block.attn.qkv.weight.mul_(30)
+        losses.append(loss(model)['loss_distill'].item())
+    assert losses[0] == pytest.approx(0, abs=1e-5)
+    assert min(losses[1:]) > 1e-3
+
+
+def teacher_of(model):
+    model._teacher.build(torch.device('cpu'))
+    return model._teacher.backbone
+
+
+@pytest.mark.parametrize('overrides, expected', [
+    ({}, dict(shift='swl', shift_size=1, average_after_norm=True)),
+    ({'shift': None}, dict(shift=None)),
+    ({'shift': 'swin'}, dict(shift='swin')),
+    ({'window': None}, dict(shift=None, window=None))])
+def test_windows_of_the_teacher(checkpoint, overrides, expected):
     image = torch.randn(1, 3, 128, 128)
-    alone = build(backbone={'shift': None, **overrides})
+    own = dict(shift='swl', shift_size=1, average_after_norm=True)
+    alone = build(backbone={**(own if expected['shift'] == 'swl' else {}),
+                            **expected})
     alone.load_state_dict(torch.load(checkpoint)['state_dict'])
     with torch.no_grad():
-        expected = alone.backbone(image)[-1]
-    model = student(checkpoint, **overrides)
-    torch.testing.assert_close(model._teacher(image), expected)
+        wanted = alone.backbone(image)[-1]
+    model = build(backbone=own, roi_head=DISTILL,
+                  teacher=dict(checkpoint=checkpoint, **overrides))
+    torch.testing.assert_close(model._teacher(image), wanted)
 
 
 def test_it_follows_the_model_to_another_type(checkpoint):

@@ -29,6 +29,37 @@ def test_boxes_follow_the_paper():
     assert abs(place.mean() - 0.5) < 0.01 and abs(place.std() - 0.2887) < 0.01
 
 
+@pytest.mark.parametrize('sampling', ['area', 'height'])
+def test_other_readings_of_the_size(sampling):
+    """Two of the three laws hold to the letter, the third follows."""
+    uniform = torch.rand(20000, 4, dtype=torch.float64)
+    x1, y1, x2, y2 = boxes_from_uniform(uniform, sampling=sampling).unbind(-1)
+    width, height = x2 - x1, y2 - y1
+    assert x1.min() >= 0 and y1.min() >= 0
+    assert x2.max() <= 1 and y2.max() <= 1
+    size = (height * width).sqrt() if sampling == 'area' else height
+    for values, low, high in ((size, 0.2, 0.5), (height / width, 0.5, 2)):
+        share = ((values - low) / (high - low)).sort().values
+        # As far from uniform as so many numbers are (Kolmogorov, Smirnov).
+        places = (torch.arange(20000) + 0.5) / 20000
+        assert (share - places).abs().max() < 0.015
+
+
+def test_centres_are_uniform_over_the_image():
+    """The border is covered as often as the middle, unlike by 'inside'."""
+    covered = {}
+    for position in ('inside', 'centre'):
+        x1, _, x2, _ = boxes_from_uniform(
+            torch.rand(20000, 4), position=position).unbind(-1)
+        assert x1.min() >= 0 and x2.max() <= 1 and (x1 <= x2).all()
+        covered[position] = [
+            ((x1 <= x) & (x <= x2)).float().mean() for x in (0.01, 0.5)]
+    border, middle = covered['centre']
+    assert abs(middle - 0.34) < 0.02 and 0.45 < border / middle < 0.6
+    border, middle = covered['inside']
+    assert border / middle < 0.1
+
+
 def test_boxes_by_hand():
     uniform = torch.tensor([[0., 0., 0., 0.], [1., 1., 1., 1.],
                             [1., 0., 0., .5]])
@@ -86,6 +117,8 @@ def test_whole_image():
     (dict(num_regions=(4, 0)), 'at least one box'),
     (dict(size=(0.5, 0.2)), 'size must be'),
     (dict(ratio=(1.5, 2)), 'around 1'),
+    (dict(sampling='both'), "sampling is 'both'"),
+    (dict(position='border'), "position is 'border'"),
 ])
 def test_wrong_arguments(kwargs, text):
     with pytest.raises(ValueError, match=text):

@@ -128,8 +128,8 @@ def test_pooling_and_levels():
 @pytest.mark.parametrize('pooling,oracle', [
     ('global_mean', F.adaptive_avg_pool2d),
     ('global_max', F.adaptive_max_pool2d)])
-def test_global_pooling_embeds_whole_maps(pooling, oracle):
-    model = build(rep_cfg(pooling=pooling))
+def test_global_pooling_to_the_cells_of_a_box(pooling, oracle):
+    model = build(rep_cfg(pooling=pooling, global_size=None))
     batch = make_batch()
     features, local = run(model, batch, 'embed')
     feats = model.pyramid(model.data_preprocessor(batch)['inputs'])
@@ -141,6 +141,22 @@ def test_global_pooling_embeds_whole_maps(pooling, oracle):
     torch.testing.assert_close(local['loss_rpn'], usual['loss_rpn'])
     assert not torch.allclose(boxed['p2'], features['p2'])
     assert 'win_small' not in local and 'win_small' in usual
+
+
+@pytest.mark.parametrize('pooling, reduce', [
+    ('global_mean', torch.mean), ('global_max', torch.amax)])
+def test_global_pooling_to_a_single_pixel(pooling, reduce):
+    """4.2: "the limited capacity of a single pixel", the default."""
+    model, batch = build(rep_cfg(pooling=pooling)), make_batch()
+    features, _ = run(model, batch, 'embed')
+    feats = model.pyramid(model.data_preprocessor(batch)['inputs'])
+    for number, feat in enumerate(feats, 2):
+        pixel = torch.empty(*feat.shape[:2], 7, 7)
+        for b, image in enumerate(feat):
+            for c, channel in enumerate(image):
+                pixel[b, c] = reduce(channel.flatten(), dim=0)
+        torch.testing.assert_close(
+            features[f'p{number}'], model.roi_head.bbox_head.embed(pixel))
 
 
 def run_with(model, batch, **kwargs):
@@ -214,7 +230,8 @@ def test_bfloat16_autocast_stays_close():
 
 def test_wrong_arguments():
     for kwargs, text in ((dict(pooling='min'), 'pooling is'),
-                         (dict(levels='each'), 'levels is')):
+                         (dict(levels='each'), 'levels is'),
+                         (dict(global_size=0), 'at least 1 cell')):
         with pytest.raises(ValueError, match=text):
             build(rep_cfg(**kwargs))
     with pytest.raises(ValueError, match='3 levels, the RoI extractor has 4'):

@@ -89,6 +89,9 @@ class DITOViT(BaseModule):
             first k layers too, and the number of layers also what follows.
         swl_batched (bool): Whether both passes run as one batch of twice the
             size (faster), or one after the other (less memory).
+        average_after_norm (bool): Whether both passes are averaged after the
+            last LayerNorm instead of before it (release). Needs
+            ``shift='swl'``. Defaults to False.
         init_cfg (dict, optional): Config of MMEngine's initialisation.
 
     Raises:
@@ -120,6 +123,7 @@ class DITOViT(BaseModule):
         with_cp: bool = False,
         frozen_stages: int = -1,
         swl_batched: bool = True,
+        average_after_norm: bool = False,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -130,6 +134,11 @@ class DITOViT(BaseModule):
         if pos_embed_after_shift and shift != 'swl':
             raise ValueError(
                 f"pos_embed_after_shift needs shift='swl', got {shift!r}.")
+        if average_after_norm and (
+                shift != 'swl' or (head or {}).get('norm')):
+            raise ValueError(
+                "average_after_norm needs shift='swl' and a LayerNorm in the "
+                f'tower; this one has shift={shift!r} and head={head}.')
         if not -1 <= frozen_stages <= sizes.num_layers:
             raise ValueError(
                 f'frozen_stages={frozen_stages} does not fit '
@@ -140,6 +149,7 @@ class DITOViT(BaseModule):
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
         self.swl_batched = swl_batched
+        self.average_after_norm = average_after_norm
         self.pos_embed_after_shift = pos_embed_after_shift
         self.plan = WindowPlan(
             sizes.num_layers, window, global_layers, shift, shift_size,
@@ -274,7 +284,7 @@ class DITOViT(BaseModule):
         """
         tokens, size = self._forward_tokens(img, pos_embed, False)
         if self.head.pool == 'token':
-            return self.head.finish(self.norm(tokens[:, 0]))
+            return self.head.finish(tokens[:, 0])
         return self.head(self._to_map(tokens, size), self.head.pool)
 
     def embed_regions(self, crops: Tensor) -> Tensor:
@@ -300,7 +310,7 @@ class DITOViT(BaseModule):
                 the last layer.
 
         Returns:
-            tuple[Tensor, tuple[int, int]]: Tokens before the last LayerNorm,
+            tuple[Tensor, tuple[int, int]]: Tokens after the last LayerNorm,
             of shape (B, [1 +] h * w, C), and (h, w).
         """
         patches = self._embed_patches(img)
@@ -315,15 +325,15 @@ class DITOViT(BaseModule):
         else:
             x = self._add_pos_embed(patches, pos_embed)
             swin = self.plan.shift == 'swin'
-            x = self._run_blocks(
-                x, self._layouts(x, size, (False, swin)), 0, value_only)
+            x = self.norm(self._run_blocks(
+                x, self._layouts(x, size, (False, swin)), 0, value_only))
         return x, size
 
     def _to_map(self, tokens: Tensor, size: Pair) -> Tensor:
-        """Make a normalised map (B, C, h, w) of tokens."""
+        """Make a map (B, C, h, w) of tokens."""
         if self.cls_token is not None:
             tokens = tokens[:, 1:]
-        return self.norm(tokens).unflatten(1, size).permute(0, 3, 1, 2)
+        return tokens.unflatten(1, size).permute(0, 3, 1, 2)
 
     def _embed_patches(self, img: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to patches (B, h, w, C)."""
@@ -344,7 +354,7 @@ class DITOViT(BaseModule):
         self, patches: Tensor, pos_embed: Tensor, size: Pair,
         value_only: bool
     ) -> Tensor:
-        """Average a plain and a shifted pass (Algorithm 1)."""
+        """Average a plain and a shifted pass (Algorithm 1), normalised."""
         plain = self._add_pos_embed(patches, pos_embed)
         if self.pos_embed_after_shift:
             start = 0
@@ -357,7 +367,7 @@ class DITOViT(BaseModule):
             start = self.plan.first_windowed
             plain = self._run_blocks(plain, [None] * start, 0, value_only)
             if start == self.num_layers:
-                return plain
+                return self.norm(plain)
             shifted = plain
         if self.swl_batched:
             both = torch.cat([plain, shifted])
@@ -372,7 +382,9 @@ class DITOViT(BaseModule):
             shifted = self._run_blocks(
                 shifted, self._layouts(shifted, size, (True, True)), start,
                 value_only)
-        return (plain + shifted) * 0.5
+        if self.average_after_norm:
+            return (self.norm(plain) + self.norm(shifted)) * 0.5
+        return self.norm((plain + shifted) * 0.5)
 
     def _layouts(
         self, x: Tensor, size: Pair, *passes: Tuple[bool, bool]

@@ -59,7 +59,9 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             always frozen. Without it vocabularies come from files.
         teacher (dict, optional): ``checkpoint`` and, if need be, ``prefix``
             of the frozen backbone; all else overrides the config of the
-            backbone. By default it has the backbone's windows and no shift.
+            backbone. By default it has the backbone's windows and shift, so
+            that with equal weights there is nothing to distil;
+            ``shift=None`` takes the second pass away.
         vlm_backbone (dict, optional): A frozen backbone that gives the VLM
             score at inference in place of the trained one (release):
             arguments in which it differs from ``backbone``, and maybe the
@@ -125,9 +127,14 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
                       checkpoint: str,
                       prefix: str = 'backbone.',
                       **overrides: Any) -> FrozenTeacher:
-        # What belongs to the shift goes with it, unless overridden.
-        reset = dict(shift=None, shift_size=None, pos_embed_after_shift=False)
-        cfg = {k: reset.get(k, v) for k, v in backbone.items()}
+        cfg = dict(backbone)
+        if 'window' in overrides and overrides['window'] is None:
+            overrides.setdefault('shift', None)
+        if overrides.get('shift', cfg.get('shift')) != cfg.get('shift'):
+            # What belongs to the backbone's shift goes with it.
+            for name in ('shift_size', 'pos_embed_after_shift',
+                         'average_after_norm'):
+                cfg.pop(name, None)
         return FrozenTeacher({**cfg, **overrides}, checkpoint, prefix)
 
     def init_weights(self) -> None:

@@ -9,42 +9,79 @@ from torch import Tensor
 
 from .batch_place import BatchPlace
 
+_SAMPLINGS = ('sides', 'area', 'height')
+_POSITIONS = ('inside', 'centre')
+
+
+def sides_from_uniform(
+    uniform: Tensor,
+    size: Tuple[float, float],
+    ratio: Tuple[float, float],
+    sampling: str,
+) -> Tuple[Tensor, Tensor]:
+    """Turn uniform numbers into heights and widths.
+
+    Args:
+        uniform (Tensor): Numbers in [0, 1), (..., 2).
+        size (tuple[float, float]): See :class:`RandomRegions`.
+        ratio (tuple[float, float]): See :class:`RandomRegions`.
+        sampling (str): See :class:`RandomRegions`.
+
+    Returns:
+        tuple[Tensor, Tensor]: Heights and widths over the image's, (...).
+    """
+    low, high = size
+    first = low + (high - low) * uniform[..., 0]
+    if sampling == 'sides':
+        second = low + (high - low) * uniform[..., 1]
+        return (torch.minimum(first, second * ratio[1]),
+                torch.minimum(second, first / ratio[0]))
+    aspect = ratio[0] + (ratio[1] - ratio[0]) * uniform[..., 1]
+    if sampling == 'height':
+        return first, (first / aspect).clamp(max=1)
+    root = aspect.sqrt()
+    return (first * root).clamp(max=1), (first / root).clamp(max=1)
+
 
 def boxes_from_uniform(
     uniform: Tensor,
     size: Tuple[float, float] = (0.2, 0.5),
     ratio: Tuple[float, float] = (0.5, 2.0),
+    sampling: str = 'sides',
+    position: str = 'inside',
 ) -> Tensor:
     """Turn uniform numbers into boxes inside the unit square.
 
-    The paper samples "the box size h, w ~ Uniform(0.2, 0.5) and aspect ratio
-    h/w ~ Uniform(0.5, 2.0)". Three numbers cannot be free where two
-    determine the box, and a ratio drawn beside one side would push the other
-    side out of its range. So both sides are drawn from their range and the
-    ratio is a limit: the longer side of a box beyond it (6 % of the boxes)
-    is shortened. The position is uniform among those inside the image.
-
     Args:
-        uniform (Tensor): Numbers in [0, 1), (..., 4): height, width,
+        uniform (Tensor): Numbers in [0, 1), (..., 4): two for the sides,
             vertical and horizontal position.
-        size (tuple[float, float]): Range of the sides over the image's.
+        size (tuple[float, float]): See :class:`RandomRegions`, as the others.
         ratio (tuple[float, float]): Range of height over width.
+        sampling (str): What is drawn.
+        position (str): Where boxes lie.
 
     Returns:
         Tensor: Boxes (x1, y1, x2, y2) within [0, 1], (..., 4).
     """
-    low, high = size
-    height, width = (low + (high - low) * uniform[..., :2]).unbind(-1)
-    height, width = (torch.minimum(height, width * ratio[1]),
-                     torch.minimum(width, height / ratio[0]))
-    y1 = uniform[..., 2] * (1 - height)
-    x1 = uniform[..., 3] * (1 - width)
-    return torch.stack([x1, y1, x1 + width, y1 + height], dim=-1)
+    height, width = sides_from_uniform(uniform[..., :2], size, ratio,
+                                       sampling)
+    if position == 'inside':
+        y1, x1 = uniform[..., 2] * (1 - height), uniform[..., 3] * (1 - width)
+    else:
+        y1, x1 = uniform[..., 2] - height / 2, uniform[..., 3] - width / 2
+    boxes = torch.stack([x1, y1, x1 + width, y1 + height], dim=-1)
+    return boxes.clamp(0, 1)
 
 
 @TASK_UTILS.register_module()
 class RandomRegions:
     """Draw boxes for every image and pyramid level.
+
+    The paper generates boxes "uniformly over the image by sampling the box
+    size h, w ~ Uniform(0.2, 0.5) and aspect ratio h/w ~ Uniform(0.5, 2.0)".
+    Three numbers cannot be free where two determine the box, and where a
+    uniform place ends at the border is left open: hence ``sampling`` and
+    ``position``.
 
     Args:
         num_regions (sequence[int]): Number of boxes of each level, finest
@@ -56,6 +93,17 @@ class RandomRegions:
             for 256 pixels and patches of 16.
         scale_regions (bool): Whether an image of another size gets boxes in
             proportion to its area, at least one a level.
+        sampling (str): 'sides': height and width are uniform within ``size``
+            and ``ratio`` is a limit: the longer side of a box beyond it (6 %
+            of the paper's boxes) is shortened. 'area': the root of the area
+            is uniform within ``size`` and the ratio within ``ratio``, so that
+            sides may leave ``size`` (0.14 to 0.71). 'height': height and
+            ratio are uniform and the width follows (0.1 to 1). Defaults to
+            'sides'.
+        position (str): 'inside': uniform among the places where the box lies
+            in the image, so that its border is covered less. 'centre': the
+            centre is uniform over the image and what reaches over the border
+            is cut off. Defaults to 'inside'.
     """
 
     def __init__(
@@ -65,6 +113,8 @@ class RandomRegions:
         ratio: Tuple[float, float] = (0.5, 2.0),
         reference_size: int = 256,
         scale_regions: bool = False,
+        sampling: str = 'sides',
+        position: str = 'inside',
     ) -> None:
         if not num_regions or min(num_regions) < 1:
             raise ValueError(
@@ -74,11 +124,17 @@ class RandomRegions:
             raise ValueError(f'size must be a range within (0, 1], got {size}')
         if not 0 < ratio[0] <= 1 <= ratio[1]:
             raise ValueError(f'ratio must be a range around 1, got {ratio}')
+        for name, value, known in (('sampling', sampling, _SAMPLINGS),
+                                   ('position', position, _POSITIONS)):
+            if value not in known:
+                raise ValueError(
+                    f'{name} is {value!r}, expected one of {list(known)}')
         self.num_regions = tuple(num_regions)
         self.size = tuple(size)
         self.ratio = tuple(ratio)
         self.reference_size = reference_size
         self.scale_regions = scale_regions
+        self.sampling, self.position = sampling, position
 
     def counts(self, image_size: Tuple[int, int]) -> Tuple[int, ...]:
         """Return the number of boxes of each level.
@@ -112,7 +168,8 @@ class RandomRegions:
         else:
             uniform = place.rand(batch, shape)
         height, width = image_size
-        boxes = boxes_from_uniform(uniform, self.size, self.ratio)
+        boxes = boxes_from_uniform(uniform, self.size, self.ratio,
+                                   self.sampling, self.position)
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         return list(boxes.split(counts, dim=1))
 

@@ -66,8 +66,12 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
             'max' (paper): the maximum over the embeddings of its boxes,
             element by element. The rest are rows of Table 4c. 'mean': their
             mean. 'global_mean' and 'global_max': the whole map, averaged or
-            maximised into the cells that a box is pooled to, goes through
-            the box head once; boxes serve the proposal head alone then.
+            maximised, goes through the box head once; boxes serve the
+            proposal head alone then.
+        global_size (int, optional): Cells a side that a whole map is pooled
+            into before they fill the input of the box head, each repeated
+            where they are fewer. Defaults to 1, the paper's "single pixel";
+            None for the cells of a box, 7.
         levels (str): 'separate': one image embedding and loss a level
             (paper); 'all': one over the boxes of all levels (Table 4c).
         rpn_loss_weight (float): Weight of the proposal loss against the
@@ -97,6 +101,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
         regions: ConfigType = dict(type='RandomRegions'),  # noqa: B006
         pooling: str = 'max',
+        global_size: Optional[int] = 1,
         levels: str = 'separate',
         rpn_loss_weight: float = 1.0,
         objectness_prior: float = 0.5,
@@ -112,6 +117,9 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         if levels not in ('separate', 'all'):
             raise ValueError(
                 f"levels is {levels!r}, expected 'separate' or 'all'")
+        if global_size is not None and global_size < 1:
+            raise ValueError('global_size must be at least 1 cell, or None, '
+                             f'got {global_size}')
         if not 0 < objectness_prior < 1:
             raise ValueError('objectness_prior must lie between 0 and 1, got '
                              f'{objectness_prior}')
@@ -120,6 +128,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         self.rpn_head = None if rpn_head is None else MODELS.build(rpn_head)
         self.regions = TASK_UTILS.build(regions)
         self.pooling = pooling
+        self.global_size = global_size
         self.levels = levels
         self.rpn_loss_weight = rpn_loss_weight
         self.objectness_offset = math.log(
@@ -209,7 +218,9 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         pool = _POOLINGS[self.pooling][1]
         layers = self.roi_head.bbox_roi_extractor.roi_layers
         pooled = torch.cat([
-            pool(feat.float(), layer.output_size)
+            F.interpolate(
+                pool(feat.float(), self.global_size or layer.output_size),
+                layer.output_size)
             for layer, feat in zip(layers, feats, strict=True)
         ])
         embeds = self.roi_head.bbox_head.embed(pooled)
