@@ -34,8 +34,8 @@ model = dict(
             override=dict(
                 type='Normal', name='rpn_reg', std=0.01, bias=0.5))),
     roi_head=dict(
-        # A proposal head of a few hundred iterations ranks places, but says
-        # little of single objects: its score is left out of the final one.
+        # The proposal head has learnt for a few hundred iterations: its score
+        # is left out of the final one.
         ensemble=dict(objectness_power=0),
         vlm_temperature=temperature,
         bbox_roi_extractor=dict(
