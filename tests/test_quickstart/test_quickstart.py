@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, DictAction
 
-from dito.quickstart.logs import last_step, newest_run, read_test_metrics
+from dito.quickstart.logs import (
+    newest_run,
+    read_scalars,
+    read_test_metrics,
+)
 from dito.quickstart.pipeline import (
     _METRICS,
     collect_metrics,
     prepare_folder,
     write_json,
 )
-from dito.quickstart.progress import Reporter
+from dito.quickstart.progress import Reporter, in_words, logged_share
 from dito.quickstart.stages import Plan, Stage
+from dito.quickstart.time_left import Cost
 from dito.utils.config_finder import config_root
 
 
@@ -38,7 +43,7 @@ class PythonStage(Stage):
 
 
 def python_stage(code: str) -> Stage:
-    return PythonStage('step', 'A step', code, [], expected=1)
+    return PythonStage('step', 'A step', code, [], Cost(1))
 
 
 def test_newest_run_wins_and_half_a_line_is_left_out(tmp_path):
@@ -46,15 +51,15 @@ def test_newest_run_wins_and_half_a_line_is_left_out(tmp_path):
     rows = [dict(loss=2.0, step=10), dict(loss=1.5, step=20)]
     write_run(tmp_path, '20260102_000000', rows, dict(a=1))
     assert newest_run(tmp_path).name == '20260102_000000'
-    assert last_step(tmp_path) == 20
+    assert read_scalars(tmp_path) == rows
     path = tmp_path / '20260102_000000' / 'vis_data' / 'scalars.json'
     path.write_text(path.read_text() + '\n{"loss": 1.0, "st')
-    assert last_step(tmp_path) == 20
+    assert read_scalars(tmp_path) == rows
     assert read_test_metrics(tmp_path) == dict(a=1)
 
 
 def test_folder_without_runs(tmp_path):
-    assert last_step(tmp_path) == 0
+    assert read_scalars(tmp_path) == []
     with pytest.raises(FileNotFoundError, match='no result of a test'):
         read_test_metrics(tmp_path)
 
@@ -153,9 +158,17 @@ def test_reporter_shows_the_end_of_a_failed_step(tmp_path, capfd):
     assert 'the reason' in capfd.readouterr().err
 
 
-def test_time_left_counts_the_later_steps(tmp_path):
-    first, second = python_stage('1'), python_stage('2')
-    object.__setattr__(second, 'expected', 100)
-    reporter = Reporter([first, second], tmp_path)
-    assert reporter._left(second, 0.5, 30.0) == pytest.approx(30)
-    assert reporter._left(first, 0.5, 0.5) == pytest.approx(100.5)
+@pytest.mark.parametrize('line, share', [
+    ('Iter(train) [ 15/120]  base_lr: 5.3e-04', 0.125),
+    ('Iter(test) [12/12]    zero_shot/all_top1: 91.9', 1.0),
+    ('drawn [1071/33406]', 1071 / 33406),
+    ('Iter(val) [3/4]', 0.0), ('[1/2] of something', 0.0), ('', 0.0)])
+def test_share_of_a_log(tmp_path, line, share):
+    log = tmp_path / 'step.log'
+    log.write_text(f'drawn [0/9]\nsome words\n{line}\nand more\n' * 2000)
+    assert logged_share(log) == pytest.approx(share)
+
+
+def test_time_left_in_words():
+    assert in_words(59) == 'less than a minute left in all'
+    assert in_words(125) == 'about 2 min left in all'

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from dito.quickstart.logs import newest_run, read_test_metrics
 from dito.quickstart.progress import Reporter
 from dito.quickstart.stages import Stage
+from dito.quickstart.time_left import Cost
 from dito.utils.printable import Console
 
 from .results import Store, measured_pace
@@ -224,8 +225,8 @@ def run_tables(tables: Sequence[Table], settings: Settings,
         planner.store.check(job.run, job.seed, planner.make_config(job))
     todo = [job for job in jobs if not planner.done(job)]
     # What a step runs is known once what it starts from is there.
-    stages = [Stage(job.name, _title(job), '', [], _expected(planner, job))
-              for job in todo]
+    stages = [Stage(job.name, _title(job), '', [],
+                    Cost(_expected(planner, job))) for job in todo]
     reporter = Reporter(stages, settings.work_dir)
     settings.work_dir.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
@@ -288,7 +289,7 @@ def _stage(planner: Planner, job: Job) -> Stage:
         ) else []
         return _command(planner, job, 'train.py', expected, [
             str(path), '--work-dir', str(folder), *resume
-        ], folder, cfg.train_cfg.max_iters)
+        ])
     train = planner.store.read(job.run, job.seed, 'train') or {}
     script = 'test.py' if job.what == 'detection' else (
         'analysis_tools/region_accuracy.py')
@@ -299,16 +300,15 @@ def _stage(planner: Planner, job: Job) -> Stage:
 
 
 def _command(planner: Planner, job: Job, script: str, expected: float,
-             arguments: List[str], folder: Optional[Path] = None,
-             iters: int = 0) -> Stage:
+             arguments: List[str]) -> Stage:
     """A tool's call, by several processes where asked for."""
     gpus = planner.settings.gpus
     if gpus == 1:
-        return Stage(job.name, _title(job), script, arguments, expected,
-                     folder, iters)
+        return Stage(job.name, _title(job), script, arguments,
+                     Cost(expected))
     return LaunchedStage(job.name, _title(job), script,
-                         [*arguments, '--launcher', 'pytorch'], expected,
-                         folder, iters, gpus)
+                         [*arguments, '--launcher', 'pytorch'],
+                         Cost(expected), gpus)
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,6 @@ def read_scalars(work_dir: Path) -> List[Dict[str, Any]]:
     return rows
 
 
-def last_step(work_dir: Path) -> int:
-    """Last iteration that the last run has logged; 0 before the first."""
-    return max((int(r['step']) for r in read_scalars(work_dir)
-                if 'step' in r and 'loss' in r), default=0)
-
-
 def read_test_metrics(work_dir: Path) -> Dict[str, float]:
     """Metrics that the last test run has written.
 

@@ -15,7 +15,7 @@ from dito.utils.config_finder import config_root
 
 from .logs import read_test_metrics
 from .progress import Reporter
-from .stages import DATA_ROOT, SHIPPED_TOWER, Plan
+from .stages import DATA_ROOT, REPORT_COST, SHIPPED_TOWER, Plan
 
 _MARKER = '.dito_quickstart'
 #: Name in metrics.json -> (work folder, name in its test's results, factor
@@ -109,7 +109,7 @@ def run_quickstart(plan: Plan, device: str = 'cpu') -> Dict[str, Any]:
     stages = plan.stages()
     if (DATA_ROOT / 'manifest.json').is_file():
         stages = [s for s in stages if s.name != 'data']
-    reporter = Reporter(stages, plan.work_dir)
+    reporter = Reporter(stages, plan.work_dir, after=REPORT_COST)
     times = {stage.name: reporter.run(stage) for stage in stages}
     metrics: Dict[str, Any] = collect_metrics(plan.work_dir)
     metrics['stage_seconds'] = {k: round(v, 1) for k, v in times.items()}

@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Progress with the time left, on a terminal or in a log file."""
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -17,12 +19,39 @@ from rich.progress import (
 from dito.utils.printable import Console
 from dito.utils.step_error import StepError
 
-from .logs import last_step
 from .stages import Stage
+from .time_left import TimeLeft
 
 _POLL = 1.0
 _PLAIN_EVERY = 30.0
 _TAIL = 15
+# How far a step is, in the words of MMEngine's log and of make_symbols.py.
+_UNITS = re.compile(rb'(?:Iter\((?:train|test)\)|drawn) +\[ *(\d+)/(\d+)\]')
+_END = 65536
+
+
+def logged_share(log: Path) -> float:
+    """Finished share of a step by the end of its log; 0 if it says nothing.
+
+    Args:
+        log (Path): What the step has written so far.
+
+    Returns:
+        float: Within [0, 1].
+    """
+    with open(log, 'rb') as file:
+        file.seek(max(os.path.getsize(log) - _END, 0))
+        units = _UNITS.findall(file.read())
+    if not units or not int(units[-1][1]):
+        return 0.0
+    return min(int(units[-1][0]) / int(units[-1][1]), 1.0)
+
+
+def in_words(seconds: float) -> str:
+    """The time left, no finer than it is known."""
+    if seconds < 60:
+        return 'less than a minute left in all'
+    return f'about {seconds / 60:.0f} min left in all'
 
 
 class Reporter:
@@ -31,13 +60,16 @@ class Reporter:
     Args:
         stages (list[Stage]): Every step, for the time left.
         log_dir (Path): Folder for the output of the steps.
+        after (float): Cost of what follows the last step.
     """
 
-    def __init__(self, stages: List[Stage], log_dir: Path) -> None:
+    def __init__(self, stages: List[Stage], log_dir: Path,
+                 after: float = 0.0) -> None:
         self.stages = stages
         self.log_dir = log_dir
+        self.after = after
         self.console = Console()
-        self.pace = 1.0
+        self.time_left = TimeLeft()
 
     def run(self, stage: Stage) -> float:
         """Run one step.
@@ -55,11 +87,12 @@ class Reporter:
         start = time.monotonic()
         log = self.log_dir / f'{stage.name}.log'
         self.console.print(f'[bold]{stage.title}[/bold]  (log: {log})')
+        self.time_left.begin(start, stage.cost)
         with open(log, 'w', encoding='utf-8') as output:
             process = subprocess.Popen(
                 stage.command, stdout=output, stderr=subprocess.STDOUT)
             try:
-                code = self._follow(stage, process, start)
+                code = self._follow(stage, process, log)
             except BaseException:
                 process.terminate()
                 process.wait()
@@ -71,14 +104,16 @@ class Reporter:
             raise StepError(
                 f'the step "{stage.title}" ended with exit code {code}; its '
                 f'whole output is in {log}.')
-        seconds = time.monotonic() - start
-        self.pace = 0.5 * self.pace + 0.5 * seconds / stage.expected
-        return seconds
+        now = time.monotonic()
+        self.time_left.end(now)
+        return now - start
 
     def _follow(self, stage: Stage, process: 'subprocess.Popen[bytes]',
-                start: float) -> int:
+                log: Path) -> int:
         """Wait for a step's end, showing how far it is."""
-        said = start
+        said = time.monotonic()
+        later = self.after + sum(
+            s.cost.total for s in self.stages[self.stages.index(stage) + 1:])
         with Progress(
                 TextColumn('  {task.description}'), BarColumn(),
                 TextColumn('{task.percentage:>3.0f} %'), TimeElapsedColumn(),
@@ -87,30 +122,13 @@ class Reporter:
                 disable=not self.console.is_terminal) as bar:
             task = bar.add_task(stage.name, total=1.0, left='')
             while (code := process.poll()) is None:
-                elapsed = time.monotonic() - start
-                share = self._share(stage, elapsed)
-                left = self._left(stage, share, elapsed)
-                text = f'about {left / 60:.0f} min left in all'
+                now, share = time.monotonic(), logged_share(log)
+                text = in_words(self.time_left.left(now, share, later))
                 bar.update(task, completed=share, left=text)
                 plain = not self.console.is_terminal
-                if plain and time.monotonic() - said > _PLAIN_EVERY:
-                    said = time.monotonic()
+                if plain and now - said > _PLAIN_EVERY:
+                    said = now
                     self.console.print(
                         f'  {stage.name}: {100 * share:.0f} %, {text}')
                 time.sleep(_POLL)
         return code
-
-    def _share(self, stage: Stage, elapsed: float) -> float:
-        """Finished share of a step, by its iterations or the clock."""
-        if stage.iterations and stage.work_dir is not None:
-            return min(last_step(stage.work_dir) / stage.iterations, 1.0)
-        return min(elapsed / (stage.expected * self.pace), 0.99)
-
-    def _left(self, stage: Stage, share: float, elapsed: float) -> float:
-        """Seconds until everything is done."""
-        after = self.stages[self.stages.index(stage) + 1:]
-        rest = sum(s.expected for s in after) * self.pace
-        expected = stage.expected * self.pace
-        if share > 0.1:
-            expected = elapsed / share
-        return max(expected - elapsed, 0.0) + rest

@@ -11,9 +11,19 @@ from mmengine.config import Config
 from dito.utils.config_finder import config_root
 from dito.utils.schedule import TIMES, scale_schedule
 
+from .time_left import Cost
+
 #: Where the configs of `symbols` look for the data set.
 DATA_ROOT = Path('data/symbols')
 SHIPPED_TOWER = Path('symbols/assets/clip_symbols.safetensors')
+# Seconds on two idle cores: a process until its first batch; an iteration of
+# stages 2 and 3.
+_STARTUP = 10.0
+_REP_PACE, _DET_PACE = 0.59, 1.68
+#: The same for the report after all steps.
+REPORT_COST = 7.0
+# How often a training says how far it is.
+_LINES = 50
 
 
 @dataclass(frozen=True)
@@ -25,19 +35,14 @@ class Stage:
         title (str): What it does, for a person.
         script (str): Tool to run, relative to the tools folder.
         arguments (list[str]): Its arguments.
-        expected (float): Seconds it takes on two cores; only for the time
-            left before anything is known.
-        work_dir (Path, optional): Where it logs iterations.
-        iterations (int): How many of them it runs; 0 if it has none.
+        cost (Cost): What it takes on two idle cores, for the time left.
     """
 
     name: str
     title: str
     script: str
     arguments: List[str]
-    expected: float
-    work_dir: Optional[Path] = None
-    iterations: int = 0
+    cost: Cost
 
     @property
     def command(self) -> List[str]:
@@ -64,8 +69,6 @@ def schedule_options(config: str, iterations: int) -> List[str]:
     return [
         f'train_cfg.max_iters={cfg.train_cfg.max_iters}',
         f'train_cfg.val_begin={cfg.train_cfg.val_begin}',
-        # A short training has lines in its log too: the report needs them.
-        f'default_hooks.logger.interval={cfg.default_hooks.logger.interval}',
         *(f'param_scheduler.{number}.{key}={part[key]}'
           for number, part in enumerate(cfg.param_scheduler)
           for key in TIMES if key in part),
@@ -112,7 +115,7 @@ class Plan:
         return Stage(
             'data', 'Draw the data set',
             'dataset_converters/make_symbols.py',
-            ['--out', str(DATA_ROOT)], 40)
+            ['--out', str(DATA_ROOT)], Cost(40, startup=3, tail=1))
 
     def _zero_shot(self) -> Stage:
         return Stage(
@@ -120,19 +123,20 @@ class Plan:
             'test.py', [
                 str(config_root() / 'symbols/clip_symbols.py'),
                 str(config_root() / SHIPPED_TOWER),
-                *self._common('zero_shot'),
-            ], 25)
+                *self._common('zero_shot', ['default_hooks.logger.interval=1'
+                                            ]),
+            ], Cost(17, _STARTUP))
 
     def _rep(self) -> Stage:
         return self._training(
             'rep', 'Stage 2: pretrain the heads on images and captions',
-            'symbols/rep_symbols.py', 0.7, self.rep_iters, [])
+            'symbols/rep_symbols.py', _REP_PACE, self.rep_iters, [])
 
     def _finetune(self) -> Stage:
         start = self.rep_checkpoint
         return self._training(
             'dito', 'Stage 3: train on boxes of the base classes',
-            'symbols/dito_symbols.py', 1.2, self.det_iters,
+            'symbols/dito_symbols.py', _DET_PACE, self.det_iters,
             [f'load_from={start}', f'model.teacher.checkpoint={start}'])
 
     def _training(self, name: str, title: str, config: str, pace: float,
@@ -140,19 +144,22 @@ class Plan:
         options = [
             *options, *schedule_options(config, iterations),
             f'default_hooks.checkpoint.interval={iterations}',
+            f'default_hooks.logger.interval={max(iterations // _LINES, 1)}',
         ]
         return Stage(
             name, title, 'train.py',
             [str(config_root() / config), *self._common(name, options)],
-            20 + pace * iterations, self.work_dir / name, iterations)
+            Cost(_STARTUP + pace * iterations, _STARTUP))
 
     def _evaluation(self) -> Stage:
         return Stage(
             'evaluation', 'Evaluate on base and novel classes',
             'test.py', [
                 str(config_root() / 'symbols/dito_symbols.py'),
-                str(self.det_checkpoint), *self._common('evaluation'),
-            ], 60)
+                str(self.det_checkpoint),
+                *self._common('evaluation',
+                              ['default_hooks.logger.interval=2']),
+            ], Cost(63, _STARTUP, tail=8))
 
     def _common(self, name: str,
                 options: Optional[List[str]] = None) -> List[str]:

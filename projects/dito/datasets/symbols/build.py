@@ -14,10 +14,12 @@ from .detection import Record
 from .files import MANIFEST, atomic_folder, sha256, write_json
 from .glyphs import load_glyphs
 from .lvis_json import count_instances, lvis_annotations
-from .tasks import Task, run_tasks, task_groups
+from .tasks import CHUNK, Task, run_tasks, task_groups
 
 #: Raised whenever the same seed gives other pictures.
 FORMAT_VERSION = 1
+# Share of the pictures after which progress is said again.
+_SAY_EVERY = 0.04
 
 
 def _write_annotations(
@@ -104,7 +106,7 @@ def build_symbols(
         for folder in ('image_text', 'images/train', 'images/val'):
             os.makedirs(osp.join(root, folder))
         groups = task_groups(root, cfg)
-        counts, records = _draw(groups, workers, report)
+        counts, records = _draw(groups, cfg, workers, report)
         categories = [glyph.as_category() for glyph in load_glyphs()]
         write_json(osp.join(root, 'categories.json'), categories, indent=1)
         detection: Dict[str, Any] = {}
@@ -121,8 +123,16 @@ def build_symbols(
     return manifest
 
 
+def _pictures(name: str, cfg: SymbolsConfig) -> int:
+    """Pictures of a task, about, by the name of its group."""
+    if name.startswith('image_text'):
+        return cfg.shard_size
+    return cfg.zero_shot_images if name.startswith('zero_shot') else CHUNK
+
+
 def _draw(
     groups: Dict[str, List[Task]],
+    cfg: SymbolsConfig,
     workers: int,
     report: Callable[[str], None],
 ) -> Tuple[Dict[str, int], Dict[str, List[Record]]]:
@@ -133,11 +143,17 @@ def _draw(
     records: Dict[str, List[Record]] = dict(train=[], val=[])
     results = run_tasks(tasks, workers)
     pairs = zip(names, results, strict=True)
+    sizes = [_pictures(name, cfg) for name in names]
+    drawn = said = 0
     for done, (name, result) in enumerate(pairs, 1):
         if name in records:
             records[name] += result
             result = len(result)
         counts[name] += result
+        drawn += sizes[done - 1]
+        if drawn - said >= _SAY_EVERY * sum(sizes) or done == len(tasks):
+            said = drawn
+            report(f'drawn [{drawn}/{sum(sizes)}]')
         if done == len(tasks) or names[done] != name:
             report(f'{name}: {counts[name]} pictures')
     return counts, records

@@ -30,8 +30,8 @@ from .shards import (
     write_tar,
 )
 
-# Detection pictures a task.
-_CHUNK = 50
+#: Detection pictures a task.
+CHUNK = 50
 
 Task = Tuple[Callable[..., Any], Tuple[Any, ...]]
 
@@ -140,9 +140,9 @@ def _detection_tasks(
     return [
         (
             _detection_chunk,
-            (root, split, first, plan[first : first + _CHUNK], cfg),
+            (root, split, first, plan[first : first + CHUNK], cfg),
         )
-        for first in range(0, len(plan), _CHUNK)
+        for first in range(0, len(plan), CHUNK)
     ]
 
 
