@@ -148,7 +148,8 @@ def test_vlm_score_is_that_of_the_last_map(cfg):
     """3.1: RoI-Align at the last ViT map, at the stride of its patches."""
     extractor = cfg.model.roi_head.vlm_roi_extractor
     assert extractor.featmap_strides == [cfg.model.backbone.patch_size]
-    assert cfg.model.roi_head.get('vlm_background', False) is False
+    ensemble = cfg.model.roi_head.ensemble
+    assert ensemble.get('vlm_background', False) is False
     assert cfg.model.roi_head.get('vlm_roi_scale', 1) == 1
 
 
