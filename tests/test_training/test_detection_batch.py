@@ -142,7 +142,9 @@ def assert_same(root: Path, one: str, other: str, ranks: int,
         assert line.pop('seen') == step.pop('seen')
         # A norm is as inexact as the largest of its parts.
         assert line.pop('norm') == pytest.approx(step.pop('norm'), rel=1e-4)
-        assert line == pytest.approx(step, rel=1e-5, abs=1e-8)
+        # So is a loss after steps in another order of sums, float32.
+        assert line == pytest.approx(
+            step, rel=1e-4, abs=1e-6 * step['logged'])
     weights, others = (
         load_from_file(str(root / name / f'iter_{STEPS}.pth'))
         for name in (one, other))

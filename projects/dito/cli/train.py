@@ -88,6 +88,34 @@ def set_auto_scale_lr(cfg: Config) -> None:
               f'{optimizer.lr:g}.')
 
 
+def check_loop(cfg: Config) -> None:
+    """Refuse a loop that cannot train what the config loads.
+
+    Raises:
+        ValueError: If epochs are counted with what counts iterations, or
+            pairs without end are given to a loop of MMEngine or detection.
+    """
+    loop = cfg.get('train_cfg') or {}
+    kind = str(loop.get('type', '')).rpartition('.')[2]
+    dataset = cfg.train_dataloader.get('dataset')
+    if kind not in ('EpochBasedTrainLoop', 'IterBasedTrainLoop',
+                    'DITOTrainLoop'):
+        return
+    if isinstance(dataset, dict) and str(
+            dataset.get('type')).endswith('ImageTextShards'):
+        raise ValueError(
+            f'train_cfg.type={kind} cannot train the pairs of '
+            'ImageTextShards, which have no end: leave '
+            "type='ImageTextTrainLoop' and set train_cfg.max_iters.")
+    left = [key for key in ('total_batch_size', 'max_iters') if key in loop]
+    if kind == 'EpochBasedTrainLoop' and left:
+        raise ValueError(
+            f'train_cfg counts epochs and inherits {" and ".join(left)}, '
+            'which count iterations: write train_cfg=dict(_delete_=True, '
+            "type='EpochBasedTrainLoop', max_epochs=NUMBER), whose batch is "
+            'processes x train_dataloader.batch_size.')
+
+
 def set_batch(cfg: Config, launcher: str) -> None:
     """Share the batch of the schedule out, or refuse, in place.
 
@@ -187,6 +215,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if args.amp:
         set_amp(cfg)
     set_total(cfg)
+    check_loop(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
     set_batch(cfg, args.launcher)

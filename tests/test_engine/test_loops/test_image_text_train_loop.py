@@ -80,8 +80,11 @@ def step_and_grads(model, batch, micro_batch):
 
 
 @pytest.mark.parametrize('micro_batch', [1, 3, 5, 10])
-def test_micro_batches_have_the_gradient_of_the_whole(micro_batch):
-    model = MODELS.build(clip_model())
+@pytest.mark.parametrize('cpe,limit', [(False, 1e-10), (True, 1e-6)])
+def test_micro_batches_have_the_gradient_of_the_whole(micro_batch, cpe,
+                                                      limit):
+    """In float64; crops of the positional embedding are float32."""
+    model = MODELS.build(clip_model(cpe=cpe))
     model.init_weights()
     model.double()
     model.train()
@@ -89,7 +92,8 @@ def test_micro_batches_have_the_gradient_of_the_whole(micro_batch):
     parts, part_logs = step_and_grads(model, make_batch(), micro_batch)
     for name, value in whole.items():
         assert value.abs().max() > 0, name
-        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-8)
+        error = (parts[name] - value).abs().max()
+        assert error <= limit * value.abs().max(), name
     assert logs.keys() == part_logs.keys()
     for name, value in logs.items():
         torch.testing.assert_close(part_logs[name], value)

@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from dito.cli import train
-from dito.cli.train import set_auto_scale_lr, set_batch, set_total
+from dito.cli.train import check_loop, set_auto_scale_lr, set_batch, set_total
 from dito.engine.loops.whole_batch import (
     MICRO_BATCHES,
     plan_batch,
@@ -127,3 +127,17 @@ def test_other_ways_to_write_it():
     own = config(type='IterBasedTrainLoop', total_batch_size=None)
     set_batch(own, 'none')
     assert own.train_cfg == dict(type='IterBasedTrainLoop')
+
+
+def test_loops_that_cannot_train_the_data():
+    cfg = config(type='EpochBasedTrainLoop', max_epochs=3)
+    check_loop(cfg)
+    cfg.train_cfg.total_batch_size = 8
+    with pytest.raises(ValueError, match='inherits total_batch_size, which'):
+        check_loop(cfg)
+    for kind in ('EpochBasedTrainLoop', 'mmengine.IterBasedTrainLoop'):
+        cfg = config(type=kind, max_epochs=3)
+        cfg.train_dataloader.dataset = dict(type='ImageTextShards')
+        with pytest.raises(ValueError, match='cannot train the pairs of'):
+            check_loop(cfg)
+    check_loop(config(type='ImageTextTrainLoop', max_iters=3))
