@@ -17,7 +17,8 @@ images               id (once), width and height (whole, from 1 to 2^20 a
 categories           id (once) and a name in text (once); frequency is kept
 annotations          id (once), image_id and category_id that are there
 bbox                 four finite numbers x, y, width, height within 10^7
-area                 where it is not above 0, the area of the box
+area                 above 0, at most 10^10 (larger objects are not
+                     evaluated); the area of the box otherwise
 iscrowd, ignore      0 or 1, '0' or '1', true or false; nothing means 0
 segmentation         polygons, one flat polygon, RLE with run lengths as a
                      list or as COCO's text; [], {} and [[]] mean no mask
@@ -51,6 +52,8 @@ Id = Union[int, str]
 ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 _MAX_SIDE, _MAX_PIXELS = 1 << 20, 1 << 30  # what OpenCV decodes
 _MAX_COORDINATE = 1e7
+# COCO's and LVIS' evaluations leave larger objects out.
+_MAX_AREA = 1e10
 _WHOLE = re.compile(r'(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?')
 _FLAGS = {'': 0, '0': 0, '1': 1, 'false': 0, 'true': 1}
 
@@ -568,10 +571,10 @@ def _read_object(
         )
         return None
     ann['bbox'] = numbers
-    area = as_number(item.get('area'), _MAX_COORDINATE**2)
+    area = as_number(item.get('area'), _MAX_AREA)
     if area is None or area <= 0:
         area = max(numbers[2], 0) * max(numbers[3], 0)
-    ann['area'] = area
+    ann['area'] = min(area, _MAX_AREA)
     for name in ('iscrowd', 'ignore') if 'ignore' in item else ('iscrowd',):
         ann[name] = flag = _flag(item.get(name))
         if flag is None:
