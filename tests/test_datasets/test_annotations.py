@@ -9,12 +9,8 @@ import pycocotools.mask as mask_utils
 import pytest
 from detection_files import make_annotation, make_categories, make_image
 
-from dito.datasets.annotations import (
-    as_id,
-    as_number,
-    normalise,
-    read_annotations,
-)
+from dito.datasets.annotation_values import as_id, as_number
+from dito.datasets.annotations import normalise, read_annotations
 from dito.datasets.masks import read_mask, run_lengths, to_rle
 
 NAN = float('nan')

@@ -37,96 +37,40 @@ narrower than a pixel and boxes outside their image.
 """
 
 import os
-import re
-import reprlib
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import Any, Collection, Dict, List, Optional, Tuple, Union
+from collections import Counter
+from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
+from .annotation_content import (
+    Annotations,
+    Faults,
+    IdNumbers,
+    require_masks,
+)
+from .annotation_values import (
+    Id,
+    as_flag,
+    as_id,
+    as_number,
+    as_side,
+    is_absent,
+    is_text,
+    show,
+    sort_key,
+)
 from .json_files import collector_paused, read_json
 from .masks import read_mask
 
-Id = Union[int, str]
+__all__ = [
+    'ID_LISTS', 'Annotations', 'Id', 'IdNumbers', 'as_id', 'image_file',
+    'left_out', 'normalise', 'read_annotations', 'require_masks', 'show',
+    'sort_key',
+]  # fmt: skip
 
 ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
-_MAX_SIDE, _MAX_PIXELS = 1 << 20, 1 << 30  # what OpenCV decodes
-_MAX_COORDINATE = 1e7
+_MAX_PIXELS = 1 << 30  # what OpenCV decodes
 # COCO's and LVIS' evaluations leave larger objects out.
 _MAX_AREA = 1e10
-_WHOLE = re.compile(r'(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?')
-_FLAGS = {'': 0, '0': 0, '1': 1, 'false': 0, 'true': 1}
-
-#: Faults for which a file is refused, in the order they are looked for, and
-#: what the sentence ends with.
-_REFUSED = dict(
-    bad_category='give each category an id and a name in text',
-    duplicate_category='names and ids must be unique',
-    bad_image='repair the file',
-    duplicate_image='ids must be unique',
-    no_file='give each image its file_name',
-    bad_annotation='repair the file',
-    dangling='repair the file',
-    duplicate_annotation='ids must be unique',
-    bad_box='four finite numbers [x, y, width, height] are expected',
-    bad_flag='0 or 1 is expected',
-    bad_mask='repair it, or remove the segmentation of the object',
-)
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
-_short.maxlist = _short.maxdict = 8
-_short.maxlevel = 3
-
-
-def show(value: Any) -> str:
-    """Write a value of a file into a message, of bounded length."""
-    return _short.repr(value)
-
-
-def as_id(value: Any) -> Optional[Id]:
-    """An id in its one form.
-
-    Args:
-        value (Any): As in a file, or of numpy or torch.
-
-    Returns:
-        int | str | None: A number where it is one, also '15' and 15.0; other
-        text as it is; None for what cannot be an id.
-    """
-    kind = type(value)
-    if kind is int:
-        return value
-    if kind is float:
-        return int(value) if value.is_integer() else None
-    if kind is str:
-        whole = _WHOLE.fullmatch(value.strip())
-        return int(whole[1]) if whole else value or None
-    if kind is bool or not hasattr(value, 'item'):
-        return None
-    return as_id(value.item())
-
-
-def sort_key(number: Id) -> Tuple[bool, Id]:
-    """Order of ids: numbers before text."""
-    return isinstance(number, str), number
-
-
-def as_number(value: Any, limit: float = _MAX_COORDINATE) -> Optional[float]:
-    """A finite number up to a limit, or None; digits in text count."""
-    if type(value) is str:
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    elif type(value) not in (int, float):
-        return None
-    return value if -limit <= value <= limit else None
-
-
-def is_absent(value: Any) -> bool:
-    """Whether a field holds nothing: null, or NaN as pandas writes it."""
-    return value is None or value != value
 
 
 def image_file(image: dict) -> Optional[str]:
@@ -143,16 +87,9 @@ def image_file(image: dict) -> Optional[str]:
         A ``file_name`` that is an address would be fetched: it is none.
     """
     name, url = image.get('file_name'), image.get('coco_url')
-    if _is_text(name) and '://' not in name:
+    if is_text(name) and '://' not in name:
         return name
-    return urlsplit(url).path.lstrip('/') or None if _is_text(url) else None
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is text that can be written: half a character cannot."""
-    if not isinstance(value, str) or not value.strip():
-        return False
-    return value.isascii() or not re.search('[\ud800-\udfff]', value)
+    return urlsplit(url).path.lstrip('/') or None if is_text(url) else None
 
 
 def left_out(ann: dict, image: dict) -> Optional[str]:
@@ -176,145 +113,6 @@ def left_out(ann: dict, image: dict) -> Optional[str]:
     ):
         return 'outside the image'
     return None
-
-
-class Faults:
-    """What is wrong with a file: how often, and the first of each kind."""
-
-    def __init__(self) -> None:
-        self.numbers: Counter = Counter()
-        self.examples: Dict[str, List[str]] = defaultdict(list)
-
-    def add(self, kind: str, text: str, number: int = 1) -> None:
-        """Count a fault and keep the first five."""
-        self.numbers[kind] += number
-        if len(self.examples[kind]) < 5:
-            self.examples[kind].append(text)
-
-
-@dataclass
-class Annotations:
-    """An annotation file after reading.
-
-    Args:
-        source (str): Where it comes from, for messages.
-        images, categories, annotations (list[dict]): The sound entries, in
-            the order of the file and with the fields of the rules above:
-            ids in one form, ``bbox`` (four numbers), ``area``, ``iscrowd``
-            (0 or 1; ``ignore`` too, if it is there) and ``segmentation``,
-            which is [] or missing where there is no mask to read. Other
-            fields are as in the file.
-        others (dict): What else the file has.
-        faults (Faults): What is wrong with it.
-        number (int): Annotations in the file, the faulty ones too.
-        spelling (dict): Ids that the file has as text, by their number; for
-            'images' and 'categories'.
-    """
-
-    source: str
-    images: List[dict] = field(default_factory=list)
-    categories: List[dict] = field(default_factory=list)
-    annotations: List[dict] = field(default_factory=list)
-    others: dict = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
-    number: int = 0
-    spelling: Dict[str, Dict[Id, str]] = field(
-        default_factory=lambda: dict(images={}, categories={})
-    )
-
-    def refuse_faults(
-        self, files: bool = False, masks: bool = True
-    ) -> 'Annotations':
-        """Stop if the file breaks the rules.
-
-        Args:
-            files (bool): Whether images must have files.
-            masks (bool): Whether masks must be sound.
-
-        Returns:
-            Annotations: The same, without faults.
-
-        Raises:
-            ValueError: With the first fault in one sentence.
-        """
-        excused = {'no_file': not files, 'bad_mask': not masks}
-        for kind, remedy in _REFUSED.items():
-            examples = self.faults.examples.get(kind)
-            if examples and not excused.get(kind):
-                more = self.faults.numbers[kind] - 1
-                more = f' (and {more} more like it)' if more else ''
-                raise ValueError(
-                    f'{self.source}: {examples[0]}{more}; {remedy}'
-                )
-        return self
-
-    def content(self) -> dict:
-        """The file in its normal form, to be written."""
-        return dict(
-            self.others,
-            images=self.images,
-            categories=self.categories,
-            annotations=self.annotations,
-        )
-
-
-class IdNumbers:
-    """Positive numbers for ids of any form, in order of id.
-
-    Evaluation counts with numbers, and takes 0 for no object.
-
-    Args:
-        kind (str): 'images' or 'categories'.
-        read (Annotations): The file.
-        keep (bool): Whether ids that are numbers all stand for themselves.
-
-    Attributes:
-        ids (list[int | str]): In order.
-        numbers (list[int]): Of each id.
-    """
-
-    def __init__(
-        self, kind: str, read: Annotations, keep: bool = False
-    ) -> None:
-        self.ids = sorted(
-            (item['id'] for item in getattr(read, kind)), key=sort_key
-        )
-        whole = all(isinstance(i, int) and abs(i) < 1 << 62 for i in self.ids)
-        self.numbers = list(range(1, len(self.ids) + 1))
-        if keep and whole:
-            self.numbers = self.ids
-        self._number = dict(zip(self.ids, self.numbers, strict=True))
-        self._id = dict(zip(self.numbers, self.ids, strict=True))
-        self._spelling = read.spelling[kind]
-
-    def find(self, given: Any) -> Optional[int]:
-        """Number of an id in whatever form; None for an unknown one."""
-        return self._number.get(as_id(given))
-
-    def spell(self, number: int) -> Id:
-        """The id of a number, as the file has it."""
-        return self._spelling.get(self._id[number], self._id[number])
-
-
-def require_masks(read: Annotations, categories: Collection[Id]) -> None:
-    """Stop if an object to be evaluated by its mask has none.
-
-    Args:
-        read (Annotations): The file.
-        categories (Collection[int | str]): Ids of those evaluated.
-
-    Raises:
-        ValueError: If one has none, naming the first.
-    """
-    wanted = set(categories)
-    objects = [a for a in read.annotations if a['category_id'] in wanted]
-    lost = [a['id'] for a in objects if not a.get('segmentation')]
-    if lost:
-        raise ValueError(
-            f'{read.source}: object {show(lost[0])} has no segmentation, '
-            f'which mask AP needs ({len(lost)} of {len(objects)} objects '
-            "have none); use metric='bbox'"
-        )
 
 
 def read_annotations(
@@ -384,7 +182,7 @@ def _read_categories(items: List[Any], read: Annotations) -> set:
         item = item if isinstance(item, dict) else dict(id=item)
         number = as_id(item.get('id'))
         name = item.get('name')
-        if number is None or not _is_text(name):
+        if number is None or not is_text(name):
             read.faults.add(
                 'bad_category',
                 f'the category {show(item)} needs an id and a name in text',
@@ -420,7 +218,7 @@ def _read_images(
     for item in items:
         item = item if isinstance(item, dict) else dict(id=item)
         number = as_id(item.get('id'))
-        width, height = map(_side, (item.get('width'), item.get('height')))
+        width, height = map(as_side, (item.get('width'), item.get('height')))
         lost = [
             key
             for key, value in zip(
@@ -458,13 +256,6 @@ def _read_images(
         read.images.append(image)
     known.pop(None, None)
     return known
-
-
-def _side(value: Any) -> Optional[int]:
-    """Width or height of an image."""
-    number = as_number(value, _MAX_SIDE)
-    whole = number is not None and number == int(number) and number >= 1
-    return int(number) if whole else None
 
 
 def _read_lists(image: dict, categories: set, read: Annotations) -> None:
@@ -576,7 +367,7 @@ def _read_object(
         area = max(numbers[2], 0) * max(numbers[3], 0)
     ann['area'] = min(area, _MAX_AREA)
     for name in ('iscrowd', 'ignore') if 'ignore' in item else ('iscrowd',):
-        ann[name] = flag = _flag(item.get(name))
+        ann[name] = flag = as_flag(item.get(name))
         if flag is None:
             faults.add(
                 'bad_flag',
@@ -592,18 +383,3 @@ def _read_object(
     if mask or 'segmentation' in item:
         ann['segmentation'] = mask or []
     return ann
-
-
-def _flag(value: Any) -> Optional[int]:
-    """0 or 1, None for what is neither."""
-    if value is None or value != value:
-        return 0
-    if isinstance(value, str):
-        return _FLAGS.get(value.strip().lower(), _flag_number(value))
-    return _flag_number(value)
-
-
-def _flag_number(value: Any) -> Optional[int]:
-    """A flag written as a number or as true or false."""
-    number = int(value) if isinstance(value, bool) else as_number(value)
-    return int(number) if number in (0, 1) else None

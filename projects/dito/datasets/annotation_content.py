@@ -1,0 +1,166 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""What an annotation file holds, after reading.
+
+The rules are in :mod:`.annotations`.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any, Collection, Dict, List, Optional
+
+from .annotation_values import Id, as_id, show, sort_key
+
+#: Faults for which a file is refused, in the order they are looked for, and
+#: what the sentence ends with.
+_REFUSED = dict(
+    bad_category='give each category an id and a name in text',
+    duplicate_category='names and ids must be unique',
+    bad_image='repair the file',
+    duplicate_image='ids must be unique',
+    no_file='give each image its file_name',
+    bad_annotation='repair the file',
+    dangling='repair the file',
+    duplicate_annotation='ids must be unique',
+    bad_box='four finite numbers [x, y, width, height] are expected',
+    bad_flag='0 or 1 is expected',
+    bad_mask='repair it, or remove the segmentation of the object',
+)
+
+
+class Faults:
+    """What is wrong with a file: how often, and the first of each kind."""
+
+    def __init__(self) -> None:
+        self.numbers: Counter = Counter()
+        self.examples: Dict[str, List[str]] = defaultdict(list)
+
+    def add(self, kind: str, text: str, number: int = 1) -> None:
+        """Count a fault and keep the first five."""
+        self.numbers[kind] += number
+        if len(self.examples[kind]) < 5:
+            self.examples[kind].append(text)
+
+
+@dataclass
+class Annotations:
+    """An annotation file after reading.
+
+    Args:
+        source (str): Where it comes from, for messages.
+        images, categories, annotations (list[dict]): The sound entries, in
+            the order of the file and with the fields of the rules above:
+            ids in one form, ``bbox`` (four numbers), ``area``, ``iscrowd``
+            (0 or 1; ``ignore`` too, if it is there) and ``segmentation``,
+            which is [] or missing where there is no mask to read. Other
+            fields are as in the file.
+        others (dict): What else the file has.
+        faults (Faults): What is wrong with it.
+        number (int): Annotations in the file, the faulty ones too.
+        spelling (dict): Ids that the file has as text, by their number; for
+            'images' and 'categories'.
+    """
+
+    source: str
+    images: List[dict] = field(default_factory=list)
+    categories: List[dict] = field(default_factory=list)
+    annotations: List[dict] = field(default_factory=list)
+    others: dict = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    number: int = 0
+    spelling: Dict[str, Dict[Id, str]] = field(
+        default_factory=lambda: dict(images={}, categories={})
+    )
+
+    def refuse_faults(
+        self, files: bool = False, masks: bool = True
+    ) -> 'Annotations':
+        """Stop if the file breaks the rules.
+
+        Args:
+            files (bool): Whether images must have files.
+            masks (bool): Whether masks must be sound.
+
+        Returns:
+            Annotations: The same, without faults.
+
+        Raises:
+            ValueError: With the first fault in one sentence.
+        """
+        excused = {'no_file': not files, 'bad_mask': not masks}
+        for kind, remedy in _REFUSED.items():
+            examples = self.faults.examples.get(kind)
+            if examples and not excused.get(kind):
+                more = self.faults.numbers[kind] - 1
+                more = f' (and {more} more like it)' if more else ''
+                raise ValueError(
+                    f'{self.source}: {examples[0]}{more}; {remedy}'
+                )
+        return self
+
+    def content(self) -> dict:
+        """The file in its normal form, to be written."""
+        return dict(
+            self.others,
+            images=self.images,
+            categories=self.categories,
+            annotations=self.annotations,
+        )
+
+
+class IdNumbers:
+    """Positive numbers for ids of any form, in order of id.
+
+    Evaluation counts with numbers, and takes 0 for no object.
+
+    Args:
+        kind (str): 'images' or 'categories'.
+        read (Annotations): The file.
+        keep (bool): Whether ids that are numbers all stand for themselves.
+
+    Attributes:
+        ids (list[int | str]): In order.
+        numbers (list[int]): Of each id.
+    """
+
+    def __init__(
+        self, kind: str, read: Annotations, keep: bool = False
+    ) -> None:
+        self.ids = sorted(
+            (item['id'] for item in getattr(read, kind)), key=sort_key
+        )
+        whole = all(isinstance(i, int) and abs(i) < 1 << 62 for i in self.ids)
+        self.numbers = list(range(1, len(self.ids) + 1))
+        if keep and whole:
+            self.numbers = self.ids
+        self._number = dict(zip(self.ids, self.numbers, strict=True))
+        self._id = dict(zip(self.numbers, self.ids, strict=True))
+        self._spelling = read.spelling[kind]
+
+    def find(self, given: Any) -> Optional[int]:
+        """Number of an id in whatever form; None for an unknown one."""
+        return self._number.get(as_id(given))
+
+    def spell(self, number: int) -> Id:
+        """The id of a number, as the file has it."""
+        return self._spelling.get(self._id[number], self._id[number])
+
+
+def require_masks(read: Annotations, categories: Collection[Id]) -> None:
+    """Stop if an object to be evaluated by its mask has none.
+
+    Args:
+        read (Annotations): The file.
+        categories (Collection[int | str]): Ids of those evaluated.
+
+    Raises:
+        ValueError: If one has none, naming the first.
+    """
+    wanted = set(categories)
+    objects = [a for a in read.annotations if a['category_id'] in wanted]
+    lost = [a['id'] for a in objects if not a.get('segmentation')]
+    if lost:
+        raise ValueError(
+            f'{read.source}: object {show(lost[0])} has no segmentation, '
+            f'which mask AP needs ({len(lost)} of {len(objects)} objects '
+            "have none); use metric='bbox'"
+        )
