@@ -243,7 +243,7 @@ def test_errors_name_the_cause(scene):
     with pytest.raises(ValueError, match="1 of 6 .*val.json: 'unicorn'"):
         evaluate(DITOCocoMetric(path), samples, meta)
     meta = dict(META, classes=CLASSES[:2])
-    with pytest.raises(ValueError, match='labels up to 5, .* 2 classes'):
+    with pytest.raises(ValueError, match='labels 0 to 5, .* 2 classes'):
         evaluate(DITOCocoMetric(path), samples, meta)
     del samples[0]['pred_instances']['masks']
     with pytest.raises(ValueError, match='image 1000 has none'):

@@ -1,16 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """COCO average precision of base, novel and all classes."""
 
-import contextlib
-import io
 import os.path as osp
 from collections import Counter
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-from faster_coco_eval import COCO as FasterCOCO
-from faster_coco_eval import COCOeval_faster
-from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
@@ -18,18 +13,18 @@ from mmengine.logging import MMLogger
 from ..datasets.annotations import (
     Annotations,
     Id,
-    IdNumbers,
     normalise,
     read_annotations,
     require_masks,
 )
 from ..datasets.categories import index_categories, list_names, match_names
 from .ap_summary import mean_of_valid
+from .coco_evaluation import BACKENDS, MAX_DETS, COCOGroundTruth, evaluate_coco
 from .detection_spool import DetectionSpool, SpoolEntry
-from .federated_ap import category_blocks
-from .files import collector_paused, write_json_list
-from .lvis_detections import LVISDetections
+from .files import write_json_list
 from .metric_inputs import (
+    ClassesFirstMixin,
+    check_predictions,
     encode_masks,
     refuse_repeated,
     result_parts,
@@ -38,15 +33,9 @@ from .metric_inputs import (
 from .report import ReportMixin, render_extremes
 from .result_table import render_categories, render_scores
 
-# Detections of one category in one image that count, as COCO's protocol has
-# it. AP is taken at the last.
-_MAX_DETS = (1, 10, 100)
-# Categories evaluated at a time, in the images that have any of them.
-_BLOCK = 100
-
 
 @METRICS.register_module()
-class DITOCocoMetric(ReportMixin, CocoMetric):
+class DITOCocoMetric(ClassesFirstMixin, ReportMixin, CocoMetric):
     """COCO AP with base and novel classes side by side.
 
     Like MMDetection's ``OVCocoMetric``, but labels become category ids by
@@ -92,9 +81,9 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             raise ValueError(
                 f"metric must be 'bbox' and/or 'segm', but got {metric!r}"
             )
-        if backend not in ('faster', 'pycocotools'):
+        if backend not in BACKENDS:
             raise ValueError(
-                f"backend must be 'faster' or 'pycocotools', not {backend!r}"
+                f'backend must be one of {BACKENDS}, not {backend!r}'
             )
         super().__init__(metric=metrics, **kwargs)
         self.ann_file = ann_file
@@ -102,26 +91,17 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         self.protocol = dict(protocol or {})
         self.per_category: Dict[str, List[dict]] = {}
         self._spool = DetectionSpool(spool_dir)
-        self._truth: Optional[Annotations] = None
+        self._truth: Optional[COCOGroundTruth] = None
         if ann_file is not None:
             self._take(read_annotations(ann_file, self.backend_args))
 
-    def _take(self, truth: Annotations) -> None:
-        """Take the ground truth, and number its images and categories."""
-        self._truth = truth.refuse_faults(masks='segm' in self.metrics)
-        self._images = IdNumbers('images', truth)
-        self._categories = IdNumbers('categories', truth)
+    def _take(self, read: Annotations) -> None:
+        """Take the ground truth."""
+        self._truth = COCOGroundTruth(read, 'segm' in self.metrics)
 
-    @property
-    def dataset_meta(self) -> Optional[dict]:
-        """Meta information of the data set, compared with the file."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: Optional[dict]) -> None:
-        self._dataset_meta = meta
-        if meta and 'classes' in meta and self._truth is not None:
-            # Before images are detected, not after.
+    def meet_classes(self) -> None:
+        """Compare the classes of the data set with the file."""
+        if self._truth is not None:
             self._find_categories()
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -139,7 +119,10 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             pred = sample['pred_instances']
             labels = to_numpy(pred['labels']).astype(np.int64)
             scores = to_numpy(pred['scores'])
-            self._check(image, labels, scores)
+            if self._truth is not None:
+                self._require_image(image)
+            check_predictions(
+                image, labels, scores, len(self.dataset_meta['classes']))
             order = np.arange(len(scores))
             masks = None
             if 'segm' in self.metrics:
@@ -154,24 +137,13 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             )
             self.results.append((self._objects(sample), entry))
 
-    def _check(
-        self, image: Id, labels: np.ndarray, scores: np.ndarray
-    ) -> None:
-        """Refuse results of another data set or vocabulary."""
-        if self._truth is not None and self._images.find(image) is None:
+    def _require_image(self, image: Id) -> None:
+        """Refuse results of another data set."""
+        if self._truth.images.find(image) is None:
             raise ValueError(
                 f'image {image} is not in {self.ann_file}; are these results '
                 'of another data set?'
             )
-        number = len(self.dataset_meta['classes'])
-        if len(labels) and not 0 <= labels.min() <= labels.max() < number:
-            raise ValueError(
-                f'image {image} has labels up to {labels.max()}, but the '
-                f'data set has {number} classes; is the vocabulary of the '
-                'model that of the data set?'
-            )
-        if not np.isfinite(scores).all():
-            raise ValueError(f'image {image} has scores that are not finite')
 
     def _objects(self, sample: dict) -> Optional[Tuple[dict, List[dict]]]:
         """Image and objects of a sample, where no file has them."""
@@ -229,13 +201,14 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
             entries,
             np.array(self.cat_ids),
             'segm' in self.metrics,
-            [self._images.find(entry.image_id) for entry in entries],
+            [self._truth.images.find(entry.image_id) for entry in entries],
         )
         if self.outfile_prefix is not None:
             for iou_type in self.metrics:
                 path = f'{self.outfile_prefix}.{iou_type}.json'
                 parts = result_parts(
-                    detections, iou_type, self._images, self._categories
+                    detections, iou_type, self._truth.images,
+                    self._truth.categories
                 )
                 write_json_list(path, parts)
         if self.format_only:
@@ -243,7 +216,9 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         figures: Dict[str, float] = {}
         scores: Dict[str, Dict[str, float]] = {}
         for iou_type in self.metrics:
-            precision, ids = self._precision(detections, iou_type)
+            precision, ids = evaluate_coco(
+                self._truth, detections, self.cat_ids, iou_type,
+                self.iou_thrs, self.backend)
             scores[iou_type] = self._summarize(precision, ids)
             self.per_category[iou_type] = self._category_rows(precision, ids)
             for name, value in scores[iou_type].items():
@@ -296,7 +271,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
     def _find_categories(self) -> None:
         """Set ``cat_ids``, the category number of each label, by name."""
         classes = self._names()
-        by_name = index_categories(self._truth.categories)
+        by_name = index_categories(self._truth.read.categories)
         found = match_names(classes, by_name)
         unknown = [
             name
@@ -306,116 +281,13 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         if unknown:
             raise ValueError(
                 f'{len(unknown)} of {len(classes)} classes of the data set '
-                f'are not categories of {self._truth.source}: '
+                f'are not categories of {self._truth.read.source}: '
                 f'{list_names(unknown)}'
             )
         ids = [match['id'] for match in found]
-        self.cat_ids = [self._categories.find(i) for i in ids]
+        self.cat_ids = [self._truth.categories.find(i) for i in ids]
         if 'segm' in self.metrics:
-            require_masks(self._truth, ids)
-
-    def _precision(
-        self, detections: LVISDetections, iou_type: str
-    ) -> Tuple[np.ndarray, List[int]]:
-        """Run the evaluation, some categories at a time.
-
-        Returns:
-            tuple: Precision of shape (10 thresholds, 101 recall levels,
-            K, 1), and the category numbers in order of its third axis.
-        """
-        ids = sorted(self.cat_ids)
-        place = np.searchsorted(ids, detections.category_ids)
-        order = np.argsort(place, kind='stable')
-        by_category: Dict[int, List[dict]] = {cat: [] for cat in ids}
-        for ann in self._numbered():
-            if ann['category_id'] in by_category:
-                by_category[ann['category_id']].append(ann)
-        images = {
-            number: dict(image, id=number)
-            for image in self._truth.images
-            for number in [self._images.find(image['id'])]
-        }
-        parts = []
-        for low, high in category_blocks(place[order], len(ids), _BLOCK):
-            rows = slice(*np.searchsorted(place[order], [low, high]))
-            # In order of image, which decides between equal scores.
-            block = detections.take(np.sort(order[rows])).in_memory()
-            objects = [
-                ann for cat in ids[low:high] for ann in by_category[cat]
-            ]
-            # The evaluation looks at each pair of image and category.
-            here = {ann['image_id'] for ann in objects}
-            here.update(block.image_ids.tolist())
-            truth = dict(
-                images=[images[number] for number in sorted(here)],
-                categories=[dict(id=cat) for cat in ids[low:high]],
-                annotations=objects,
-            )
-            with collector_paused():
-                parts.append(
-                    self._precision_of(truth, block, ids[low:high], iou_type)
-                )
-        return np.concatenate(parts, axis=2), ids
-
-    def _numbered(self) -> Iterator[dict]:
-        """Objects as the evaluation takes them, which writes into them."""
-        for number, ann in enumerate(self._truth.annotations, 1):
-            numbered = dict(
-                id=number,
-                image_id=self._images.find(ann['image_id']),
-                category_id=self._categories.find(ann['category_id']),
-                bbox=ann['bbox'],
-                area=ann['area'],
-                iscrowd=ann['iscrowd'],
-            )
-            if 'segm' in self.metrics:
-                numbered['segmentation'] = ann.get('segmentation')
-            yield numbered
-
-    def _precision_of(
-        self,
-        dataset: dict,
-        detections: LVISDetections,
-        ids: List[int],
-        iou_type: str,
-    ) -> np.ndarray:
-        """Evaluate some categories."""
-        if not len(detections):
-            return self._precision_of_nothing(dataset, ids)
-        entries = detections.to_results(iou_type)
-        if self.backend == 'faster':
-            truth = FasterCOCO(dataset)
-            run = COCOeval_faster(truth, truth.loadRes(entries), iou_type)
-        else:
-            with contextlib.redirect_stdout(io.StringIO()):
-                truth = COCO()
-                truth.dataset = dataset
-                truth.createIndex()
-                results = truth.loadRes(entries)
-            run = COCOeval(truth, results, iou_type)
-        run.params.catIds = ids
-        run.params.imgIds = truth.getImgIds()
-        run.params.maxDets = list(_MAX_DETS)
-        run.params.iouThrs = self.iou_thrs
-        # Objects of all sizes: the figures by size are not used.
-        run.params.areaRng = run.params.areaRng[:1]
-        run.params.areaRngLbl = run.params.areaRngLbl[:1]
-        run.evaluate()
-        run.accumulate()
-        return np.asarray(run.eval['precision'])[..., -1]
-
-    def _precision_of_nothing(
-        self, dataset: dict, ids: Sequence[int]
-    ) -> np.ndarray:
-        """Zero for categories with objects and -1 for the others."""
-        seen = {
-            ann['category_id']
-            for ann in dataset['annotations']
-            if not ann['iscrowd']
-        }
-        has = np.array([0.0 if cat in seen else -1.0 for cat in ids])
-        shape = (len(self.iou_thrs), 101, len(ids), 1)
-        return np.broadcast_to(has[:, None], shape)
+            require_masks(self._truth.read, ids)
 
     def _novel(self, ids: Sequence[int]) -> np.ndarray:
         """Whether each category id is one of a novel class, bool, (K,)."""
@@ -429,8 +301,8 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
     ) -> List[dict]:
         """AP of every class, in order of label."""
         objects = Counter(
-            self._categories.find(ann['category_id'])
-            for ann in self._truth.annotations
+            self._truth.categories.find(ann['category_id'])
+            for ann in self._truth.read.annotations
             if not ann['iscrowd']
         )
         place = {cat: k for k, cat in enumerate(ids)}
@@ -438,7 +310,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         at50 = np.round(100 * np.asarray(self.iou_thrs)) == 50
         return [
             dict(
-                id=self._categories.spell(cat),
+                id=self._truth.categories.spell(cat),
                 name=name,
                 frequency='',
                 novel=bool(new),
@@ -476,7 +348,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
         meta = self.dataset_meta
         novel = len(meta.get('novel_classes') or ())
         lowest = min((e.lowest for e in entries), default=np.inf)
-        images = len(self._truth.images)
+        images = len(self._truth.read.images)
         parts = self.with_run(dict(
             benchmark='COCO protocol',
             split=osp.basename(self.ann_file or 'objects of the samples'),
@@ -486,7 +358,7 @@ class DITOCocoMetric(ReportMixin, CocoMetric):
                 dict(bbox='boxes', segm='masks')[m] for m in self.metrics
             ),
             AP='standard',
-            max_dets=f'{_MAX_DETS[-1]} a class and image',
+            max_dets=f'{MAX_DETS[-1]} a class and image',
             most_dets_of_an_image=max((e.seen for e in entries), default=0),
             lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
             backend=self.backend,

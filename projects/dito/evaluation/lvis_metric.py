@@ -21,6 +21,8 @@ from .lvis_backends import BACKENDS, evaluate_lvis
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth
 from .metric_inputs import (
+    ClassesFirstMixin,
+    check_predictions,
     encode_masks,
     refuse_repeated,
     result_parts,
@@ -36,7 +38,7 @@ _SHOWN = (
 
 
 @METRICS.register_module()
-class DITOLVISMetric(ReportMixin, BaseMetric):
+class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
     """LVIS AP of boxes and masks, standard and fixed.
 
     'standard' is the official protocol: the best 300 detections of an image
@@ -149,22 +151,14 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
             self.ann_file, self.backend_args, 'segm' in self.metrics
         )
 
-    @property
-    def dataset_meta(self) -> Optional[dict]:
-        """Meta information of the data set, compared with the file."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: Optional[dict]) -> None:
-        self._dataset_meta = meta
-        if meta and 'classes' in meta:
-            # Before images are detected, not after.
-            gt = self.ground_truth
-            vars(self).pop('_label_to_category', None)
-            vars(self).pop('novel', None)
-            self._label_to_category  # noqa: B018 - looked up and checked
-            if 'segm' in self.metrics:
-                require_masks(gt.read, gt.categories.ids)
+    def meet_classes(self) -> None:
+        """Compare the classes of the data set with the file."""
+        gt = self.ground_truth
+        vars(self).pop('_label_to_category', None)
+        vars(self).pop('novel', None)
+        self._label_to_category  # noqa: B018 - looked up and checked
+        if 'segm' in self.metrics:
+            require_masks(gt.read, gt.categories.ids)
 
     @cached_property
     def _label_to_category(self) -> np.ndarray:
@@ -223,7 +217,8 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
         """Write the detections of an image that can count, best first."""
         labels = to_numpy(pred['labels']).astype(np.int64)
         scores = to_numpy(pred['scores'])
-        self._check_predictions(image_id, labels, scores)
+        check_predictions(
+            image_id, labels, scores, len(self._label_to_category))
         order = np.argsort(-scores, kind='stable')
         category = self._label_to_category[labels]
         keys = self.ground_truth.pair_keys(
@@ -259,22 +254,6 @@ class DITOLVISMetric(ReportMixin, BaseMetric):
                 'are these results of another data set?'
             )
         return number
-
-    def _check_predictions(
-        self, image_id: Id, labels: np.ndarray, scores: np.ndarray
-    ) -> None:
-        """Refuse labels of another vocabulary and scores that are NaN."""
-        number = len(self._label_to_category)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < number:
-            raise ValueError(
-                f'image {image_id} has labels {labels.min()} to '
-                f'{labels.max()}, but the data set has {number} classes; is '
-                'the vocabulary of the model that of the data set?'
-            )
-        if not np.isfinite(scores).all():
-            raise ValueError(
-                f'image {image_id} has scores that are not finite'
-            )
 
     def evaluate(self, size: int) -> Dict[str, float]:
         """Evaluate the detections of all processes.

@@ -2,7 +2,7 @@
 """What metrics of detections have in common: their inputs and outputs."""
 
 from collections import Counter
-from typing import Iterator, List, Sequence, Union
+from typing import Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -11,6 +11,53 @@ from mmdet.structures.mask import encode_mask_results
 from ..datasets.annotations import Id, IdNumbers
 from .detection_spool import SpoolEntry
 from .lvis_detections import LVISDetections
+
+
+class ClassesFirstMixin:
+    """A metric that looks at the classes before images are detected."""
+
+    @property
+    def dataset_meta(self) -> Optional[dict]:
+        """Meta information of the data set, compared with the file."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Optional[dict]) -> None:
+        self._dataset_meta = meta
+        if meta and 'classes' in meta:
+            self.meet_classes()
+
+    def meet_classes(self) -> None:
+        """Compare the classes with the annotation file.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        raise NotImplementedError
+
+
+def check_predictions(
+    image_id: Id, labels: np.ndarray, scores: np.ndarray, classes: int
+) -> None:
+    """Refuse labels of another vocabulary and scores that are NaN.
+
+    Args:
+        image_id (int | str): Image, for the error.
+        labels (np.ndarray): Shape (N,), int64.
+        scores (np.ndarray): Shape (N,).
+        classes (int): Number of classes of the data set.
+
+    Raises:
+        ValueError: In one sentence.
+    """
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f'image {image_id} has labels {labels.min()} to {labels.max()}, '
+            f'but the data set has {classes} classes; is the vocabulary of '
+            'the model that of the data set?'
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f'image {image_id} has scores that are not finite')
 
 
 def to_numpy(values: Union[torch.Tensor, np.ndarray]) -> np.ndarray:
