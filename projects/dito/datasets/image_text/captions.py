@@ -1,10 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Which text of a sample is its caption."""
 
-import codecs
 from typing import Any, FrozenSet, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
+
+from dito.utils.text_encoding import encoding_of
 
 from .bad_samples import BadSample
 from .tar_reader import JSON_EXTENSION, TEXT_EXTENSION, RawSample
@@ -12,17 +13,6 @@ from .tar_reader import JSON_EXTENSION, TEXT_EXTENSION, RawSample
 _JSON_PREFIX = JSON_EXTENSION + '.'
 # Keeps the choice apart from the random crop, which has the same seed.
 _SALT = 0xCA97
-# The mark of UTF-32 begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'),
-    (codecs.BOM_UTF32_BE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
-    (codecs.BOM_UTF16_BE, 'utf-16'))
-
-
-def encoding_of(start: bytes) -> str:
-    """Return the encoding that a byte-order mark names, else UTF-8."""
-    return next((name for mark, name in _MARKS if start.startswith(mark)),
-                'utf-8')
 
 
 def decode_text(data: bytes) -> str:

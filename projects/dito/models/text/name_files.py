@@ -21,56 +21,38 @@ and others         with commas between; or a number before each name
 Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark.
 """
 
-import codecs
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import yaml
 
+from dito.utils.text_encoding import encoding_of
+
 from .name_checks import check_names
+from .name_trees import (
+    HOW,
+    NameList,
+    NoNames,
+    clean,
+    from_pbtxt,
+    from_tree,
+    is_texts,
+    parse,
+)
 
 Names = Union[str, Path, Sequence[str]]
 
 _TEXT_FILES = {'.txt', '.names', '.list', '.labels', '.label', '.lst'}
-_YAML = {'.yaml', '.yml'}
+_TREES = {'.json', '.yaml', '.yml'}
 _OTHER_FILES = {'.csv', '.tsv', '.xml', '.xlsx', '.py', '.pkl', '.npy',
                 '.data', '.pth', '.pt', '.toml', '.md', '.jsonl', '.parquet'}
-_FILES = {*_TEXT_FILES, *_YAML, *_OTHER_FILES, '.json', '.pbtxt',
-          '.safetensors'}
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
-_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'),
-          (codecs.BOM_UTF32_BE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
-          (codecs.BOM_UTF16_BE, 'utf-16'))
-# Where files of trainers, hubs and demos keep their names.
-_KEYS = ('categories', 'names', 'classes', 'thing_classes', 'labels',
-         'id2label', 'label2id', 'class_names')
+_FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, '.pbtxt', '.safetensors'}
 _FREE_DOT = re.compile(r'\s\.(\s|$)|\.\s*$|\w{3}\.\s')
 _NUMBERED = re.compile(r'(\d+)\s*[:=,;.)\t ]\s*(\S.*)')
-_PBTXT = re.compile(r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'
-                    r"'((?:\\.|[^'\\\n])*)'|([\w.+-]+)|([{}<>])|[:;,\s]+")
-_HOW = 'write a name a line into a .txt file'
-
-
-@dataclass
-class NameList:
-    """Class names of a file.
-
-    Attributes:
-        names (list[str]): In the order of the file, or of its ids where it
-            maps ids to names.
-        synonyms (dict[str, list[str]]): More phrases by name, where the
-            file has them.
-        rare (list[str]): Names of frequency 'r' (LVIS).
-    """
-
-    names: List[str]
-    synonyms: Dict[str, List[str]] = field(default_factory=dict)
-    rare: List[str] = field(default_factory=list)
 
 
 def parse_names(names: Names) -> Tuple[str, ...]:
@@ -99,7 +81,7 @@ def name_list(names: Names) -> NameList:
         return read_names(path)
     if isinstance(names, str):
         return NameList(_from_text(names))
-    names = [_clean(n) for n in names]
+    names = [clean(n) for n in names]
     files = [n for n in names if isinstance(n, str) and _file_suffix(n)]
     if files:
         raise ValueError(
@@ -144,30 +126,23 @@ def _file_suffix(text: str) -> bool:
     return Path(text.strip()).suffix.lower() in _FILES
 
 
-def _clean(name: Any) -> Any:
-    """Take marks and blanks away that nobody sees."""
-    if not isinstance(name, str):
-        return name
-    return name.replace('\ufeff', '').replace('\u200b', '').strip()
-
-
 def _from_text(text: str) -> List[str]:
     """Names of a text as it is typed on a command line."""
-    text = _clean(text)
+    text = clean(text)
     if text.startswith('['):
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
             content = None
-        if not _is_texts(content):
+        if not is_texts(content):
             raise ValueError(
                 f'The names {text[:80]!r} begin like a list but are not a '
                 "json list of texts; write 'red umbrella, anchor'.")
-        return [_clean(n) for n in content]
+        return [clean(n) for n in content]
     if '\n' in text or '\r' in text:
         return _from_lines(text)
     # A comma at the end is a slip; one in the middle is a lost name.
-    parts = [_clean(n) for n in text.rstrip(',').split(',')]
+    parts = [clean(n) for n in text.rstrip(',').split(',')]
     files = [n for n in parts if _file_suffix(n)]
     if files:
         raise ValueError(
@@ -233,33 +208,29 @@ def read_names(path: Union[str, Path]) -> NameList:
         return _from_vocabulary(path)
     if suffix in _OTHER_FILES:
         raise ValueError(f'Names are not read from a {suffix} file ({path}); '
-                         f'{_HOW}.')
+                         f'{HOW}.')
     text = _read_text(path)
     try:
-        if suffix == '.json':
-            return _from_tree(
-                json.loads(text, object_pairs_hook=_no_duplicates), path)
-        if suffix in _YAML:
-            return _from_tree(yaml.load(text, Loader=_TextLoader), path)
+        if suffix in _TREES:
+            return from_tree(parse(text, suffix), path)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        if isinstance(error, _NoNames):
+        if isinstance(error, NoNames):
             raise
         reason = ' '.join(str(error).split())
         raise ValueError(f'{path} is not {suffix[1:]} ({reason}); correct '
-                         f'it, or {_HOW}.') from None
+                         f'it, or {HOW}.') from None
     if suffix == '.pbtxt':
-        return NameList(_from_pbtxt(text, path))
+        return NameList(from_pbtxt(text, path))
     lines = _from_lines(text)
     if not lines:
-        raise ValueError(f'The file of class names {path} has none; {_HOW}.')
+        raise ValueError(f'The file of class names {path} has none; {HOW}.')
     return NameList(lines)
 
 
 def _read_text(path: Path) -> str:
     """Text of a file by its byte-order mark, else as UTF-8."""
     content = path.read_bytes()
-    encoding = next((e for mark, e in _MARKS if content.startswith(mark)),
-                    'utf-8')
+    encoding = encoding_of(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -277,7 +248,7 @@ def _read_text(path: Path) -> str:
 
 def _from_lines(text: str) -> List[str]:
     """Names of a text file: lines, one line of many, or numbered lines."""
-    lines = [_clean(line) for line in text.splitlines()]
+    lines = [clean(line) for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
     if len(lines) == 1:
         return _from_text(lines[0])
@@ -285,140 +256,13 @@ def _from_lines(text: str) -> List[str]:
     if lines and all(numbered):
         ids = [int(m[1]) for m in numbered if m]
         if ids == list(range(ids[0], ids[0] + len(ids))):
-            return [_clean(m[2]) for m in numbered if m]
+            return [clean(m[2]) for m in numbered if m]
     commas = [line for line in lines if line.endswith(',')]
     if commas:
         raise ValueError(
             f'The line {commas[0]!r} of the list of names ends with a comma; '
             'write a name a line, without commas or quotation marks.')
     return lines
-
-
-class _NoNames(ValueError):
-    """Content that was read and is not a list of names."""
-
-
-def _no_duplicates(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set = set()
-        again = next(k for k, _ in pairs if k in seen or seen.add(k))
-        raise ValueError(f'the key {again!r} stands more than once')
-    return result
-
-
-class _TextLoader(yaml.SafeLoader):
-    """YAML whose plain values are all texts: ``no`` and ``7`` are names."""
-
-    yaml_implicit_resolvers: Dict[str, Any] = {}
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Refuse keys that stand more than once."""
-        pairs = [(self.construct_object(k, deep=True),
-                  self.construct_object(v, deep=True)) for k, v in node.value]
-        if not all(isinstance(k, str) for k, _ in pairs):
-            raise ValueError('a key is not a text')
-        return _no_duplicates(pairs)
-
-
-_TextLoader.add_constructor(
-    'tag:yaml.org,2002:map', _TextLoader.construct_mapping)
-
-
-def _from_tree(content: Any, path: Path) -> NameList:
-    """Tell the kinds of json and yaml apart."""
-    if isinstance(content, dict):
-        for key in _KEYS:
-            if isinstance(content.get(key), (list, dict)):
-                content = content[key]
-                break
-    if _is_texts(content):
-        return NameList([_clean(n) for n in content])
-    if isinstance(content, dict) and content:
-        by_id = _by_id(content)
-        if by_id is not None:
-            return NameList(by_id)
-        if all(map(_is_texts, content.values())) and not all(
-                key.strip().isdigit() for key in content):
-            names = [_clean(n) for n in content]
-            return NameList(names,
-                            dict(zip(names, content.values(), strict=True)))
-    if isinstance(content, list) and all(
-            isinstance(c, dict) and isinstance(c.get('name'), str)
-            for c in content):
-        return _from_categories(content)
-    raise _NoNames(
-        f'{path} has no class names; it must be a list of names, a map from '
-        'ids to names or from a name to a list of synonyms, or annotations '
-        'with categories.')
-
-
-def _by_id(content: Dict[str, Any]) -> Optional[List[str]]:
-    """Names of a map from ids to names, or from names to ids."""
-    keys, values = list(content), list(content.values())
-    if all(k.strip().isdigit() for k in keys) and _is_texts(values):
-        ids = [int(k) for k in keys]
-    elif all(_is_id(v) for v in values):
-        ids, values = [int(v) for v in values], keys
-    else:
-        return None
-    if len(set(ids)) < len(ids):
-        raise ValueError('an id has more than one name')
-    return [_clean(n) for _, n in sorted(zip(ids, values, strict=True))]
-
-
-def _is_id(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().isdigit()
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
-
-
-def _from_categories(categories: List[Dict[str, Any]]) -> NameList:
-    """Read categories of COCO or LVIS; those have synonyms and frequency."""
-    result = NameList([_clean(c['name']) for c in categories])
-    for name, category in zip(result.names, categories, strict=True):
-        # LVIS repeats the name among its synonyms.
-        others = [s for s in category.get('synonyms') or [] if s != name]
-        if others:
-            result.synonyms[name] = others
-        if category.get('frequency') == 'r':
-            result.rare.append(name)
-    return result
-
-
-def _from_pbtxt(text: str, path: Path) -> List[str]:
-    """Names of a label map in protocol buffers' text form."""
-    items: List[Dict[str, str]] = []
-    words: List[str] = []
-    place = 0
-    while place < len(text):
-        found = _PBTXT.match(text, place)
-        if found is None:
-            raise ValueError(f'{path} is not a label map: {text[place]!r} at '
-                             f'character {place}; {_HOW}.')
-        place = found.end()
-        if found[4] in ('{', '<'):
-            words = []
-        elif found[4]:
-            items.append(dict(zip(words[::2], words[1::2], strict=False)))
-            words = []
-        elif found.lastindex:
-            word = next(g for g in found.groups() if g is not None)
-            words.append(re.sub(r'\\(.)', r'\1', word))
-    names = [i.get('display_name', i.get('name')) for i in items]
-    ids = [i.get('id', '') for i in items]
-    if not items or None in names or not all(i.isdigit() for i in ids):
-        raise ValueError(f'{path} is not a label map of items with an id and '
-                         f'a name; {_HOW}.')
-    if len(set(map(int, ids))) < len(ids):
-        raise ValueError(f'{path} gives an id to more than one name; correct '
-                         'it.')
-    pairs = sorted(zip(map(int, ids), names, strict=True))
-    return [_clean(n) for _, n in pairs]
 
 
 def _from_vocabulary(path: Path) -> NameList:
