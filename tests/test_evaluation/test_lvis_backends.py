@@ -84,6 +84,47 @@ def test_files_are_read_and_checked(tmp_path):
         LVISDetections.from_results(results)
 
 
+@pytest.mark.parametrize('field, value, words', [
+    ('image_id', 3.5, 'image_id 3.5, a whole number'),
+    ('image_id', True, 'image_id True, a whole'),
+    ('category_id', None, 'category_id None, a whole'),
+    ('image_id', 'scan', "image_id 'scan', a whole"),
+    ('image_id', 10**30, 'image_id 1000.*, a whole'),
+    ('score', float('nan'), 'score nan, finite'),
+    ('score', 'high', 'convert string'),
+    ('bbox', [1, 2, float('inf'), 4], 'bbox .*inf.*, finite'),
+    ('bbox', None, 'not iterable'),
+])
+def test_values_of_result_files(tmp_path, field, value, words):
+    result = dict(image_id='15', category_id=2.0, score='0.5',
+                  bbox=[1, 2, 3, 4])
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps([result, dict(result, **{field: value})]))
+    with pytest.raises(ValueError, match=f'not a list of det.*{words}'):
+        LVISDetections.from_file(str(path))
+    path.write_text(json.dumps([result]))
+    found = LVISDetections.from_file(str(path))
+    assert (found.image_ids, found.category_ids, found.scores) == (15, 2, 0.5)
+
+
+def test_text_ids_of_result_files_are_those_of_the_ground_truth(tmp_path):
+    content = make_ground_truth(np.random.default_rng(21))
+    results = make_results(np.random.default_rng(22), content)
+    plain = LVISDetections.from_results(results)
+    for entry in (*content['images'], *content['annotations'], *results):
+        key = 'image_id' if 'image_id' in entry else 'id'
+        entry[key] = f'scan-{entry[key]:06d}'
+    gt = LVISGroundTruth(content)
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps(results))
+    found = LVISDetections.from_file(str(path), gt.images, gt.categories)
+    assert [gt.images.spell(i) for i in found.image_ids] == [
+        f'scan-{i:06d}' for i in plain.image_ids]
+    results[0]['image_id'] = 'gone'
+    with pytest.raises(ValueError, match="image_id 'gone', which the annot"):
+        LVISDetections.from_results(results, gt.images, gt.categories)
+
+
 def test_limit_is_that_of_the_lvis_package():
     from lvis import LVISResults
 

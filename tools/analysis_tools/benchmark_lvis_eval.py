@@ -133,7 +133,8 @@ def make_results(
 def run_ours(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
     """This package."""
     truth = LVISGroundTruth.from_file(gt)
-    output = evaluate_lvis(truth, LVISDetections.from_file(dt), iou_type)
+    detections = LVISDetections.from_file(dt, truth.images, truth.categories)
+    output = evaluate_lvis(truth, detections, iou_type)
     novel = np.array([f == 'r' for f in truth.frequency])
     return summarize_lvis(output, truth.frequency, novel)
 

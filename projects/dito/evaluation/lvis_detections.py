@@ -4,11 +4,12 @@
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence
 
 import numpy as np
 import pycocotools.mask as mask_utils
 
+from ..datasets.annotations import IdNumbers, as_id, show
 from .files import read_json
 
 # With numpy 2, pycocotools 2.0.11 fails on lists of 256 masks and more.
@@ -39,15 +40,26 @@ class LVISDetections:
         return len(self.scores)
 
     @classmethod
-    def from_results(cls, results: Sequence[dict]) -> 'LVISDetections':
+    def from_results(
+        cls,
+        results: Sequence[dict],
+        images: Optional[IdNumbers] = None,
+        categories: Optional[IdNumbers] = None,
+    ) -> 'LVISDetections':
         """Take the entries of a result file.
 
         Args:
             results (Sequence[dict]): ``image_id``, ``category_id``,
                 ``score`` and ``bbox`` and/or ``segmentation`` (RLE).
+            images (IdNumbers, optional): Of the ground truth, for ids that
+                are text. Without it ids must be whole numbers.
+            categories (IdNumbers, optional): Likewise.
 
         Returns:
             LVISDetections: The same as columns.
+
+        Raises:
+            ValueError: If an id is unknown or a number not finite.
         """
         masks = boxes = None
         number = len(results)
@@ -59,28 +71,33 @@ class LVISDetections:
             if len(boxes) != 4 * number:
                 raise ValueError('each bbox must be x, y, width and height')
             boxes = boxes.reshape(-1, 4)
-        ids, categories, scores = (
-            np.fromiter(map(itemgetter(key), results), dtype, number)
-            for key, dtype in (
-                ('image_id', np.int64),
-                ('category_id', np.int64),
-                ('score', np.float64),
-            )
-        )
+            _require_finite(boxes, results, 'bbox')
+        ids = (_numbers(results, 'image_id', images),
+               _numbers(results, 'category_id', categories))
+        scores = np.fromiter(
+            map(itemgetter('score'), results), np.float64, number)
+        _require_finite(scores, results, 'score')
         return cls(
-            image_ids=ids,
-            category_ids=categories,
+            image_ids=ids[0],
+            category_ids=ids[1],
             scores=scores,
             boxes=boxes,
             masks=masks,
         )
 
     @classmethod
-    def from_file(cls, path: str) -> 'LVISDetections':
+    def from_file(
+        cls,
+        path: str,
+        images: Optional[IdNumbers] = None,
+        categories: Optional[IdNumbers] = None,
+    ) -> 'LVISDetections':
         """Read a result file.
 
         Args:
             path (str): Json file with a list of results.
+            images (IdNumbers, optional): As of :meth:`from_results`.
+            categories (IdNumbers, optional): Likewise.
 
         Returns:
             LVISDetections: Its columns.
@@ -92,8 +109,8 @@ class LVISDetections:
         lost = None
         if isinstance(results, list):
             try:
-                return cls.from_results(results)
-            except (KeyError, TypeError) as error:
+                return cls.from_results(results, images, categories)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 lost = error
         raise ValueError(
             f'{path} is not a list of detections with image_id, category_id, '
@@ -207,6 +224,35 @@ class LVISDetections:
             boxes=None if self.boxes is None else np.asarray(self.boxes),
             masks=None if self.masks is None else self.masks[:],
         )
+
+
+def _numbers(
+    results: Sequence[dict], key: str, known: Optional[IdNumbers]
+) -> np.ndarray:
+    """Ids of detections by the rules of annotations, shape (N,), int64."""
+    find = as_id if known is None else known.find
+    numbers = [find(result[key]) for result in results]
+    try:
+        if set(map(type, numbers)) <= {int}:
+            return np.array(numbers, np.int64)
+    except OverflowError:
+        numbers = [n if abs(n) < 1 << 63 else None for n in numbers]
+    wrong = next(k for k, n in enumerate(numbers) if type(n) is not int)
+    what = 'a whole number is expected'
+    if known is not None:
+        what = 'which the annotation file does not have'
+    raise ValueError(f'{key} {show(results[wrong][key])}, {what}')
+
+
+def _require_finite(
+    values: np.ndarray, results: Sequence[dict], key: str
+) -> None:
+    """Stop at numbers that are none."""
+    fine = np.isfinite(values).reshape(len(results), -1 if results else 1)
+    wrong = np.flatnonzero(~fine.all(axis=1))
+    if len(wrong):
+        raise ValueError(f'{key} {show(results[wrong[0]][key])}, finite '
+                         'numbers are expected')
 
 
 def _take(column: Any, index: np.ndarray) -> Any:
