@@ -44,9 +44,18 @@ def test_other_content_is_refused(tmp_path, content, message) -> None:
         read_names(tmp_path / 'n.json')
 
 
+def test_lines_that_only_resemble_numbered_ones(tmp_path) -> None:
+    for lines in (['boeing 737', 'airbus 320'], ['7 up', 'cat'],
+                  ['bat, animal', 'bat, club'], ['C# book', 'cat']):
+        (tmp_path / 'n.txt').write_text('\n'.join(lines))
+        assert read_names(tmp_path / 'n.txt').names == lines
+
+
 def test_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match='no.txt does not exist'):
         read_names(tmp_path / 'no.txt')
+    with pytest.raises(FileNotFoundError, match='is a folder'):
+        read_names(tmp_path)
 
 
 @pytest.mark.parametrize('file, content', [
@@ -64,6 +73,17 @@ def test_missing_file_is_refused(tmp_path) -> None:
     ('n.yaml', '- cat\n- red dog\n'),
     ('n.yml', 'names: [cat, red dog]\nnc: 2\n'),
     ('n.yaml', 'path: x\nnames:\n  0: cat\n  1: red dog\n'),
+    ('n.txt', '2: red dog\n0: cat\n'),
+    ('n.txt', '90\tred dog\n7\tcat\n'),
+    ('n.txt', '1. red dog\n0. cat\n'),
+    ('n.txt', 'red dog 1\ncat 0\n'),
+    ('n.txt', 'cat: 1\nred dog: 2\n'),
+    ('n.txt', "{7: 'red dog', 0: 'cat',\n}"),
+    ('n.txt', "['cat', 'red dog']\n"),
+    ('n.txt', '[\n"cat",\n"red dog",\n]'),
+    ('n.txt', '- cat\n- red dog\n'),
+    ('n.txt', 'n02121808 cat\nn02121809 red dog\n'),
+    ('n.txt', 'cat # tabby\n # none\n\u2060red dog\n\x1a'),
     ('n.pbtxt', 'item{id:1 name:"cat"} item{id:2,name:"red dog"}'),
 ])
 @pytest.mark.parametrize('encoding', [
@@ -144,6 +164,17 @@ def test_what_is_not_names_is_said(names, error, message) -> None:
     ('n.csv', b'id,name\n0,cat\n', 'not read from a .csv file'),
     ('n.txt', b'', 'has none'),
     ('n.txt', b"'cat',\n'dog',\n", 'ends with a comma'),
+    ('n.txt', b'1 cat\n5 dog\n', "number .'1 cat'.*not consecutive"),
+    ('n.txt', b'1: cat\n1: dog\n', 'each once'),
+    ('n.txt', b'id,name\n0,cat\n', "look like a table .'id,name'"),
+    ('n.txt', b'/m/01,cat\n/m/02,dog\n', 'look like a table'),
+    ('n.txt', b'cat\n// dog\n', 'begin comments with #'),
+    ('n.txt', b'x' * 10_000_000, 'has 10,000,000 characters'),
+    ('n.txt', b"{0: 'cat's'}", 'is not yaml'),
+    ('n.json', b'["\\ud83d cat"]', 'half a character'),
+    ('n.json', b'[{"name": "cat", "synonyms": 5}, {"name": 5}]',
+     'has no class names'),
+    ('n.pbtxt', 'item{id:\u00b2 name:"a"}'.encode(), 'not a label map'),
     ('n.txt', 'cat\ndog'.encode('utf-16-le'), 'save it as UTF-8'),
     ('n.txt', b'\x89PNG\r\n\x1a\n', 'not a text file'),
     ('n.safetensors', b'cat', 'safetensors'),

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Checks of the class names that a user or a dataset gives."""
 
+import re
 from typing import (
     Any,
     Iterable,
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 from .templates import readable_name
+
+_MAX_LENGTH = 1000  # a text tower reads about 300
 
 
 def name_key(name: str) -> str:
@@ -66,7 +69,8 @@ def check_names(names: Sequence[str]) -> Tuple[str, ...]:
 
     Raises:
         TypeError: If it is one text, or an entry is no text.
-        ValueError: If it is empty, or names are blank or double.
+        ValueError: If it is empty, or names are blank, double, endless or
+            half a character.
     """
     if isinstance(names, str):
         raise TypeError(
@@ -84,6 +88,16 @@ def check_names(names: Sequence[str]) -> Tuple[str, ...]:
         raise ValueError(
             f'Class names number {blank[:5]} (from 0) are blank; remove '
             'them or give them a name.')
+    for name in names:
+        if len(name) > _MAX_LENGTH:
+            raise ValueError(
+                f'A class name has {len(name):,} characters ({name[:40]!r} '
+                '...); is it a list of names? Write a name a line, or commas '
+                'between names.')
+        if not name.isascii() and re.search('[\ud800-\udfff]', name):
+            raise ValueError(
+                f'The class name {name!r} has half a character; write it '
+                'anew.')
     _check_double(names)
     return names
 

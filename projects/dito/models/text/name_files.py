@@ -9,7 +9,9 @@ what               how it is read
 list               a name an entry
 text               names separated by commas or line ends; a json list
 ``.txt .names``    a name a line, # begins a comment; one line of names
-and others         with commas between; or a number before each name
+and others         with commas between; a list or map as in yaml; before
+                   each name a bullet, a synset, or a number that orders
+                   them, which may be behind
 ``.json``          list; name -> synonyms; id -> name; name -> id;
                    categories of COCO or LVIS; any of these under
                    ``names``, ``classes``, ``labels``, ``id2label`` ...
@@ -52,7 +54,11 @@ _OTHER_FILES = {'.csv', '.tsv', '.xml', '.xlsx', '.py', '.pkl', '.npy',
                 '.data', '.pth', '.pt', '.toml', '.md', '.jsonl', '.parquet'}
 _FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, '.pbtxt', '.safetensors'}
 _FREE_DOT = re.compile(r'\s\.(\s|$)|\.\s*$|\w{3}\.\s')
-_NUMBERED = re.compile(r'(\d+)\s*[:=,;.)\t ]\s*(\S.*)')
+# '0: cat', '0 cat', 'cat 0', '- cat', and 'n02121808 cat' of ImageNet.
+_NUMBERED = re.compile(r'(\d{1,18})\s*([:=,;.)\t ])\s*(\S.*)')
+_NUMBER_BEHIND = re.compile(r'(\S.*?)\s*[:=,;\t ]\s*(\d{1,18})')
+_BULLET = re.compile(r'(?:[-*\u2022]|n\d{8})\s+(\S.*)')
+_COMMENT = re.compile(r'\s#(\s|$)')
 
 
 def parse_names(names: Names) -> Tuple[str, ...]:
@@ -201,8 +207,9 @@ def read_names(path: Union[str, Path]) -> NameList:
     """
     path = as_file(str(path)) or Path(path)
     if not path.is_file():
+        found = 'is a folder' if path.is_dir() else 'does not exist'
         raise FileNotFoundError(
-            f'The file of class names {path} does not exist; check the path.')
+            f'The file of class names {path} {found}; check the path.')
     suffix = path.suffix.lower()
     if suffix == '.safetensors':
         return _from_vocabulary(path)
@@ -210,6 +217,9 @@ def read_names(path: Union[str, Path]) -> NameList:
         raise ValueError(f'Names are not read from a {suffix} file ({path}); '
                          f'{HOW}.')
     text = _read_text(path)
+    whole = clean(text)
+    if suffix in _TEXT_FILES and whole[:1] + whole[-1:] in ('[]', '{}'):
+        suffix = '.yaml'
     try:
         if suffix in _TREES:
             return from_tree(parse(text, suffix), path)
@@ -248,21 +258,58 @@ def _read_text(path: Path) -> str:
 
 def _from_lines(text: str) -> List[str]:
     """Names of a text file: lines, one line of many, or numbered lines."""
-    lines = [clean(line) for line in text.splitlines()]
+    lines = [clean(_COMMENT.split(line)[0]) for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
-    if len(lines) == 1:
-        return _from_text(lines[0])
-    numbered = [_NUMBERED.fullmatch(line) for line in lines]
-    if lines and all(numbered):
-        ids = [int(m[1]) for m in numbered if m]
-        if ids == list(range(ids[0], ids[0] + len(ids))):
-            return [clean(m[2]) for m in numbered if m]
-    commas = [line for line in lines if line.endswith(',')]
-    if commas:
+    if len(lines) < 2:
+        return _from_text(lines[0]) if lines else []
+    numbered = _by_number(lines)
+    if numbered is not None:
+        return numbered
+    bullets = [_BULLET.fullmatch(line) for line in lines]
+    if all(bullets):
+        lines = [clean(m[1]) for m in bullets if m]
+    for line in lines:
+        if line.endswith(','):
+            raise ValueError(
+                f'The line {line[:80]!r} of the list of names ends with a '
+                'comma; write a name a line, without commas or quotation '
+                'marks.')
+        if line.startswith(('//', ';')):
+            raise ValueError(
+                f'The line {line[:80]!r} of the list of names looks like a '
+                'comment; begin comments with #.')
+    if all(re.search(r'[,\t]\S', line) for line in lines):
         raise ValueError(
-            f'The line {commas[0]!r} of the list of names ends with a comma; '
-            'write a name a line, without commas or quotation marks.')
+            f'The lines of the list of names look like a table '
+            f'({lines[0][:80]!r}); keep the column of names alone, a name a '
+            'line.')
     return lines
+
+
+def _by_number(lines: List[str]) -> Optional[List[str]]:
+    """Names of lines that have all a number, in its order."""
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    if all(found):
+        pairs = [(int(m[1]), clean(m[3])) for m in found if m]
+    else:
+        behind = [_NUMBER_BEHIND.fullmatch(line) for line in lines]
+        if not all(behind):
+            return None
+        pairs = [(int(m[2]), clean(m[1])) for m in behind if m]
+    pairs.sort()
+    ids = [number for number, _ in pairs]
+    first = ids[0]
+    consecutive = ids == list(range(first, first + len(ids)))
+    if not all(found):
+        # 'boeing 737' and 'airbus 320' are names.
+        return [n for _, n in pairs] if consecutive and first < 2 else None
+    marked = all(m and m[2] not in ' .' for m in found)
+    if not consecutive and (not marked or len(set(ids)) < len(ids)):
+        raise ValueError(
+            f'Each line of the list of names begins with a number '
+            f'({lines[0][:80]!r}), and they are not consecutive; write '
+            "'7: cat' for ids, each once, or names in a .json list.")
+    return [n for _, n in pairs]
 
 
 def _from_vocabulary(path: Path) -> NameList:

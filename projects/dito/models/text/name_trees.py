@@ -17,6 +17,8 @@ _KEYS = ('categories', 'names', 'classes', 'thing_classes', 'labels',
          'id2label', 'label2id', 'class_names')
 _PBTXT = re.compile(r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'
                     r"'((?:\\.|[^'\\\n])*)'|([\w.+-]+)|([{}<>])|[:;,\s]+")
+# Byte-order mark, zero-width space, word joiner, DOS's end of file.
+_UNSEEN = dict.fromkeys(map(ord, '\ufeff\u200b\u2060\x1a'))
 HOW = 'write a name a line into a .txt file'
 
 
@@ -41,7 +43,7 @@ def clean(name: Any) -> Any:
     """Take marks and blanks away that nobody sees."""
     if not isinstance(name, str):
         return name
-    return name.replace('\ufeff', '').replace('\u200b', '').strip()
+    return name.translate(_UNSEEN).strip()
 
 
 class NoNames(ValueError):
