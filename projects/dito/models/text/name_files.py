@@ -184,7 +184,7 @@ def split_prompt(text: str) -> Union[str, List[str]]:
     """
     if ',' in text or as_file(text) is not None or not _FREE_DOT.search(text):
         return text
-    return [p for p in map(_clean, re.split(r'\.(?:\s|$)', text)) if p]
+    return [p for p in map(clean, re.split(r'\.(?:\s|$)', text)) if p]
 
 
 def _with_commas(text: str, mark: str) -> str:
