@@ -411,6 +411,24 @@ def test_captions_in_any_marked_encoding(tmp_path, kind, encoding):
     assert captions_of(tmp_path, path) == (['größer ☂'], {})
 
 
+@pytest.mark.parametrize('kind, separator', [('csv', ','), ('tsv', '\t')])
+def test_missing_values_of_tables_are_no_captions(tmp_path, kind, separator):
+    captions = ['NaN', 'nan', '<NA>', '', 'nan bread']
+    lines = [('path', 'caption'),
+             *((f'img/{i}.jpg', c) for i, c in enumerate(captions))]
+    path = table_of(tmp_path, f'a.{kind}',
+                    '\n'.join(map(separator.join, lines)))
+    found = [(p.caption or '').strip() for p in read_pairs(str(path))]
+    assert found == ['', '', '', '', 'nan bread']
+
+
+@pytest.mark.parametrize('encoding', ['utf-16-le', 'utf-16-be'])
+def test_tables_in_unmarked_encodings_are_refused(tmp_path, encoding):
+    path = table_of(tmp_path, 'a.csv', 'path,caption\n0.jpg,a key\n', encoding)
+    with pytest.raises(ValueError, match='as in UTF-16 without a byte-order'):
+        read_pairs(str(path))
+
+
 @pytest.mark.parametrize('encoding', ['latin-1', 'utf-16-le', 'utf-16-be'])
 def test_unmarked_encodings_are_counted(tmp_path, encoding, capsys):
     for name, text in (('0', 'größer'), ('1', 'größer')):

@@ -26,6 +26,8 @@ from dito.utils.text_encoding import encoding_of
 
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
 _MAX_FIELD = 2**24
+# How pandas writes a missing value.
+_NOTHING = ('NaN', 'nan', '<NA>')
 # A field with quotation marks as csv writers put them. Tables without quoting
 # (Conceptual Captions) have captions that begin with one, but do not double
 # those within.
@@ -167,6 +169,10 @@ def _csv_rows(file: Iterable[str], path: Path,
     line = 1
     try:
         header = [unquote(name) for name in next(reader, [])]
+        if any('\0' in name for name in header):
+            raise ValueError(
+                f'{path} has zero bytes in its header, as in UTF-16 without '
+                'a byte-order mark; save it as UTF-8')
         twice = [n for n in header if n.strip() and header.count(n) > 1]
         if twice:
             raise ValueError(f'{path} has two columns {twice[0]!r}')
@@ -278,6 +284,8 @@ def _texts(value: Any) -> Tuple[List[str], bool]:
         if isinstance(item, bool) or not isinstance(item, (str, int, float)):
             return [], True
         text = clean_text(str(item))
+        if text.strip() in _NOTHING:
+            continue
         if text.strip() or not isinstance(value, (list, tuple)):
             texts.append(text)
     return texts, False
