@@ -40,6 +40,25 @@ def test_detect(parts: Dict[str, Any], tmp_path: Path,
     assert (tmp_path / 'vis' / '0.jpg').is_file()
 
 
+@pytest.mark.parametrize('threshold', ['0', '0.3', '1'])
+def test_list_top_k_does_not_depend_on_the_threshold(
+        parts: Dict[str, Any], tmp_path: Path,
+        capsys: pytest.CaptureFixture[str], threshold: str) -> None:
+    options = ['--checkpoint', parts['weights'], '--out-dir', str(tmp_path)]
+    asked = [parts['image'], '--names', 'red umbrella, anchor', *options]
+    assert detect.main([*asked, '--score-thr', '0']) == 0
+    every = [line for line in capsys.readouterr().out.splitlines()
+             if line.startswith('  ')]
+    assert len(every) > 5
+    assert detect.main(
+        [*asked, '--score-thr', threshold, '--list-top-k', '5']) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines()
+            if line.startswith('  ')]
+    assert rows == every[:5]
+    assert detect.main([*asked, '--list-top-k', '0']) == 2
+    assert '--list-top-k is a number of lines' in capsys.readouterr().err
+
+
 def test_negative_names(parts: Dict[str, Any], tmp_path: Path,
                         capsys: pytest.CaptureFixture[str]) -> None:
     found = []
@@ -63,12 +82,18 @@ def test_report() -> None:
         scores=[0.5, 0.2],
         names=['anchor', 'kite'],
         bboxes=[[0, 0, 4.4, 5], [1, 2, 3, 4]])
-    assert detect.report('a.jpg', result, 0.3, 0) == (
+    assert detect.report('a.jpg', result, 0.3, None) == (
         'a.jpg: 1 found with a score of 0.3 or more\n'
         '  0.500  anchor  (0, 0, 4, 5)')
-    assert detect.report('a.jpg', result, 0.6, 0).endswith(
+    assert detect.report('a.jpg', result, 0.6, None).endswith(
         'the best has 0.500')
-    assert len(detect.report('a.jpg', result, 0.6, 9).splitlines()) == 3
+    for threshold in (0, 0.3, 0.6):
+        for lines in (1, 2):
+            text = detect.report('a.jpg', result, threshold, lines)
+            assert len(text.splitlines()) == 1 + lines
+            assert 'boxes' not in text
+    first, *rows = detect.report('a.jpg', result, 0.6, 9).splitlines()
+    assert first.endswith('; there are 2 boxes in all') and len(rows) == 2
 
 
 def test_boxes_of_negative_names_are_said() -> None:

@@ -66,9 +66,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--list-top-k',
         type=int,
-        default=0,
         metavar='K',
-        help='print the K best of each image, whatever their score')
+        help='print the K best of each image, whatever their score, instead '
+        'of those of --score-thr or more')
     parser.add_argument(
         '--debug',
         action='store_true',
@@ -109,28 +109,30 @@ def format_rows(result: Dict[str, Any], limit: int) -> str:
 
 
 def report(image: str, result: Dict[str, Any], score_thr: float,
-           top_k: int, negative: int = 0) -> str:
+           top_k: Optional[int], negative: int = 0) -> str:
     """Say what was found in an image.
 
     Args:
         image (str): Its path.
         result (dict): All detections, best first.
         score_thr (float): Least score that counts as found.
-        top_k (int): Lines to print whatever their score.
+        top_k (int, optional): Lines to print, whatever their score; None
+            prints what was found.
         negative (int): Detections that went to negative names.
 
     Returns:
         str: A line with the count, then detections.
     """
-    count = sum(score >= score_thr for score in result['scores'])
+    scores = result['scores']
+    count = sum(score >= score_thr for score in scores)
     text = f'{image}: {count} found with a score of {score_thr} or more'
-    shown = max(top_k, count)
-    if not shown and result['scores']:
-        text += f'; the best has {result["scores"][0]:.3f}'
-    missing = top_k - len(result['scores'])
-    if missing > 0 and negative:
-        text += (f'; of the best {len(result["scores"]) + negative} boxes '
-                 f'{negative} went to negative names')
+    shown = count if top_k is None else top_k
+    if not shown and scores:
+        text += f'; the best has {scores[0]:.3f}'
+    if shown > len(scores):
+        boxes = f'{len(scores) + negative} boxes'
+        text += (f'; of the best {boxes} {negative} went to negative names'
+                 if negative else f'; there are {boxes} in all')
     rows = format_rows(result, shown)
     return f'{text}\n{rows}' if rows else text
 
@@ -139,6 +141,9 @@ def report(image: str, result: Dict[str, Any], score_thr: float,
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Detect, as ``tools/detect.py`` is told to."""
     args = parse_args(argv)
+    if args.list_top_k is not None and args.list_top_k < 1:
+        raise ValueError('--list-top-k is a number of lines from 1 on, got '
+                         f'{args.list_top_k}.')
     parse_names(args.names)  # A slip is told before anything loads.
     if args.negative_names not in (None, 'trained'):
         parse_names(args.negative_names)
