@@ -12,6 +12,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     evaluation_report=dict(type='DITOEvaluationReportHook'),
+    run_length_masks=dict(type='DITORunLengthMasksHook'),
     iteration_seed=dict(type='DITOIterationSeedHook'),
     guard=dict(type='DITONonFiniteGuardHook'),
     throughput=dict(type='DITOThroughputHook'))
@@ -38,7 +39,7 @@ env_cfg = dict(
 # TensorBoard or Weights & Biases as well: see log_backends.py.
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(
-    type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+    type='DITOLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 log_level = 'INFO'
 load_from = None

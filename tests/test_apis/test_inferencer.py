@@ -14,11 +14,13 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from PIL import Image
+from pycocotools import mask as coco_mask
 from tiny_api import NAMES, write_detector
 from torchvision.ops import box_iou
 
 from dito.apis import DITOInferencer, parse_names, save_model
 from dito.cli import test as test_tool
+from dito.datasets import reduced_image
 from dito.models.text import Vocabulary
 
 
@@ -31,7 +33,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
 def test_names() -> None:
     assert parse_names(' red umbrella ,anchor, ') == ('red umbrella',
                                                       'anchor')
-    assert parse_names(['a', ' b ']) == ('a', 'b')
+    assert parse_names(['a', ' b ']) == parse_names(('a', 'b')) == (
+        'a', 'b')
     with pytest.raises(ValueError, match='number \\[1\\].* blank'):
         parse_names('anchor,,kite')
     with pytest.raises(ValueError, match='more than once'):
@@ -49,9 +52,13 @@ def test_names_file(tmp_path: Path) -> None:
         parse_names(str(path))
 
 
-def test_agrees_with_test_tool(parts: Dict[str, Any],
-                               tmp_path: Path) -> None:
-    parts['cfg'].dump(tmp_path / 'tiny.py')
+@pytest.mark.parametrize('hook', [False, True])
+def test_agrees_with_test_tool(parts: Dict[str, Any], tmp_path: Path,
+                               hook: bool) -> None:
+    cfg = copy.deepcopy(parts['cfg'])
+    if hook:
+        cfg.custom_hooks.append(dict(type='DITORunLengthMasksHook'))
+    cfg.dump(tmp_path / 'tiny.py')
     out = tmp_path / 'results.pkl'
     code = test_tool.main([
         str(tmp_path / 'tiny.py'),
@@ -106,6 +113,46 @@ def test_files_and_threshold(parts: Dict[str, Any], tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob('*.*')) == [
         '0.jpg', '0.json', '0_2.jpg', '0_2.json'
     ]
+
+
+def test_large_pictures_are_read_reduced(
+        parts: Dict[str, Any], tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    small = cv2.imread(str(parts['images'][0]))
+    alone = inferencer(small, score_thr=0)['predictions'][0]
+    large = np.repeat(np.repeat(small, 4, 0), 4, 1)
+    path = tmp_path / 'large.png'
+    cv2.imwrite(str(path), large)
+    monkeypatch.setattr(reduced_image, 'FULL_PIXELS',
+                        small.shape[0] * small.shape[1])
+    found = inferencer([large, path], score_thr=0,
+                       out_dir=tmp_path)['predictions']
+    assert found[0] == found[1] and len(alone['scores']) > 5
+    assert found[0]['labels'] == alone['labels']
+    np.testing.assert_allclose(found[0]['scores'], alone['scores'],
+                               rtol=1e-4)
+    np.testing.assert_allclose(
+        found[0]['bboxes'], 4 * np.array(alone['bboxes']), rtol=1e-4,
+        atol=1e-3)
+    assert {tuple(m['size']) for m in found[0]['masks']} == {(192, 320)}
+    monkeypatch.setattr(reduced_image, 'MOST_BYTES', 100_000)
+    with pytest.raises(ValueError, match='large.png has 320 x 192 pixels'):
+        inferencer(path)
+
+
+def test_data_samples_have_run_lengths(parts: Dict[str, Any]) -> None:
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    image = parts['images'][1]
+    plain = inferencer(image, score_thr=0)['predictions'][0]
+    sample = inferencer(
+        image, score_thr=0, return_datasamples=True)['predictions'][0]
+    masks = sample.pred_instances.masks
+    assert masks.shape == (len(plain['scores']), 90, 70)
+    order = sample.pred_instances.scores.argsort(
+        descending=True, stable=True)
+    for mask, rle in zip(masks[order].numpy(), plain['masks'], strict=True):
+        np.testing.assert_array_equal(mask, coco_mask.decode(rle))
 
 
 def test_array_input_is_the_same(parts: Dict[str, Any]) -> None:

@@ -353,7 +353,7 @@ def test_clients_in_threads_get_what_one_gets(parts: Dict[str, Any]) -> None:
         second.model = client.model = model = first.model
 
         def step(image: str, names: List[str]) -> Any:
-            data = first.pipeline(first._read(image) | dict(img_id=0))
+            data = first._reader.prepare(first._reader.read(image))
             data['data_samples'].vocabulary = model.embed_names(names)
             with torch.no_grad():
                 sample, = model.test_step(first.collate_fn([data]))

@@ -3,7 +3,6 @@
 
 from itertools import islice
 from pathlib import Path
-from threading import RLock
 from typing import (
     Any,
     Callable,
@@ -12,27 +11,27 @@ from typing import (
     List,
     Optional,
     Sequence,
-    Tuple,
     Union,
 )
 
-import cv2
 import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS, VISUALIZERS
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
-from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.engine.hooks.state_dict_fit import fit_state_dict
 from dito.models.text import Vocabulary
-from dito.models.text.name_checks import trained_names, unseen_names
-from dito.models.text.name_files import as_file, parse_names
 from dito.utils.checkpoint import state_dict_of
+from dito.visualization.local_visualizer import (
+    DITOLocalVisualizer,
+    reduce_picture,
+)
 
 from .mmdet_names import refuse_device_as_names, refuse_mmdet_arguments
 from .model_file import (
@@ -41,32 +40,21 @@ from .model_file import (
     hook_config,
     load_model_source,
     set_token_rows,
-    templates_of,
     test_dataset,
 )
+from .pictures import Image, PictureReader, file_stems, list_images
 from .results import (
     Detections,
-    check_file,
     check_options,
-    file_stems,
-    list_images,
-    parts_to_draw,
-    reduce_picture,
     to_dict,
     with_masks,
     write_json,
     write_picture,
 )
-
-Names = Union[str, Path, Sequence[str], Vocabulary]
-Image = Union[str, Path, np.ndarray]
-# An array of more takes above a gigabyte while it is decoded and resized.
-_MOST_PIXELS = 300_000_000
-# Lists of names whose embeddings are remembered.
-_MOST_LISTS = 256
+from .vocabulary_mixin import Names, VocabularyMixin
 
 
-class DITOInferencer(DetInferencer):
+class DITOInferencer(VocabularyMixin, DetInferencer):
     """Find objects by their names, with the processing of ``tools/test.py``.
 
     Images are prepared by the test pipeline of the config and detections are
@@ -110,21 +98,12 @@ class DITOInferencer(DetInferencer):
         refuse_mmdet_arguments(unknown)
         refuse_device_as_names(vocabulary)
         cfg, self._checkpoint = load_model_source(model, weights)
-        self._made: Dict[Tuple[str, ...], Vocabulary] = {}
-        self._lock = RLock()
         with building(cfg):
             super().__init__(model=cfg, device=device, show_progress=False)
         meta = (self._checkpoint or {}).get('meta') or {}
         self.train_meta = meta.get('dataset_meta') or {}
         self._checkpoint = None
-        self._asked: Optional[Vocabulary] = None
-        self._negatives: Optional[Vocabulary] = None
-        if negative_names is not None:
-            self._negatives = self._resolve(
-                self._base_names() if negative_names ==
-                'trained' else negative_names)
-        if vocabulary is not None:
-            self.set_vocabulary(vocabulary)
+        self._init_names(negative_names, vocabulary)
 
     # ------------------------------------------------------------ building
 
@@ -181,9 +160,9 @@ class DITOInferencer(DetInferencer):
                              f'{[s["type"] for s in steps]}.')
         options = {k: v for k, v in steps[0].items()
                    if k not in ('type', '_scope_')}
-        options.update(on_error='raise', max_pixels=_MOST_PIXELS)
-        self._loader = DITOLoadImageFromFile(**options)
-        return Compose(steps[1:])
+        pipeline = Compose(steps[1:])
+        self._reader = PictureReader(options, pipeline)
+        return pipeline
 
     def _init_collate(self, cfg: Config) -> Callable[[list], Any]:
         """Collate as the test loader does."""
@@ -193,100 +172,12 @@ class DITOInferencer(DetInferencer):
 
     def _init_visualizer(self, cfg: Config) -> Any:
         """Build the visualiser of the config, without storage."""
-        given = cfg.get('visualizer') or dict(type='DetLocalVisualizer')
-        name = f'inferencer_{id(self)}'
-        return VISUALIZERS.build(dict(given, vis_backends=None, name=name))
-
-    # ---------------------------------------------------------- vocabulary
-
-    @property
-    def vocabulary(self) -> Optional[Vocabulary]:
-        """Classes that are looked for, None before any were given."""
-        return self._asked
-
-    def set_vocabulary(self, names: Names) -> Vocabulary:
-        """Look for these names from now on.
-
-        Args:
-            names: As ``vocabulary`` of the class.
-
-        Returns:
-            Vocabulary: The classes with their embeddings.
-
-        Raises:
-            ValueError: If names are blank or duplicates, or embeddings were
-                made by another text tower.
-        """
-        vocabulary = self._resolve(names)
-        self.model.set_vocabulary(self._with_negatives(vocabulary))
-        self._asked = vocabulary
-        return vocabulary
-
-    def _with_negatives(self, vocabulary: Vocabulary) -> Vocabulary:
-        """What the detector gets; labels of ``vocabulary`` stay."""
-        if self._negatives is None:
-            return vocabulary
-        return vocabulary.join(self._negatives)
-
-    def _resolve(self, names: Names) -> Vocabulary:
-        if isinstance(names, Vocabulary):
-            return names
-        path = as_file(names)
-        if path is not None and path.suffix.lower() == '.safetensors':
-            return Vocabulary.load(path)
-        key = parse_names(names)
-        with self._lock:  # The tower and its caches are shared by threads.
-            found = self._made.get(key)
-            if found is None:
-                if len(self._made) >= _MOST_LISTS:
-                    self._made.clear()
-                found = self._made[key] = self._embed(key)
-            return found
-
-    def _resolve_each(self, vocabularies: Optional[Sequence[Names]],
-                      count: int) -> List[Optional[Vocabulary]]:
-        """Classes of each image; None where it has none of its own."""
-        if vocabularies is None:
-            return [None] * count
-        if isinstance(vocabularies, (str, Path, Vocabulary)) or len(
-                vocabularies) != count:
-            raise ValueError(
-                f'vocabularies has one list of names for each of the {count} '
-                'images, in their order; names for all of them go into '
-                'vocabulary.')
-        return [self._resolve(names) for names in vocabularies]
-
-    def _embed(self, names: Tuple[str, ...]) -> Vocabulary:
-        """Embed names with the detector's tower; unseen ones are novel."""
-        tower = self.model.text_encoder
-        if tower is None:
-            raise ValueError(
-                'This detector has no text tower to embed names with; give a '
-                'vocabulary file (tools/misc/build_text_embeddings.py).')
-        return Vocabulary.from_names(
-            names, tower, templates_of(self.cfg),
-            novel=unseen_names(names, self.train_meta))
-
-    def _base_names(self) -> List[str]:
-        """Base classes of the training, as negative names."""
-        names = trained_names(self.train_meta)
-        if not names:
-            raise ValueError(
-                "negative_names='trained' needs a checkpoint that says what "
-                'it was trained on, and this one does not; give the names.')
-        return names
-
-    def _classes(self, names: Optional[Names]) -> Vocabulary:
-        """Classes of one call; nothing of it stays."""
-        if names is not None:
-            return self._resolve(names)
-        if self._asked is not None:
-            return self._asked
-        names = self.train_meta.get('classes')
-        if not names:
-            raise ValueError("Name what to look for: vocabulary=['red "
-                             "umbrella', 'anchor'].")
-        return self._resolve(list(names))
+        given = dict(cfg.get('visualizer') or dict(type='DetLocalVisualizer'))
+        kind = VISUALIZERS.get(given.pop('type'))
+        if kind is DetLocalVisualizer:
+            kind = DITOLocalVisualizer  # draws the same in less memory
+        # Not by build, which keeps what it has built for ever.
+        return kind(**dict(given, vis_backends=None, name='inferencer'))
 
     # -------------------------------------------------------------- calling
 
@@ -327,8 +218,8 @@ class DITOInferencer(DetInferencer):
             return_all (bool): Return every detection; files and pictures
                 keep to ``score_thr``.
             return_datasamples (bool): Return :obj:`DetDataSample` instead of
-                dicts. Their masks are arrays (N, H, W), which takes a byte
-                for each pixel and detection; those of dicts are run lengths.
+                dicts. Their masks are :class:`.RunLengthMasks`, whose
+                ``numpy()`` gives arrays (N, H, W).
             on_error (str): 'raise', or 'collect': go on after an image that
                 cannot be read, with None in its place, and say in
                 ``errors`` why. Defaults to 'raise'.
@@ -363,9 +254,12 @@ class DITOInferencer(DetInferencer):
                 results['visualization'].append(item.drawn)
             wanted: Any = None
             if item.error is None:
-                wanted = item.every if return_all else item.kept
-                wanted = (with_masks(wanted) if return_datasamples else
-                          to_dict(wanted, item.names))
+                if return_datasamples:
+                    wanted = with_masks(
+                        item.every if return_all else item.kept)
+                else:
+                    wanted = (to_dict(item.every, item.names) if return_all
+                              else item.result)
             results['predictions'].append(wanted)
         return results
 
@@ -419,11 +313,14 @@ class DITOInferencer(DetInferencer):
                     yield Detections(error=item['error'])
                     continue
                 found = Detections.of(next(samples), names, score_thr,
-                                      agnostic_nms, self._mask_thr())
+                                      agnostic_nms)
                 if item['picture'] is not None:
                     found.drawn = self._draw(item['picture'], found)
                 if out_dir:
-                    self._write(Path(out_dir), stem, found)
+                    write_json(found.result,
+                               Path(out_dir) / 'preds' / f'{stem}.json')
+                    write_picture(found.drawn,
+                                  Path(out_dir) / 'vis' / f'{stem}.jpg')
                 yield found
 
     def list_images(
@@ -449,65 +346,32 @@ class DITOInferencer(DetInferencer):
     def _load_image(self, image: Union[str, np.ndarray], classes: Vocabulary,
                     draw: bool, on_error: str) -> Dict[str, Any]:
         """Data of an image for the model, and a picture to draw on."""
-        name = image if isinstance(image, str) else 'the array'
         try:
-            item = self._read(image)
-            picture = reduce_picture(item['img']) if draw else None
-            try:
-                data = self.pipeline(dict(item, img_id=0))
-            except (cv2.error, ValueError, ZeroDivisionError) as error:
-                height, width = item['ori_shape']
-                reason = ' '.join(str(error).split())
-                raise ValueError(
-                    f'The picture {name} of {width} x {height} pixels cannot '
-                    f'be prepared ({reason}); a side of it may be too short '
-                    'or too long for the size that the config resizes to.'
-                ) from error
+            item = self._reader.read(image)
+            picture = self._to_draw_on(item['img']) if draw else None
+            data = self._reader.prepare(item)
         except (ImportError, OSError, ValueError) as error:
             if on_error == 'raise':
                 raise
             return dict(error=str(error))
         data['data_samples'].vocabulary = classes
-        data['data_samples'].set_metainfo(dict(paste_masks=False))
+        data['data_samples'].set_metainfo(dict(mask_form='box'))
         return dict(data=data, picture=picture, error=None)
 
-    def _read(self, image: Union[str, np.ndarray]) -> Dict[str, Any]:
-        """Load an image as the data set would, without annotations."""
-        if isinstance(image, str):
-            if '://' not in image:
-                check_file(image)
-            item = self._loader.transform(dict(img_path=image))
-        else:
-            # A copy: transforms may work in place.
-            pixels = np.array(
-                image,
-                dtype=np.float32 if self._loader.to_float32 else np.uint8)
-            item = dict(
-                img_path='',
-                img=pixels,
-                img_shape=image.shape[:2],
-                ori_shape=image.shape[:2])
-        return dict(item, instances=[])
-
-    def _mask_thr(self) -> float:
-        return self.model.test_cfg.get('rcnn', {}).get('mask_thr_binary', 0.5)
-
-    @staticmethod
-    def _write(root: Path, stem: str, found: Detections) -> None:
-        write_json(to_dict(found.kept, found.names),
-                   root / 'preds' / f'{stem}.json')
-        write_picture(found.drawn, root / 'vis' / f'{stem}.jpg')
+    def _to_draw_on(self, image: np.ndarray) -> np.ndarray:
+        """RGB copy of a picture, of the size that is drawn."""
+        small = reduce_picture(
+            image, getattr(self.visualizer, 'max_pixels', image.size))
+        return np.array(small[..., ::-1], np.uint8, order='C')
 
     def _draw(self, picture: np.ndarray, found: Detections) -> np.ndarray:
-        """Draw the detections; takes BGR, gives RGB."""
-        drawn = np.ascontiguousarray(picture[..., ::-1])
-        scale = [new / old for new, old in zip(
-            drawn.shape[1::-1], found.shape[::-1], strict=True)]
+        """Draw the detections that are kept; RGB."""
+        kept = found.kept
+        if not isinstance(self.visualizer, DITOLocalVisualizer):
+            kept = with_masks(kept)
         with self._lock:  # The visualiser has one canvas.
             self.visualizer.dataset_meta = dict(
                 classes=found.classes.readable_names, palette='random')
-            for part in parts_to_draw(found.kept, drawn.shape[:2], scale):
-                self.visualizer.add_datasample(
-                    'image', drawn, part, draw_gt=False, pred_score_thr=-1)
-                drawn = self.visualizer.get_image()
-        return drawn
+            self.visualizer.add_datasample(
+                'image', picture, kept, draw_gt=False, pred_score_thr=-1)
+            return self.visualizer.get_image()

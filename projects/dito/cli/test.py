@@ -2,11 +2,13 @@
 """Evaluate a checkpoint on the test set of a config, or on any other set."""
 
 import argparse
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+from dito.models.roi_heads.box_masks import RunLengthMasks
 
 from . import common, transfer
 from .errors import one_sentence_errors
@@ -38,6 +40,32 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
+class DumpedDetections(DumpDetResults):
+    """The file of ``--out``, which takes masks as run lengths."""
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): With ``pred_instances``.
+        """
+        plain, masks = [], []
+        for sample in data_samples:
+            found = dict(sample['pred_instances'])
+            rles = None
+            if isinstance(found.get('masks'), RunLengthMasks):
+                # Copies: other metrics write into them.
+                rles = [dict(rle) for rle in found.pop('masks')]
+            masks.append(rles)
+            plain.append(dict(sample, pred_instances=found))
+        first = len(self.results)
+        super().process(data_batch, plain)
+        for result, rles in zip(self.results[first:], masks, strict=True):
+            if rles is not None:
+                result['pred_instances']['masks'] = rles
+
+
 @one_sentence_errors
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Evaluate, as ``tools/test.py`` is told to."""
@@ -67,6 +95,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     runner = common.build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(
-            DumpDetResults(out_file_path=args.out))
+            DumpedDetections(out_file_path=args.out))
     runner.test()
     return 0

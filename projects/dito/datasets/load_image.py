@@ -15,7 +15,8 @@ from mmengine.logging import print_log
 from dito.registry import REGISTRIES
 from dito.utils.data_errors import require_plain_file
 
-from .image_text.image_header import image_size, open_image, orientation
+from .image_text.image_header import open_image, orientation
+from .reduced_image import decode_reduced
 from .web_image import fetch_image, is_web
 
 _TIFF = (b'II*\0', b'MM\0*')
@@ -37,8 +38,6 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         on_error (str): 'raise' or 'skip'. Defaults to 'raise'.
         max_skipped (int): Broken files each loading process leaves out
             before it stops the run after all. Defaults to 100.
-        max_pixels (int, optional): Larger images are refused before they
-            are decoded. Defaults to None: none are.
         **kwargs: Passed to :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
@@ -51,7 +50,6 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         self,
         on_error: str = 'raise',
         max_skipped: int = 100,
-        max_pixels: Optional[int] = None,
         **kwargs,
     ) -> None:
         if on_error not in ('raise', 'skip'):
@@ -61,7 +59,6 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         super().__init__(**kwargs)
         self.on_error = on_error
         self.max_skipped = max_skipped
-        self.max_pixels = max_pixels
         self.num_skipped = 0
 
     def transform(self, results: dict) -> Optional[dict]:
@@ -76,41 +73,64 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         """
         path = results['img_path']
         try:
-            image = self._read(path)
+            image = self.decode(path, self.fetch(path))
         except (FileNotFoundError, ValueError) as error:
             if self.on_error == 'raise':
                 raise
             self._count_skipped(error)
             return None
-        if self.to_float32:
-            image = image.astype(np.float32)
         results['img'] = image
         results['img_shape'] = image.shape[:2]
         results['ori_shape'] = image.shape[:2]
         return results
 
-    def _read(self, path: str) -> np.ndarray:
-        """Decode a file into an array, or raise one clear sentence."""
+    def fetch(self, path: str) -> bytes:
+        """Read a file.
+
+        Args:
+            path (str): Path or address.
+
+        Returns:
+            bytes: The encoded image.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ValueError: If it is no plain file, or cannot be fetched.
+        """
         require_plain_file(path)
         try:
             if self.backend_args is None and is_web(path):
-                content = fetch_image(path)
-            else:
-                content = fileio.get(path, backend_args=self.backend_args)
+                return fetch_image(path)
+            return fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'image {path} does not exist; check data_root and '
                 'data_prefix of the dataset'
             ) from error
-        height, width = (self.max_pixels and image_size(content)) or (0, 0)
-        if self.max_pixels and height * width > self.max_pixels:
-            raise ValueError(
-                f'image {path} has {width} x {height} pixels, more than the '
-                f'{self.max_pixels:,} that are read at once; cut it into '
-                'tiles or reduce it'
-            )
+
+    def decode(
+        self, path: str, content: bytes, factor: int = 1
+    ) -> np.ndarray:
+        """Decode an image.
+
+        Args:
+            path (str): Where it is from, for errors.
+            content (bytes): The encoded image.
+            factor (int): By which it is reduced, see
+                :func:`.decode_reduced`.
+
+        Returns:
+            np.ndarray: (H, W, 3), uint8 or by ``to_float32`` float32, BGR.
+
+        Raises:
+            ValueError: If it cannot be decoded.
+        """
         try:
-            image = self._decode(content)
+            if factor > 1:
+                image = _turn(decode_reduced(content, factor),
+                              orientation(content))
+            else:
+                image = self._decode(content)
         except Exception as error:  # decoders raise types of their own
             reason = ' '.join(str(error).split())
             raise ValueError(
@@ -122,7 +142,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
                 f'image {path} ({len(content)} bytes) cannot be decoded; '
                 'fetch it again or remove it from the annotations'
             )
-        return image
+        return image.astype(np.float32) if self.to_float32 else image
 
     def _decode(self, content: bytes) -> Optional[np.ndarray]:
         """Decode by the chosen backend; Pillow knows wanted formats alone."""

@@ -51,7 +51,7 @@ _MODULES = re.compile(
     r'|necks|roi_heads|task_modules\.(assigners|coders|prior_generators'
     r'|samplers))'
     r'|mmdet\.datasets\.transforms\.(formatting|loading|transforms)'
-    r'|dito\.(models|datasets))(\.|$)')
+    r'|dito\.(models|datasets|visualization\.local_visualizer))(\.|$)')
 _FILE_KEYS = re.compile(
     r'(init_cfg|checkpoint|pretrained|ckpt|backend_args|file_client_args'
     r'|url|path|filename|.*_(file|path|dir|root|url|ckpt|checkpoint))$')

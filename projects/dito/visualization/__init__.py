@@ -3,6 +3,7 @@
 
 from .detections import draw_objects
 from .heat_map import draw_heat_map
+from .local_visualizer import DITOLocalVisualizer
 from .quickstart import quickstart_figure, quickstart_report
 from .readme_figure import readme_figure
 from .report import ReportData, write_report
@@ -11,6 +12,7 @@ from .similarity import SimilarityMaps, TextSimilarity
 from .training_log import StageLog
 
 __all__ = [
+    'DITOLocalVisualizer',
     'ReportData',
     'ShownObject',
     'SimilarityMaps',

@@ -7,6 +7,9 @@ import torch
 from golden_arrays import ROUNDING, close
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from dito.models.roi_heads.box_masks import paste_masks
 
 
 def build():
@@ -80,3 +83,29 @@ def test_boxes_in_the_padding_have_empty_masks(rescale, count):
     assert masks.shape == (count, *size) and masks.dtype == torch.bool
     torch.testing.assert_close(given, boxes / 2 if rescale else boxes)
     assert not masks[0].any() and masks[1:].flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize('rescale', [True, False])
+def test_forms_of_masks_are_of_the_same_pixels(rescale):
+    boxes = torch.tensor([[-4., 3., 40., 90.], [20.5, 8., 21., 60.],
+                          [7., 7., 7., 30.], [70., 90., 75., 95.]])
+    meta = dict(ori_shape=(47, 33), scale_factor=(2.0, 1.9))
+    logits = torch.randn(4, 1, 28, 28,
+                         generator=torch.Generator().manual_seed(0))
+    cfg = ConfigDict(mask_thr_binary=0.5)
+    found = {}
+    for form in ('dense', 'rle', 'box'):
+        given = InstanceData(bboxes=boxes.clone(),
+                             labels=torch.zeros(4, dtype=torch.long))
+        found[form], = build().predict_by_feat(
+            [logits], [given], [dict(meta, mask_form=form)], cfg, rescale)
+    shape = (47, 33) if rescale else (89, 66)
+    assert found['dense'].masks.shape == found['rle'].masks.shape == (
+        4, *shape)
+    np.testing.assert_array_equal(found['dense'].masks,
+                                  found['rle'].masks.numpy())
+    pasted = paste_masks(found['box'].box_masks, found['box'].bboxes, shape,
+                         found['box'].mask_thr)
+    assert list(pasted) == list(found['rle'].masks)
+    for form in ('rle', 'box'):
+        torch.testing.assert_close(found['dense'].bboxes, found[form].bboxes)

@@ -5,9 +5,10 @@ Pillow's files are opened here and nowhere else in the package.
 """
 
 import io
-from typing import FrozenSet, NamedTuple, Optional, Tuple
+import struct
+from typing import FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 # Start-of-frame markers hold the size; C4, C8 and CC are other segments.
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -17,25 +18,47 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 # more: an EPS starts Ghostscript, which runs the program that an EPS is.
 FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'ICO', 'JPEG', 'JPEG2000',
            'PCX', 'PNG', 'PPM', 'QOI', 'SGI', 'SUN', 'TGA', 'TIFF', 'WEBP')
+# Pillow's own limit, of which its opener warns from half on.
+PILLOW_PIXELS = 178_956_970
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes,
+               max_pixels: Optional[int] = PILLOW_PIXELS) -> Image.Image:
     """Open an image of one of the wanted formats by Pillow.
 
     Args:
         data (bytes): The encoded image.
+        max_pixels (int, optional): Larger ones are refused. None, where
+            pixels are not read or at reduced size: none are.
 
     Returns:
         PIL.Image.Image: Its header is read, its pixels are not.
 
     Raises:
-        OSError: If it is of no such format, or damaged; Pillow has further
-            errors for damaged headers.
+        OSError: If it is of no such format, too large, or damaged; Pillow
+            has further errors for damaged headers.
     """
     Image.init()
-    # Some are missing where Pillow was built without their libraries.
-    known = [name for name in FORMATS if name in Image.OPEN]
-    return Image.open(io.BytesIO(data), formats=known)
+    stream = io.BytesIO(data)
+    for name in FORMATS:
+        # Some are missing where Pillow was built without their libraries.
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None:
+            continue
+        stream.seek(0)
+        try:
+            wanted = accept(data[:16]) if accept else True
+            # A text says what is missing to read it.
+            if isinstance(wanted, str) or not wanted:
+                continue
+            image = factory(stream, '')
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # as Pillow does: none of this format after all
+        if max_pixels and image.width * image.height > max_pixels:
+            raise OSError(f'{image.width} x {image.height} pixels, more than '
+                          f'{max_pixels:,}')
+        return image
+    raise UnidentifiedImageError('no picture of a known format')
 
 
 def picture_suffixes() -> FrozenSet[str]:
@@ -56,18 +79,27 @@ def orientation(data: bytes) -> int:
         int: 1 also where none is said or the header is damaged.
     """
     try:
-        with open_image(data) as image:
+        with open_image(data, max_pixels=None) as image:
             return int(image.getexif().get(0x0112, 1))
     except Exception:  # damaged data makes Pillow raise of any kind
         return 1
 
 
 class JpegHeader(NamedTuple):
-    """Size of a JPEG in pixels, and whether it is a progressive one."""
+    """What the header of a JPEG says.
+
+    Attributes:
+        height (int): In pixels.
+        width (int): In pixels.
+        progressive (bool): Whether it comes in several scans, so that it is
+            held at full size while it is decoded.
+        coefficients (float): Of all its components, per pixel.
+    """
 
     height: int
     width: int
     progressive: bool
+    coefficients: float
 
 
 def jpeg_header(data: bytes) -> Optional[JpegHeader]:
@@ -83,9 +115,10 @@ def jpeg_header(data: bytes) -> Optional[JpegHeader]:
     if data[:2] != b'\xff\xd8':
         return None
     pos, end = 2, len(data) - 9
+    header = None
     while pos < end:
         if data[pos] != 0xFF:
-            return None
+            return header
         marker = data[pos + 1]
         if marker == 0xFF:  # fill byte
             pos += 1
@@ -96,9 +129,24 @@ def jpeg_header(data: bytes) -> Optional[JpegHeader]:
             # A height of 0 means that it follows after the first scan.
             if not (height and width):
                 return None
-            return JpegHeader(height, width, marker in _PROGRESSIVE)
+            sides = [data[i] for i in range(
+                pos + 11, min(pos + 10 + 3 * data[pos + 9], len(data)), 3)]
+            header = JpegHeader(height, width, marker in _PROGRESSIVE,
+                                _density(sides))
+            components = len(sides)
+        elif marker == 0xDA and header is not None:
+            scans = data[pos + 4] < components
+            return header._replace(progressive=header.progressive or scans)
         pos += 2 + int.from_bytes(data[pos + 2:pos + 4], 'big')
-    return None
+    return header
+
+
+def _density(sides: Sequence[int]) -> float:
+    """Coefficients per pixel of components, by their sampling bytes."""
+    sizes = [(side >> 4) * (side & 15) for side in sides]
+    largest = (max((side >> 4 for side in sides), default=0)
+               * max((side & 15 for side in sides), default=0))
+    return sum(sizes) / largest if largest else float(len(sides))
 
 
 def jpeg_size(data: bytes) -> Optional[Tuple[int, int]]:
@@ -124,11 +172,27 @@ def image_size(data: bytes) -> Optional[Tuple[int, int]]:
     if size is None:
         try:
             # Reads the header alone.
-            with open_image(data) as image:
+            with open_image(data, max_pixels=None) as image:
                 size = image.height, image.width
         except Exception:  # damaged data makes Pillow raise of any kind
-            return None
+            size = _tiff_size(data)
+    if size is None:
+        return None
     return size if size[0] > 0 and size[1] > 0 else None
+
+
+def _tiff_size(data: bytes) -> Optional[Tuple[int, int]]:
+    """(height, width) of a TIFF whose pixels Pillow has no mode for."""
+    if data[:4] not in (b'II*\0', b'MM\0*'):
+        return None
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        return int(tags[257]), int(tags[256])
+    except Exception:  # damaged data makes Pillow raise of any kind
+        return None
 
 
 def looks_complete(data: bytes) -> bool:

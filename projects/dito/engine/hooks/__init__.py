@@ -7,6 +7,7 @@ from .evaluation_report_hook import DITOEvaluationReportHook
 from .iteration_seed_hook import DITOIterationSeedHook
 from .load_report_hook import DITOLoadReportHook
 from .non_finite_guard_hook import DITONonFiniteGuardHook
+from .run_length_masks_hook import DITORunLengthMasksHook
 from .throughput_hook import DITOThroughputHook
 from .vocabulary_hook import DITOVocabularyHook
 from .zero_shot_hook import DITOZeroShotHook
@@ -14,5 +15,6 @@ from .zero_shot_hook import DITOZeroShotHook
 __all__ = [
     'DITOCheckpointHook', 'DITOEMAHook', 'DITOEvaluationReportHook',
     'DITOIterationSeedHook', 'DITOLoadReportHook', 'DITONonFiniteGuardHook',
-    'DITOThroughputHook', 'DITOVocabularyHook', 'DITOZeroShotHook'
+    'DITORunLengthMasksHook', 'DITOThroughputHook', 'DITOVocabularyHook',
+    'DITOZeroShotHook'
 ]

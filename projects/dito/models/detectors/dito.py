@@ -275,9 +275,8 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
                 several threads may each have their own. Its labels index its
                 own classes. So do those of ``text`` among the meta data, the
                 ``texts`` of MMDetection's clients; such results have
-                ``label_names`` too. ``paste_masks=False`` there leaves masks
-                in their boxes (``box_masks``), see
-                :func:`dito.models.roi_heads.dito_mask_head.paste_mask`.
+                ``label_names`` too. ``mask_form`` there chooses the form of
+                masks, see :meth:`DITOMaskHead.predict_by_feat`.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to True.
 

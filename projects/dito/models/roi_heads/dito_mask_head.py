@@ -1,10 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Class-agnostic mask head with normalised convolutions."""
 
-import math
-from typing import List, Sequence, Tuple
+from typing import List, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -16,6 +14,7 @@ from mmengine.model import ModuleList
 from torch import Tensor
 
 from ..layers import DITOLayerNorm2d
+from .box_masks import paste_masks
 
 
 @MODELS.register_module()
@@ -92,33 +91,46 @@ class DITOMaskHead(FCNMaskHead):
                         rcnn_test_cfg: ConfigType,
                         rescale: bool = False,
                         activate_map: bool = False) -> InstanceList:
-        """Masks of detections, in the whole image or in their boxes alone.
+        """Masks of detections in the form that their image asks for.
 
         Args:
             mask_preds (Sequence[Tensor]): Logits, (N, 1, h, w) an image.
             results_list (InstanceList): Their boxes.
-            batch_img_metas (List[dict]): Image sizes and scale factors;
-                ``paste_masks=False`` leaves the masks in their boxes, for
-                :func:`paste_mask`.
+            batch_img_metas (List[dict]): Image sizes and scale factors; and
+                ``mask_form``: 'dense', MMDetection's arrays; 'rle', run
+                lengths, pasted one at a time; or 'box', within the boxes
+                alone. Defaults to 'dense'.
             rcnn_test_cfg (dict): ``mask_thr_binary``.
             rescale (bool): Whether masks have the original size.
             activate_map (bool): Whether ``mask_preds`` are probabilities.
 
         Returns:
-            InstanceList: With ``masks``, bool (N, H, W); or ``box_masks``,
-            probabilities (N, h, w).
+            InstanceList: With ``masks``, bool (N, H, W) or
+            :class:`.RunLengthMasks`; or ``box_masks``, probabilities
+            (N, h, w), with ``mask_thr`` among their meta data.
         """
         for preds, found, meta in zip(
                 mask_preds, results_list, batch_img_metas, strict=True):
-            if meta.get('paste_masks', True):
+            form = meta.get('mask_form', 'dense')
+            if form == 'dense':
                 super().predict_by_feat([preds], [found], [meta],
                                         rcnn_test_cfg, rescale, activate_map)
                 continue
-            probabilities = preds if activate_map else preds.sigmoid()
-            found.box_masks = probabilities[:, 0]
+            masks = (preds if activate_map else preds.sigmoid())[:, 0]
+            scale = found.bboxes.new_tensor(meta['scale_factor'])
+            shape = meta['ori_shape'][:2]
             if rescale:
-                found.bboxes /= found.bboxes.new_tensor(
-                    meta['scale_factor']).repeat(2)
+                found.bboxes /= scale.repeat(2)
+            else:
+                shape = [round(side * factor) for side, factor in zip(
+                    shape, reversed(scale.tolist()), strict=True)]
+            if form == 'rle':
+                found.masks = paste_masks(masks, found.bboxes, shape,
+                                          rcnn_test_cfg.mask_thr_binary)
+            else:
+                found.box_masks = masks
+                found.set_metainfo(
+                    dict(mask_thr=rcnn_test_cfg.mask_thr_binary))
         return results_list
 
     def _predict_by_feat_single(self,
@@ -165,58 +177,3 @@ class DITOMaskHead(FCNMaskHead):
         if rescale:
             bboxes /= scale.repeat(2)
         return masks
-
-
-# Pixels of a mask that are sampled at a time; a pixel takes 16 bytes.
-_PIXELS = 1 << 20
-
-
-def paste_mask(mask: Tensor, box: Tensor, shape: Tuple[int, int],
-               threshold: float = 0.5) -> np.ndarray:
-    """Paste one mask into its image, row by row.
-
-    What MMDetection's pasting gives, with memory for the result alone: that
-    of all masks of a photo of 12 megapixels takes 3.6 GB, and a single mask
-    of one of 100 megapixels 1.4 GB while it is made.
-
-    Args:
-        mask (Tensor): Probabilities within the box, shape (h, w).
-        box (Tensor): x1, y1, x2, y2 in pixels of the image, shape (4, ).
-        shape (tuple[int, int]): Height H and width W of the image.
-        threshold (float): Least probability of the object. Defaults to 0.5.
-
-    Returns:
-        ndarray: uint8 of 0 and 1, shape (H, W), column after column in
-        memory, as run lengths count.
-    """
-    mask, box = mask.detach().float().cpu(), box.detach().float().cpu()
-    pasted = np.zeros(shape, np.uint8, order='F')
-    left, top, right, bottom = box.tolist()
-    # A box in the padding of the input alone, or an inverted one.
-    if not (left < min(right, shape[1]) and top < min(bottom, shape[0])
-            and right > 0 and bottom > 0):
-        return pasted
-    x0, y0 = (max(math.floor(v) - 1, 0) for v in (left, top))
-    x1 = min(math.ceil(right) + 1, shape[1])
-    y1 = min(math.ceil(bottom) + 1, shape[0])
-    columns = _places(x0, x1, box[0], box[2])
-    rows = _places(y0, y1, box[1], box[3])
-    step = max(_PIXELS // len(columns), 1)
-    for start in range(0, len(rows), step):
-        part = rows[start:start + step]
-        grid = torch.stack([
-            columns.expand(len(part), -1),
-            part[:, None].expand(-1, len(columns))
-        ], -1)
-        values = F.grid_sample(
-            mask[None, None], grid[None], align_corners=False)[0, 0]
-        pasted[y0 + start:y0 + start + len(part),
-               x0:x1] = (values >= threshold).numpy()
-    return pasted
-
-
-def _places(first: int, last: int, low: Tensor, high: Tensor) -> Tensor:
-    """Centres of pixels within a box, from -1 to 1."""
-    pixels = torch.arange(first, last).float() + 0.5
-    places = (pixels - low) / (high - low) * 2 - 1
-    return torch.where(places.isinf(), 0, places)

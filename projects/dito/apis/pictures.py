@@ -1,0 +1,244 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Pictures that are given: listed, checked and read."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Set, Union
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import cv2
+import numpy as np
+from mmengine.dataset import Compose
+from mmengine.fileio import get_file_backend
+
+from dito.datasets.image_text.image_header import picture_suffixes
+from dito.datasets.load_image import DITOLoadImageFromFile
+from dito.datasets.reduced_image import reading_plan, reduction, shrink
+
+Image = Union[str, Path, np.ndarray]
+
+
+def file_stems(inputs: Sequence[Any]) -> List[str]:
+    """Names for the output files of some images, no two the same.
+
+    Args:
+        inputs (Sequence): Paths, or arrays, which are named by number.
+
+    Returns:
+        list[str]: The image's name without suffix; what comes again under
+        one name gets a number.
+    """
+    used: Set[str] = set()
+    stems = []
+    for number, item in enumerate(inputs):
+        path = urlsplit(item).path if _scheme(item) else item
+        stem = Path(path).stem if isinstance(item, str) else f'{number:06d}'
+        name, more = stem, 1
+        while name in used:
+            more += 1
+            name = f'{stem}_{more}'
+        used.add(name)
+        stems.append(name)
+    return stems
+
+
+def _scheme(item: Any) -> str:
+    """What stands before :// in an address; '' for what is none."""
+    if not isinstance(item, str) or '://' not in item:
+        return ''
+    return item.split('://')[0].lower()
+
+
+def list_images(inputs: Any, check: bool = True) -> List[Any]:
+    """Expand folders and addresses of files; check arrays and paths.
+
+    Args:
+        inputs: See :class:`DITOInferencer`.
+        check (bool): Whether a file that is missing raises.
+
+    Returns:
+        list[str | ndarray]: Paths, addresses and arrays.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If an array is no picture, an address cannot be read, or
+            there is no picture at all.
+    """
+    if isinstance(inputs, (str, Path)):
+        path = _local(str(inputs))
+        if not _scheme(path) and Path(path).is_dir():
+            inputs = _pictures_of(Path(path))
+    if not isinstance(inputs, (list, tuple)):
+        inputs = [inputs]
+    images = [
+        _local(str(item)) if isinstance(item, (str, Path)) else item
+        for item in inputs
+    ]
+    if not images:
+        raise ValueError('There is no image in an empty list; give one.')
+    for item in images:
+        if not isinstance(item, str):
+            _check_array(item)
+        elif check and not _scheme(item):
+            check_file(item)
+    return images
+
+
+def check_file(path: str) -> None:
+    """Refuse a file that is not there.
+
+    Raises:
+        FileNotFoundError: If it is not, or is a folder.
+    """
+    if Path(path).is_dir():
+        raise FileNotFoundError(
+            f'{path} is a folder; give it alone, or its pictures.')
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'The image {path} does not exist; check the path.')
+
+
+def _local(item: str) -> str:
+    """Path of a file: address; refuses addresses that cannot be read."""
+    scheme = _scheme(item)
+    if scheme == 'file':
+        address = urlsplit(item)
+        if address.netloc not in ('', 'localhost'):
+            raise ValueError(
+                f'{item} is a file of the machine {address.netloc!r}; write '
+                'file:/// and the path for one of this machine.')
+        return url2pathname(address.path)
+    if scheme:
+        try:
+            get_file_backend(item)
+        except (ImportError, KeyError):
+            raise ValueError(
+                f'Images are not read from {scheme}:// ({item}); download it '
+                'and give its path, or give a file:// or https:// address.'
+            ) from None
+    return item
+
+
+def _pictures_of(folder: Path) -> List[str]:
+    """Files of a folder that can be decoded, in the order of their names."""
+    files = [p for p in folder.iterdir()
+             if p.is_file() and not p.name.startswith('.')]
+    suffixes = picture_suffixes()
+    images = sorted(str(p) for p in files if p.suffix.lower() in suffixes)
+    if not images:
+        raise ValueError(
+            f'There is no image in {folder}, of {len(files)} files; the '
+            'suffixes of images are .jpg, .png, .webp, .tif and the like.')
+    return images
+
+
+def _check_array(item: Any) -> None:
+    """Refuse what is no picture in OpenCV's form, and say how to make it."""
+    if not isinstance(item, np.ndarray):
+        raise ValueError(
+            'An image must be a path or an array of shape (H, W, 3), got '
+            f'{type(item).__name__}; of a Pillow image give '
+            "np.array(image.convert('RGB'))[..., ::-1], of a tensor "
+            '(3, H, W) tensor.permute(1, 2, 0).numpy() in uint8.')
+    if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
+        raise ValueError(
+            'An image must be a path or an array of shape (H, W, 3) with '
+            f'pixels in it, got {item.shape}.')
+    if item.dtype == np.uint8:
+        return
+    how = 'give image.astype(np.uint8) if its values are from 0 to 255'
+    if np.issubdtype(item.dtype, np.floating):
+        if not np.isfinite(item).all():
+            how = 'it has values that are NaN or infinite'
+        elif item.max() <= 1:
+            how = 'give (image * 255).round().astype(np.uint8)'
+    raise ValueError('An image array must be of uint8, from 0 to 255, got '
+                     f'{item.dtype}; {how}.')
+
+
+class PictureReader:
+    """Read pictures as evaluations do, very large ones at reduced size.
+
+    Args:
+        options (dict): Of the ``LoadImageFromFile`` of the test pipeline.
+        pipeline (Compose): The steps after it.
+    """
+
+    def __init__(self, options: Dict[str, Any], pipeline: Compose) -> None:
+        self._loader = DITOLoadImageFromFile(
+            **dict(options, on_error='raise'))
+        self._pipeline = pipeline
+
+    def read(self, image: Union[str, np.ndarray]) -> Dict[str, Any]:
+        """Read a picture as the data set would, without annotations.
+
+        Args:
+            image (str | ndarray): Path, address or (H, W, 3) uint8, BGR.
+
+        Returns:
+            dict: ``img`` (h, w, 3), which is a copy; ``ori_shape``, height
+            and width of the picture, and ``img_shape``, those of ``img``.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ValueError: If it cannot be decoded, or takes too much memory.
+        """
+        path = ''
+        if isinstance(image, str):
+            path = image
+            pixels, size = self._decode(path)
+        else:
+            size = image.shape[:2]
+            pixels = shrink(image, reduction(size))
+            # A copy: transforms may work in place.
+            pixels = np.array(pixels, np.float32 if self._loader.to_float32
+                              else np.uint8)
+        return dict(img_path=path, img=pixels, img_shape=pixels.shape[:2],
+                    ori_shape=size, instances=[])
+
+    def _decode(self, path: str) -> Any:
+        """Pixels of a file, and height and width of the whole picture."""
+        if not _scheme(path):
+            check_file(path)
+        content = self._loader.fetch(path)
+        try:
+            factor, size = reading_plan(content)
+        except ValueError as error:
+            raise ValueError(f'image {path} {error}') from None
+        pixels = self._loader.decode(path, content, factor)
+        if factor == 1 or size is None:
+            size = pixels.shape[:2]
+        return pixels, size
+
+    def prepare(self, item: Dict[str, Any]) -> Dict[str, Any]:
+        """Data for the model.
+
+        Args:
+            item (dict): As :meth:`read` gives it; ``img`` is taken out.
+
+        Returns:
+            dict: ``inputs`` and ``data_samples``, whose scale factors are
+            those of the whole picture.
+
+        Raises:
+            ValueError: If the picture is too thin to be resized.
+        """
+        full, read = item['ori_shape'], item['img_shape']
+        name = item['img_path'] or 'the array'
+        given = dict(item, img_id=0)
+        del item['img']
+        try:
+            data = self._pipeline(given)
+        except (cv2.error, ValueError, ZeroDivisionError) as error:
+            reason = ' '.join(str(error).split())
+            raise ValueError(
+                f'The picture {name} of {full[1]} x {full[0]} pixels cannot '
+                f'be prepared ({reason}); a side of it may be too short '
+                'or too long for the size that the config resizes to.'
+            ) from error
+        sample = data['data_samples']
+        if tuple(full) != tuple(read) and 'scale_factor' in sample:
+            factors = [factor * part / whole for factor, part, whole in zip(
+                sample.scale_factor, read[::-1], full[::-1], strict=True)]
+            sample.set_metainfo(dict(scale_factor=tuple(factors)))
+        return data

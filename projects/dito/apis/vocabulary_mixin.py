@@ -1,0 +1,131 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Names of calls as classes of a detector."""
+
+from pathlib import Path
+from threading import RLock
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from dito.models.text import Vocabulary
+from dito.models.text.name_checks import trained_names, unseen_names
+from dito.models.text.name_files import as_file, parse_names
+
+from .model_file import templates_of
+
+Names = Union[str, Path, Sequence[str], Vocabulary]
+# Lists of names whose embeddings are remembered.
+_MOST_LISTS = 256
+
+
+class VocabularyMixin:
+    """The names that an inferencer looks for, and their embeddings.
+
+    Names are embedded once. ``train_meta`` is the ``dataset_meta`` of the
+    training, ``model`` the detector, ``cfg`` its config.
+    """
+
+    model: Any
+    cfg: Any
+    train_meta: Dict[str, Any]
+
+    def _init_names(self, negative_names: Optional[Names],
+                    vocabulary: Optional[Names]) -> None:
+        """Set what there is from the beginning."""
+        self._made: Dict[Tuple[str, ...], Vocabulary] = {}
+        self._lock = RLock()
+        self._asked: Optional[Vocabulary] = None
+        self._negatives: Optional[Vocabulary] = None
+        if negative_names is not None:
+            self._negatives = self._resolve(
+                self._base_names() if negative_names ==
+                'trained' else negative_names)
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+
+    @property
+    def vocabulary(self) -> Optional[Vocabulary]:
+        """Classes that are looked for, None before any were given."""
+        return self._asked
+
+    def set_vocabulary(self, names: Names) -> Vocabulary:
+        """Look for these names from now on.
+
+        Args:
+            names: As ``vocabulary`` of the class.
+
+        Returns:
+            Vocabulary: The classes with their embeddings.
+
+        Raises:
+            ValueError: If names are blank or duplicates, or embeddings were
+                made by another text tower.
+        """
+        vocabulary = self._resolve(names)
+        self.model.set_vocabulary(self._with_negatives(vocabulary))
+        self._asked = vocabulary
+        return vocabulary
+
+    def _with_negatives(self, vocabulary: Vocabulary) -> Vocabulary:
+        """What the detector gets; labels of ``vocabulary`` stay."""
+        if self._negatives is None:
+            return vocabulary
+        return vocabulary.join(self._negatives)
+
+    def _resolve(self, names: Names) -> Vocabulary:
+        if isinstance(names, Vocabulary):
+            return names
+        path = as_file(names)
+        if path is not None and path.suffix.lower() == '.safetensors':
+            return Vocabulary.load(path)
+        key = parse_names(names)
+        with self._lock:  # The tower and its caches are shared by threads.
+            found = self._made.get(key)
+            if found is None:
+                if len(self._made) >= _MOST_LISTS:
+                    self._made.clear()
+                found = self._made[key] = self._embed(key)
+            return found
+
+    def _resolve_each(self, vocabularies: Optional[Sequence[Names]],
+                      count: int) -> List[Optional[Vocabulary]]:
+        """Classes of each image; None where it has none of its own."""
+        if vocabularies is None:
+            return [None] * count
+        if isinstance(vocabularies, (str, Path, Vocabulary)) or len(
+                vocabularies) != count:
+            raise ValueError(
+                f'vocabularies has one list of names for each of the {count} '
+                'images, in their order; names for all of them go into '
+                'vocabulary.')
+        return [self._resolve(names) for names in vocabularies]
+
+    def _embed(self, names: Tuple[str, ...]) -> Vocabulary:
+        """Embed names with the detector's tower; unseen ones are novel."""
+        tower = self.model.text_encoder
+        if tower is None:
+            raise ValueError(
+                'This detector has no text tower to embed names with; give a '
+                'vocabulary file (tools/misc/build_text_embeddings.py).')
+        return Vocabulary.from_names(
+            names, tower, templates_of(self.cfg),
+            novel=unseen_names(names, self.train_meta))
+
+    def _base_names(self) -> List[str]:
+        """Base classes of the training, as negative names."""
+        names = trained_names(self.train_meta)
+        if not names:
+            raise ValueError(
+                "negative_names='trained' needs a checkpoint that says what "
+                'it was trained on, and this one does not; give the names.')
+        return names
+
+    def _classes(self, names: Optional[Names]) -> Vocabulary:
+        """Classes of one call; nothing of it stays."""
+        if names is not None:
+            return self._resolve(names)
+        if self._asked is not None:
+            return self._asked
+        names = self.train_meta.get('classes')
+        if not names:
+            raise ValueError("Name what to look for: vocabulary=['red "
+                             "umbrella', 'anchor'].")
+        return self._resolve(list(names))

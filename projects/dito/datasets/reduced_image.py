@@ -1,0 +1,175 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Very large pictures, decoded at reduced size within bounded memory."""
+
+from contextlib import suppress
+from typing import Optional, Tuple
+
+import cv2
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from .image_text.image_header import (
+    image_size,
+    jpeg_header,
+    open_image,
+    orientation,
+)
+
+# Pictures of more pixels are read at reduced size, see reading_plan.
+FULL_PIXELS = 50_000_000
+# Bytes that a file and what its decoder holds may take.
+MOST_BYTES = 1_200_000_000
+
+# Bytes per pixel of decoders, the result included, as measured: OpenCV has
+# the picture twice. Pillow's JPEG and JPEG 2000 take theirs per pixel of the
+# reduced picture.
+_OPENCV, _PILLOW, _REDUCED = 8, 7, 16
+# JPEGs are decoded at no less.
+_LEAST = 8
+_TIFF_HEADS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+# Modes of which Pillow makes RGB as OpenCV does; not those of 16 bits.
+_PLAIN_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
+
+
+def reading_plan(content: bytes) -> Tuple[int, Optional[Tuple[int, int]]]:
+    """By what a picture is reduced when it is read.
+
+    Up to 50 megapixels it is read whole, as evaluations read it; larger ones
+    at a half, a quarter, an eighth and so on, at the most that is within 50.
+    A JPEG and JPEG 2000 are decoded at this size; other kinds are reduced
+    after they were decoded, if memory allows.
+
+    Args:
+        content (bytes): The encoded picture.
+
+    Returns:
+        tuple: The factor; and height and width of the upright picture,
+        None where the header cannot be read.
+
+    Raises:
+        ValueError: If decoding would take too much memory.
+    """
+    size = image_size(content)
+    if size is None:
+        return 1, None
+    factor = reduction(size)
+    if factor > 1:
+        needed = len(content) + size[0] * size[1] * _cost(content, factor)
+        if needed > MOST_BYTES:
+            raise ValueError(
+                f'has {size[1]} x {size[0]} pixels, which take '
+                f'{needed / 1e9:.1f} GB to decode, more than the '
+                f'{MOST_BYTES / 1e9:.1f} GB that a picture may take; save '
+                'it as a plain (not progressive) JPEG, which is read at '
+                'reduced size, or cut it into tiles')
+    if orientation(content) in (5, 6, 7, 8):
+        size = size[::-1]
+    return factor, size
+
+
+def reduction(size: Tuple[int, int]) -> int:
+    """The least power of 2 that reduces a size to 50 megapixels or less."""
+    factor = 1
+    while size[0] * size[1] > FULL_PIXELS * factor**2:
+        factor *= 2
+    return factor
+
+
+def _cost(content: bytes, factor: int) -> float:
+    """Bytes per pixel that decoding takes, besides the file."""
+    header = jpeg_header(content)
+    if header is not None:
+        held = 2 * header.coefficients if header.progressive else 0
+        return held + _REDUCED / min(factor, _LEAST)**2
+    if _is_jpeg2000(content):
+        return _REDUCED / factor**2
+    return _PILLOW if _is_for_pillow(content) else _OPENCV
+
+
+def _is_jpeg2000(content: bytes) -> bool:
+    return content[:4] == b'\xff\x4f\xff\x51' or content[4:8] == b'jP  '
+
+
+def _is_for_pillow(content: bytes) -> bool:
+    """Whether Pillow needs less memory: JPEGs, AVIF, TIFF in one strip."""
+    return (content[:2] == b'\xff\xd8' or content[:4] in _TIFF_HEADS
+            or content[4:8] == b'ftyp' or _is_jpeg2000(content))
+
+
+def decode_reduced(content: bytes, factor: int) -> np.ndarray:
+    """Decode a picture at 1 / factor of its size.
+
+    Args:
+        content (bytes): The encoded picture.
+        factor (int): A power of 2.
+
+    Returns:
+        np.ndarray: uint8, (h, w, 3), BGR; not turned by EXIF.
+
+    Raises:
+        Exception: If it cannot be decoded; decoders have their own types.
+    """
+    image = None
+    if _is_for_pillow(content):
+        # Pillow has no mode for a TIFF of floats.
+        with suppress(UnidentifiedImageError):
+            image = _by_pillow(content, factor, _PLAIN_MODES)
+    if image is None:
+        whole = cv2.imdecode(
+            np.frombuffer(content, np.uint8),
+            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = None if whole is None else shrink(whole, factor)
+    return _by_pillow(content, factor) if image is None else image
+
+
+def _by_pillow(content: bytes, factor: int,
+               modes: Optional[Tuple[str, ...]] = None
+               ) -> Optional[np.ndarray]:
+    """Decode by Pillow, of which a picture takes four bytes a pixel.
+
+    Returns:
+        np.ndarray or None: As of :func:`decode_reduced`; None where the mode
+        is none of those.
+    """
+    with open_image(content, max_pixels=None) as image:
+        if modes is not None and image.mode not in modes:
+            return None
+        if image.format == 'JPEG2000':
+            # A number of halvings; this plugin has no other use of the name.
+            image.reduce = factor.bit_length() - 1
+            image.load()
+            factor = 1
+        elif image.format in ('JPEG', 'MPO'):
+            width = image.width
+            image.draft('RGB', [max(side // min(factor, _LEAST), 1)
+                                for side in image.size])
+            factor //= round(width / image.width)
+        if image.mode != 'RGB':
+            # A palette's numbers have no average.
+            image = image.convert('RGB')
+        pixels = np.asarray(image if factor == 1 else image.reduce(factor))
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def shrink(image: np.ndarray, factor: int) -> np.ndarray:
+    """Reduce a picture by averages of areas, some rows at a time.
+
+    Args:
+        image (np.ndarray): uint8, (H, W, 3), of any strides.
+        factor (int): Of both sides.
+
+    Returns:
+        np.ndarray: uint8, (h, w, 3), sides rounded up.
+    """
+    if factor == 1:
+        return image
+    height, width = (-(-side // factor) for side in image.shape[:2])
+    small = np.empty((height, width, 3), np.uint8)
+    step = max(FULL_PIXELS // (8 * factor * image.shape[1]), 1)
+    for row in range(0, height, step):
+        part = np.ascontiguousarray(
+            image[row * factor:(row + step) * factor])
+        rows = small[row:row + step]
+        rows[:] = cv2.resize(part, (width, len(rows)),
+                             interpolation=cv2.INTER_AREA)
+    return small
