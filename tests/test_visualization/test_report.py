@@ -3,6 +3,7 @@
 
 import base64
 import importlib.util
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +25,7 @@ from dito.visualization import (
     write_report,
 )
 from dito.visualization.annotated import read_annotated
-from dito.visualization.readme_figure import write_png
+from dito.visualization.readme_figure import write_figure
 from dito.visualization.report_tables import duration
 from dito.visualization.samples import (
     PointingGame,
@@ -33,6 +34,7 @@ from dito.visualization.samples import (
     query_text,
     similarity_samples,
 )
+from dito.visualization.shown_object import LEGEND
 from dito.visualization.similarity import SimilarityMaps
 
 TOOLS = Path(__file__).parents[2] / 'tools/analysis_tools'
@@ -126,7 +128,7 @@ def test_curves_of_the_report_are_svg(report: str):
     ]
 
 
-def test_figures_of_the_report(report: str):
+def test_figures_of_the_report(report: str, folders: tuple):
     text = ' '.join(Page(report).texts)
     for part in ('12.5 %', '50.0 %', '6.2 %', '75.0 %', '3 min 20 s',
                  '1 min 20 s', "tools/train.py 'a <b> c.py'", 'extra',
@@ -135,6 +137,15 @@ def test_figures_of_the_report(report: str):
                  'at most 20 detections'):
         assert part in text, part
     assert '<b> c.py' not in report
+    # What region-centric pretraining changes stands first.
+    metrics = json.loads((folders[0] / 'metrics.json').read_text())
+    assert list(metrics)[:3] == [
+        'rep_map_hits_before', 'rep_map_hits_after', 'novel_ap50']
+    rows = [text.index(part) for part in (
+        'before REP', 'after REP', 'AP50, novel', 'AP50, base')]
+    assert rows == sorted(rows)
+    for _, _, meaning in LEGEND:
+        assert meaning in text
 
 
 def test_same_report_twice(folders: tuple, report: str, tmp_path: Path):
@@ -158,7 +169,7 @@ def test_detections_are_those_of_the_inferencer(folders: tuple):
         assert [list(f.box) for f in sample.found] == result['bboxes']
         assert {f.novel for f in sample.found if f.name == 'chess knight'
                 } <= {True}
-        assert all(f.mask.shape == sample.image.shape[:2]
+        assert all(f.pixels().shape == sample.image.shape[:2]
                    for f in sample.found)
     assert detect_samples(inferencer, data, [], 0.0) == []
 
@@ -205,7 +216,7 @@ def test_failure_leaves_nothing(folders: tuple, tmp_path: Path,
         write_report(ReportData(dict(novel_ap50=.1)), old)
     image = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(OSError, match='disk full'):
-        write_png(image, tmp_path / 'figure.png')
+        write_figure(image, tmp_path / 'figure.png')
     assert [p.name for p in tmp_path.iterdir()] == ['report.html']
     assert old.read_text() == 'old'
 
@@ -229,17 +240,46 @@ def test_report_without_parts(tmp_path: Path):
 
 def test_figure(folders: tuple, tmp_path: Path):
     path = quickstart_figure(*folders, tmp_path / 'figure.png')
-    image = cv2.imread(str(path))
-    assert image.shape == (312 * 2 + 10, 288 * 4 + 30, 3)
-    assert path.stat().st_size < 500_000
-    with pytest.raises(ValueError, match='needs detections'):
+    image = cv2.imread(str(path))[..., ::-1]
+    # Two pictures have a novel object: found, before, after; the legend.
+    assert image.shape == (620 * 2 + 16 + 52, 576 * 3 + 32, 3)
+    for _, color, _ in LEGEND:
+        # Fewer colours are left where the file would be too large.
+        far = np.abs(image[-52:].astype(int) - color).sum(axis=2)
+        assert far.min() < 75  # half of how far they are apart
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(ValueError, match='pictures with a novel object'):
         readme_figure([], [])
 
 
+def test_figure_of_any_checkpoint(folders: tuple, tmp_path: Path,
+                                  capsys: pytest.CaptureFixture):
+    module, (run, root) = tool('make_report'), folders
+    arguments = ['--data-root', str(root), '--figure',
+                 str(tmp_path / 'f.png'), '--count', '1']
+    one = ['--checkpoint', str(run / 'dito/iter_40.pth'), '--config',
+           str(run / 'dito/stage.py')]
+    rep = ['--rep-checkpoint', str(run / 'rep/iter_40.pth'), '--rep-config',
+           str(run / 'rep/stage.py')]
+    for options, columns in (([*one, *rep], 3), (one, 1)):
+        assert module.main([*arguments, *options]) == 0
+        image = cv2.imread(str(tmp_path / 'f.png'))
+        assert image.shape[1] == 576 * columns + 16 * (columns - 1)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match='2'):
+        module.main([*arguments, *rep])
+    assert 'belong to --figure with --checkpoint' in capsys.readouterr().err
+    assert module.main([*arguments[:-1], '0', *one]) == 2
+    assert 'a picture or more, got 0' in capsys.readouterr().err
+
+
 def test_png_is_small_enough(tmp_path: Path):
-    noise = np.random.default_rng(0).integers(0, 255, (500, 500, 3), np.uint8)
-    path = write_png(noise, tmp_path / 'noise.png')
-    assert path.stat().st_size < 500_000
+    noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
+    path = write_figure(noise, tmp_path / 'noise.png')
+    assert path.stat().st_size < 1_000_000
+    assert cv2.imread(str(path)).shape == noise.shape
+    path = write_figure(noise, tmp_path / 'noise.jpg')
+    assert path.read_bytes()[:2] == b'\xff\xd8'
     assert cv2.imread(str(path)).shape == noise.shape
 
 
@@ -257,7 +297,7 @@ def test_similarity_tool(folders: tuple, tmp_path: Path,
     module = tool('similarity_map')
     texts = ['red umbrella', 'anchor']
     assert module.main([str(image), '--text', *texts, *arguments]) == 0
-    assert cv2.imread(str(out)).shape == (312 * 2 + 10, 288 * 3 + 20, 3)
+    assert cv2.imread(str(out)).shape == (620 * 2 + 16, 576 * 3 + 32, 3)
     lines = capsys.readouterr().out.splitlines()
     assert sum(' to ' in line for line in lines) == 4
     assert module.main(['none.png', '--text', 'anchor', *arguments]) == 2

@@ -4,7 +4,11 @@
 from .detections import draw_objects
 from .heat_map import draw_heat_map
 from .local_visualizer import DITOLocalVisualizer
-from .quickstart import quickstart_figure, quickstart_report
+from .quickstart import (
+    held_out_figure,
+    quickstart_figure,
+    quickstart_report,
+)
 from .readme_figure import readme_figure
 from .report import ReportData, write_report
 from .shown_object import ShownObject
@@ -20,6 +24,7 @@ __all__ = [
     'TextSimilarity',
     'draw_heat_map',
     'draw_objects',
+    'held_out_figure',
     'quickstart_figure',
     'quickstart_report',
     'readme_figure',

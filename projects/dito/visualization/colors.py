@@ -8,18 +8,16 @@ import numpy as np
 
 Color = Tuple[int, int, int]
 
-# Blue and orange stay apart for colour-blind eyes, and on light and dark.
+# Blue and orange stay apart for colour-blind eyes, and on light and dark. What
+# is wrong or missing differs by its sign and its line too.
 BASE_COLOR: Color = (37, 99, 235)
-NOVEL_COLOR: Color = (234, 88, 12)
+NOVEL_COLOR: Color = (217, 84, 10)
+WRONG_COLOR: Color = (190, 24, 130)
+MISSED_COLOR: Color = (71, 80, 92)
 
 # Middle tones: legible on a white and on a black page.
 CURVE_COLORS = ('#3b82f6', '#ea580c', '#10a37f', '#a855f7', '#dc2680',
                 '#8a8f98')
-
-
-def class_color(novel: bool) -> Color:
-    """Colour of an object by the kind of its class."""
-    return NOVEL_COLOR if novel else BASE_COLOR
 
 
 def css_color(color: Color) -> str:

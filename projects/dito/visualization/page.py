@@ -38,8 +38,8 @@ figure { margin: 0; padding: .7rem; border-radius: .5rem;
 .row > div { flex: 1 1 0; min-width: 0; }
 .row .soft { margin: .1rem 0; }
 img { display: block; width: 100%; height: auto; border-radius: .3rem; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: .2em;
-  margin: 0 .3em 0 .6em; }
+.key { display: inline-block; width: 1.3em; border-radius: .2em;
+  text-align: center; color: #ffffff; margin: 0 .3em 0 .6em; }
 code, pre { font: .88rem/1.5 ui-monospace, monospace; }
 pre { overflow-x: auto; padding: .7rem; border-radius: .5rem;
   background: var(--card); white-space: pre-wrap; overflow-wrap: anywhere; }

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .colors import BASE_COLOR, NOVEL_COLOR, css_color
+from .colors import css_color
 from .curves import chart_svg
 from .detections import draw_objects
 from .heat_map import draw_heat_map, outline
@@ -17,20 +17,15 @@ from .report_tables import (
     headline_table,
     time_table,
 )
-from .samples import (
-    SHOWN_IOU,
-    DetectionSample,
-    PointingGame,
-    SimilaritySample,
-)
-from .shown_object import ShownObject
+from .samples import DetectionSample, PointingGame, SimilaritySample
+from .shown_object import HIT, LEGEND, SHOWN_IOU, WRONG, ShownObject
 from .stage_charts import stage_charts
 from .training_log import StageLog
 
-# Small pictures are enlarged to about this width.
-_WIDTH = 420
+# Small pictures are enlarged to about this width, twice that of the page.
+_WIDTH = 840
 # Legible where two of them share the width of a phone.
-_FONT = 17
+_FONT = 32
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,8 @@ def write_report(data: ReportData, out: Path) -> Path:
         ('', _intro()),
         ('Results', _results(data)),
         ('Detections', _detections(data.detections, data.score_thr)),
-        ('Where the text is', _similarity(data.similarity, data.pointing)),
+        ('Similarity of picture and text',
+         _similarity(data.similarity, data.pointing)),
         ('Training', _curves(data.stages)),
         ('Time and commands',
          time_table(data.metrics) + command_lines(data.metrics)),
@@ -105,15 +101,16 @@ def _spoken(objects: Sequence[ShownObject]) -> str:
 def _detections(samples: Sequence[DetectionSample], score_thr: float) -> str:
     if not samples:
         return ''
-    key = ''.join(
-        f'<span class="key" style="background:{css_color(color)}"></span>'
-        f'{name} class' for name, color in (('base', BASE_COLOR),
-                                            ('novel', NOVEL_COLOR)))
-    text = (f'<p>{key}</p><p>The first {len(samples)} validation images that '
-            'contain a novel object, in the order of the file, not chosen by '
-            'result. All classes are searched for at once; detections with a '
-            f'score of {score_thr:g} or more are shown, of those that overlap '
-            f'(IoU above {SHOWN_IOU:g}) the best.</p>')
+    key = ' '.join(
+        f'<span class="key" style="background:{css_color(color)}">{sign}'
+        f'</span>{text}' for sign, color, text in LEGEND)
+    text = (f'<p>Left what is annotated, right what the detector found: the '
+            f'first {len(samples)} validation images that contain a novel '
+            'object, in the order of the file, not chosen by result. All '
+            'classes are searched for at once; shown are detections with a '
+            f'score of {100 * score_thr:.0f} % or more, of those that overlap '
+            f'by more than {100 * SHOWN_IOU:.0f} % (IoU) the best.</p>'
+            f'<p class="legend">{key}</p>')
     figures = []
     for sample in samples:
         scale = _scale(sample.image.shape[1])
@@ -123,16 +120,18 @@ def _detections(samples: Sequence[DetectionSample], score_thr: float) -> str:
                     draw_objects(sample.image, sample.truth, scale, _FONT),
                     f'Annotated: {_spoken(sample.truth)}', 'annotated'),
                 picture(
-                    draw_objects(sample.image, sample.found, scale, _FONT),
-                    f'Found: {_spoken(sample.found)}', 'found'),
+                    draw_objects(sample.image, sample.judged, scale, _FONT),
+                    f'Found: {_spoken(sample.judged)}', 'found'),
             ], _detection_caption(sample)))
     return text + f'<div class="grid-of">{"".join(figures)}</div>'
 
 
 def _detection_caption(sample: DetectionSample) -> str:
-    novel = sum(item.novel for item in sample.found)
-    return (f'{escape(sample.name)}: {len(sample.found)} found, {novel} of '
-            f'them novel; {len(sample.truth)} annotated.')
+    counts = [sum(item.verdict == kind for item in sample.judged)
+              for kind in (HIT, WRONG)]
+    return (f'{escape(sample.name)}: of {len(sample.truth)} annotated '
+            f'objects {counts[0]} found by their name; {counts[1]} '
+            'detections wrong.')
 
 
 def _similarity(samples: Sequence[SimilaritySample],
@@ -140,9 +139,10 @@ def _similarity(samples: Sequence[SimilaritySample],
     if not samples:
         return ''
     text = (
-        '<p>Cosine of the text with the picture, place by place (figure 3 of '
-        'the paper). Before region-centric pretraining (REP): features of '
-        'the frozen backbone, token by token. After: the box head slides '
+        '<p>Where a picture resembles a text, before and after stage 2: '
+        'cosine in percent, place by place (figure 3 of the paper). Before '
+        'region-centric pretraining (REP): features of the frozen backbone, '
+        'token by token. After: the box head slides '
         "over pyramid level 4, which has the backbone's resolution, with a "
         'window of 7 &times; 7 cells about each. The first validation '
         'images with a novel object; the text asks for the first object that '
@@ -159,7 +159,8 @@ def _similarity(samples: Sequence[SimilaritySample],
             picture(
                 draw_heat_map(sample.image, values, scale, sample.box),
                 f'Similarity with "{sample.text}" {when} REP',
-                f'{when}: {values.min():.2f} to {values.max():.2f}')
+                f'{when}: {100 * values.min():.0f} to '
+                f'{100 * values.max():.0f} %')
             for when, values in (('before', sample.before), ('after',
                                                              sample.after))
         ]
@@ -196,6 +197,6 @@ def _curves(stages: Sequence[StageLog]) -> str:
                          f'<div class="grid-of">{figures}</div>')
     if not parts:
         return ''
-    return ('<p>Training losses against iterations, as logged (means of '
-            'recent iterations); the legend gives the last value.</p>' +
-            ''.join(parts))
+    return ('<p>How the losses fell: values against iterations, as logged '
+            '(means of recent iterations); the legend gives the last value.'
+            f'</p>{"".join(parts)}')

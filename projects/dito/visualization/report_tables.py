@@ -15,7 +15,17 @@ from dito.version import __version__
 from .page import table
 
 #: Name in metrics.json -> what it is, what it means. All are shares of 1.
+#: What region-centric pretraining (REP) changes stands first.
 HEADLINES: Dict[str, tuple] = dict(
+    rep_map_hits_before=('Map highest inside the object, before REP',
+                         'share of objects where the similarity of picture '
+                         'and text is highest inside the object; features of '
+                         'the frozen backbone'),
+    rep_map_hits_after=('Map highest inside the object, after REP',
+                        'the same for the box head of stage 2'),
+    rep_box_naming_novel=('Box head names novel objects',
+                          'share of annotated novel boxes that the box head '
+                          'names right after stage 2 alone'),
     novel_ap50=('Box AP50, novel classes',
                 'average precision at an overlap of 50 % on classes without '
                 'training boxes'),
@@ -29,7 +39,7 @@ HEADLINES: Dict[str, tuple] = dict(
     mask_ap=('Mask AP, all classes', 'masks, mean over overlaps'),
     zero_shot_top1=('Zero-shot accuracy',
                     'the image tower before detection: share of held-out '
-                    'single objects named rightly among all classes'),
+                    'single objects named right among all classes'),
     zero_shot_novel_top1=('Zero-shot accuracy, novel classes',
                           'the same for objects of the novel classes'),
 )

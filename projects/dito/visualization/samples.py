@@ -3,7 +3,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,7 +11,12 @@ from dito.datasets.symbols.captions import with_article
 from dito.models.text.templates import readable_name
 
 from .annotated import AnnotatedImage, AnnotatedSet
-from .shown_object import ShownObject, from_prediction
+from .shown_object import (
+    ShownObject,
+    distinct,
+    from_prediction,
+    judge,
+)
 from .similarity import TextSimilarity
 from .similarity_ops import peak_in_box
 
@@ -19,8 +24,6 @@ if TYPE_CHECKING:
     from dito.apis import DITOInferencer
 
 Box = Tuple[float, float, float, float]
-#: Detections that overlap by more than this IoU are not shown together.
-SHOWN_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class DetectionSample:
     image: np.ndarray
     truth: Tuple[ShownObject, ...]
     found: Tuple[ShownObject, ...]
+
+    @property
+    def judged(self) -> List[ShownObject]:
+        """What is shown: hits, wrong names and missed objects."""
+        return judge(distinct(self.found), self.truth)
 
 
 @dataclass(frozen=True)
@@ -80,14 +88,16 @@ class PointingGame:
     after: float
     chance: float
 
+    def metrics(self) -> Dict[str, float]:
+        """Shares of hits as they stand in metrics.json."""
+        return dict(rep_map_hits_before=round(self.before, 5),
+                    rep_map_hits_after=round(self.after, 5))
+
 
 def detect_samples(inferencer: 'DITOInferencer', data: AnnotatedSet,
                    images: Sequence[AnnotatedImage],
                    score_thr: float) -> List[DetectionSample]:
     """Look for all classes of a data set in some of its images.
-
-    Of detections that overlap by more than ``SHOWN_IOU`` the best is kept,
-    one name an object, unlike in evaluations.
 
     Args:
         inferencer (DITOInferencer): The detector.
@@ -104,8 +114,7 @@ def detect_samples(inferencer: 'DITOInferencer', data: AnnotatedSet,
     vocabulary = inferencer.set_vocabulary(data.names)
     results = inferencer([image.path for image in images],
                          vocabulary.with_novel(data.novel),
-                         score_thr=score_thr,
-                         agnostic_nms=SHOWN_IOU)['predictions']
+                         score_thr=score_thr)['predictions']
     return [
         DetectionSample(image.path.name, image.read(), image.objects,
                         tuple(from_prediction(result, data.novel)))
@@ -118,7 +127,7 @@ def query_text(name: str) -> str:
     return f'a photo of {with_article(readable_name(name))}'
 
 
-def _single_objects(image: AnnotatedImage) -> List[ShownObject]:
+def single_objects(image: AnnotatedImage) -> List[ShownObject]:
     """Objects that are the only ones of their class in the image."""
     counts = Counter(item.name for item in image.objects)
     return [item for item in image.objects if counts[item.name] == 1]
@@ -129,7 +138,8 @@ def similarity_samples(similarity: TextSimilarity,
                        count: int) -> List[SimilaritySample]:
     """Ask for one object in each of the first images.
 
-    The object is the first one that is alone of its class in the image.
+    The object is the first one that is alone of its class in the image, a
+    novel one if there is one.
 
     Args:
         similarity (TextSimilarity): A model with a box head.
@@ -141,7 +151,7 @@ def similarity_samples(similarity: TextSimilarity,
     """
     samples = []
     for image in images:
-        objects = _single_objects(image)
+        objects = sorted(single_objects(image), key=lambda o: not o.novel)
         if objects and len(samples) < count:
             pixels, text = image.read(), query_text(objects[0].name)
             maps = similarity(pixels, [text])
@@ -167,7 +177,7 @@ def pointing_game(
     """
     hits: List[Tuple[bool, bool, float]] = []
     for image in images:
-        objects = _single_objects(image)
+        objects = single_objects(image)
         if not objects:
             continue
         pixels = image.read()

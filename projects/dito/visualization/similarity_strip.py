@@ -33,5 +33,5 @@ def similarity_strip(image: np.ndarray, texts: Sequence[str],
             low, high = values[number].min(), values[number].max()
             tiles.append(
                 titled(draw_heat_map(image, values[number], scale),
-                       f'{name}: {low:.2f} to {high:.2f}'))
+                       f'{name}: {100 * low:.0f} to {100 * high:.0f} %'))
     return arrange(tiles, 1 + len(kinds))

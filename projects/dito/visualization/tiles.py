@@ -7,11 +7,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .detections import shortened
 from .labels import label_font
 
-TILE = 288
-_GAP = 10
-_LINE = 24
+# Pictures are drawn at twice the size that they are looked at.
+TILE = 576
+FONT = 26
+_GAP = 16
+_LINE = 44
 
 
 def fit_tile(image: np.ndarray) -> np.ndarray:
@@ -30,15 +33,10 @@ def fit_tile(image: np.ndarray) -> np.ndarray:
 def titled(image: np.ndarray, title: str) -> np.ndarray:
     """A tile with a line of text above it, cut off where it is too long."""
     head = Image.new('RGB', (TILE, _LINE), 'white')
-    font = label_font(14)
-    shown = title
-    while font.getlength(shown) > TILE:
-        title = title[:-1]
-        shown = f'{title}…'
     ImageDraw.Draw(head).text((0, _LINE / 2),
-                              shown,
+                              shortened(title, TILE, FONT),
                               fill=(30, 35, 40),
-                              font=font,
+                              font=label_font(FONT),
                               anchor='lm')
     return np.concatenate([np.asarray(head), fit_tile(image)])
 
