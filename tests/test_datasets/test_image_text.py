@@ -200,6 +200,32 @@ def test_a_stream_without_samples_stops_the_run(tmp_path):
         next(iter(ImageTextShards(path, 8)))
 
 
+@pytest.mark.parametrize('size,streams,broken', [(5, 5, 1), (3, 40, 1)])
+def test_a_stream_outlives_a_share_of_broken_samples(
+        tmp_path, size, streams, broken):
+    members = []
+    for i in range(size):
+        members += [(f'{i}.jpg', jpeg() if i >= broken else b'x'),
+                    (f'{i}.txt', b'text')]
+    path = write_tar(tmp_path / 'x.tar', members)
+    samples = iter(ImageTextShards(
+        path, 8, num_streams=streams, max_broken_share=1.))
+    found = Counter(
+        next(samples)['keys'] for _ in range(6 * streams * size))
+    assert sorted(found) == [f'x/{i}' for i in range(broken, size)]
+    assert max(found.values()) < 2 * min(found.values())
+
+
+def test_a_share_is_given_up_after_all_of_the_shard(tmp_path):
+    members = []
+    for i in range(4):
+        members += [(f'{i}.jpg', b'x'), (f'{i}.txt', b'text')]
+    path = write_tar(tmp_path / 'x.tar', members)
+    with pytest.raises(RuntimeError, match='no usable sample in 4 epochs: 5 '):
+        next(iter(ImageTextShards(
+            path, 8, num_streams=4, max_broken_share=1.)))
+
+
 def test_missing_shards_are_named_at_once(tmp_path):
     shards = write_shards(tmp_path, [1, 1])
     with pytest.raises(FileNotFoundError, match='2 of 4 shards.*002.tar'):

@@ -123,6 +123,7 @@ class ImageTextShards(IterableDataset):
         self.counter = SampleCounter(max_broken_share)
         self._state = initial_state(num_streams * len(self.sources))
         self._length: Optional[int] = None
+        self._sizes: List[Dict[int, int]] = [{} for _ in self.sources]
         self._say_what_is_shared()
 
     def _say_what_is_shared(self) -> None:
@@ -294,15 +295,18 @@ class ImageTextShards(IterableDataset):
         samples = ShardStream(self.plans[number], stream, start, self.epochs,
                               self.counter.add_broken_shard,
                               self.counter.add_shard,
-                              self.counter.add_empty_shard)
+                              self.counter.add_empty_shard,
+                              self._sizes[number])
         place = stream * len(self.sources) + number
         used_epoch = start.epoch
         for cursor, raw, here in samples:
-            if cursor.epoch > used_epoch + 1:
+            unused = cursor.epoch - used_epoch - 1
+            if unused >= self.plans[number].patience:
+                since = (f'epoch {used_epoch + 1}' if unused == 1 else
+                         f'{unused} epochs')
                 raise BrokenDataError(
                     f'stream {stream} of the source {source.name!r} gave no '
-                    f'usable sample in epoch {used_epoch + 1}: '
-                    f'{self.counter.summary()}')
+                    f'usable sample in {since}: {self.counter.summary()}')
             # Equal draws in different sources would be no fault, but no gain.
             seed = (*here, number) if number else tuple(here)
             sample = self._load(number, raw, here, seed)

@@ -9,6 +9,7 @@ without replaying what came before.
 from dataclasses import dataclass
 from typing import (
     Callable,
+    Dict,
     FrozenSet,
     Iterator,
     List,
@@ -88,6 +89,8 @@ class StreamPlan:
         With at least as many shards as streams, stream m reads places m,
         m + M, ... of the epoch's order. With fewer, streams share shards:
         share k of c takes every c-th sample, so that no sample comes twice.
+        Shares go round from epoch to epoch: a sample that cannot be used is
+        not all that one stream ever sees.
         """
         order = np.arange(len(self.shards))
         if self.shuffle_shards:
@@ -96,6 +99,7 @@ class StreamPlan:
         if len(order) >= self.num_streams:
             return [(int(i), 0) for i in order[stream::self.num_streams]]
         place, share = stream % len(order), stream // len(order)
+        share = (share + epoch) % self.sharers_of(stream)
         return [(int(order[place]), share)]
 
     def epoch_of(self, stream: int,
@@ -112,6 +116,11 @@ class StreamPlan:
             sharers = self.sharers_of(other)
             for number, share in self.shards_of(other, epoch):
                 yield number, share, sharers, not step
+
+    @property
+    def patience(self) -> int:
+        """Epochs until each share of a shard has been with each sharer."""
+        return -(-self.num_streams // len(self.shards))
 
     def sharers_of(self, stream: int) -> int:
         """Return by how many streams the shard of ``stream`` is shared."""
@@ -135,6 +144,9 @@ class ShardStream:
             before it is opened.
         on_empty (callable, optional): Called with the address of each shard
             that holds no sample.
+        sizes (dict, optional): Number of samples by number of shard, filled
+            here where a shard was read to its end: shares beyond it are not
+            looked for. Streams of one plan may have it in common.
     """
 
     def __init__(
@@ -146,6 +158,7 @@ class ShardStream:
         on_error: Optional[Callable[[str, Exception], None]] = None,
         on_open: Optional[Callable[[str], None]] = None,
         on_empty: Optional[Callable[[str], None]] = None,
+        sizes: Optional[Dict[int, int]] = None,
     ) -> None:
         self.plan = plan
         self.stream = stream
@@ -154,6 +167,7 @@ class ShardStream:
         self.on_error = on_error
         self.on_open = on_open
         self.on_empty = on_empty
+        self.sizes = {} if sizes is None else sizes
 
     def __iter__(self) -> Iterator[Tuple[Cursor, RawSample, SamplePlace]]:
         """Yield (cursor after the sample, sample, seed of its randomness).
@@ -195,19 +209,21 @@ class ShardStream:
     def _read(self, epoch: int, number: int, share: int, sharers: int,
               skip: int) -> Iterator[RawSample]:
         """Yield this stream's samples of a shard after the first ``skip``."""
+        if sharers > 1 and share >= self.sizes.get(number, sharers):
+            return
         url = self.plan.shards[number]
         size = max(1, self.plan.shuffle_block)
         # Blocks are cut before they are shared, so whole blocks are skipped
         # without reading them only where the shard is not shared.
         start = skip // size * size if sharers == 1 else 0
-        taken, empty = start, not start
+        taken, end = start, start
         if self.on_open is not None:
             self.on_open(url)
         wanted = self.plan.wanted or DEFAULT_WANTED
         samples = read_shard(url, start, wanted, self.plan.retries)
         try:
             for block in _blocks(samples, size):
-                empty = False
+                end += len(block)
                 for sample in self._permuted(block, epoch, number):
                     if sharers > 1 and sample.index % sharers != share:
                         continue
@@ -219,7 +235,8 @@ class ShardStream:
                 raise
             self.on_error(url, error)
         else:
-            if empty and self.on_empty is not None:
+            self.sizes[number] = end
+            if not end and self.on_empty is not None:
                 self.on_empty(url)
 
     def _permuted(self, block: List[RawSample], epoch: int,
