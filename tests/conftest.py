@@ -3,13 +3,14 @@
 
 import os
 import sys
-from typing import Callable, List
+from typing import Callable, Iterator, List
 
 import numpy as np
 import pytest
 import torch
 from golden_arrays import DATA, Arrays, load_golden
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 
 import dito  # noqa: F401  (registers everything)
 
@@ -39,6 +40,15 @@ def _open_streams() -> None:
         for handler in logger.handlers:
             if getattr(getattr(handler, 'stream', None), 'closed', False):
                 handler.stream = sys.stdout  # setStream flushes it
+
+
+@pytest.fixture(autouse=True)
+def _default_scope() -> Iterator[None]:
+    """Names are looked up where the test says, not where one before did."""
+    scopes = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
 
 
 @pytest.fixture

@@ -48,10 +48,15 @@ class DumpedDetections(DumpDetResults):
 
         Args:
             data_batch (Any): Not used.
-            data_samples (Sequence[dict]): With ``pred_instances``.
+            data_samples (Sequence[dict]): Of detectors, with
+                ``pred_instances``; others are kept as they are.
         """
         plain, masks = [], []
         for sample in data_samples:
+            if 'pred_instances' not in sample:
+                masks.append(None)
+                plain.append(sample)
+                continue
             found = dict(sample['pred_instances'])
             rles = None
             if isinstance(found.get('masks'), RunLengthMasks):

@@ -171,12 +171,13 @@ class ImageTextShards(IterableDataset):
     def __len__(self) -> int:
         """Return the number of samples, broken ones included.
 
-        Of an endless set this is the largest number: MMEngine's logger asks
-        each iteration whether it is the last. Of a finite one the shards are
-        counted by their headers, once.
+        Of an endless set this is a number never reached: MMEngine's logger
+        asks each iteration whether it is the last. Of a finite one the
+        shards are counted by their headers, once.
         """
         if self.epochs is None:
-            return sys.maxsize
+            # DataLoader divides it as a float, which may round it up.
+            return sys.maxsize // 2
         if self._length is None:
             self._length = self.epochs * sum(
                 count_samples(url) for url in self.plans[0].shards)
