@@ -80,9 +80,7 @@ def _manifest(root: str, cfg: SymbolsConfig, counts: Dict[str, int]) -> dict:
         ),
         images=counts,
         # Pictures are equal byte for byte only with equal versions.
-        versions={
-            name: version(name) for name in _PACKAGES
-        }
+        versions={name: version(name) for name in _PACKAGES}
         | {'opencv': cv2.__version__},
         sha256={name: sha256(osp.join(root, name)) for name in jsons},
     )

@@ -8,6 +8,7 @@ plain files and classes, which is all that is used here.
 import importlib
 import os.path as osp
 from dataclasses import dataclass
+
 from .glyphs import Drawing
 
 

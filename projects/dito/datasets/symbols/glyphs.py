@@ -142,7 +142,7 @@ _TABLE = """
     f owl : mdi:owl
     r padlock | lock : mdi:lock fa:lock
     f paintbrush : mdi:brush fa:paintbrush
-    f palette | painter's palette : mdi:palette *fa:palette
+    f palette : mdi:palette *fa:palette
     r palm tree : mdi:palm_tree
     r panda : mdi:panda
     f paperclip | paper clip : mdi:paperclip fa:paperclip
