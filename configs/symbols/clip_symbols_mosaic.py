@@ -1,5 +1,5 @@
 # Stage 1 on `symbols`, second part: the towers of clip_symbols.py learn to
-# name parts of larger pictures. Half an hour on two cores:
+# name parts of larger pictures. An hour and a half on one core:
 #
 #   python tools/train.py configs/symbols/clip_symbols_mosaic.py
 #
@@ -11,7 +11,7 @@
 # from a tower that knows scenes as well as one with windows does.
 _base_ = './clip_symbols.py'
 
-max_iters = 2400
+max_iters = 1900
 load_from = 'work_dirs/clip_symbols/iter_4000.pth'
 
 model = dict(
@@ -20,7 +20,7 @@ model = dict(
 
 # Closer views: an object often fills its box, as in detection.
 train_dataloader = dict(dataset=dict(scale=(0.4, 1.0)))
-train_cfg = dict(max_iters=max_iters, val_interval=400)
+train_cfg = dict(max_iters=max_iters, val_interval=250)
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=50),
@@ -32,4 +32,4 @@ param_scheduler = [
         begin=50,
         end=max_iters),
 ]
-default_hooks = dict(checkpoint=dict(interval=200))
+default_hooks = dict(checkpoint=dict(interval=125))
