@@ -1,5 +1,5 @@
 # Stage 1 on `symbols`, second part: the towers of clip_symbols.py learn to
-# name parts of larger pictures. An hour and a half on one core:
+# name parts of larger pictures. An hour on one core and a half:
 #
 #   python tools/train.py configs/symbols/clip_symbols_mosaic.py
 #
