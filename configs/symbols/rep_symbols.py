@@ -54,7 +54,7 @@ train_cfg = dict(
     total_batch_size=18,
     max_iters=max_iters,
     val_interval=max_iters)
-auto_scale_lr = dict(base_batch_size=17, enable=False)
+auto_scale_lr = dict(base_batch_size=18, enable=False)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),
