@@ -34,12 +34,6 @@ def parse_args() -> argparse.Namespace:
         help='number of detection pictures',
     )
     add(
-        '--drawings-images',
-        type=int,
-        default=DEFAULT.val_drawings_images,
-        help='detection pictures of known names in held-out drawings',
-    )
-    add(
         '--size',
         type=int,
         default=DEFAULT.size,
@@ -91,7 +85,7 @@ def parse_args() -> argparse.Namespace:
         '--zero-shot-images',
         type=int,
         default=DEFAULT.zero_shot_images,
-        help='held-out single objects a category, and of held-out drawings',
+        help='held-out single objects a category',
     )
     add(
         '--workers',
@@ -116,7 +110,6 @@ def main() -> None:
             seed=args.seed,
             train_images=args.images[0],
             val_images=args.images[1],
-            val_drawings_images=args.drawings_images,
             size=args.size,
             single_shards=args.single_shards,
             scene_shards=args.scene_shards,
