@@ -35,9 +35,8 @@ model = dict(
                 type='Normal', name='rpn_reg', std=0.01, bias=0.5))),
     roi_head=dict(
         # The proposal head has learnt for a few hundred iterations: its score
-        # is left out of the final one. Scores are divided by their sum: where
-        # the heads have learnt little, that sum tells regions apart more than
-        # their class does (docs/paper_vs_release.md).
+        # is left out of the final one. Scores are divided by their sum, which
+        # gives these short trainings better boxes (docs/paper_vs_release.md).
         ensemble=dict(objectness_power=0, renormalise=True),
         vlm_temperature=temperature,
         bbox_roi_extractor=dict(
