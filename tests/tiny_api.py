@@ -3,7 +3,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import cv2
 import numpy as np
@@ -61,12 +61,11 @@ def write_annotations(folder: Path, images: List[Path]) -> Path:
     return path
 
 
-def write_detector(folder: Path) -> Dict[str, Any]:
-    """Write an untrained detector, its config and pictures.
+def untrained_detector(folder: Path) -> Tuple[List[Path], Config, Any]:
+    """Write pictures and annotations; build a detector with random weights.
 
     Returns:
-        dict: ``folder``, ``images``, ``cfg``, ``weights`` (.safetensors with
-        a config), of the classes 'red umbrella' and 'anchor'.
+        tuple: The pictures, the config and the model.
     """
     images = write_images(folder)
     cfg = detector_config(folder, write_annotations(folder, images))
@@ -74,6 +73,17 @@ def write_detector(folder: Path) -> Dict[str, Any]:
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
+    return images, cfg, model
+
+
+def write_detector(folder: Path) -> Dict[str, Any]:
+    """Write an untrained detector, its config and pictures.
+
+    Returns:
+        dict: ``folder``, ``images``, ``cfg``, ``weights`` (.safetensors with
+        a config), of the classes 'red umbrella' and 'anchor'.
+    """
+    images, cfg, model = untrained_detector(folder)
     weights = folder / 'model.safetensors'
     save_model(weights, model, cfg, dict(classes=('red umbrella', 'anchor')))
     return dict(folder=folder, images=images, cfg=cfg, weights=weights)

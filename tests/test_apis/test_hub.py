@@ -10,10 +10,8 @@ from typing import Any, Callable, Dict, List
 import huggingface_hub
 import pytest
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from tiny_api import NAMES, detector_config, write_annotations, write_images
+from tiny_api import NAMES, untrained_detector
 
 from dito.apis import load_pretrained, package_model, push_to_hub, save_model
 from dito.cli import publish_model
@@ -31,12 +29,7 @@ REPORT = dict(results=[
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     """An untrained detector, its config and a published folder of it."""
     folder = tmp_path_factory.mktemp('hub')
-    images = write_images(folder)
-    cfg = detector_config(folder, write_annotations(folder, images))
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
+    images, cfg, model = untrained_detector(folder)
     model.build_vocabulary(NAMES, novel=NAMES[1:2],
                            templates=['a photo of {}'])
     weights = model.eval().save_pretrained(

@@ -8,17 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import ValLoop
-from tiny_api import (
-    NAMES,
-    detector_config,
-    write_annotations,
-    write_images,
-)
+from tiny_api import NAMES, untrained_detector
 
 from dito.ablation import RUNS, TABLES, runner
 from dito.ablation.results import Store, write_text
@@ -209,12 +201,7 @@ def training(cfg: Config, loop: str, iters: int) -> Config:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     """Configs of both stages, towers to start from, and a table."""
     folder = tmp_path_factory.mktemp('ablation')
-    images = write_images(folder)
-    cfg = detector_config(folder, write_annotations(folder, images))
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
+    images, cfg, model = untrained_detector(folder)
     save_safetensors(model.state_dict(), folder / 'start.safetensors')
     cfg.load_from = str(folder / 'start.safetensors')
     pretrainer = Config(dict(

@@ -120,7 +120,7 @@ class StreamPlan:
     @property
     def patience(self) -> int:
         """Epochs until each share of a shard has been with each sharer."""
-        return -(-self.num_streams // len(self.shards))
+        return self.sharers_of(0)  # none has more
 
     def sharers_of(self, stream: int) -> int:
         """Return by how many streams the shard of ``stream`` is shared."""
