@@ -101,8 +101,9 @@ def _worker(rank: int, folder: str) -> None:
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory) -> List[Dict]:
     folder: Path = tmp_path_factory.mktemp('ranks')
+    # Not by fork: locks that a thread of an earlier test holds stay held.
     mp.start_processes(
-        _worker, (str(folder), ), nprocs=2, start_method='fork')
+        _worker, (str(folder), ), nprocs=2, start_method='spawn')
     return [torch.load(folder / f'{r}.pth') for r in range(2)]
 
 
