@@ -3,11 +3,11 @@
 # The paper's row: Table 1, mask AP_r 31.5 (LAION-2B). Not run here: the
 # public pretrained weights are missing, see README.md.
 #
-#   tools/dist_train.sh configs/dito_vitb_lvis.py 16
-#   tools/dist_test.sh configs/dito_vitb_lvis.py CHECKPOINT 16
+#   tools/dist_train.sh configs/dito_vitb_lvis.py GPUS
+#   tools/dist_test.sh configs/dito_vitb_lvis.py CHECKPOINT GPUS
 #
-# Batch 128 = 16 GPUs x 8. With fewer GPUs each takes 8 images several times
-# a step: the batch belongs to the schedule (docs/training.md).
+# A step has the 128 images of the schedule on any number of GPUs that divides
+# them; each takes 8 at a time (docs/training.md).
 _base_ = [
     './_base_/models/dito_vitb.py',
     './_base_/datasets/lvis_ov_instance.py',

@@ -1,10 +1,10 @@
 # DITO on LVIS from CLIP's public ViT-B/16, after stage 2 of
 # pretrain/rep_vitb16_openclip.py. No row of the paper. Not run here.
 #
-#   tools/dist_train.sh configs/dito_vitb_lvis_openclip.py 16
-#   tools/dist_test.sh configs/dito_vitb_lvis_openclip.py CHECKPOINT 16
+#   tools/dist_train.sh configs/dito_vitb_lvis_openclip.py GPUS
+#   tools/dist_test.sh configs/dito_vitb_lvis_openclip.py CHECKPOINT GPUS
 #
-# Batch 128 = 16 GPUs x 8.
+# The batch is that of dito_vitb_lvis.py, on any number of GPUs.
 _base_ = './dito_vitb_lvis.py'
 
 text_dims = 512

@@ -1,10 +1,10 @@
 # DITO on LVIS from SigLIP's public ViT-B/16, after stage 2 of
 # pretrain/rep_vitb16_siglip.py. No row of the paper. Not run here.
 #
-#   tools/dist_train.sh configs/dito_vitb_lvis_siglip.py 16
-#   tools/dist_test.sh configs/dito_vitb_lvis_siglip.py CHECKPOINT 16
+#   tools/dist_train.sh configs/dito_vitb_lvis_siglip.py GPUS
+#   tools/dist_test.sh configs/dito_vitb_lvis_siglip.py CHECKPOINT GPUS
 #
-# Batch 128 = 16 GPUs x 8.
+# The batch is that of dito_vitb_lvis.py, on any number of GPUs.
 _base_ = './dito_vitb_lvis.py'
 
 # Result of stage 2; its backbone is also the teacher.

@@ -3,11 +3,11 @@
 # The paper's row: Table 2, novel AP50 39.6, AP50 54.4 (LAION-2B). Not run
 # here: the public pretrained weights are missing, see README.md.
 #
-#   tools/dist_train.sh configs/dito_vitl_coco.py 32
-#   tools/dist_test.sh configs/dito_vitl_coco.py CHECKPOINT 32
+#   tools/dist_train.sh configs/dito_vitl_coco.py GPUS
+#   tools/dist_test.sh configs/dito_vitl_coco.py CHECKPOINT GPUS
 #
-# Batch 128 = 32 GPUs x 4, or fewer GPUs, each several times a step. The
-# benchmark is on boxes: no mask head.
+# A step has the 128 images of the schedule on any number of GPUs that divides
+# them; each takes 4 at a time. The benchmark is on boxes: no mask head.
 _base_ = [
     './_base_/models/dito_vitl.py',
     './_base_/datasets/coco_ov_detection.py',

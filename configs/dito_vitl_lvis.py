@@ -3,11 +3,11 @@
 # The paper's row: Table 1, mask AP_r 37.6 (LAION-2B). Not run here: the
 # public pretrained weights are missing, see README.md.
 #
-#   tools/dist_train.sh configs/dito_vitl_lvis.py 32
-#   tools/dist_test.sh configs/dito_vitl_lvis.py CHECKPOINT 32
+#   tools/dist_train.sh configs/dito_vitl_lvis.py GPUS
+#   tools/dist_test.sh configs/dito_vitl_lvis.py CHECKPOINT GPUS
 #
-# Batch 128 = 32 GPUs x 4. With fewer GPUs each takes 4 images several times
-# a step: the batch belongs to the schedule (docs/training.md).
+# A step has the 128 images of the schedule on any number of GPUs that divides
+# them; each takes 4 at a time (docs/training.md).
 _base_ = [
     './_base_/models/dito_vitl.py',
     './_base_/datasets/lvis_ov_instance.py',

@@ -1,7 +1,7 @@
 # Transfer test: DITO, ViT-L/16, trained on LVIS-base, tested on Objects365 v1
 # with its 365 names (paper, Table 3: AP 20.0). Not run here.
 #
-#   tools/dist_test.sh configs/dito_vitl_lvis_o365.py CHECKPOINT 32
+#   tools/dist_test.sh configs/dito_vitl_lvis_o365.py CHECKPOINT GPUS
 #
 # CHECKPOINT is that of dito_vitl_lvis.py; its mask head is not used. None of
 # the names was trained on with boxes of Objects365, but many are classes of

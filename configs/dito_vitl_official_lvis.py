@@ -5,7 +5,7 @@
 #       work_dirs/official/dito_vitl.safetensors \
 #       --vocabulary lvis_embed.npy --names lvis_v1_val.json
 #   tools/dist_test.sh configs/dito_vitl_official_lvis.py \
-#       work_dirs/official/dito_vitl.safetensors 8
+#       work_dirs/official/dito_vitl.safetensors GPUS
 #
 # See docs/official_weights.md. Not run here: the weights are the authors'.
 _base_ = [

@@ -4,8 +4,8 @@
 # The paper's rows: Tables 4a, 4b, 5a and 6b, "RO-ViT our repro.", mask AP_r
 # 32.2, AP 33.0. Not run here.
 #
-#   tools/dist_train.sh configs/rovit_vitl_lvis.py 32
-#   tools/dist_test.sh configs/rovit_vitl_lvis.py CHECKPOINT 32
+#   tools/dist_train.sh configs/rovit_vitl_lvis.py GPUS
+#   tools/dist_test.sh configs/rovit_vitl_lvis.py CHECKPOINT GPUS
 _base_ = './dito_vitl_lvis.py'
 
 # Result of stage 1, configs/pretrain/clip_vitl16_laion2b.py.

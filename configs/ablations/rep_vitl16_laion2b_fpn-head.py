@@ -2,7 +2,7 @@
 # detector's proposal head starts at random.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_fpn-head.py 16
+#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_fpn-head.py GPUS
 _base_ = '../pretrain/rep_vitl16_laion2b.py'
 
 model = dict(rpn_head=None)

@@ -2,7 +2,7 @@
 # whole image (paper, Table 4b, w/FPN). The detector's heads start at random.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_fpn.py 16
+#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_fpn.py GPUS
 _base_ = '../pretrain/rep_vitl16_laion2b.py'
 
 model = dict(

@@ -2,5 +2,5 @@
 # (paper, Tables 4b and 4c). The same as its base, by a name of its own.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_full.py 16
+#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_full.py GPUS
 _base_ = '../pretrain/rep_vitl16_laion2b.py'

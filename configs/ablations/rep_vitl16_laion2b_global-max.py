@@ -2,7 +2,7 @@
 # (paper, Table 4c, global max/lvl).
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_global-max.py 16
+#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_global-max.py GPUS
 _base_ = '../pretrain/rep_vitl16_laion2b.py'
 
 model = dict(pooling='global_max')

@@ -2,7 +2,7 @@
 # (paper, Table 4c, multi RoIs, max all).
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_max-all.py 16
+#   tools/dist_train.sh configs/ablations/rep_vitl16_laion2b_max-all.py GPUS
 _base_ = '../pretrain/rep_vitl16_laion2b.py'
 
 model = dict(levels='all')

@@ -1,7 +1,7 @@
 # Table 6b, RO-ViT + FD, mask AP_r 34.0.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_fd.py 32
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_fd.py GPUS
 _base_ = '../rovit_vitl_lvis.py'
 
 model = dict(

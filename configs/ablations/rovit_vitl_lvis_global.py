@@ -1,7 +1,7 @@
 # Table 5a, fully global attention, and 5b, 24 layers, mask AP_r 33.4.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_global.py 32
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_global.py GPUS
 _base_ = '../rovit_vitl_lvis.py'
 
 model = dict(backbone=dict(window=None))

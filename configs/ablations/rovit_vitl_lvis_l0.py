@@ -1,7 +1,7 @@
 # Table 5b, no global layer, base, mask AP_r 30.7.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l0.py 32
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l0.py GPUS
 _base_ = '../rovit_vitl_lvis.py'
 
 model = dict(backbone=dict(global_layers=0))

@@ -1,7 +1,7 @@
 # Table 5b, no global layer, w/ SWL, mask AP_r 34.6.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l0_swl.py 32
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l0_swl.py GPUS
 _base_ = './rovit_vitl_lvis_l0.py'
 
 model = dict(backbone=dict(shift='swl'))

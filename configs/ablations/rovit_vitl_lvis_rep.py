@@ -1,7 +1,7 @@
 # Table 4a, w/REP, mask AP_r 34.8: from stage 2, plain windows, no FD.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_rep.py 32
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_rep.py GPUS
 _base_ = '../dito_vitl_lvis.py'
 
 model = dict(

@@ -1,7 +1,7 @@
 # Table 5a, Swin style, mask AP_r 31.3: every other windowed layer shifted.
 # Not run here.
 #
-#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_swin.py 32
+#   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_swin.py GPUS
 _base_ = '../rovit_vitl_lvis.py'
 
 model = dict(backbone=dict(shift='swin'))

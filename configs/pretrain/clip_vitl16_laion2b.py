@@ -1,10 +1,11 @@
 # Stage 1: CLIP pretraining of ViT-L/16 on LAION-2B (paper 4, "Baseline
 # reproduction": 500k iterations x 16k pairs at 224 x 224). Not run here.
 #
-#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b.py 64
+#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b.py GPUS
 #
-# Batch 16,384 = 64 GPUs x 256. With fewer GPUs each embeds 256 pairs several
-# times a step, with exactly the gradient of the whole batch.
+# A step has the 16,384 pairs of the schedule on any number of GPUs that
+# divides them; each embeds 256 at a time, with exactly the gradient of the
+# whole batch.
 _base_ = [
     '../_base_/models/clip_vitl16.py',
     '../_base_/datasets/image_text_shards.py',

@@ -2,7 +2,7 @@
 # gradients and optimizer state (FSDP2). Its place is larger towers: ViT-L
 # with AdamW takes 7 GB a device unsharded. Not run here at this size.
 #
-#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b_fsdp.py 64
+#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b_fsdp.py GPUS
 #
 # Checkpoints are those of a run that is not sharded: either can resume the
 # other's, with any number of devices.

@@ -1,7 +1,7 @@
 # Stage 1 with ViT-L/16 and SigLIP's pairwise sigmoid loss instead of InfoNCE
 # (Zhai et al. 2023; the paper has InfoNCE). Not run here.
 #
-#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b_sigmoid.py 64
+#   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b_sigmoid.py GPUS
 #
 # Temperature and bias are learnt, from 10 and -10 as in SigLIP. Stage 2 and
 # detection take them for what they are: give stage 2 the same loss and bias,

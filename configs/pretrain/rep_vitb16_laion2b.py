@@ -1,7 +1,7 @@
 # Stage 2: region-centric pretraining with ViT-B/16 on LAION-2B, as
 # rep_vitl16_laion2b.py. Not run here.
 #
-#   tools/dist_train.sh configs/pretrain/rep_vitb16_laion2b.py 16
+#   tools/dist_train.sh configs/pretrain/rep_vitb16_laion2b.py GPUS
 _base_ = [
     '../_base_/models/rep_vitb16.py',
     '../_base_/datasets/image_text_shards.py',

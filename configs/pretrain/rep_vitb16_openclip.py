@@ -5,7 +5,7 @@
 #   python tools/model_converters/clip_to_dito.py ViT-B-16 \
 #       pretrained/vitb16_openclip.safetensors \
 #       --tag laion2b_s34b_b88k --weights open_clip_pytorch_model.safetensors
-#   tools/dist_train.sh configs/pretrain/rep_vitb16_openclip.py 16
+#   tools/dist_train.sh configs/pretrain/rep_vitb16_openclip.py GPUS
 _base_ = './rep_vitb16_laion2b.py'
 
 # The tower is 768 wide and projects into the 512 dimensions of the texts.

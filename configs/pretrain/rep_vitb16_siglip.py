@@ -4,7 +4,7 @@
 #   python tools/model_converters/clip_to_dito.py ViT-B-16-SigLIP \
 #       pretrained/vitb16_siglip.safetensors \
 #       --weights open_clip_model.safetensors
-#   tools/dist_train.sh configs/pretrain/rep_vitb16_siglip.py 16
+#   tools/dist_train.sh configs/pretrain/rep_vitb16_siglip.py GPUS
 #
 # Its texts have a tokenizer of their own: copy tokenizer.json and
 # tokenizer_config.json of timm/ViT-B-16-SigLIP to the folder below, and

@@ -2,9 +2,10 @@
 # 4, "Pretraining setup": 30k iterations x 4k pairs at 256 x 256, towers
 # frozen; Table 4: best setting). Not run here.
 #
-#   tools/dist_train.sh configs/pretrain/rep_vitl16_laion2b.py 16
+#   tools/dist_train.sh configs/pretrain/rep_vitl16_laion2b.py GPUS
 #
-# Batch 4,096 = 16 GPUs x 32 x 8 micro-batches.
+# A step has the 4,096 pairs of the schedule on any number of GPUs that divides
+# them; each embeds 32 at a time, with exactly the gradient of the whole batch.
 _base_ = [
     '../_base_/models/rep_vitl16.py',
     '../_base_/datasets/image_text_shards.py',

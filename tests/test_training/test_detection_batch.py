@@ -9,14 +9,17 @@ from typing import Any, Dict, List
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tiny_detector import TEXT_ENCODER, pretrained, tiny_config
 from tiny_training import box, write
+from torch.distributed.tensor import DTensor
 from training_runs import Forked
 
+from dito.engine import DITOFlexibleRunner
 from dito.utils.checkpoint import load_from_file
 
 STEPS = 4
@@ -104,16 +107,28 @@ def config(root: Path, name: str, total: int = 8, images: int = 2,
         randomness=dict(seed=5), log_level='ERROR'))
 
 
-def train(cfg: Config, record: Path, resume: bool = False) -> None:
+def train(cfg: Config, record: Path, resume: bool = False,
+          sharded: bool = False) -> None:
     """Run a training in each process of the group."""
-    if get_world_size() > 1:
+    if sharded:
+        if not dist.is_initialized():  # FSDP wants a group of one, too.
+            dist.init_process_group(
+                'gloo', init_method=f'file://{record}.meeting', rank=0,
+                world_size=1)
+        cfg.launcher, cfg.env_cfg = 'pytorch', dict()
+        cfg.strategy = dict(type='DITOFSDPStrategy')
+    elif get_world_size() > 1:
         cfg.launcher, cfg.model_wrapper_cfg = 'pytorch', DDP
     cfg.resume = resume
     if resume:
         cfg.load_from = None
-    runner = Runner.from_cfg(cfg)
+    kind = DITOFlexibleRunner if sharded else Runner
+    runner = kind.from_cfg(cfg)
     runner.register_hook(Record(record), priority='LOW')
     runner.train()
+    if sharded:
+        assert all(isinstance(p, DTensor)
+                   for p in runner.model.backbone.parameters())
 
 
 def steps_of(record: Path, ranks: int) -> List[dict]:
@@ -199,3 +214,12 @@ def test_resumed_on_another_number(root: Path, ranks: int) -> None:
            ranks=ranks, folder=root).join()
     assert_same(root, 'one', name, ranks, first=2)
     shutil.rmtree(root / name)
+
+
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_sharded(root: Path, ranks: int) -> None:
+    """Weights shared out to processes, each of which takes two pieces."""
+    name = f'sharded{ranks}'
+    Forked(train, config(root, name), root / f'{name}.jsonl', sharded=True,
+           ranks=ranks, folder=root).join()
+    assert_same(root, 'one', name, ranks)

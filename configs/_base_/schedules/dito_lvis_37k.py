@@ -47,6 +47,7 @@ param_scheduler = [
         gamma=0.1),
 ]
 
-# For another batch, GPUs x train_dataloader.batch_size, with a learning rate
-# to match: tools/train.py CONFIG --auto-scale-lr
+# The batch that the learning rate above belongs to, which --auto-scale-lr
+# scales from: to train_cfg.total_batch_size where that is changed, else to
+# train_dataloader.batch_size on every process.
 auto_scale_lr = dict(base_batch_size=128, enable=False)

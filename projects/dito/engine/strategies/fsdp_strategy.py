@@ -111,7 +111,11 @@ class DITOFSDPStrategy(DDPStrategy):
             if type(module).__name__ in self.shard_modules:
                 fully_shard(module, **options)
         options.pop('reshard_after_forward')
-        return fully_shard(model, ignored_params=whole, **options)
+        fully_shard(model, ignored_params=whole, **options)
+        # A hook may call a part, such as the text tower, before the first
+        # step, which would make a root of it; torch has no public way.
+        model._get_fsdp_state()._lazy_init()
+        return model
 
     def model_state_dict(self) -> Dict[str, Tensor]:
         """Return the whole state of the model on the main process."""
