@@ -5,11 +5,12 @@ import hashlib
 import os
 import pickle
 import threading
+from argparse import Namespace
 from collections import OrderedDict, defaultdict, deque
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta, timezone
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Dict
 
 import numpy as np
@@ -102,6 +103,8 @@ def test_failed_write_leaves_the_old_file(tmp_path) -> None:
     lambda s: dict(state_dict=s, meta=dict(epoch=1)),
     lambda s: dict(model=s, iteration=3),
     lambda s: {f'module.{k}': v for k, v in s.items()},
+    lambda s: {f'module._orig_mod.{k}': v for k, v in s.items()},
+    lambda s: dict(model=s, args=Namespace(lr=np.float64(1))),
 ])
 def test_finds_the_weights(tmp_path, wrap) -> None:
     state = nn.Linear(2, 3).state_dict()
@@ -164,7 +167,9 @@ PLAIN = dict(
     ordered=defaultdict(OrderedDict), queues=defaultdict(deque),
     nothing=defaultdict(None, a=1), queue=deque([1, 2], maxlen=3),
     empty=deque(), deeper=_deeper(), some={1, 2}, frozen=frozenset([1]),
-    day_and_time=datetime(2026, 1, 2, 3), wait=timedelta(1), path=Path('a/b'))
+    day_and_time=datetime(2026, 1, 2, 3), wait=timedelta(1), path=Path('a/b'),
+    windows=PureWindowsPath('a/b'), hour=time(3, tzinfo=timezone.utc),
+    arguments=Namespace(lr=np.float32(2), more=[deque([1]), Namespace()]))
 
 
 @pytest.mark.parametrize('numpy', ['numpy.core', 'numpy._core'])
@@ -201,7 +206,8 @@ def test_containers_may_hold_themselves(tmp_path) -> None:
 
 @pytest.mark.parametrize('value', [
     _Odd(a=1), defaultdict(_Odd), defaultdict(os.getcwd), print, os.system,
-    np.array([None]), np.zeros(1, [('a', 'i4')])])
+    np.array([None]), np.zeros(1, [('a', 'i4')]), [float], {'a': dict},
+    Namespace(kind=int)])
 def test_other_types_are_named(tmp_path, value) -> None:
     torch.save(dict(meta=value), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=r'x.pth holds \w+\S* beside .* ref'):
@@ -310,6 +316,24 @@ def test_other_file_is_told(tmp_path, name, content) -> None:
         load_state_dict_file(tmp_path / name)
 
 
+def test_the_suffix_is_that_of_the_content(tmp_path) -> None:
+    state = dict(a=torch.ones(1))
+    save_file(state, tmp_path / 'X.SafeTensors')
+    assert load_state_dict_file(tmp_path / 'X.SafeTensors')['a'] == 1
+    save_file(state, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='rename it to x.safetensors'):
+        load_state_dict_file(tmp_path / 'x.pth')
+    torch.save(state, tmp_path / 'y.safetensors')
+    with pytest.raises(ValueError, match='rename it to y.pth'):
+        load_state_dict_file(tmp_path / 'y.safetensors')
+
+
+def test_a_program_is_told(tmp_path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(1, 1)), tmp_path / 'x.pt')
+    with pytest.raises(ValueError, match='x.pt is a TorchScript program'):
+        load_state_dict_file(tmp_path / 'x.pt')
+
+
 def test_lfs_pointer_is_told(tmp_path) -> None:
     (tmp_path / 'x.pth').write_text(
         'version https://git-lfs.github.com/spec/v1\noid sha256:0\n')
@@ -372,8 +396,10 @@ def test_downloads_once_and_checks_the_digest(server) -> None:
     assert load(f'{address}/{good}')['state_dict']['a'] == 1
     (folder / good).unlink()
     assert load(f'{address}/{good}')['state_dict']['a'] == 1
-    with pytest.raises(RuntimeError, match='invalid hash'):
+    with pytest.raises(ValueError, match='invalid hash'):
         load(f'{address}/x-00000000.safetensors')
+    with pytest.raises(ValueError, match='no.pth cannot be downloaded .*404'):
+        load(f'{address}/no.pth')
 
 
 def test_code_in_a_download_is_refused(server, tmp_path) -> None:

@@ -13,8 +13,10 @@ import os
 import pickle
 import re
 import reprlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Union
+from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -81,7 +83,7 @@ def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
             than tensors and plain values.
     """
     path = _existing(filename)
-    if path.suffix == _SUFFIX:
+    if path.suffix.lower() == _SUFFIX:
         return load_from_safetensors(filename, map_location)
     try:
         with PlainValues() as values:
@@ -109,6 +111,9 @@ def load_from_http(filename: str, map_location: Any = None) -> Dict[str, Any]:
 
     Returns:
         dict: The checkpoint.
+
+    Raises:
+        ValueError: If it cannot be downloaded, or has another hash.
     """
     name = os.path.basename(urlparse(filename).path)
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
@@ -117,12 +122,20 @@ def load_from_http(filename: str, map_location: Any = None) -> Dict[str, Any]:
     # Rank 0 goes first, the others find the file.
     if get_rank() > 0:
         barrier()
-    if not (folder / name).is_file():
-        torch.hub.download_url_to_file(
-            filename, str(folder / name), digits and digits[1],
-            progress=os.isatty(0))
-    if get_rank() == 0:
-        barrier()
+    try:
+        if not (folder / name).is_file():
+            torch.hub.download_url_to_file(
+                filename, str(folder / name), digits and digits[1],
+                progress=os.isatty(0))
+    except (URLError, HTTPException, ConnectionError, TimeoutError,
+            RuntimeError) as error:  # the last is another hash
+        raise ValueError(
+            f'{filename} cannot be downloaded ({error}); check the address '
+            'and the connection, or download it and give its path.'
+        ) from error
+    finally:
+        if get_rank() == 0:
+            barrier()
     return load_from_file(str(folder / name), map_location)
 
 
@@ -136,7 +149,8 @@ def load_state_dict_file(path: PathLike,
 
     Returns:
         dict[str, Tensor]: The state dict; the ``module.`` of
-        DistributedDataParallel is stripped.
+        DistributedDataParallel and the ``_orig_mod.`` of torch.compile are
+        stripped.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -161,7 +175,7 @@ def state_dict_of(checkpoint: Mapping[str, Any],
             checkpoint = checkpoint[key]
             break
     state = {
-        re.sub(r'^module\.', '', key): value
+        re.sub(r'^((module|_orig_mod)\.)+', '', key): value
         for key, value in checkpoint.items()
         if isinstance(value, Tensor) and isinstance(key, str)
     }
@@ -239,6 +253,12 @@ def _existing(filename: PathLike) -> Path:
         raise ValueError(
             f'{path} is a Git LFS pointer, not the weights; run '
             '"git lfs pull".')
+    # Eight bytes of a length, then json; the other is a zip archive.
+    kind = (_SUFFIX if head[8:10] == b'{"' else
+            '.pth' if head.startswith(b'PK\3\4') else None)
+    if kind and (kind == _SUFFIX) != (path.suffix.lower() == _SUFFIX):
+        raise ValueError(f'{path} is a {kind} file by its content; rename it '
+                         f'to {path.with_suffix(kind).name}.')
     return path
 
 
@@ -260,6 +280,10 @@ def _broken(path: Path, error: Exception) -> str:
     reason = reason.partition('Check the documentation')[0]
     reason = ' '.join(reason.split()).partition('. ')[0][:200]
     # Instructions that are new in protocol 4.
+    if 'TorchScript' in reason:
+        return (f'{path} is a TorchScript program, not a file of weights; '
+                'save its weights: torch.save(torch.jit.load(path)'
+                '.state_dict(), new_path).')
     if re.search(r'Unsupported operand 1(4\d|5[0-2])', reason):
         return (f'{path} is damaged, or was saved with another pickle '
                 f"protocol than torch.save's own ({reason.lower()}); copy it "

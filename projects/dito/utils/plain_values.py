@@ -11,9 +11,10 @@ differ in the place of two functions, are the same.
 """
 
 import pickle
+from argparse import Namespace
 from collections import OrderedDict, defaultdict, deque
-from datetime import date, datetime, timedelta, timezone
-from pathlib import PosixPath, PurePosixPath
+from datetime import date, datetime, time, timedelta, timezone
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath
 from threading import RLock
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
@@ -23,11 +24,13 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 _LOCK = RLock()
+_OBJECTS = (HistoryBuffer, Namespace)
 _STATISTICS = ('min', 'max', 'current', 'mean')
 # Numbers, texts and times; not objects and records.
 _KINDS = frozenset(type(np.dtype(code)) for code in '?bhilqBHILQefdgFDGSUmM')
-_TYPES = (HistoryBuffer, date, datetime, frozenset, slice, timedelta,
-          timezone)
+# Namespaces are the arguments that many other trainers keep beside weights.
+_TYPES = (HistoryBuffer, Namespace, date, datetime, frozenset, slice, time,
+          timedelta, timezone)
 # What a defaultdict may make where a key is missing.
 _FACTORIES = (bool, float, int, str, tuple, list, dict, set, OrderedDict,
               deque)
@@ -74,6 +77,8 @@ class PlainValues:
         for module in ('pathlib', 'pathlib._local'):
             names[f'{module}.PosixPath'] = PosixPath
             names[f'{module}.PurePosixPath'] = PurePosixPath
+            names[f'{module}.WindowsPath'] = PureWindowsPath
+            names[f'{module}.PureWindowsPath'] = PureWindowsPath
         for module in ('__builtin__', 'builtins'):
             names[f'{module}.getattr'] = _buffer_statistic
         # Torch knows OrderedDict and set by itself.
@@ -119,7 +124,9 @@ class PlainValues:
             return self._seen[id(value)][1]
         if isinstance(value, (_Array, _Kind)):
             return value.value
-        if not isinstance(value, (dict, list, tuple, HistoryBuffer)):
+        if isinstance(value, _Name):
+            raise pickle.UnpicklingError(f'GLOBAL {value.stands_for.__name__}')
+        if not isinstance(value, (dict, list, tuple, *_OBJECTS)):
             return value
         result = self._filled.get(id(value), (value, value))[1]
         # Kept with the value, so that no other gets its id.
@@ -137,7 +144,7 @@ class PlainValues:
         elif type(value) is tuple:
             result = tuple(self.finish(item) for item in value)
             self._seen[id(value)] = value, result
-        elif isinstance(value, HistoryBuffer):
+        elif isinstance(value, _OBJECTS):
             self.finish(vars(value))
         return result
 
@@ -155,7 +162,7 @@ class _Kind:
     def __init__(self, code: str, *_: bool) -> None:
         self.value = np.dtype(code if isinstance(code, str) else None)
         if not isinstance(code, str) or type(self.value) not in _KINDS:
-            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype({code!r})')
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype({code})')
 
     def __setstate__(self, state: Tuple[Any, ...]) -> None:
         if self.value.kind in 'mM' and len(state) > 8:
