@@ -2,6 +2,7 @@
 """Tests of DITOInferencer, and that it agrees with tools/test.py."""
 
 import copy
+import io
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,8 @@ from pycocotools import mask as coco_mask
 from tiny_api import NAMES, write_detector
 from torchvision.ops import box_iou
 
-from dito.apis import DITOInferencer, parse_names, save_model
+from dito.apis import DITOInferencer, parse_names, pictures, save_model
+from dito.apis.pictures import list_images
 from dito.cli import test as test_tool
 from dito.datasets import reduced_image
 from dito.models.text import Vocabulary
@@ -41,6 +43,26 @@ def test_names() -> None:
         parse_names(['Anchor', 'anchor'])
     with pytest.raises(FileNotFoundError, match='none.txt does not exist'):
         parse_names('none.txt')
+    with pytest.raises(ValueError, match='more than once'):
+        parse_names(['caf\u00e9', 'cafe\u0301'])  # looks the same
+
+
+@pytest.mark.parametrize('names', [
+    np.array(['key', 'anchor']), np.array(['key', 'anchor'], object),
+    (n for n in ['key', 'anchor']), dict(key=1, anchor=2).keys(),
+    {4: 'anchor', 2: 'key'}, dict(anchor=4, key=2),
+    np.array('key, anchor')])
+def test_names_of_other_kinds(names: Any) -> None:
+    assert parse_names(names) == ('key', 'anchor')
+
+
+@pytest.mark.parametrize('names, message', [
+    ({'key', 'anchor'}, 'set of names has no order'),
+    (b'key', "a list of texts, got b'key'"), (None, 'got None'),
+    (5, 'got 5'), ([['key']], 'must be texts')])
+def test_names_of_no_kind(names: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        parse_names(names)
 
 
 def test_names_file(tmp_path: Path) -> None:
@@ -191,7 +213,11 @@ def test_each_image_has_its_own_names(parts: Dict[str, Any]) -> None:
         assert alone['labels'] == prediction['labels']
         np.testing.assert_allclose(alone['scores'], prediction['scores'],
                                    rtol=1e-4)
-    for wrong in (['anchor'], 'anchor'):
+    inferencer.set_vocabulary('wheel')
+    found = inferencer(images, vocabularies=iter([None, ['anchor']]),
+                       score_thr=0)['predictions']
+    assert [set(p['names']) for p in found] == [{'wheel'}, {'anchor'}]
+    for wrong in (['anchor'], 'anchor', {'a': ['anchor'], 'b': ['wheel']}):
         with pytest.raises(ValueError, match='each of the 2 images'):
             inferencer(images, vocabularies=wrong)
 
@@ -404,7 +430,19 @@ def test_sound_images_beside_a_broken_one(parts: Dict[str, Any],
     (np.zeros((4, 4, 3), np.int64), 'uint8, from 0 to 255, got int64'),
     (np.zeros((4, 4, 4), np.uint8), r'got \(4, 4, 4\)'),
     (np.zeros((0, 0, 3), np.uint8), r'got \(0, 0, 3\)'),
-    (torch.zeros(3, 4, 4), 'permute'),
+    (np.full((4, 4, 3), 300), 'its values, 300 to 300, must be scaled'),
+    (np.ones((4, 4, 3), bool), r'image.astype\(np.uint8\) \* 255'),
+    (np.ones((4, 4, 3), complex), 'numbers from 0 to 255'),
+    (np.array(5, np.uint8), r'got \(\)'),
+    # Tensors are red first, so that the hint must turn them.
+    (torch.zeros(3, 4, 4), r'permute\(1, 2, 0\).*\[..., ::-1\]'),
+    (Image.new('LA', (4, 4)), "convert\\('RGB'"),
+    (Image.new('I;16', (4, 4)), "mode 'I;16' must be scaled"),
+    (b'encoded', 'cv2.imdecode'),
+    (io.BytesIO(b'encoded'), 'not the open file'),
+    ({'a.jpg'}, 'got set; several images go into one list'),
+    (5, 'got int; give one of these'),
+    ('', 'path of the image is empty'),
     ('s9://bucket/a.jpg', 'not read from s9://'),
     ('file://server/a.jpg', "machine 'server'; write file:///"),
     ('http://127.0.0.1:9/a.jpg', 'cannot be fetched .*refused'),
@@ -422,6 +460,9 @@ def test_what_is_no_picture_is_refused(parts: Dict[str, Any], image: Any,
     (dict(batch_size=1.5), 'batch_size is a whole number'),
     (dict(score_thr=float('nan')), 'score_thr is a score'),
     (dict(score_thr='high'), 'score_thr is a score'),
+    (dict(score_thr=30), 'from 0 to 1, got 30'),
+    (dict(score_thr=True), 'score_thr is a score'),
+    (dict(batch_size=True), 'batch_size is a whole number'),
     (dict(agnostic_nms=float('nan')), 'agnostic_nms is an IoU'),
     (dict(on_error='ignore'), "on_error is 'raise' or 'collect'"),
 ])
@@ -431,6 +472,28 @@ def test_options_out_of_range_are_refused(parts: Dict[str, Any],
     inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
     with pytest.raises(ValueError, match=message):
         inferencer(parts['images'][0], **options)
+
+
+def test_nothing_of_a_folder_is_left_out_silently(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that leads nowhere, and a folder within."""
+    folder = tmp_path / 'photos'
+    (folder / 'more').mkdir(parents=True)
+    with pytest.raises(ValueError, match='0 files.*it has 1 folder, whose'):
+        list_images(folder)
+    (folder / 'a.png').touch()
+    (folder / 'b.png').symlink_to('nowhere.png')
+    with pytest.raises(FileNotFoundError, match='b.png does not exist'):
+        list_images(folder)
+    assert len(list_images(folder, check=False)) == 2
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert list_images([Path('~/photos/a.png')]) == [str(folder / 'a.png')]
+    said: List[str] = []
+    monkeypatch.setattr(pictures, 'print_log',
+                        lambda text, **_: said.append(text))
+    (folder / 'b.png').unlink()
+    assert list_images('~/photos') == [str(folder / 'a.png')]
+    assert len(said) == 1 and 'has 1 folder, whose images' in said[0]
 
 
 @pytest.mark.parametrize('shape', [(1, 4000), (4000, 1), (1, 1)])
@@ -469,6 +532,8 @@ def test_folders_and_addresses(parts: Dict[str, Any],
     assert [Path(p).name for p in paths] == [*names, *more]
     found = inferencer(tmp_path, score_thr=0)['predictions']
     assert len(found) == 6 + len(more) and found[1] == found[4] == found[5]
+    assert inferencer.list_images(map(str, paths)) == paths
+    assert inferencer.list_images(np.array(paths)) == paths
     address = (tmp_path / 'c d.webp').as_uri()
     assert '%20' in address
     assert inferencer(address, score_thr=0)['predictions'] == found[2:3]

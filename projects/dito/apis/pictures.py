@@ -1,15 +1,20 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Pictures that are given: listed, checked and read."""
 
+import logging
+import os
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Set, Union
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set, Union
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import cv2
 import numpy as np
+import PIL.Image
+import torch
 from mmengine.dataset import Compose
 from mmengine.fileio import get_file_backend
+from mmengine.logging import print_log
 
 from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.load_image import DITOLoadImageFromFile
@@ -68,6 +73,9 @@ def list_images(inputs: Any, check: bool = True) -> List[Any]:
         path = _local(str(inputs))
         if not _scheme(path) and Path(path).is_dir():
             inputs = _pictures_of(Path(path))
+    elif (isinstance(inputs, Iterator) and not hasattr(inputs, 'read')
+          or isinstance(inputs, np.ndarray) and inputs.ndim == 1):
+        inputs = list(inputs)
     if not isinstance(inputs, (list, tuple)):
         inputs = [inputs]
     images = [
@@ -94,12 +102,15 @@ def check_file(path: str) -> None:
         raise FileNotFoundError(
             f'{path} is a folder; give it alone, or its pictures.')
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f'The image {path} does not exist; check the path.')
+        found = 'is no plain file' if Path(path).exists() else 'does not exist'
+        raise FileNotFoundError(f'The image {path} {found}; check the path.')
 
 
 def _local(item: str) -> str:
     """Path of a file: address; refuses addresses that cannot be read."""
+    if not item:
+        raise ValueError('The path of the image is empty; write . for the '
+                         'folder that you are in.')
     scheme = _scheme(item)
     if scheme == 'file':
         address = urlsplit(item)
@@ -116,19 +127,31 @@ def _local(item: str) -> str:
                 f'Images are not read from {scheme}:// ({item}); download it '
                 'and give its path, or give a file:// or https:// address.'
             ) from None
+    if item.startswith('~') and not os.path.lexists(item):
+        return os.path.expanduser(item)
     return item
 
 
 def _pictures_of(folder: Path) -> List[str]:
-    """Files of a folder that can be decoded, in the order of their names."""
-    files = [p for p in folder.iterdir()
-             if p.is_file() and not p.name.startswith('.')]
+    """Files of a folder that can be decoded, in the order of their names.
+
+    A link that leads nowhere is one of them, so that it is named.
+    """
+    shown = [p for p in folder.iterdir() if not p.name.startswith('.')]
+    files = [p for p in shown if not p.is_dir()]
     suffixes = picture_suffixes()
     images = sorted(str(p) for p in files if p.suffix.lower() in suffixes)
+    more = len(shown) - len(files)
+    inside = (f'{more} folder{"s" if more > 1 else ""}, whose images are '
+              'not looked for; give its path for them')
     if not images:
         raise ValueError(
             f'There is no image in {folder}, of {len(files)} files; the '
-            'suffixes of images are .jpg, .png, .webp, .tif and the like.')
+            'suffixes of images are .jpg, .png, .webp, .tif and the like'
+            + (f'; it has {inside}.' if more else '.'))
+    if more:
+        print_log(f'Besides its images {folder} has {inside}.',
+                  logger='current', level=logging.WARNING)
     return images
 
 
@@ -137,23 +160,52 @@ def _check_array(item: Any) -> None:
     if not isinstance(item, np.ndarray):
         raise ValueError(
             'An image must be a path or an array of shape (H, W, 3), got '
-            f'{type(item).__name__}; of a Pillow image give '
-            "np.array(image.convert('RGB'))[..., ::-1], of a tensor "
-            '(3, H, W) tensor.permute(1, 2, 0).numpy() in uint8.')
+            f'{type(item).__name__}; {_as_array(item)}.')
     if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
         raise ValueError(
             'An image must be a path or an array of shape (H, W, 3) with '
             f'pixels in it, got {item.shape}.')
     if item.dtype == np.uint8:
         return
-    how = 'give image.astype(np.uint8) if its values are from 0 to 255'
-    if np.issubdtype(item.dtype, np.floating):
-        if not np.isfinite(item).all():
-            how = 'it has values that are NaN or infinite'
-        elif item.max() <= 1:
-            how = 'give (image * 255).round().astype(np.uint8)'
     raise ValueError('An image array must be of uint8, from 0 to 255, got '
-                     f'{item.dtype}; {how}.')
+                     f'{item.dtype}; {_as_uint8(item)}.')
+
+
+def _as_array(item: Any) -> str:
+    """How to make an array in OpenCV's form of something else."""
+    if isinstance(item, torch.Tensor):
+        return ('of a tensor (3, H, W) in RGB give tensor.permute(1, 2, 0)'
+                '.cpu().numpy()[..., ::-1] in uint8')
+    if isinstance(item, PIL.Image.Image):
+        if item.mode.startswith(('I', 'F')):
+            return (f"a Pillow image of mode '{item.mode}' must be scaled to "
+                    'values from 0 to 255 first; or give its file')
+        return ("of a Pillow image give np.array(image.convert('RGB'))"
+                '[..., ::-1]')
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return ('of an encoded image give '
+                'cv2.imdecode(np.frombuffer(data, np.uint8), 1)')
+    if hasattr(item, 'read'):
+        return 'give the path of a file, and not the open file'
+    if isinstance(item, Iterable):
+        return 'several images go into one list or generator'
+    return 'give one of these, or a list of them'
+
+
+def _as_uint8(array: np.ndarray) -> str:
+    """How to make bytes from 0 to 255 of other numbers."""
+    if array.dtype == bool:
+        return 'give image.astype(np.uint8) * 255'
+    if array.dtype.kind not in 'iuf':
+        return 'make it one of numbers from 0 to 255'
+    if not np.isfinite(array).all():
+        return 'it has values that are NaN or infinite'
+    least, most = array.min(), array.max()
+    if least < 0 or most > 255:
+        return f'its values, {least} to {most}, must be scaled to 0 to 255'
+    if array.dtype.kind == 'f' and most <= 1:
+        return 'give (image * 255).round().astype(np.uint8)'
+    return 'give image.astype(np.uint8) if its values are from 0 to 255'
 
 
 class PictureReader:

@@ -2,7 +2,6 @@
 """What was found in pictures, as values and files."""
 
 import json
-import math
 import os
 import threading
 from dataclasses import dataclass
@@ -167,10 +166,11 @@ def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,
     Raises:
         ValueError: If one is.
     """
-    if not _is_number(score_thr) or math.isnan(score_thr):
+    if not _is_number(score_thr) or not 0 <= score_thr <= 1:
         raise ValueError(
             f'score_thr is a score from 0 to 1, got {score_thr!r}.')
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not (_is_number(batch_size) and batch_size >= 1
+            and isinstance(batch_size, (int, np.integer))):
         raise ValueError(
             f'batch_size is a whole number from 1 on, got {batch_size!r}.')
     if agnostic_nms is not None and not (_is_number(agnostic_nms)
@@ -183,4 +183,5 @@ def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating))
+    return not isinstance(value, bool) and isinstance(
+        value, (int, float, np.integer, np.floating))

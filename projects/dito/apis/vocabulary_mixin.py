@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Names of calls as classes of a detector."""
 
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from threading import RLock
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
@@ -90,13 +91,17 @@ class VocabularyMixin:
         """Classes of each image; None where it has none of its own."""
         if vocabularies is None:
             return [None] * count
-        if isinstance(vocabularies, (str, Path, Vocabulary)) or len(
-                vocabularies) != count:
+        if isinstance(vocabularies, Iterator):
+            vocabularies = list(vocabularies)
+        # A map or a set has an order of its own, or none.
+        if isinstance(vocabularies, (str, Path, Vocabulary, Mapping,
+                                     Set)) or len(vocabularies) != count:
             raise ValueError(
                 f'vocabularies has one list of names for each of the {count} '
                 'images, in their order; names for all of them go into '
                 'vocabulary.')
-        return [self._resolve(names) for names in vocabularies]
+        return [None if names is None else self._resolve(names)
+                for names in vocabularies]
 
     def _embed(self, names: Tuple[str, ...]) -> Vocabulary:
         """Embed names with the detector's tower; unseen ones are novel."""

@@ -2,6 +2,7 @@
 """Checks of the class names that a user or a dataset gives."""
 
 import re
+import unicodedata
 from typing import (
     Any,
     Iterable,
@@ -25,9 +26,11 @@ def name_key(name: str) -> str:
     """Form by which names are compared: readable, without case.
 
     The tokenizer reads lower case, so names that differ by case or by
-    underscores only have one embedding.
+    underscores only have one embedding. Nor does it matter whether an accent
+    is a character of its own.
     """
-    return readable_name(name).casefold()
+    name = readable_name(name).casefold()
+    return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
 def trained_names(meta: Mapping[str, Any]) -> List[str]:

@@ -6,7 +6,8 @@ Everything that takes names reads them here:
 ================== =====================================================
 what               how it is read
 ================== =====================================================
-list               a name an entry
+list               a name an entry; also arrays and generators
+dict               as the map of a ``.json``
 text               names separated by commas or line ends; a json list
 ``.txt .names``    a name a line, # begins a comment; one line of names
 and others         with commas between; a list or map as in yaml; before
@@ -25,6 +26,7 @@ Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark.
 
 import json
 import re
+from collections.abc import Iterable, KeysView, Mapping, Set
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
@@ -87,6 +89,18 @@ def name_list(names: Names) -> NameList:
         return read_names(path)
     if isinstance(names, str):
         return NameList(_from_text(names))
+    if isinstance(names, Mapping):
+        return from_tree({str(k): v for k, v in names.items()},
+                         'The dict of names')
+    if isinstance(names, Set) and not isinstance(names, KeysView):
+        raise TypeError('A set of names has no order, and labels are places '
+                        'in it; give a list, as sorted(names).')
+    if hasattr(names, 'tolist'):  # array, tensor, column of a table
+        names = names.tolist()
+    if isinstance(names, str):
+        return NameList(_from_text(names))
+    if isinstance(names, bytes) or not isinstance(names, Iterable):
+        raise TypeError(f'Names are a list of texts, got {names!r:.80}.')
     names = [clean(n) for n in names]
     files = [n for n in names if isinstance(n, str) and _file_suffix(n)]
     if files:

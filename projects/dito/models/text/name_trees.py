@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import yaml
 
@@ -95,7 +95,7 @@ def parse(text: str, suffix: str) -> Any:
     return yaml.load(text, Loader=_TextLoader)
 
 
-def from_tree(content: Any, path: Path) -> NameList:
+def from_tree(content: Any, path: Union[str, Path]) -> NameList:
     """Tell the kinds of json and yaml apart."""
     if isinstance(content, dict):
         for key in _KEYS:
