@@ -48,7 +48,11 @@ from dito.datasets.image_text.transforms import CropTransform
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.shard_files.encode import prepare_image
 from dito.models.text import Vocabulary
-from dito.utils.checkpoint import load_state_dict_file, save_safetensors
+from dito.utils.checkpoint import (
+    load_from_file,
+    load_state_dict_file,
+    save_safetensors,
+)
 from dito.utils.config_finder import find_config, list_configs
 from dito.visualization import ReportData, TextSimilarity, write_report
 from dito.visualization.samples import DetectionSample, SimilaritySample
@@ -194,6 +198,22 @@ def test_pickles_do_not_run(parts: Dict[str, Any], here: Path, entry: str,
         (here / name).write_bytes(pickle.dumps(content, protocol=2))
     text = _sentence_of(lambda: WEIGHTS[entry](parts, name), capsys)
     assert re.search('could run code|damaged', text)
+
+
+def test_resuming_runs_no_config(parts: Dict[str, Any],
+                                 here: Path) -> None:
+    """MMEngine's runners run ``meta.config`` of what they resume."""
+    program = 'import os\nos.mkdir("ran")\n'
+    meta = dict(config=program, epoch=0, iter=1)
+    hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+    torch.save(dict(state_dict=parts['state'], meta=meta, message_hub=hub),
+               'x.pth')
+    # This one has no hook that compares states; how it ends does not matter.
+    _tool('train', _training(parts), '--resume', 'x.pth')
+    save_safetensors(parts['state'], 'y.safetensors', meta)
+    for name in 'x.pth', 'y.safetensors':
+        meta = load_from_file(name)['meta']
+        assert 'config' not in meta and meta['cfg'] == program
 
 
 # The checks of each key are tested with parse_config_text and check_config.

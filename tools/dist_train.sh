@@ -18,7 +18,7 @@ if [ "${NNODES:-1}" -gt 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
         "address" >&2
     exit 2
 fi
-# SIGTERM and SIGINT go to the training itself, which finishes its step, writes
+# SIGTERM, SIGUSR1 and SIGINT go to the training itself, which finishes its step, writes
 # a checkpoint and leaves word here; the exit code is then 75, and --resume
 # goes on. torchrun would end it after 30 seconds.
 DITO_REQUEUE_FILE=$(mktemp)
@@ -38,6 +38,7 @@ pass_on() {
 }
 trap 'AGAIN=1; pass_on TERM' TERM
 trap 'AGAIN=1; pass_on INT' INT
+trap 'AGAIN=1; pass_on USR1' USR1
 AGAIN=1
 while [ -n "$AGAIN" ]; do # a signal ends the waiting alone
     AGAIN=

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
@@ -25,7 +26,11 @@ from dito.datasets.symbols import SymbolsConfig, build_symbols
 from dito.utils import run_lock
 from dito.utils.checkpoint import load_from_file
 from dito.utils.config_finder import config_root
-from dito.utils.resumable import find_resumable, write_last
+from dito.utils.resumable import (
+    find_resumable,
+    resolve_resume,
+    write_last,
+)
 
 _FORK = multiprocessing.get_context('fork')
 ITERS = 6
@@ -151,7 +156,7 @@ def wait_for(record: Path, iteration: int) -> None:
 
 
 @pytest.mark.parametrize('stage,workers,ranks,number', [
-    ('clip', 0, 1, signal.SIGTERM), ('rep', 1, 1, signal.SIGINT),
+    ('clip', 0, 1, signal.SIGTERM), ('rep', 1, 1, signal.SIGUSR1),
     ('dito', 1, 1, signal.SIGTERM), ('dito', 0, 2, signal.SIGINT),
     ('rep', 0, 2, signal.SIGTERM)])
 def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
@@ -332,7 +337,8 @@ def _beat(file: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT,
+                                    errno.EFBIG])
 def test_a_full_disk(tmp_path: Path, data: Path, number: int,
                      monkeypatch: pytest.MonkeyPatch,
                      capfd: pytest.CaptureFixture[str]) -> None:
@@ -357,6 +363,20 @@ def test_a_full_disk(tmp_path: Path, data: Path, number: int,
     assert find_resumable(folder) == folder / 'iter_2.pth'
     monkeypatch.undo()
     assert Training(config, '--resume').end() == [0]
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'\n', b'\xff\xfe\0', bytes(4096), b'a' * 5000, b'.', b'/tmp/',
+    b'iter_3.pth', b'best_x_iter_9.pth', b'https://x.org/iter_9.pth',
+    b'/nowhere/iter_4.pth\niter_9.pth'])
+def test_last_checkpoint_says_nothing(tmp_path: Path, content: bytes) -> None:
+    torch.save(dict(x=torch.ones(3)), tmp_path / 'iter_3.pth')
+    (tmp_path / 'last_checkpoint').write_bytes(content)
+    assert find_resumable(tmp_path) == tmp_path / 'iter_3.pth'
+    runner = SimpleNamespace(_resume=True, _load_from=None,
+                             work_dir=str(tmp_path))
+    resolve_resume(runner)
+    assert runner._load_from == str(tmp_path / 'iter_3.pth')
 
 
 @pytest.mark.parametrize('own,elsewhere,wanted', [

@@ -182,6 +182,17 @@ def test_debug_keeps_the_traceback(folder: Path,
         train_tool.main(['dito_vitl_lvsi'])
 
 
+def test_paths_that_no_system_opens(
+        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / 'loop').symlink_to('loop')
+    (folder / 'file').touch()
+    for path in ('a' * 300, 'loop', 'file', 'file/x'):
+        text = fails(capsys, train_tool, CONFIG, '--work-dir', path)
+        assert path in text
+    text = fails(capsys, train_tool, CONFIG, '--resume', str(folder))
+    assert 'is a folder; give the checkpoint file' in text
+
+
 def test_defects_keep_the_traceback() -> None:
 
     @errors.one_sentence_errors

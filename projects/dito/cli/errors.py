@@ -26,10 +26,11 @@ def is_user_error(error: BaseException) -> bool:
     another library's depths is more likely a defect, and there the traceback
     matters; a file that is not there is the user's in either case.
     """
-    if isinstance(error, (FileNotFoundError, FileExistsError,
-                          IsADirectoryError,
-                          NotADirectoryError, PermissionError,
+    if isinstance(error, (FileNotFoundError, PermissionError,
                           BrokenDataError, StepError)):
+        return True
+    # A path that is too long, a loop of links, read-only, no folder ...
+    if isinstance(error, OSError) and error.filename and error.strerror:
         return True
     if is_unknown_type(error):
         return True

@@ -2,10 +2,10 @@
 """Signals that ask a training to end, and its orderly end.
 
 Schedulers send SIGTERM some time before they take a machine away (Slurm's
-pre-emption and time limits, Kubernetes, ``docker stop``), and a person sends
-SIGINT by Ctrl-C. The step is finished, a checkpoint written, and the process
-exits with :data:`REQUEUE`, on which a job can be started again with
-``--resume``.
+pre-emption and time limits, Kubernetes, ``docker stop``), jobs of Slurm ask
+for SIGUSR1 (``--signal``), and a person sends SIGINT by Ctrl-C. The step is
+finished, a checkpoint written, and the process exits with :data:`REQUEUE`, on
+which a job can be started again with ``--resume``.
 """
 
 import atexit
@@ -29,6 +29,7 @@ MARK = 'DITO_REQUEUE_FILE'
 # A second Ctrl-C ends at once; launchers send what the terminal sends again.
 _AGAIN_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(SystemExit):
@@ -42,7 +43,7 @@ class Interrupted(SystemExit):
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT instead of ending the process.
+    """Notes signals of the schedule instead of ending the process.
 
     After the loop, also one that an error has left, they do again what they
     did before.
@@ -65,7 +66,7 @@ class StopSignals:
             return
         if not self._before:
             self.name = None
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
 
     def restore(self) -> None:
@@ -106,7 +107,7 @@ def _shielded(init: Optional[Callable[[int], None]], worker: int) -> None:
     """Set a worker up: only the end of its training ends it."""
     # Linux: it gets a signal of its own once the process that made it ends.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if init is not None:
         init(worker)

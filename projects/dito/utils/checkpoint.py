@@ -64,7 +64,8 @@ def load_from_safetensors(filename: str,
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(_broken(path, error)) from error
-    return dict(state_dict=state, meta=_decode_metadata(metadata, path))
+    return _without_program(
+        dict(state_dict=state, meta=_decode_metadata(metadata, path)))
 
 
 def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
@@ -96,6 +97,17 @@ def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
         raise ValueError(
             f'{path} holds a {type(checkpoint).__name__}, not a checkpoint; '
             'give a file with a state dict.')
+    return _without_program(checkpoint)
+
+
+def _without_program(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
+    """Put ``meta.config``, which a runner would run to resume, elsewhere.
+
+    ``meta.cfg``, of newer versions of MMEngine, is a text to all.
+    """
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and 'config' in meta:
+        meta.setdefault('cfg', meta.pop('config'))
     return checkpoint
 
 

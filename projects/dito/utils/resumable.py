@@ -22,9 +22,10 @@ PathLike = Union[str, Path]
 
 LAST = 'last_checkpoint'
 # How systems say that there is no room left.
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NUMBERED = re.compile(r'(.+_)(\d+)\.pth')
 _PREFIXES = ('iter_', 'epoch_')
+_MAX_PATH = 4096
 
 
 def fault_of(path: PathLike) -> Optional[str]:
@@ -130,7 +131,8 @@ def resolve_resume(runner: Any) -> None:
     """
     if runner._resume is not True or runner._load_from is not None:
         return
-    if '://' in _pointer(Path(runner.work_dir)):
+    folder = Path(runner.work_dir)
+    if '://' in _pointer(folder) and not _has_numbered(folder):
         return  # in an object store, which writes and checks whole files
     answer: List[Optional[str]] = [None, None]
     if get_rank() == 0:
@@ -173,9 +175,15 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
 
 
 def _pointer(work_dir: Path) -> str:
-    """Read ``last_checkpoint``, '' where it is not there."""
+    """Read ``last_checkpoint``, '' where it says nothing."""
     pointer = work_dir / LAST
-    return pointer.read_text().strip() if pointer.is_file() else ''
+    text = pointer.read_bytes()[:_MAX_PATH] if pointer.is_file() else b''
+    lines = text.decode('utf-8', 'replace').split('\0')[0].splitlines()
+    return lines[0].strip() if lines else ''
+
+
+def _has_numbered(folder: Path) -> bool:
+    return any(_NUMBERED.fullmatch(p.name) for p in folder.glob('*.pth'))
 
 
 def _last_checkpoint(work_dir: Path) -> Optional[Path]:
@@ -185,9 +193,13 @@ def _last_checkpoint(work_dir: Path) -> Optional[Path]:
         return None
     path = Path(text)
     own = work_dir / path.name
-    has_own = own.is_file() or any(
-        _NUMBERED.fullmatch(file.name) for file in work_dir.glob('*.pth'))
-    return own if has_own or not path.is_file() else path
+    if os.path.isfile(own):
+        return own
+    if _has_numbered(work_dir) or not os.path.isfile(path):
+        # What is damaged or of no run does not hide the folder's own.
+        named = _NUMBERED.fullmatch(path.name)
+        return own if named and named[1] in _PREFIXES else None
+    return path
 
 
 def _sync(path: PathLike) -> None:

@@ -59,7 +59,7 @@ def claim(folder: Union[str, Path]) -> None:
     Raises:
         ValueError: If another process trains there.
     """
-    path = Path(folder).resolve() / RUNNING
+    path = _lock_file(folder)
     if str(path) in _HELD:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +80,14 @@ def claim(folder: Union[str, Path]) -> None:
 
 def release(folder: Union[str, Path]) -> None:
     """Give a folder back; nothing happens if it was not taken."""
-    held = _HELD.pop(str(Path(folder).resolve() / RUNNING), None)
+    held = _HELD.pop(str(_lock_file(folder)), None)
     if held is not None:
         held.release()
+
+
+def _lock_file(folder: Union[str, Path]) -> Path:
+    # Unlike Path.resolve() it leaves a loop of links to what opens it.
+    return Path(os.path.realpath(folder)) / RUNNING
 
 
 @atexit.register

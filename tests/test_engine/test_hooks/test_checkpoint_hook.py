@@ -30,6 +30,13 @@ def cfg(data, folder, iters=9, **changes):
         train_cfg__micro_batch=None, **changes)
 
 
+@pytest.fixture(scope='module')
+def first_steps(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp('first') / 'run'
+    train(cfg(data, folder, iters=3))
+    return lambda f: cfg(data, f, iters=4), folder / 'iter_3.pth'
+
+
 def names(folder):
     # A run that failed has its lock as long as its process lives.
     return sorted(p.name for p in folder.iterdir() if p.is_file()
@@ -112,6 +119,54 @@ def test_a_damaged_last_one_is_not_resumed(tmp_path, data):
         path.write_bytes(b'')
     with pytest.raises(ValueError, match='no whole checkpoint'):
         train(cfg(data, folder, resume=True))
+
+
+def _wide(checkpoint):
+    checkpoint['state_dict']['backbone.norm.bias'] = torch.ones(3)
+
+
+def _group(checkpoint):
+    checkpoint['optimizer']['param_groups'][0]['params'].pop()
+
+
+def _momentum(checkpoint):
+    for group in checkpoint['optimizer']['param_groups']:
+        group['momentum'] = group.pop('betas')[0]
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda c: c.pop('meta'), 'holds weights, not the state of a training'),
+    (lambda c: c['meta'].pop('iter'), 'start from them .*load_from=.*x.pth'),
+    (lambda c: c.update(message_hub=3), 'holds weights'),
+    (lambda c: c.pop('state_dict'), 'it has no weights'),
+    (lambda c: c.update(optimizer=[1]), 'its optimizer is a list'),
+    (lambda c: c['state_dict'].pop('backbone.norm.bias'),
+     r'another model, 1 weights .*backbone.norm.bias \(16,\)'),
+    (_wide, r'backbone.norm.bias \(16,\), there \(3,\)'),
+    (_group, 'its optimizer is another or has other groups'),
+    (_momentum, 'its optimizer is another'),
+])
+def test_what_is_no_training_of_the_model_is_not_resumed(
+        tmp_path, first_steps, change, message):
+    config, path = first_steps
+    checkpoint = load_from_file(str(path))
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=f'x.pth cannot .*{message}'):
+        train(dict(config(tmp_path / 'run'), resume=True,
+                   load_from=str(tmp_path / 'x.pth')))
+
+
+def test_resumed_without_the_optimizer_is_said(tmp_path, first_steps):
+    config, path = first_steps
+    checkpoint = load_from_file(str(path))
+    del checkpoint['optimizer'], checkpoint['param_schedulers']
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    runner = train(dict(config(tmp_path / 'run'), resume=True,
+                        load_from=str(tmp_path / 'x.pth')))
+    log = next((tmp_path / 'run').glob(f'{runner.timestamp}/*.log'))
+    for part in 'optimizer', 'param_schedulers':
+        assert f'without the state of the {part}' in log.read_text()
 
 
 @HOOKS.register_module()

@@ -2,6 +2,7 @@
 """Checkpoints that a run can always go on from."""
 
 import bisect
+import errno
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ from dito.utils.resumable import (
 
 from ..finite import anywhere, require_finite_weights
 from ..interruption import Interrupted, StopSignals, shield_workers
+from ..training_state import check_training_state
 from .iteration_seed_hook import is_endless
 
 # Iteration whose validation was cut off, in the message hub.
@@ -63,10 +65,14 @@ class DITOCheckpointHook(CheckpointHook):
 
     Object stores write a file as a whole anyway; there nothing is renamed.
 
-    SIGTERM and SIGINT, on any process, end the run after the step: it writes
-    a checkpoint and exits with 75 (:class:`Interrupted`), and ``--resume``
-    goes on as if nothing had been. A validation that was cut off or due is
-    made first. A run that counts epochs goes on from the last epoch's end.
+    SIGTERM, SIGINT and SIGUSR1, on any process, end the run after the step:
+    it writes a checkpoint and exits with 75 (:class:`Interrupted`), and
+    ``--resume`` goes on as if nothing had been. A validation that was cut
+    off or due is made first. A run that counts epochs goes on from the last
+    epoch's end.
+
+    What is no state of a training of this model is not resumed from
+    (:func:`.check_training_state`).
 
     Two trainings in one folder refuse each other, and a full disk is named;
     the checkpoints before stay.
@@ -264,7 +270,13 @@ class DITOCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Any,
                               checkpoint: Dict[str, Any]) -> None:
-        """Go on from trained weights where nothing averages them now."""
+        """Go on from trained weights where nothing averages them now.
+
+        Raises:
+            ValueError: If a training cannot go on from the checkpoint.
+        """
+        if runner._resume:
+            check_training_state(runner, checkpoint)
         averages = checkpoint.get('ema_state_dict')
         if not runner._resume or averages is None or any(
                 isinstance(hook, EMAHook) for hook in runner.hooks):
@@ -362,8 +374,10 @@ def _named_if_full(path: Path, last: Optional[str]) -> Iterator[None]:
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
         kept = f'the last one stays {last}' if last else 'none was saved yet'
+        limit = ('a limit of file sizes (ulimit -f) is too low'
+                 if error.errno == errno.EFBIG else 'the disk is full')
         raise ValueError(
-            f'{path} could not be written, the disk is full '
+            f'{path} could not be written, {limit} '
             f'({os.strerror(error.errno).lower()}; {free:,.0f} MiB are '
             f'free): {kept}. Make room, then go on with --resume.') from error
 
