@@ -252,6 +252,28 @@ def test_of_many_faults_the_first_and_their_number_are_said():
     assert 'annotation 0 has the bbox None (and 2999 more' in str(error.value)
 
 
+def test_ids_that_lead_nowhere_are_said_once_each():
+    content = dict(
+        images=[make_image(1)], categories=make_categories('a'),
+        annotations=[
+            make_annotation(k, image, category)
+            for k, (image, category) in enumerate(
+                [(1, 9), (1, 7), (8, 9), (1, 1), (1, 'x')])])
+    faults = normalise(content, 'own.json').faults
+    assert faults.numbers == dict(unknown_category=4, unknown_image=1)
+    assert faults.examples == dict(
+        unknown_category=[
+            'the category_id 7 of 1 annotation is not in categories',
+            'the category_id 9 of 2 annotations is not in categories',
+            "the category_id 'x' of 1 annotation is not in categories"],
+        unknown_image=['the image_id 8 of 1 annotation is not in images'])
+    with pytest.raises(ValueError) as error:
+        normalise(content, 'own.json').refuse_faults()
+    assert str(error.value) == (
+        'own.json: the category_id 7 of 1 annotation is not in categories '
+        '(and 2 more like it); add the category, or remove its annotations')
+
+
 def test_long_values_are_cut():
     with pytest.raises(ValueError) as error:
         read(dict(bbox=['x' * 100_000] * 4)).refuse_faults()

@@ -47,11 +47,11 @@ def load(ann_file, **kwargs):
         ),
         (
             dict(annotations=[make_annotation(1, 1, 9)]),
-            r'1 annotations have a category_id .*ids \[9\]',
+            'the category_id 9 of 1 annotation is not in categories',
         ),
         (
             dict(annotations=[make_annotation(1, 8, 1)]),
-            r'1 an image_id .*ids \[8\]',
+            'the image_id 8 of 1 annotation is not in images',
         ),
         (
             dict(annotations=[make_annotation(1, 1, 1)] * 2),

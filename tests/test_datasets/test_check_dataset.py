@@ -429,7 +429,7 @@ def test_files_without_a_config(folder, capsys):
     broken['annotations'][0]['category_id'] = 9
     write_json(folder.root / 'own.json', broken)
     assert main(argv) == 1
-    assert 'category_id 9: 1 annotations' in capsys.readouterr().out
+    assert 'category_id 9 of 1 annotation' in capsys.readouterr().out
 
 
 def test_nothing_to_check(tmp_path, capsys):

@@ -337,7 +337,7 @@ def test_unknown_ids_are_named():
         ),
         (
             lambda c: c['images'][0].update(neg_category_ids=['9']),
-            r'image 1000: neg_category_ids has \[9\], which is not in its',
+            r'image 1000: neg_category_ids has \[9\], which is not in cat',
         ),
     ],
 )

@@ -211,7 +211,7 @@ def change(tmp_path, function):
         (lambda c: c['categories'][0].update(name='Blue_kite'),
          'stand more than once'),
         (lambda c: c['annotations'][0].update(category_id=99),
-         'a category_id that is not in its categories (ids [99])'),
+         'the category_id 99 of 1 annotation is not in categories'),
         (lambda c: c['annotations'][0].update(bbox=[1, 2]),
          'four finite numbers'),
         (lambda c: c['images'][0].update(file_name='gone.jpg'),

@@ -19,7 +19,8 @@ _REFUSED = dict(
     duplicate_image='ids must be unique',
     no_file='give each image its file_name',
     bad_annotation='repair the file',
-    dangling='repair the file',
+    unknown_category='add the category, or remove its annotations',
+    unknown_image='add the image, or remove its annotations',
     duplicate_annotation='ids must be unique',
     bad_box='four finite numbers [x, y, width, height] are expected',
     bad_flag='0 or 1 is expected',
@@ -28,15 +29,24 @@ _REFUSED = dict(
 
 
 class Faults:
-    """What is wrong with a file: how often, and the first of each kind."""
+    """What is wrong with a file: how often, and the first of each kind.
+
+    Attributes:
+        numbers (Counter): Entries with a fault, by its kind.
+        sentences (Counter): Sentences about them: one an entry, or one an id
+            that many entries share.
+        examples (dict[str, list[str]]): The first five sentences.
+    """
 
     def __init__(self) -> None:
         self.numbers: Counter = Counter()
+        self.sentences: Counter = Counter()
         self.examples: Dict[str, List[str]] = defaultdict(list)
 
     def add(self, kind: str, text: str, number: int = 1) -> None:
-        """Count a fault and keep the first five."""
+        """Count a fault of some entries and keep the first five sentences."""
         self.numbers[kind] += number
+        self.sentences[kind] += 1
         if len(self.examples[kind]) < 5:
             self.examples[kind].append(text)
 
@@ -90,7 +100,7 @@ class Annotations:
         for kind, remedy in _REFUSED.items():
             examples = self.faults.examples.get(kind)
             if examples and not excused.get(kind):
-                more = self.faults.numbers[kind] - 1
+                more = self.faults.sentences[kind] - 1
                 more = f' (and {more} more like it)' if more else ''
                 raise ValueError(
                     f'{self.source}: {examples[0]}{more}; {remedy}'

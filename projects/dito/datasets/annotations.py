@@ -190,8 +190,8 @@ def _read_categories(items: List[Any], read: Annotations) -> set:
         elif number in ids or name in names:
             read.faults.add(
                 'duplicate_category',
-                f'category {name!r} (id {number}) appears twice in the '
-                'annotation file',
+                f'category {show(name)} (id {show(number)}) appears twice in '
+                'the annotation file',
             )
         else:
             item = {k: v for k, v in item.items() if not is_absent(v)}
@@ -271,7 +271,8 @@ def _read_lists(image: dict, categories: set, read: Annotations) -> None:
                 i for i in ids if i not in categories]
             read.faults.add(
                 'listed_ids',
-                f'image {show(image["id"])}: {name} has {show(wrong)}',
+                f'image {show(image["id"])}: {name} has {show(wrong)}, '
+                'which is not in categories',
             )
         image[name] = list(dict.fromkeys(i for i in ids if i in categories))
 
@@ -293,8 +294,10 @@ def _read_objects(
         if ids is None:
             continue
         number, image_id, category = ids
-        lost['category_id'][category] += category not in categories
-        lost['image_id'][image_id] += image_id not in images
+        if category not in categories:
+            lost['category_id'][category] += 1
+        if image_id not in images:
+            lost['image_id'][image_id] += 1
         if number in seen:
             faults.add(
                 'duplicate_annotation',
@@ -306,8 +309,8 @@ def _read_objects(
                 ann.update(image_id=image_id, category_id=category)
                 read.annotations.append(ann)
         seen.add(number)
-    # Plus nothing: without those that are counted 0 times.
-    _add_dangling(*(ids + Counter() for ids in lost.values()), faults)
+    for name, ids in lost.items():
+        _add_unknown(name.removesuffix('_id'), ids, faults)
 
 
 def _object_ids(item: Any, faults: Faults) -> Optional[Tuple[Id, Id, Id]]:
@@ -326,26 +329,16 @@ def _object_ids(item: Any, faults: Faults) -> Optional[Tuple[Id, Id, Id]]:
     return None
 
 
-def _add_dangling(
-    categories: Counter, images: Counter, faults: Faults
-) -> None:
-    """Annotations of categories and images that are not in the file."""
-    for i, number in categories.items():
+def _add_unknown(kind: str, ids: Counter, faults: Faults) -> None:
+    """Annotations of a category or an image that is not in the file."""
+    there = dict(category='categories', image='images')[kind]
+    for i in sorted(ids, key=sort_key):
+        one = '' if ids[i] == 1 else 's'
         faults.add(
-            'unknown_category', f'category_id {show(i)}: {number} annotations',
-            number)
-    for i, number in images.items():
-        faults.add('unknown_image', f'image_id {show(i)}', number)
-    if categories or images:
-        first = [
-            sorted(ids, key=sort_key)[:5] for ids in (categories, images)
-        ]
-        faults.add(
-            'dangling',
-            f'the file contradicts itself: {sum(categories.values())} '
-            'annotations have a category_id that is not in its categories '
-            f'(ids {show(first[0])}) and {sum(images.values())} an image_id '
-            f'that is not in its images (ids {show(first[1])})',
+            f'unknown_{kind}',
+            f'the {kind}_id {show(i)} of {ids[i]} annotation{one} is not in '
+            f'{there}',
+            ids[i],
         )
 
 

@@ -44,9 +44,7 @@ def require_federated(read: Annotations) -> None:
             )
     listed = read.faults.examples.get('listed_ids')
     if listed:
-        raise ValueError(
-            f'{read.source}: {listed[0]}, which is not in its categories'
-        )
+        raise ValueError(f'{read.source}: {listed[0]}; repair the list')
 
 
 class LVISGroundTruth:

@@ -49,12 +49,11 @@ def name_form(name: str) -> str:
 def _faults(read: Annotations) -> List[Finding]:
     """What the rules of reading forbid."""
     faults = read.faults
-    # Named by its two halves, unknown_category and unknown_image.
-    kinds = {kind: kind for kind in faults.numbers if kind != 'dangling'}
-    kinds.update({kind: 'bad_image' for kind in kinds if kind == 'no_file'})
+    # For the check a missing file name is one more fault of an image.
+    found = dict(no_file='bad_image')
     return [
-        Finding(found, faults.numbers[kind], faults.examples[kind])
-        for kind, found in kinds.items()
+        Finding(found.get(kind, kind), number, faults.examples[kind])
+        for kind, number in faults.numbers.items()
     ]
 
 
