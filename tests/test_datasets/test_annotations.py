@@ -2,6 +2,7 @@
 """The rules of reading annotation files, one at a time."""
 
 import copy
+import gzip
 import json
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 from detection_files import make_annotation, make_categories, make_image
 
 from dito.datasets.annotation_values import as_id, as_number
-from dito.datasets.annotations import normalise, read_annotations
+from dito.datasets.annotations import (
+    IdNumbers,
+    normalise,
+    read_annotations,
+)
+from dito.datasets.categories import build_category_table
+from dito.datasets.checks.findings import gather
 from dito.datasets.masks import read_mask, run_lengths, to_rle
 
 NAN = float('nan')
@@ -36,7 +43,8 @@ def read(annotation=None, image=None, category=None):
     [
         (0, 0), (-3, -3), (3.0, 3), ('3', 3), ('3.0', 3), (' 3 ', 3),
         ('0', 0), ('-0', 0), ('03', '03'), ('scan-15', 'scan-15'),
-        (10**30, 10**30), (np.int64(4), 4), (np.float32(4), 4),
+        (10**18 - 1, 10**18 - 1), (10**30, str(10**30)),
+        (1e18, '1' + 18 * '0'), (np.int64(4), 4), (np.float32(4), 4),
         (3.5, None), (None, None), (NAN, None), (float('inf'), None),
         (True, None), ('', None), ([1], None), ({}, None),
     ],
@@ -139,7 +147,7 @@ def test_polygons(mask):
         (5, 'no list and no RLE'),
         (dict(size=[48, 64]), 'needs counts and size'),
         (dict(size=[64, 48], counts='PPY12'), 'RLE of .64, 48.'),
-        (dict(size='48', counts=[3072]), 'RLE of 48'),
+        (dict(size='48', counts=[3072]), "RLE of '48'"),
         (dict(size=[48, 64], counts=[3000]), 'do not add up to 48 x 64'),
         (dict(size=[48, 64], counts=[3080, -8]), 'do not add up'),
         (dict(size=[48, 64], counts=[3072.5]), 'cannot be read'),
@@ -332,3 +340,54 @@ def test_a_file_too_large_for_the_machine_is_refused(tmp_path):
         file.truncate(1 << 42)
     with pytest.raises(ValueError, match='own.json has 4,194,304 MiB'):
         read_annotations(path)
+
+
+def test_long_ids_are_text_and_keep_their_spelling():
+    # A dictionary takes these numbers for the same at first, so that as
+    # keys they would take time of the square of their number.
+    given = [k * (2**61 - 1) for k in range(1, 4)]
+    content = dict(
+        images=[make_image(i) for i in given],
+        categories=make_categories('a'),
+        annotations=[make_annotation(k, i, 1) for k, i in enumerate(given)])
+    result = normalise(content, 'own.json').refuse_faults()
+    ids = [str(i) for i in given]
+    assert [ann['image_id'] for ann in result.annotations] == ids
+    numbers = IdNumbers('images', result)
+    assert [numbers.spell(numbers.find(i)) for i in given] == given
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{"images": [], "images": [{}]}', "an object has 'images' twice"),
+    ('{"images": [{"id": 1, "id": 2}]}', "own.json: an object has 'id' tw"),
+    ('{"a": {"' + 'x' * 10**6 + '": 1, "' + 'x' * 10**6 + '": 2}}', 'twice'),
+    (gzip.compress(b'{}'), 'own.json is compressed by gzip; unpack it'),
+])
+def test_unclear_files_are_refused_in_a_short_sentence(
+        tmp_path, text, message):
+    path = tmp_path / 'own.json'
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        read_annotations(path)
+    assert len(str(error.value)) < len(str(path)) + 200
+
+
+def test_a_key_that_says_the_same_twice_is_read(tmp_path):
+    path = tmp_path / 'own.json'
+    path.write_text('{"images": [], "images": [], "categories": []}')
+    assert read_annotations(path).images == []
+
+
+def test_names_and_paths_of_megabytes_are_cut():
+    assert read(image=dict(file_name='x' * 4096)).refuse_faults(files=True)
+    with pytest.raises(ValueError, match='has neither file_name') as error:
+        read(image=dict(file_name='x' * 10**6)).refuse_faults(files=True)
+    assert len(str(error.value)) < 300
+    content = read(category=dict(name='x' * 10**6)).categories
+    with pytest.raises(ValueError, match='1 of 1 classes are not') as error:
+        build_category_table(content, classes=['y' * 10**6])
+    assert len(str(error.value)) < 1000
+    finding, = gather('missing_image', ['x' * 10**6])
+    assert len(finding.examples[0]) == 5000
+    size = dict(size=[[1] * 10**6], counts=[1])
+    assert len(read_mask(size, 48, 64)[1]) < 200

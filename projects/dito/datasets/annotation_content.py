@@ -66,8 +66,8 @@ class Annotations:
         others (dict): What else the file has.
         faults (Faults): What is wrong with it.
         number (int): Annotations in the file, the faulty ones too.
-        spelling (dict): Ids that the file has as text, by their number; for
-            'images' and 'categories'.
+        spelling (dict): Ids of 'images' and 'categories' that the file has
+            as text, by their number, or as a number, by their text.
     """
 
     source: str
@@ -77,7 +77,7 @@ class Annotations:
     others: dict = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     number: int = 0
-    spelling: Dict[str, Dict[Id, str]] = field(
+    spelling: Dict[str, Dict[Id, Id]] = field(
         default_factory=lambda: dict(images={}, categories={})
     )
 
@@ -138,7 +138,7 @@ class IdNumbers:
         self.ids = sorted(
             (item['id'] for item in getattr(read, kind)), key=sort_key
         )
-        whole = all(isinstance(i, int) and abs(i) < 1 << 62 for i in self.ids)
+        whole = all(isinstance(i, int) for i in self.ids)
         self.numbers = list(range(1, len(self.ids) + 1))
         if keep and whole:
             self.numbers = self.ids

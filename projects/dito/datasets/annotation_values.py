@@ -13,6 +13,9 @@ Id = Union[int, str]
 _MAX_SIDE = 1 << 20  # what OpenCV decodes
 _MAX_COORDINATE = 1e7
 _WHOLE = re.compile(r'(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?')
+# Longer ones are text. Python's dictionaries take numbers that differ by
+# 2^61 - 1 for the same at first: 20,000 such ids would take a minute.
+_MAX_ID = 10**18
 _FLAGS = {'': 0, '0': 0, '1': 1, 'false': 0, 'true': 1}
 
 _short = reprlib.Repr()
@@ -33,14 +36,15 @@ def as_id(value: Any) -> Optional[Id]:
         value (Any): As in a file, or of numpy or torch.
 
     Returns:
-        int | str | None: A number where it is one, also '15' and 15.0; other
-        text as it is; None for what cannot be an id.
+        int | str | None: A number where it is one of up to 18 digits, also
+        '15' and 15.0; longer ones as text; other text as it is; None for
+        what cannot be an id.
     """
     kind = type(value)
     if kind is int:
-        return value
+        return value if -_MAX_ID < value < _MAX_ID else str(value)
     if kind is float:
-        return int(value) if value.is_integer() else None
+        return as_id(int(value)) if value.is_integer() else None
     if kind is str:
         whole = _WHOLE.fullmatch(value.strip())
         return int(whole[1]) if whole else value or None

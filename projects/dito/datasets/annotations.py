@@ -11,7 +11,8 @@ what                 rule
 numbers              digits in text ('12.5') and whole floats (3.0) count;
                      true and false are no numbers, except as flags
 ids                  whole numbers, 0 and negative ones too, or text;
-                     '15' is 15, but '015' and 'scan-15' stay text
+                     '15' is 15, but '015' and 'scan-15' stay text; numbers
+                     of over 18 digits are text
 images               id (once), width and height (whole, from 1 to 2^20 a
                      side, at most 2^30 pixels), file_name or coco_url
 categories           id (once) and a name in text (once); frequency is kept
@@ -69,6 +70,7 @@ __all__ = [
 
 ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 _MAX_PIXELS = 1 << 30  # what OpenCV decodes
+_MAX_PATH = 4096  # what Linux opens
 # COCO's and LVIS' evaluations leave larger objects out.
 _MAX_AREA = 1e10
 
@@ -84,12 +86,15 @@ def image_file(image: dict) -> Optional[str]:
 
     Returns:
         str | None: ``file_name``, or the path part of ``coco_url``, or None.
-        A ``file_name`` that is an address would be fetched: it is none.
+        A ``file_name`` that is an address would be fetched: it is none, as
+        is one too long to be opened.
     """
     name, url = image.get('file_name'), image.get('coco_url')
-    if is_text(name) and '://' not in name:
+    if is_text(name) and '://' not in name and len(name) <= _MAX_PATH:
         return name
-    return urlsplit(url).path.lstrip('/') or None if is_text(url) else None
+    if not is_text(url) or len(url) > _MAX_PATH:
+        return None
+    return urlsplit(url).path.lstrip('/') or None
 
 
 def left_out(ann: dict, image: dict) -> Optional[str]:
@@ -205,8 +210,8 @@ def _read_categories(items: List[Any], read: Annotations) -> set:
 def _note_spelling(
     kind: str, given: Any, number: Id, read: Annotations
 ) -> None:
-    """Keep the text of an id that became a number, for results."""
-    if type(given) is str and type(number) is int:
+    """Keep an id that became a number or became text, for results."""
+    if isinstance(given, str) is not isinstance(number, str):
         read.spelling[kind][number] = given
 
 

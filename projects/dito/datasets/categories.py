@@ -22,6 +22,7 @@ from .annotations import sort_key
 
 SPLITS = ('base', 'novel', 'all')
 _SHOWN_NAMES = 10
+_MAX_NAME = 200  # letters
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class CategoryTable:
         )
 
 
+def show_name(name: str) -> str:
+    """Write a name into a message; a text of megabytes is cut."""
+    return repr(name if len(name) <= _MAX_NAME else f'{name[:_MAX_NAME]}...')
+
+
 def list_names(names: Collection[str]) -> str:
     """Write names into an error message, at most ten of them.
 
@@ -83,7 +89,7 @@ def list_names(names: Collection[str]) -> str:
         str: "'a', 'b' and 3 more".
     """
     names = list(names)
-    text = ', '.join(repr(name) for name in names[:_SHOWN_NAMES])
+    text = ', '.join(show_name(name) for name in names[:_SHOWN_NAMES])
     if len(names) > _SHOWN_NAMES:
         text += f' and {len(names) - _SHOWN_NAMES} more'
     return text

@@ -5,14 +5,17 @@ import contextlib
 import gc
 import json
 import os
-from typing import Any, Iterable, Iterator, Optional, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 from mmengine.fileio import get
+
+from .annotation_values import show
 
 PathLike = Union[str, 'os.PathLike[str]']
 
 # Python's objects take at least this many times the size of their text.
 _OBJECTS = 4
+_GZIP = b'\x1f\x8b'
 
 
 @contextlib.contextmanager
@@ -44,16 +47,24 @@ def read_json(path: PathLike, backend_args: Optional[dict] = None) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not json, or if it does not fit into memory.
+        ValueError: If it is not json, if a key stands twice in an object
+            with different values, or if it does not fit into memory.
     """
     path = os.fspath(path)
     try:
         if backend_args is None and os.path.isfile(path):
             _refuse_huge(path)
         with collector_paused():
-            return json.loads(get(path, backend_args=backend_args))
+            content = get(path, backend_args=backend_args)
+            if content.startswith(_GZIP):
+                raise _RefusedError(
+                    f'{path} is compressed by gzip; unpack it first'
+                )
+            return json.loads(content, object_pairs_hook=_unite)
+    except _RepeatedKeyError as error:
+        raise ValueError(f'{path}: {error}') from error
     except ValueError as error:
-        if isinstance(error, _TooLargeError):
+        if isinstance(error, _RefusedError):
             raise
         raise ValueError(
             f'{path} is not valid JSON ({error}); if it was downloaded, it '
@@ -64,13 +75,31 @@ def read_json(path: PathLike, backend_args: Optional[dict] = None) -> Any:
             f'{path} is nested too deeply to be what is expected here'
         ) from error
     except MemoryError as error:
-        raise _TooLargeError(
+        raise _RefusedError(
             f'{path} does not fit into memory; divide it'
         ) from error
 
 
-class _TooLargeError(ValueError):
-    """A file that cannot be read on this machine."""
+class _RefusedError(ValueError):
+    """A file that is not read, for a reason of its own."""
+
+
+class _RepeatedKeyError(ValueError):
+    """An object of which it is not clear what it holds."""
+
+
+def _unite(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """Make an object; json itself would keep the last of several values."""
+    united = dict(pairs)
+    if len(united) < len(pairs):
+        first: Dict[str, Any] = {}
+        for key, value in pairs:
+            if first.setdefault(key, value) != value:
+                raise _RepeatedKeyError(
+                    f'an object has {show(key)} twice, with different '
+                    'values; keep one'
+                )
+    return united
 
 
 def _refuse_huge(path: str) -> None:
@@ -78,7 +107,7 @@ def _refuse_huge(path: str) -> None:
     size = os.path.getsize(path) >> 20
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 20
     if size * _OBJECTS > memory:
-        raise _TooLargeError(
+        raise _RefusedError(
             f'{path} has {size:,} MiB and needs over {_OBJECTS} times that '
             f'to be read, but this machine has {memory:,} MiB of memory; '
             'divide it'

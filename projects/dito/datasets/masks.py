@@ -4,11 +4,12 @@
 The rules are in :mod:`.annotations`.
 """
 
-import reprlib
 from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 import pycocotools.mask as mask_utils
+
+from .annotation_values import show
 
 Mask = Union[List[list], dict]
 
@@ -70,7 +71,7 @@ def _read_polygon(part: Any, margin: int) -> Tuple[Optional[list], str]:
     if total != total or not -margin <= low <= high <= 2 * margin:
         far = high if high > 2 * margin or low >= -margin else low
         return None, (
-            f'a polygon has a vertex at {reprlib.repr(far)}, not near '
+            f'a polygon has a vertex at {show(far)}, not near '
             f'the image (from {-margin} to {2 * margin})'
         )
     if len(part) < 6 or len(part) % 2:
@@ -103,7 +104,7 @@ def _read_rle(
     size = [_to_float(v) for v in size] if isinstance(size, list) else size
     if size != [height, width]:
         return None, (
-            f'RLE of {str(mask["size"])[:60]} in an image of {height} x '
+            f'RLE of {show(mask["size"])} in an image of {height} x '
             f'{width}'
         )
     try:

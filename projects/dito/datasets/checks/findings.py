@@ -4,6 +4,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterable, List
 
+_LONGEST = 5000  # letters of an example; a path has up to 4,096
+
 #: Kinds of problems and what each one means.
 KINDS: Dict[str, str] = {
     'bad_file': 'an annotation file that is missing or damaged',
@@ -92,7 +94,8 @@ def gather(
     items = list(items)
     if not items:
         return []
-    return [Finding(kind, len(items), [str(i) for i in items[:shown]], note)]
+    examples = [str(i)[:_LONGEST] for i in items[:shown]]
+    return [Finding(kind, len(items), examples, note)]
 
 
 @dataclass
