@@ -308,6 +308,17 @@ def statistics(path):
     return found['samples'], found['problems']
 
 
+def test_neighbours_with_one_key_are_two_samples(tmp_path):
+    path = Path(write_tar(tmp_path / 'a.tar', pair('0') + pair('0')))
+    assert read_all(path) == (['0', '0'], {})
+    assert count_samples(str(path)) == statistics(path)[0] == 2
+    assert check(path) == (2, {'key twice': 1})
+    # A member that stands twice is a sample that lacks the others.
+    path = Path(write_tar(tmp_path / 'b.tar', pair('0')[:1] + pair('0')))
+    assert read_all(path) == (['0'], {'no caption': 1})
+    assert check(path) == (2, {'no caption': 1, 'key twice': 1})
+
+
 @pytest.mark.parametrize('padding', [0, 512, 10240])
 def test_tars_one_after_another_are_read_as_one(tmp_path, padding):
     one = write_tar(tmp_path / 'a.tar', pair('0') + pair('1'))

@@ -413,13 +413,40 @@ def test_captions_in_any_marked_encoding(tmp_path, kind, encoding):
 
 @pytest.mark.parametrize('kind, separator', [('csv', ','), ('tsv', '\t')])
 def test_missing_values_of_tables_are_no_captions(tmp_path, kind, separator):
-    captions = ['NaN', 'nan', '<NA>', '', 'nan bread']
+    captions = ['NaN', 'nan', '<NA>', 'NULL', 'None', 'N/A', '', 'nan bread']
     lines = [('path', 'caption'),
              *((f'img/{i}.jpg', c) for i, c in enumerate(captions))]
     path = table_of(tmp_path, f'a.{kind}',
                     '\n'.join(map(separator.join, lines)))
     found = [(p.caption or '').strip() for p in read_pairs(str(path))]
-    assert found == ['', '', '', '', 'nan bread']
+    assert found == [''] * 7 + ['nan bread']
+
+
+@pytest.mark.parametrize('cell, want', [
+    ("['a key', 'a blue key']", ['a key', 'a blue key']),
+    ("['a key' 'a blue key']", ['a key', 'a blue key']),  # an array's
+    ('["a key", null, "b"]', ['a key', 'b']),
+    ("['a', nan]", ['a']),
+    ('[null]', []), ('[]', []),
+    ('["it\'s", "b]"]', ["it's", 'b]']),
+    ("['90s style] party", ["['90s style] party"]),
+    ("['a'] and ['b']", ["['a'] and ['b']"]),
+    ("['a'] + x", ["['a'] + x"]),
+    ('[no] parking', ['[no] parking']),
+])
+def test_lists_written_into_a_field(tmp_path, cell, want):
+    path = table_of(tmp_path, 'a.tsv', f'path\tcaption\nx.jpg\t{cell}\n')
+    pair, = read_pairs(str(path))
+    assert pair.extra.get('captions', [pair.caption]) == (want or [None])
+
+
+def test_folders_of_cameras_and_new_formats(tmp_path):
+    for name in ('A.JPG', 'b.avif', 'c.heic', 'd.jpg'):
+        (tmp_path / name).write_bytes(jpeg())
+    for name in ('A.TXT', 'b.txt', 'c.txt', 'd.txt', 'D.TXT'):
+        (tmp_path / name).write_text(name)
+    found = {p.path[-6:]: p.caption for p in read_pairs(str(tmp_path))}
+    assert [*found.values()] == ['A.TXT', 'b.txt', 'c.txt', 'd.txt']
 
 
 @pytest.mark.parametrize('encoding', ['utf-16-le', 'utf-16-be'])

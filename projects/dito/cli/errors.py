@@ -26,7 +26,9 @@ def is_user_error(error: BaseException) -> bool:
     another library's depths is more likely a defect, and there the traceback
     matters; a file that is not there is the user's in either case.
     """
-    if isinstance(error, (FileNotFoundError, PermissionError,
+    if isinstance(error, (FileNotFoundError, FileExistsError,
+                          IsADirectoryError,
+                          NotADirectoryError, PermissionError,
                           BrokenDataError, StepError)):
         return True
     # A path that is too long, a loop of links, read-only, no folder ...

@@ -111,6 +111,12 @@ def test_yaml_values_are_texts_and_run_nothing(tmp_path) -> None:
         parse_names(path)
 
 
+def test_escapes_of_a_label_map(tmp_path) -> None:
+    path = tmp_path / 'n.pbtxt'
+    path.write_text(r'item { id: 1 name: "t\303\252te \'a\'" }')
+    assert read_names(path).names == ["t\u00eate 'a'"]
+
+
 def test_label_map_has_display_names_by_id(tmp_path) -> None:
     path = tmp_path / 'n.pbtxt'
     path.write_text(r'item { name: "/m/1" id: 2 display_name: "a \"dog\"" }'
@@ -154,6 +160,8 @@ def test_names_that_only_resemble_files_or_prompts(name) -> None:
     (['cat', 'names.yaml'], ValueError, 'looks like a file'),
     ('https://x.org/names.txt', ValueError, 'download'),
     ('classes.csv', FileNotFoundError, 'does not exist'),
+    ('file://elsewhere/etc/passwd', ValueError, 'download'),
+    ('{"cat": 0}', ValueError, 'another format'),
 ])
 def test_what_is_not_names_is_said(names, error, message) -> None:
     with pytest.raises(error, match=message.replace('|', '\\|')):
@@ -162,6 +170,17 @@ def test_what_is_not_names_is_said(names, error, message) -> None:
 
 @pytest.mark.parametrize('file, content, message', [
     ('n.csv', b'id,name\n0,cat\n', 'not read from a .csv file'),
+    ('n.yaml', b'nc: 3\nnames: [cat, dog]\n', 'nc=3 and 2 names'),
+    ('n.txt', b'cat . dog .\ncow . pig .\n', 'prompt of Grounding DINO'),
+    ('n.txt', b'<!DOCTYPE html><html><head><title>404', 'another format'),
+    ('n.txt', b'version https://git-lfs.github.com/spec/v1\nsize 1\n',
+     'another format'),
+    ('n.txt', b'item { id: 1 name: "cat" }\nitem { id: 2 name: "b" }',
+     'another format'),
+    ('n.prototxt', b'item { name: "cat" label: 1 }', 'another format'),
+    ('n.txt', b'names:\n- cat\n- dog\n', 'another format'),
+    ('n.txt', b'names: [cat, dog]\n', 'another format'),
+    ('n.pbtxt', b'item { id: 1 name: "cat" "dog" }', 'no pairs of a field'),
     ('n.txt', b'', 'has none'),
     ('n.txt', b"'cat',\n'dog',\n", 'ends with a comma'),
     ('n.txt', b'1 cat\n5 dog\n', "number .'1 cat'.*not consecutive"),

@@ -160,8 +160,10 @@ def _read_once(url: str, start: int,
                 key, extension = base_plus_ext(name)
                 if key is None:
                     continue
-                # Two tars in one file may end and begin with the same key.
-                if (key, walker.tars) != (group.key, group.tar):
+                # Two tars in one file may end and begin with the same key, and
+                # neighbours have it where folders were put into one.
+                if (key, walker.tars) != (group.key, group.tar) or (
+                        group.has(extension.lower())):
                     yield from group.samples(start)
                     group = _Group(key, walker.tars, group.end())
                 group.add(extension.lower(), size, walker, start, wanted)
@@ -196,6 +198,10 @@ class _Group:
         self.sample = RawSample(key, first)
         self._plain: Set[str] = set()
         self._dotted: Dict[str, Set[str]] = {}
+
+    def has(self, extension: str) -> bool:
+        """Whether a member of the key itself has been met."""
+        return extension in self._plain
 
     def add(self, extension: str, size: int, walker: TarWalker, start: int,
             wanted: FrozenSet[str]) -> None:

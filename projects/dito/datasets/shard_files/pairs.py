@@ -3,9 +3,12 @@
 
 import ast
 import csv
+import io
 import json
+import math
 import os
 import re
+import tokenize
 from functools import partial
 from pathlib import Path
 from typing import (
@@ -21,20 +24,25 @@ from typing import (
 
 from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.captions import clean_text, decode_text
+from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.image_text.tar_reader import IMAGE_EXTENSIONS
 from dito.utils.text_encoding import encoding_of
 
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
 _MAX_FIELD = 2**24
-# How pandas writes a missing value.
-_NOTHING = ('NaN', 'nan', '<NA>')
+# What pandas writes for a missing value, and takes for one.
+_NOTHING = ('NaN', 'nan', '<NA>', '#N/A', 'N/A', 'n/a', 'NA', 'NULL', 'null',
+            'None')
+# Signs of a written list, beside its texts.
+_LIST = ('[', ']', ',', 'null', 'nan', 'NaN', 'None')
 # A field with quotation marks as csv writers put them. Tables without quoting
 # (Conceptual Captions) have captions that begin with one, but do not double
 # those within.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 # Of a folder; what shards do not hold becomes JPEG.
-_IMAGES = (*IMAGE_EXTENSIONS, 'bmp', 'gif', 'jfif', 'jp2', 'ppm', 'tif',
-           'tiff')
+# Some need a plugin, and are counted as pictures that cannot be decoded.
+_IMAGES = frozenset((*IMAGE_EXTENSIONS, 'avif', 'heic', 'heif',
+                     *(suffix[1:] for suffix in picture_suffixes())))
 
 
 class Pair(NamedTuple):
@@ -113,11 +121,17 @@ def _walk(folder: Path) -> Iterator[Pair]:
 
     for root, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()
+        # Cameras and Windows write IMG_1.JPG and IMG_1.TXT.
+        present = set(names)
+        texts = {name.lower(): name for name in names}
         for name in sorted(names):
             stem, dot, extension = name.rpartition('.')
             if not dot or extension.lower() not in _IMAGES:
                 continue
-            path, text = os.path.join(root, name), Path(root, stem + '.txt')
+            text = f'{stem}.txt'
+            if text not in present:
+                text = texts.get(text.lower(), text)
+            path, text = os.path.join(root, name), Path(root, text)
             caption, fault = None, None
             try:
                 if text.is_file():
@@ -279,8 +293,8 @@ def _texts(value: Any) -> Tuple[List[str], bool]:
         values = _written_list(value)
     texts: List[str] = []
     for item in values:
-        if item is None or item != item:  # null, NaN
-            continue
+        if item is None or item in (math.inf, -math.inf) or item != item:
+            continue  # null, NaN
         if isinstance(item, bool) or not isinstance(item, (str, int, float)):
             return [], True
         text = clean_text(str(item))
@@ -292,13 +306,25 @@ def _texts(value: Any) -> Tuple[List[str], bool]:
 
 
 def _written_list(text: str) -> List[str]:
-    """Read ``['a key', 'a blue key']``, as pandas writes lists to csv."""
-    if re.match(r"\s*\[\s*['\"]", text) and len(text) < 2**16:
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+    """Read ``['a key', 'a blue key']``, as pandas writes lists to csv.
+
+    Arrays have no commas, which would join the texts for Python; json has
+    null where there is none.
+    """
+    if not re.match(r"\s*\[\s*(['\"\]]|null|nan|None)", text) or len(
+            text) > 2**16:
+        return [text]
+    try:
+        tokens = [token for token in tokenize.generate_tokens(
+            io.StringIO(text.strip()).readline)
+            if token.string.strip()]
+        if tokens[-1].string != ']' or any(
+                token.type != tokenize.STRING and token.string not in _LIST
+                for token in tokens) or [t.string for t in tokens].count(
+                    '[') != 1:
             return [text]
-        if isinstance(value, list) and all(
-                isinstance(item, str) for item in value):
-            return value
-    return [text]
+        return [ast.literal_eval(token.string) for token in tokens
+                if token.type == tokenize.STRING]
+    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError,
+            MemoryError):
+        return [text]

@@ -52,15 +52,19 @@ Names = Union[str, Path, Sequence[str]]
 
 _TEXT_FILES = {'.txt', '.names', '.list', '.labels', '.label', '.lst'}
 _TREES = {'.json', '.yaml', '.yml'}
+_LABEL_MAPS = {'.pbtxt', '.textproto'}
 _OTHER_FILES = {'.csv', '.tsv', '.xml', '.xlsx', '.py', '.pkl', '.npy',
                 '.data', '.pth', '.pt', '.toml', '.md', '.jsonl', '.parquet'}
-_FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, '.pbtxt', '.safetensors'}
+_FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, *_LABEL_MAPS, '.safetensors'}
 _FREE_DOT = re.compile(r'\s\.(\s|$)|\.\s*$|\w{3}\.\s')
 # '0: cat', '0 cat', 'cat 0', '- cat', and 'n02121808 cat' of ImageNet.
 _NUMBERED = re.compile(r'(\d{1,18})\s*([:=,;.)\t ])\s*(\S.*)')
 _NUMBER_BEHIND = re.compile(r'(\S.*?)\s*[:=,;\t ]\s*(\d{1,18})')
 _BULLET = re.compile(r'(?:[-*\u2022]|n\d{8})\s+(\S.*)')
 _COMMENT = re.compile(r'\s#(\s|$)')
+# Signs of markup, code and protocols that no name has.
+_MARKUP = re.compile(r'[<>{}]|://|^\w+:$|^\w+: *[\[{]')
+_PROMPT = re.compile(r'\s\.(\s|$)')
 
 
 def parse_names(names: Names) -> Tuple[str, ...]:
@@ -124,7 +128,8 @@ def as_file(names: Any) -> Optional[Path]:
     text = names.strip()
     if '://' in text:
         address = urlsplit(text)
-        if address.scheme != 'file':
+        if address.scheme != 'file' or address.netloc not in (
+                '', 'localhost'):
             raise ValueError(
                 f'Names are not read from the address {text}; download the '
                 'file and give its path.')
@@ -169,7 +174,16 @@ def _from_text(text: str) -> List[str]:
             f'{files[0]!r} among the names looks like a file; give one file '
             'alone, or names.')
     _refuse_other_marks(text, len(parts))
+    _refuse_markup(text)
     return parts
+
+
+def _refuse_markup(line: str) -> None:
+    if _MARKUP.search(line):
+        raise ValueError(
+            f'{line[:80]!r} among the names is no name but of another format, '
+            'such as HTML, a label map or yaml; give the file its suffix '
+            '(.pbtxt, .yaml, .json), or write a name a line.')
 
 
 def _refuse_other_marks(text: str, count: int) -> None:
@@ -243,7 +257,7 @@ def read_names(path: Union[str, Path]) -> NameList:
         reason = ' '.join(str(error).split())
         raise ValueError(f'{path} is not {suffix[1:]} ({reason}); correct '
                          f'it, or {HOW}.') from None
-    if suffix == '.pbtxt':
+    if suffix in _LABEL_MAPS:
         return NameList(from_pbtxt(text, path))
     lines = _from_lines(text)
     if not lines:
@@ -283,6 +297,9 @@ def _from_lines(text: str) -> List[str]:
     if all(bullets):
         lines = [clean(m[1]) for m in bullets if m]
     for line in lines:
+        _refuse_markup(line)
+        if _PROMPT.search(line):
+            _refuse_other_marks(line, 1)
         if line.endswith(','):
             raise ValueError(
                 f'The line {line[:80]!r} of the list of names ends with a '

@@ -19,6 +19,7 @@ _PBTXT = re.compile(r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'
                     r"'((?:\\.|[^'\\\n])*)'|([\w.+-]+)|([{}<>])|[:;,\s]+")
 # Byte-order mark, zero-width space, word joiner, DOS's end of file.
 _UNSEEN = dict.fromkeys(map(ord, '\ufeff\u200b\u2060\x1a'))
+_ESCAPES = dict(n='\n', r='\r', t='\t')
 HOW = 'write a name a line into a .txt file'
 
 
@@ -98,9 +99,15 @@ def parse(text: str, suffix: str) -> Any:
 def from_tree(content: Any, path: Union[str, Path]) -> NameList:
     """Tell the kinds of json and yaml apart."""
     if isinstance(content, dict):
+        count = content.get('nc')  # of YOLO's data.yaml
         for key in _KEYS:
             if isinstance(content.get(key), (list, dict)):
                 content = content[key]
+                if key == 'names' and _is_id(count) and int(count) != len(
+                        content):
+                    raise NoNames(
+                        f'{path} has nc={count} and {len(content)} names; '
+                        'correct one of them.')
                 break
     if is_texts(content):
         return NameList([clean(n) for n in content])
@@ -163,6 +170,18 @@ def _from_categories(categories: List[Dict[str, Any]]) -> NameList:
     return result
 
 
+def _unescaped(word: str) -> str:
+    """Undo the escapes of protocol buffers: octal bytes are of UTF-8."""
+    def one(found: 're.Match[str]') -> str:
+        octal, other = found.groups()
+        if octal is None:
+            return _ESCAPES.get(other, other)
+        data = bytes(int(d, 8) & 255 for d in octal.split('\\')[1:])
+        return data.decode('utf-8', 'replace')
+
+    return re.sub(r'((?:\\[0-7]{3})+)|\\(.)', one, word)
+
+
 def from_pbtxt(text: str, path: Path) -> List[str]:
     """Names of a label map in protocol buffers' text form."""
     items: List[Dict[str, str]] = []
@@ -177,11 +196,14 @@ def from_pbtxt(text: str, path: Path) -> List[str]:
         if found[4] in ('{', '<'):
             words = []
         elif found[4]:
+            if len(words) % 2:  # texts beside each other, or a lost value
+                raise ValueError(f'{path} is not a label map: {words} are no '
+                                 f'pairs of a field and a value; {HOW}.')
             items.append(dict(zip(words[::2], words[1::2], strict=False)))
             words = []
         elif found.lastindex:
             word = next(g for g in found.groups() if g is not None)
-            words.append(re.sub(r'\\(.)', r'\1', word))
+            words.append(_unescaped(word))
     names = [i.get('display_name', i.get('name')) for i in items]
     ids = [i.get('id', '') for i in items]
     if not items or None in names or not all(i.isdecimal() for i in ids):
