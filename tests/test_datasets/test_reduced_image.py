@@ -86,6 +86,30 @@ def test_tiffs_that_pillow_cannot_read(dtype: Any, scale: int,
     assert dtype == np.float32 or np.abs(whole - smooth() * 1.0).max() < 2
 
 
+@pytest.mark.parametrize('suffix, dtype, scale', [
+    ('.hdr', np.float32, 255), ('.pfm', np.float32, 1), ('.pam', np.uint8, 1),
+    ('.tif', np.float32, 1)])
+def test_kinds_of_opencv_have_a_size(suffix: str, dtype: Any,
+                                     scale: int) -> None:
+    """Without it they would be decoded whole, however large they are."""
+    picture = (smooth() / scale).astype(dtype)
+    content = cv2.imencode(suffix, picture)[1].tobytes()
+    assert image_size(content) == SIZE
+    if dtype == np.uint8:
+        return
+    # OpenCV makes 12 bytes of each pixel before it makes 3.
+    height, width = SIZE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduced_image, 'FULL_PIXELS', height * width // 3)
+        patch.setattr(reduced_image, 'MOST_BYTES',
+                      len(content) + 15 * height * width)
+        with pytest.raises(ValueError, match='GB to decode'):
+            reading_plan(content)
+        patch.setattr(reduced_image, 'MOST_BYTES',
+                      len(content) + 17 * height * width)
+        assert reading_plan(content) == (2, SIZE)
+
+
 @pytest.mark.parametrize('size', [(12, 20), (13, 21), (3, 50)])
 @pytest.mark.parametrize('rows', [1, 1000])
 def test_shrink(size: tuple, rows: int,

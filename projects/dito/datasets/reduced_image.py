@@ -21,14 +21,17 @@ FULL_PIXELS = 50_000_000
 MOST_BYTES = 1_200_000_000
 
 # Bytes per pixel of decoders, the result included, as measured: OpenCV has
-# the picture twice. Pillow's JPEG and JPEG 2000 take theirs per pixel of the
-# reduced picture.
-_OPENCV, _PILLOW, _REDUCED = 8, 7, 16
+# the picture twice, or as float32 and as bytes. Pillow's JPEG and JPEG 2000
+# take theirs per pixel of the reduced picture.
+_OPENCV, _FLOATS, _PILLOW, _REDUCED = 8, 16, 7, 16
+# Pillow's of an AVIF, and of a TIFF that is made RGB before it is reduced.
+_AVIF, _ALPHA_AVIF, _CONVERTED = 10.5, 13, 10.5
 # JPEGs are decoded at no less.
 _LEAST = 8
 _TIFF_HEADS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 # Modes of which Pillow makes RGB as OpenCV does; not those of 16 bits.
 _PLAIN_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
+_WIDE_MODES = ('LA', 'RGBA', 'CMYK', 'YCbCr')
 
 
 def reading_plan(content: bytes) -> Tuple[int, Optional[Tuple[int, int]]]:
@@ -83,7 +86,20 @@ def _cost(content: bytes, factor: int) -> float:
         return held + _REDUCED / min(factor, _LEAST)**2
     if _is_jpeg2000(content):
         return _REDUCED / factor**2
-    return _PILLOW if _is_for_pillow(content) else _OPENCV
+    if content[:2] in (b'#?', b'PF', b'Pf'):  # HDR, PFM
+        return _FLOATS
+    if not _is_for_pillow(content):
+        return _OPENCV
+    try:
+        with open_image(content, max_pixels=None) as image:
+            mode = image.mode
+    except UnidentifiedImageError:
+        return _FLOATS  # TIFFs of which OpenCV alone knows
+    if content[:4] not in _TIFF_HEADS:
+        return _AVIF if mode == 'RGB' else _ALPHA_AVIF
+    if mode not in _PLAIN_MODES:
+        return _FLOATS
+    return _CONVERTED if mode in _WIDE_MODES else _PILLOW
 
 
 def _is_jpeg2000(content: bytes) -> bool:

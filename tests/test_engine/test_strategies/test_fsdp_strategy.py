@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from training_runs import Forked, records, train, training_cfg, write_symbols
 
 from dito.engine import DITOFlexibleRunner
+from dito.engine.strategies.fsdp_strategy import DITOFSDPStrategy
 from dito.utils.checkpoint import load_from_file
 
 PAPER = Path(__file__).parents[3] / 'configs/pretrain'
@@ -173,6 +174,11 @@ def test_clear_errors(tmp_path, data):
     Forked(fails, config, ranks=2, folder=tmp_path).join()
     assert 'cannot average sharded parameters' in (
         tmp_path / 'b.error').read_text()
+
+
+def test_needs_a_launcher():
+    with pytest.raises(ValueError, match='start tools/dist_train.sh CONFIG 1'):
+        DITOFSDPStrategy()._mesh()
 
 
 def test_the_config_of_vit_l():

@@ -5,6 +5,7 @@ Pillow's files are opened here and nowhere else in the package.
 """
 
 import io
+import re
 import struct
 from typing import FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
@@ -14,6 +15,10 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _PNG = b'\x89PNG\r\n\x1a\n'
+_TEXT_HEADERS = (
+    rb'#\?(RADIANCE|RGBE).*?\n-Y (?P<height>\d+) \+X (?P<width>\d+)\n',
+    rb'P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)\s',
+    rb'P7\s(?=.*?WIDTH (?P<width>\d+))(?=.*?HEIGHT (?P<height>\d+))')
 # Those that pictures are kept in, decoded within the process. Pillow knows
 # more: an EPS starts Ghostscript, which runs the program that an EPS is.
 FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'ICO', 'JPEG', 'JPEG2000',
@@ -175,7 +180,7 @@ def image_size(data: bytes) -> Optional[Tuple[int, int]]:
             with open_image(data, max_pixels=None) as image:
                 size = image.height, image.width
         except Exception:  # damaged data makes Pillow raise of any kind
-            size = _tiff_size(data)
+            size = _tiff_size(data) or _text_header_size(data)
     if size is None:
         return None
     return size if size[0] > 0 and size[1] > 0 else None
@@ -183,16 +188,27 @@ def image_size(data: bytes) -> Optional[Tuple[int, int]]:
 
 def _tiff_size(data: bytes) -> Optional[Tuple[int, int]]:
     """(height, width) of a TIFF whose pixels Pillow has no mode for."""
-    if data[:4] not in (b'II*\0', b'MM\0*'):
+    if data[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
         return None
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        tags = TiffImagePlugin.ImageFileDirectory_v2(
+            data[:16 if b'+' in data[:4] else 8])
         stream = io.BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)
         return int(tags[257]), int(tags[256])
     except Exception:  # damaged data makes Pillow raise of any kind
         return None
+
+
+def _text_header_size(data: bytes) -> Optional[Tuple[int, int]]:
+    """(height, width) of kinds that OpenCV alone knows: HDR, PFM, PAM."""
+    start = data[:4096]
+    for pattern in _TEXT_HEADERS:
+        found = re.match(pattern, start, re.DOTALL)
+        if found:
+            return int(found['height']), int(found['width'])
+    return None
 
 
 def looks_complete(data: bytes) -> bool:

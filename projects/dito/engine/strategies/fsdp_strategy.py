@@ -8,7 +8,7 @@ import mmengine
 import torch
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_distributed, is_main_process
 from mmengine.registry import STRATEGIES
 from mmengine.runner.checkpoint import save_checkpoint
 from torch import Tensor, nn
@@ -76,6 +76,10 @@ class DITOFSDPStrategy(DDPStrategy):
 
     def _mesh(self) -> DeviceMesh:
         """Lay the processes out: (copies, shares of a copy)."""
+        if not is_distributed():
+            raise ValueError(
+                'Sharded weights (DITOFSDPStrategy) need a launcher, for one '
+                'process too: start tools/dist_train.sh CONFIG 1.')
         total = get_world_size()
         size = total if self.shard_size is None else self.shard_size
         if total % size:
