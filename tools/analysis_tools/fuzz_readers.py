@@ -274,7 +274,8 @@ def _evaluate(kind: str, metric: List[str], path: str, read: Any) -> str:
     figures = judge.evaluate(len(read.images))
     wrong = {k: v for k, v in figures.items() if re.search(
         '(bbox|segm)_(mAP|AP)$', k) and not (v == -1 or v > 0.999)}
-    if wrong and all(a['area'] > 0 and min(a['bbox'][2:]) > 0
+    # A side that vanishes beside its coordinate overlaps nothing.
+    if wrong and all(a['area'] > 0 and min(a['bbox'][2:]) > 1e-9
                      for a in read.annotations):
         return f'lost: what is right scores {wrong}, of {plain} objects'
     return 'right'
