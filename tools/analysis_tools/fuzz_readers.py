@@ -252,6 +252,7 @@ def _evaluate(kind: str, metric: List[str], path: str, read: Any) -> str:
     import torch
     from mmdet.registry import METRICS
 
+    from dito.datasets.annotations import left_out
     from dito.datasets.masks import to_rle
     judge = METRICS.build(dict(type=kind, ann_file=path, metric=metric))
     ids = [category['id'] for category in read.categories]
@@ -274,8 +275,9 @@ def _evaluate(kind: str, metric: List[str], path: str, read: Any) -> str:
     figures = judge.evaluate(len(read.images))
     wrong = {k: v for k, v in figures.items() if re.search(
         '(bbox|segm)_(mAP|AP)$', k) and not (v == -1 or v > 0.999)}
-    # A side that vanishes beside its coordinate overlaps nothing.
-    if wrong and all(a['area'] > 0 and min(a['bbox'][2:]) > 1e-9
+    # What training leaves out may have no pixel that could be found.
+    sizes = {image['id']: image for image in read.images}
+    if wrong and all(a['area'] > 0 and not left_out(a, sizes[a['image_id']])
                      for a in read.annotations):
         return f'lost: what is right scores {wrong}, of {plain} objects'
     return 'right'
