@@ -492,6 +492,8 @@ def test_nothing_of_a_folder_is_left_out_silently(
     monkeypatch.setattr(pictures, 'print_log',
                         lambda text, **_: said.append(text))
     (folder / 'b.png').unlink()
+    with pytest.raises(FileNotFoundError, match='~nouser/a.png does not'):
+        list_images('~nouser/a.png')
     assert list_images('~/photos') == [str(folder / 'a.png')]
     assert len(said) == 1 and 'has 1 folder, whose images' in said[0]
 

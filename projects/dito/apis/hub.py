@@ -284,7 +284,7 @@ def save_pretrained(model: 'DITO',
 
 def _find(source: PathLike, revision: Optional[str]) -> Path:
     """Local folder of a source, downloaded if need be."""
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if folder.is_dir():
         return folder
     text = str(source)

@@ -139,10 +139,10 @@ def require_checkpoint(path: str) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If it is a folder.
     """
-    if Path(path).expanduser().is_dir():
+    if Path(os.path.expanduser(path)).is_dir():
         raise ValueError(f'{path} is a folder; give the checkpoint file '
                          'inside it.')
-    if '://' not in path and not Path(path).expanduser().is_file():
+    if '://' not in path and not Path(os.path.expanduser(path)).is_file():
         raise FileNotFoundError(
             f'The checkpoint {path} does not exist; check the path (relative '
             'ones start at the working directory).')

@@ -3,6 +3,7 @@
 
 import difflib
 import functools
+import os
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple, Union
 
@@ -90,7 +91,7 @@ def find_config(name: Union[str, Path]) -> Path:
         ValueError: If the name fits several configs, is a folder, or a YAML
             file that asks for Python objects.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         _refuse_calls(path)
         return path

@@ -80,6 +80,24 @@ def test_missing_file_is_refused(tmp_path) -> None:
     ('n.txt', 'cat: 1\nred dog: 2\n'),
     ('n.txt', "{7: 'red dog', 0: 'cat',\n}"),
     ('n.txt', "['cat', 'red dog']\n"),
+    ('n.txt', '"cat"\n"red dog"\n'),
+    ('n.txt', "- cat\n- 'red dog'\n"),
+    ('n.txt', '0: cat\n1: "red dog"\n'),
+    ('n.json', '["\\"cat\\"", "\'red dog\'"]'),
+    ('n.json', '{"1": ["n02121809", "red dog"], "0": ["n02121808", "cat"]}'),
+    ('n.csv', '/m/01,cat\n/m/011k07,red dog\n'),
+    ('n.csv', 'LabelName,DisplayName\n/m/01,cat\n/m/02,red dog\n'),
+    ('n.csv', 'index,mid,display_name\n1,/m/1,"red dog"\n0,/m/2,cat\n'),
+    ('n.csv', 'id,name\r\n2,red dog\r\n1,cat\r\n'),
+    ('n.CSV', '7,red dog\n3,cat\n'),
+    ('n.csv', 'id;name;count\n0;cat;9\n1;red dog;5\n'),
+    ('n.csv', 'cat,1300\nred dog,900\n\n'),
+    ('n.csv', 'red dog,1\ncat,0'),
+    ('n.csv', 'name\ncat\nred dog\n'),
+    ('n.csv', 'cat,\nred dog,\n'),
+    ('n.csv', 'label,name\n/m/01,cat\n/m/02,red dog\n'),
+    ('n.csv', 'name,frequency,synonyms\ncat,f,puss\nred dog,c,pup\n'),
+    ('n.tsv', 'n02121808\tcat\nn02121809\tred dog\n'),
     ('n.txt', '[\n"cat",\n"red dog",\n]'),
     ('n.txt', '- cat\n- red dog\n'),
     ('n.txt', 'n02121808 cat\nn02121809 red dog\n'),
@@ -115,6 +133,27 @@ def test_escapes_of_a_label_map(tmp_path) -> None:
     path = tmp_path / 'n.pbtxt'
     path.write_text(r'item { id: 1 name: "t\303\252te \'a\'" }')
     assert read_names(path).names == ["t\u00eate 'a'"]
+
+
+def test_nested_fields_of_a_label_map_are_no_names(tmp_path) -> None:
+    path = tmp_path / 'n.pbtxt'
+    path.write_text('item { name: "/m/1" id: 2 display_name: "person" '
+                    'keypoints { id: 1 label: "nose" }\n'
+                    'keypoints < id: 2 name: "eye" > }\n'
+                    'item { keypoints { id: 7 label: "tail" } '
+                    'id: 1 name: "cat" }')
+    assert read_names(path).names == ['cat', 'person']
+
+
+def test_commas_within_quotation_marks(tmp_path) -> None:
+    want = ('bat, animal', 'bat, club')
+    assert parse_names('"bat, animal", "bat, club"') == want
+    assert parse_names('5" pipe, cat') == ('5" pipe', 'cat')
+    assert parse_names(['"bat, animal"', "'bat, club'"]) == want
+    (tmp_path / 'n.csv').write_text('"bat, animal"\n"bat, club"\n')
+    assert parse_names(tmp_path / 'n.csv') == want
+    with pytest.raises(ValueError, match='not in pairs'):
+        parse_names('cat, "red dog')
 
 
 def test_label_map_has_display_names_by_id(tmp_path) -> None:
@@ -154,6 +193,8 @@ def test_names_that_only_resemble_files_or_prompts(name) -> None:
     ('[cat, dog]', ValueError, 'not a json list'),
     ('obj.names', FileNotFoundError, 'obj.names does not exist'),
     ('sub/my names.JSON', FileNotFoundError, 'does not exist'),
+    ('~nouser/names.txt', FileNotFoundError, '~nouser/names.txt does not'),
+    ('~nouser/names', FileNotFoundError, 'does not exist'),
     ('/nowhere/names', FileNotFoundError, 'does not exist'),
     ('v.safetensors', FileNotFoundError, 'does not exist'),
     ('cat, names.txt', ValueError, "'names.txt' among the names"),
@@ -169,7 +210,21 @@ def test_what_is_not_names_is_said(names, error, message) -> None:
 
 
 @pytest.mark.parametrize('file, content, message', [
-    ('n.csv', b'id,name\n0,cat\n', 'not read from a .csv file'),
+    ('n.xml', b'<names/>', 'not read from a .xml file'),
+    ('n.csv', b'cat,feline\ndog,canine\n',
+     r"not clear which column of .*n.csv .*\('cat', 'feline'\)"),
+    ('n.csv', b'id,noun,plural\n0,cat,cats\n', 'not clear which column'),
+    ('n.csv', b'image,label\na.jpg,0\n', 'image'),
+    ('n.csv', b'id,name\n0,cat\n1,bat, animal\n',
+     'Line 3 of .* has 3 cells and the first row 2'),
+    ('n.csv', b'id,name\n0,cat\n0,dog\n', 'an id to more than one name'),
+    ('n.csv', b'id,name\n', 'a header and no class names'),
+    ('n.csv', b'0,"cat\n1,dog\n', 'line 2 on .*must be doubled'),
+    ('n.csv', b'\n\n', 'has none'),
+    ('n.pbtxt', b'item { id: 1 name: "cat"', 'braces are not in pairs'),
+    ('n.pbtxt', b'item { id: 1 name: "cat" } }', 'braces are not in pairs'),
+    ('n.json', b'{"0": ["n1", "a"], "1": ["n02121808", "b"]}',
+     'has no class names'),
     ('n.yaml', b'nc: 3\nnames: [cat, dog]\n', 'nc=3 and 2 names'),
     ('n.txt', b'cat . dog .\ncow . pig .\n', 'prompt of Grounding DINO'),
     ('n.txt', b'<!DOCTYPE html><html><head><title>404', 'another format'),

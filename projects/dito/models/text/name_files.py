@@ -17,14 +17,19 @@ and others         with commas between; a list or map as in yaml; before
                    categories of COCO or LVIS; any of these under
                    ``names``, ``classes``, ``labels``, ``id2label`` ...
 ``.yaml .yml``     the same; every value is a text (``no`` is a name)
+``.csv .tsv``      table with a column of names, see :mod:`.name_tables`
 ``.pbtxt``         label map of TensorFlow: ``display_name``, or ``name``
 ``.safetensors``   names of a vocabulary file
 ================== =====================================================
 
-Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark.
+Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Quotation marks
+around a whole name, '"red dog"', are no part of it anywhere; a comma within
+double ones is.
 """
 
+import csv
 import json
+import os
 import re
 from collections.abc import Iterable, KeysView, Mapping, Set
 from pathlib import Path
@@ -37,8 +42,10 @@ import yaml
 from dito.utils.text_encoding import encoding_of
 
 from .name_checks import check_names
+from .name_tables import from_table
 from .name_trees import (
     HOW,
+    UNSEEN,
     NameList,
     NoNames,
     clean,
@@ -53,9 +60,11 @@ Names = Union[str, Path, Sequence[str]]
 _TEXT_FILES = {'.txt', '.names', '.list', '.labels', '.label', '.lst'}
 _TREES = {'.json', '.yaml', '.yml'}
 _LABEL_MAPS = {'.pbtxt', '.textproto'}
-_OTHER_FILES = {'.csv', '.tsv', '.xml', '.xlsx', '.py', '.pkl', '.npy',
+_TABLES = {'.csv', '.tsv'}
+_OTHER_FILES = {'.xml', '.xlsx', '.py', '.pkl', '.npy',
                 '.data', '.pth', '.pt', '.toml', '.md', '.jsonl', '.parquet'}
-_FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, *_LABEL_MAPS, '.safetensors'}
+_FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, *_LABEL_MAPS, *_TABLES,
+          '.safetensors'}
 _FREE_DOT = re.compile(r'\s\.(\s|$)|\.\s*$|\w{3}\.\s')
 # '0: cat', '0 cat', 'cat 0', '- cat', and 'n02121808 cat' of ImageNet.
 _NUMBERED = re.compile(r'(\d{1,18})\s*([:=,;.)\t ])\s*(\S.*)')
@@ -122,7 +131,7 @@ def as_file(names: Any) -> Optional[Path]:
         ValueError: If it is an address of another machine.
     """
     if isinstance(names, Path):
-        return names.expanduser()
+        return Path(os.path.expanduser(names))
     if not isinstance(names, str) or '\n' in names:
         return None
     text = names.strip()
@@ -134,15 +143,15 @@ def as_file(names: Any) -> Optional[Path]:
                 f'Names are not read from the address {text}; download the '
                 'file and give its path.')
         return Path(url2pathname(address.path))
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     try:
         exists = bool(path.suffix or len(path.parts) > 1) and path.is_file()
     except (OSError, ValueError):  # too long for a path, or a NUL
         return None
     if exists or (_file_suffix(text) and ',' not in text):
         return path
-    if text.startswith(('/', './', '../', '~/', '.\\')) or re.match(
-            r'[A-Za-z]:[\\/]', text):
+    if text.startswith(('/', './', '../', '.\\')) or re.match(
+            r'~[\w.-]*/|[A-Za-z]:[\\/]', text):
         return path
     return None
 
@@ -153,7 +162,7 @@ def _file_suffix(text: str) -> bool:
 
 def _from_text(text: str) -> List[str]:
     """Names of a text as it is typed on a command line."""
-    text = clean(text)
+    text = text.translate(UNSEEN).strip()
     if text.startswith('['):
         try:
             content = json.loads(text)
@@ -167,7 +176,7 @@ def _from_text(text: str) -> List[str]:
     if '\n' in text or '\r' in text:
         return _from_lines(text)
     # A comma at the end is a slip; one in the middle is a lost name.
-    parts = [clean(n) for n in text.rstrip(',').split(',')]
+    parts = [clean(n) for n in _split(text.rstrip(','))]
     files = [n for n in parts if _file_suffix(n)]
     if files:
         raise ValueError(
@@ -176,6 +185,18 @@ def _from_text(text: str) -> List[str]:
     _refuse_other_marks(text, len(parts))
     _refuse_markup(text)
     return parts
+
+
+def _split(text: str) -> List[str]:
+    """Split at commas, but for those within double quotation marks."""
+    if not re.search(r'(^|,)\s*"', text):
+        return text.split(',')
+    try:
+        return next(csv.reader([text], strict=True, skipinitialspace=True))
+    except csv.Error:
+        raise ValueError(
+            f'The quotation marks of the names {text[:80]!r} are not in '
+            'pairs around whole names; close or remove them.') from None
 
 
 def _refuse_markup(line: str) -> None:
@@ -245,7 +266,7 @@ def read_names(path: Union[str, Path]) -> NameList:
         raise ValueError(f'Names are not read from a {suffix} file ({path}); '
                          f'{HOW}.')
     text = _read_text(path)
-    whole = clean(text)
+    whole = text.translate(UNSEEN).strip()
     if suffix in _TEXT_FILES and whole[:1] + whole[-1:] in ('[]', '{}'):
         suffix = '.yaml'
     try:
@@ -259,6 +280,9 @@ def read_names(path: Union[str, Path]) -> NameList:
                          f'it, or {HOW}.') from None
     if suffix in _LABEL_MAPS:
         return NameList(from_pbtxt(text, path))
+    if suffix in _TABLES:
+        return NameList(
+            [clean(n) for n in from_table(text.translate(UNSEEN), path)])
     lines = _from_lines(text)
     if not lines:
         raise ValueError(f'The file of class names {path} has none; {HOW}.')
@@ -286,7 +310,8 @@ def _read_text(path: Path) -> str:
 
 def _from_lines(text: str) -> List[str]:
     """Names of a text file: lines, one line of many, or numbered lines."""
-    lines = [clean(_COMMENT.split(line)[0]) for line in text.splitlines()]
+    lines = [_COMMENT.split(line)[0].translate(UNSEEN).strip()
+             for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
     if len(lines) < 2:
         return _from_text(lines[0]) if lines else []
@@ -303,8 +328,7 @@ def _from_lines(text: str) -> List[str]:
         if line.endswith(','):
             raise ValueError(
                 f'The line {line[:80]!r} of the list of names ends with a '
-                'comma; write a name a line, without commas or quotation '
-                'marks.')
+                'comma; write a name a line, without commas.')
         if line.startswith(('//', ';')):
             raise ValueError(
                 f'The line {line[:80]!r} of the list of names looks like a '
@@ -313,8 +337,8 @@ def _from_lines(text: str) -> List[str]:
         raise ValueError(
             f'The lines of the list of names look like a table '
             f'({lines[0][:80]!r}); keep the column of names alone, a name a '
-            'line.')
-    return lines
+            'line, or give the file the suffix .csv.')
+    return [clean(line) for line in lines]
 
 
 def _by_number(lines: List[str]) -> Optional[List[str]]:

@@ -15,10 +15,12 @@ import yaml
 # Where files of trainers, hubs and demos keep their names.
 _KEYS = ('categories', 'names', 'classes', 'thing_classes', 'labels',
          'id2label', 'label2id', 'class_names')
+_SYNSET = re.compile(r'n\d{8}')
 _PBTXT = re.compile(r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'
                     r"'((?:\\.|[^'\\\n])*)'|([\w.+-]+)|([{}<>])|[:;,\s]+")
 # Byte-order mark, zero-width space, word joiner, DOS's end of file.
-_UNSEEN = dict.fromkeys(map(ord, '\ufeff\u200b\u2060\x1a'))
+UNSEEN = dict.fromkeys(map(ord, '\ufeff\u200b\u2060\x1a'))
+_QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
 _ESCAPES = dict(n='\n', r='\r', t='\t')
 HOW = 'write a name a line into a .txt file'
 
@@ -41,10 +43,12 @@ class NameList:
 
 
 def clean(name: Any) -> Any:
-    """Take marks and blanks away that nobody sees."""
+    """Take away what is no part of a name: unseen marks, blanks, quotes."""
     if not isinstance(name, str):
         return name
-    return name.translate(_UNSEEN).strip()
+    name = name.translate(UNSEEN).strip()
+    inside = _QUOTED.fullmatch(name)
+    return name if inside is None else name[1:-1].strip()
 
 
 class NoNames(ValueError):
@@ -133,6 +137,9 @@ def from_tree(content: Any, path: Union[str, Path]) -> NameList:
 def _by_id(content: Dict[str, Any]) -> Optional[List[str]]:
     """Names of a map from ids to names, or from names to ids."""
     keys, values = list(content), list(content.values())
+    if all(is_texts(v) and len(v) == 2 and _SYNSET.fullmatch(v[0])
+           for v in values):  # imagenet_class_index.json
+        values = [name for _, name in values]
     if all(k.strip().isdecimal() for k in keys) and is_texts(values):
         ids = [int(k) for k in keys]
     elif all(_is_id(v) for v in values):
@@ -184,26 +191,7 @@ def _unescaped(word: str) -> str:
 
 def from_pbtxt(text: str, path: Path) -> List[str]:
     """Names of a label map in protocol buffers' text form."""
-    items: List[Dict[str, str]] = []
-    words: List[str] = []
-    place = 0
-    while place < len(text):
-        found = _PBTXT.match(text, place)
-        if found is None:
-            raise ValueError(f'{path} is not a label map: {text[place]!r} at '
-                             f'character {place}; {HOW}.')
-        place = found.end()
-        if found[4] in ('{', '<'):
-            words = []
-        elif found[4]:
-            if len(words) % 2:  # texts beside each other, or a lost value
-                raise ValueError(f'{path} is not a label map: {words} are no '
-                                 f'pairs of a field and a value; {HOW}.')
-            items.append(dict(zip(words[::2], words[1::2], strict=False)))
-            words = []
-        elif found.lastindex:
-            word = next(g for g in found.groups() if g is not None)
-            words.append(_unescaped(word))
+    items = _items(text, path)
     names = [i.get('display_name', i.get('name')) for i in items]
     ids = [i.get('id', '') for i in items]
     if not items or None in names or not all(i.isdecimal() for i in ids):
@@ -214,3 +202,40 @@ def from_pbtxt(text: str, path: Path) -> List[str]:
                          'it.')
     pairs = sorted(zip(map(int, ids), names, strict=True))
     return [clean(n) for _, n in pairs]
+
+
+def _items(text: str, path: Path) -> List[Dict[str, str]]:
+    """Fields of the items; what is nested in one, as keypoints, is none."""
+    items: List[Dict[str, str]] = []
+    words: List[str] = []
+    outer: List[List[str]] = []
+    place = 0
+    while place < len(text):
+        found = _PBTXT.match(text, place)
+        if found is None:
+            raise ValueError(f'{path} is not a label map: {text[place]!r} at '
+                             f'character {place}; {HOW}.')
+        place = found.end()
+        if found[4] in ('{', '<'):
+            outer.append(words[:-1])  # the last one names what begins
+            words = []
+        elif found[4]:
+            if len(words) % 2:  # texts beside each other, or a lost value
+                raise ValueError(f'{path} is not a label map: {words} are no '
+                                 f'pairs of a field and a value; {HOW}.')
+            if len(outer) == 1:
+                items.append(dict(zip(words[::2], words[1::2], strict=True)))
+            if not outer:
+                raise _unpaired(path)
+            words = outer.pop()
+        elif found.lastindex:
+            word = next(g for g in found.groups() if g is not None)
+            words.append(_unescaped(word))
+    if outer:
+        raise _unpaired(path)
+    return items
+
+
+def _unpaired(path: Path) -> ValueError:
+    return ValueError(f'{path} is not a label map: its braces are not in '
+                      f'pairs; {HOW}.')

@@ -7,6 +7,7 @@ is not loaded.
 """
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple, Union
@@ -45,7 +46,7 @@ def read_checkpoint(path: Union[str, Path],
         ValueError: If it is none of these, damaged, or needs a package that
             is not installed.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.exists():
         raise FileNotFoundError(
             f'The checkpoint {path} does not exist; check the path.')

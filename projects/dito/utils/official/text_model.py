@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Embeddings of new names by the release's own text model."""
 
+import os
 from pathlib import Path
 from typing import Any, Callable, List, Sequence, Union
 
@@ -40,7 +41,8 @@ def load_text_model(path: PathLike, tokenizer: PathLike) -> Encode:
         FileNotFoundError: If a file is not there.
         ValueError: If TensorFlow or SentencePiece is not installed.
     """
-    path, tokenizer = Path(path).expanduser(), Path(tokenizer).expanduser()
+    path = Path(os.path.expanduser(path))
+    tokenizer = Path(os.path.expanduser(tokenizer))
     if not (path / 'saved_model.pb').is_file():
         raise FileNotFoundError(
             f'{path} has no saved_model.pb; give the folder of the text '
