@@ -19,7 +19,7 @@ if [ "${NNODES:-1}" -gt 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
         "address" >&2
     exit 2
 fi
-${PYTHON:-python} -m torch.distributed.run \
+${PYTHON:-python} "$(dirname "$0")/dist_run.py" \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

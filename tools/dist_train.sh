@@ -24,7 +24,7 @@ fi
 DITO_REQUEUE_FILE=$(mktemp)
 export DITO_REQUEUE_FILE
 trap 'rm -f "$DITO_REQUEUE_FILE"' EXIT
-${PYTHON:-python} -m torch.distributed.run \
+${PYTHON:-python} "$(dirname "$0")/dist_run.py" \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -302,6 +302,10 @@ def test_a_fault_is_found_and_nothing_else(folder, capsys, fault):
     expected = EXPECTED.get(fault.__name__, {fault.__name__})
     assert problems == expected, folder.printed
     assert all(kind in folder.printed for kind in expected)
+    number = sum(not finding['note'] for one in folder.sets.values()
+                 for finding in one['findings'])
+    what = 'problem' if number == 1 else 'problems'
+    assert f'\n{number} {what}: ' in folder.printed
 
 
 def test_what_loading_leaves_out_is_counted_in_its_words(folder, capsys):

@@ -40,6 +40,28 @@ def test_two_machines(tmp_path):
     assert 'GPU number: 2' in log
 
 
+def test_a_refusal_of_all_is_one_sentence(tmp_path):
+    run = start(tmp_path, TOOLS / 'dist_test.sh', HERE / 'toy_config.py',
+                'missing.pth', 2, PORT=free_port())
+    output, _ = run.communicate(timeout=600)
+    assert run.returncode == 2, output
+    assert output.count('missing.pth does not exist') == 1
+    assert 'Traceback' not in output and 'torch' not in output
+
+
+@pytest.mark.parametrize('broken', [True, False])
+def test_one_of_two_ends_in_training(tmp_path, broken):
+    """By a refusal, or by a crash, which is shown at length."""
+    run = start(tmp_path, TOOLS / 'dist_train.sh', HERE / 'toy_config.py', 2,
+                '--cfg-options', 'train_dataloader.dataset.type=ToyFault',
+                f'train_dataloader.dataset.broken={broken}', PORT=free_port())
+    output, _ = run.communicate(timeout=600)
+    assert run.returncode == (2 if broken else 1), output
+    assert output.count('error: no good\n') == broken, output
+    for trace in ('Traceback', 'RuntimeError: no good', 'ChildFailedError'):
+        assert (trace in output) != broken, output
+
+
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
 def test_several_machines_need_an_address(tmp_path, script):
     env = {k: v for k, v in os.environ.items() if k != 'MASTER_ADDR'}

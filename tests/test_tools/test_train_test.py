@@ -19,6 +19,7 @@ from dito.cli import common, errors
 from dito.cli import test as test_tool
 from dito.cli import train as train_tool
 from dito.utils.checkpoint import load_from_file, save_safetensors
+from dito.utils.data_errors import BrokenDataError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -209,6 +210,50 @@ def test_defects_keep_the_traceback() -> None:
         foreign([])
 
 
+@errors.one_sentence_errors
+def refuse(argv: object = None) -> int:
+    raise BrokenDataError('no good')
+
+
+@errors.one_sentence_errors
+def lose_connection(argv: object = None) -> int:
+    raise RuntimeError('connection closed by peer')
+
+
+def test_one_of_several_processes_speaks(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(errors.REFUSED, str(tmp_path / 'refusal'))
+    with pytest.raises(RuntimeError, match='connection'):
+        lose_connection([])
+    said = []
+    for main in (refuse, refuse, lose_connection):
+        assert main([]) == errors.USER_ERROR
+        said.append(capsys.readouterr().err)
+    with pytest.raises(SystemExit, match='2'):
+        train_tool.main([])
+    said.append(capsys.readouterr().err)
+    assert said == ['error: no good\n', '', '', '']
+    # Once the launcher and its folder have gone.
+    monkeypatch.setenv(errors.REFUSED, str(tmp_path / 'gone' / 'refusal'))
+    assert refuse([]) == errors.USER_ERROR
+    assert 'no good' in capsys.readouterr().err
+
+
+def test_the_first_process_speaks_first(
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """Under launchers that let the processes share no file."""
+    monkeypatch.delenv(errors.REFUSED, raising=False)
+    waits: list = []
+    monkeypatch.setattr(errors.time, 'sleep', waits.append)
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        assert refuse([]) == errors.USER_ERROR
+    assert len(waits) == 1 and waits[0] > 1
+    assert capsys.readouterr().err.count('no good') == 2
+
+
 def test_slurm_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -264,7 +309,7 @@ def test_scripts_pass_their_arguments(tmp_path: Path) -> None:
             'slurm_test.sh': ('part', 'job', 'c.py', 'x.pth', '--show'),
         }.items()
     }
-    start = '-m torch.distributed.run --nnodes=1 --node_rank=0 ' \
+    start = f'{tools}/dist_run.py --nnodes=1 --node_rank=0 ' \
         '--master_addr=127.0.0.1 --master_port=123 --nproc_per_node=4'
     assert found['dist_train.sh'].strip() == (
         f'{start} {tools}/train.py c.py --launcher pytorch --amp')

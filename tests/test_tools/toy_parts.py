@@ -6,9 +6,12 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.dataset import BaseDataset
+from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+
+from dito.utils.data_errors import BrokenDataError
 
 
 @MODELS.register_module()
@@ -42,6 +45,24 @@ class ToyNumbers(BaseDataset):
 
     def prepare_data(self, idx: int) -> Dict[str, Tensor]:
         return dict(inputs=self.get_data_info(idx)['inputs'])
+
+
+@DATASETS.register_module()
+class ToyFault(ToyNumbers):
+    """The same, and an error in the second process.
+
+    Args:
+        broken (bool): Whether the data are to blame, not the program.
+    """
+
+    def __init__(self, broken: bool, **kwargs: Any) -> None:
+        self.broken = broken
+        super().__init__(**kwargs)
+
+    def prepare_data(self, idx: int) -> Dict[str, Tensor]:
+        if get_rank() == 1:
+            raise (BrokenDataError if self.broken else RuntimeError)('no good')
+        return super().prepare_data(idx)
 
 
 @METRICS.register_module()

@@ -123,5 +123,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print('No problems.')
         return 0
     kinds = ', '.join(sorted({finding.kind for finding in problems}))
-    print(f'{len(problems)} problems: {kinds}')
+    plural = 'problem' if len(problems) == 1 else 'problems'
+    print(f'{len(problems)} {plural}: {kinds}')
     return 1

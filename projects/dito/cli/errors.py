@@ -4,9 +4,11 @@
 import functools
 import os
 import sys
+import time
 import traceback
+from argparse import ArgumentParser
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, NoReturn, Optional, Sequence
 
 from dito.utils.config_finder import PACKAGE
 from dito.utils.data_errors import BrokenDataError
@@ -16,6 +18,12 @@ from dito.utils.step_error import StepError
 
 USER_ERROR = 2
 BROKEN_PIPE = 141  # what a shell reports of a program ended by SIGPIPE
+# A file that tools/dist_run.py lets the processes of a machine share: whoever
+# makes it has the word.
+REFUSED = 'DITO_REFUSAL_FILE'
+# Without it, seconds that the others leave to the first process for what all
+# would say: once it has ended, launchers end them.
+_FIRST_SPEAKS = 10
 Main = Callable[[Optional[Sequence[str]]], Optional[int]]
 
 
@@ -55,7 +63,9 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
     """Decorate a tool's ``main(argv=None)``.
 
     With ``--debug`` among the arguments, or ``DITO_DEBUG=1`` in the
-    environment, errors keep their traceback.
+    environment, errors keep their traceback. Of several processes one alone
+    speaks; what the others meet after that, such as a lost connection, is
+    its consequence.
     """
 
     @functools.wraps(main)
@@ -69,12 +79,59 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
         except BrokenPipeError:
             return _end_quietly()
         except Exception as error:
-            if debug or not is_user_error(error):
+            if debug:
                 raise
-            print(f'error: {printable(_sentence(error))}', file=sys.stderr)
+            if not is_user_error(error):
+                if _has_been_refused():
+                    return USER_ERROR
+                raise
+            if _has_the_word():
+                print(f'error: {printable(_sentence(error))}',
+                      file=sys.stderr, flush=True)
             return USER_ERROR
 
     return guarded
+
+
+class OneVoiceParser(ArgumentParser):
+    """A parser whose usage errors one of several processes alone prints."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2.
+
+        Args:
+            message (str): What is wrong.
+        """
+        if _has_the_word():
+            super().error(message)
+        self.exit(USER_ERROR)
+
+
+def rank_of_launcher() -> int:
+    """Number this process as its launcher does, before they meet."""
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return next((int(os.environ[n]) for n in names if n in os.environ), 0)
+
+
+def _has_been_refused() -> bool:
+    """Whether another process of this machine has refused to go on."""
+    return os.path.exists(os.environ.get(REFUSED, ''))
+
+
+def _has_the_word() -> bool:
+    """Whether this process is the one of its machine to print a refusal."""
+    path = os.environ.get(REFUSED)
+    if path is None:
+        if rank_of_launcher():
+            time.sleep(_FIRST_SPEAKS)
+        return True
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:  # the launcher has gone, and its folder with it
+        return True
+    return True
 
 
 def _end_quietly() -> int:

@@ -11,12 +11,12 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from dito.models.roi_heads.box_masks import RunLengthMasks
 
 from . import common, transfer
-from .errors import one_sentence_errors
+from .errors import OneVoiceParser, one_sentence_errors
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line of ``tools/test.py``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneVoiceParser(description=__doc__)
     common.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     common.add_run_arguments(parser)

@@ -3,8 +3,6 @@
 
 import argparse
 import logging
-import os
-import time
 from typing import Any, Dict, Optional, Sequence
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -17,15 +15,16 @@ from dito.utils import run_lock
 from dito.utils.resumable import candidates
 
 from . import common
-from .errors import one_sentence_errors
-
-# Seconds that other processes leave to the first for what all would say.
-_FIRST_SPEAKS = 10
+from .errors import (
+    OneVoiceParser,
+    one_sentence_errors,
+    rank_of_launcher,
+)
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse the command line of ``tools/train.py``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneVoiceParser(description=__doc__)
     common.add_config_arguments(parser)
     common.add_run_arguments(parser)
     parser.add_argument(
@@ -131,14 +130,7 @@ def set_batch(cfg: Config, launcher: str) -> None:
         train_cfg.pop('total_batch_size', None)
     elif train_cfg.get('type') == 'IterBasedTrainLoop':
         train_cfg.type = 'DITOTrainLoop'
-    try:
-        plan_of_config(cfg, launcher)
-    except ValueError:
-        if rank_of_launcher():
-            # The launcher ends all once the first has said it. An end before
-            # would take the word from it.
-            time.sleep(_FIRST_SPEAKS)
-        raise
+    plan_of_config(cfg, launcher)
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
@@ -190,12 +182,6 @@ def require_start(cfg: Config) -> None:
             'make it first (it is the result of the stage before, or of a '
             'converter), or name another: --cfg-options load_from=FILE'
         ) from error
-
-
-def rank_of_launcher() -> int:
-    """Number this process as its launcher does, before they meet."""
-    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    return next((int(os.environ[n]) for n in names if n in os.environ), 0)
 
 
 @one_sentence_errors

@@ -3,7 +3,7 @@
 
 import contextlib
 import io
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 from faster_coco_eval import COCO as FasterCOCO
@@ -133,26 +133,36 @@ def _precision(
     if not len(detections):
         return _precision_of_nothing(dataset, ids, len(iou_thrs))
     entries = detections.to_results(iou_type)
-    if backend == 'faster':
-        truth = FasterCOCO(dataset)
-        run = COCOeval_faster(truth, truth.loadRes(entries), iou_type)
-    else:
-        with contextlib.redirect_stdout(io.StringIO()):
+    # pycocotools prints what it does, once for each block of categories.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if backend == 'faster':
+            truth = FasterCOCO(dataset)
+            run = COCOeval_faster(truth, truth.loadRes(entries), iou_type)
+        else:
             truth = COCO()
             truth.dataset = dataset
             truth.createIndex()
-            results = truth.loadRes(entries)
-        run = COCOeval(truth, results, iou_type)
+            run = COCOeval(truth, truth.loadRes(entries), iou_type)
+        _set_params(run, ids, truth.getImgIds(), iou_thrs)
+        run.evaluate()
+        run.accumulate()
+    return np.asarray(run.eval['precision'])[..., -1]
+
+
+def _set_params(
+    run: Any,
+    ids: List[int],
+    image_ids: List[int],
+    iou_thrs: Sequence[float],
+) -> None:
+    """Say what is evaluated, in both libraries' words."""
     run.params.catIds = ids
-    run.params.imgIds = truth.getImgIds()
+    run.params.imgIds = image_ids
     run.params.maxDets = list(MAX_DETS)
     run.params.iouThrs = iou_thrs
     # Objects of all sizes: the figures by size are not used.
     run.params.areaRng = run.params.areaRng[:1]
     run.params.areaRngLbl = run.params.areaRngLbl[:1]
-    run.evaluate()
-    run.accumulate()
-    return np.asarray(run.eval['precision'])[..., -1]
 
 
 def _precision_of_nothing(

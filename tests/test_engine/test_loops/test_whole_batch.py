@@ -1,12 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """How a batch is shared out, and which numbers of processes are refused."""
 
+import re
+
 import pytest
 from mmengine.config import Config
 
-from dito.cli import train
 from dito.cli.train import check_loop, set_auto_scale_lr, set_batch, set_total
 from dito.engine.loops.whole_batch import (
+    ACCUMULATED,
     MICRO_BATCHES,
     plan_batch,
     plan_of_config,
@@ -78,17 +80,6 @@ def test_processes_are_counted_before_they_meet(monkeypatch, launcher, size):
     assert plan_of_config(config(), launcher) is None
 
 
-def test_the_first_process_speaks_first(monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '3')
-    waits = []
-    monkeypatch.setattr(train.time, 'sleep', waits.append)
-    for rank in '01':
-        monkeypatch.setenv('RANK', rank)
-        with pytest.raises(ValueError, match='3 processes'):
-            set_batch(config(total_batch_size=128), 'pytorch')
-    assert len(waits) == 1 and waits[0] > 1
-
-
 def test_another_batch_by_the_learning_rate(monkeypatch):
     """--auto-scale-lr leaves the batch to the processes, any number."""
     monkeypatch.setenv('WORLD_SIZE', '3')
@@ -112,6 +103,21 @@ def test_another_batch_of_the_schedule(monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '5')
     with pytest.raises(ValueError, match='5 processes cannot share'):
         set_batch(cfg, 'pytorch')
+
+
+def test_the_batch_recommended_instead_is_one_that_works(monkeypatch):
+    """Also to who gave --auto-scale-lr with a batch that does not divide."""
+    cfg = config(total_batch_size=8)
+    cfg.auto_scale_lr = dict(base_batch_size=128, enable=False)
+    set_auto_scale_lr(cfg)
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    with pytest.raises(ValueError) as caught:
+        set_batch(cfg, 'pytorch')
+    text = str(caught.value)
+    assert 'one of 1, 2, 4, 8 processes, or choose a batch' in text
+    found = re.search(r'train_cfg\.total_batch_size=(\d+) and --auto', text)
+    cfg.train_cfg.total_batch_size = int(found[1])
+    assert plan_of_config(cfg, 'pytorch') == (12, 3, 4, 1, ACCUMULATED)
 
 
 def test_other_ways_to_write_it():

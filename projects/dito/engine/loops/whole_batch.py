@@ -85,12 +85,14 @@ def plan_batch(total: int,
     share, rest = divmod(total, processes)
     if rest:
         good = ', '.join(str(n) for n in divisors(total))
+        step = processes * largest
+        near = max(1, round(total / step)) * step
         raise ValueError(
-            f'{processes} processes cannot share the batch of '
-            f'{total} images that the learning rate of this config belongs '
-            f'to (train_cfg.total_batch_size): start one of {good} '
-            'processes, or give --auto-scale-lr for another batch with a '
-            'learning rate to match.')
+            f'{processes} processes cannot share the batch of {total} images '
+            f'(train_cfg.total_batch_size): start one of {good} processes, '
+            f'or choose a batch that {processes} divides, with a learning '
+            'rate to match, by --cfg-options '
+            f'train_cfg.total_batch_size={near} and --auto-scale-lr.')
     if kind == MICRO_BATCHES:
         pieces = -(-share // largest)
         return BatchPlan(total, processes, -(-share // pieces), pieces, kind)
