@@ -13,6 +13,7 @@ from detection_files import make_annotation, make_categories, make_image
 from dito.datasets.annotation_values import as_id, as_number
 from dito.datasets.annotations import (
     IdNumbers,
+    left_out,
     normalise,
     read_annotations,
 )
@@ -71,6 +72,34 @@ def test_numbers(given, expected):
 def test_area_comes_from_the_box_where_there_is_none(area):
     assert read(dict(area=area)).annotations[0]['area'] == 200
     assert read(dict(area='150.5')).annotations[0]['area'] == 150.5
+
+
+@pytest.mark.parametrize('bbox, area, expected', [
+    ([0, 0, 20, 10], 1e10, 1e10),
+    ([0, 0, 20, 10], 1.01e10, 200),
+    ([0, 0, 1e5, 1e5], None, 1e10),
+    ([0, 0, 1e6, 1e6], None, 1e10),
+])
+def test_areas_end_where_evaluation_does(bbox, area, expected):
+    """COCO and LVIS leave out what is larger than 1e5 x 1e5."""
+    ann, = read(dict(bbox=bbox, area=area)).annotations
+    assert ann['area'] == expected
+
+
+@pytest.mark.parametrize('bbox, reason', [
+    # Of a picture of 64 x 48: touching its edges from within and without.
+    ((0, 0, 64, 48), None), ((63, 0, 1, 9), None), ((0, 47, 9, 1), None),
+    ((0, 0, 1, 1), None), ((63, 47, 9, 9), None), ((-9, -9, 10, 10), None),
+    ((63.5, 0, 9, 9), None), ((-9, 0, 9.5, 9), None),
+    ((0, 47.5, 9, 9), None), ((0, -9, 9, 9.5), None),
+    ((64, 0, 9, 9), 'outside the image'), ((-9, 0, 9, 9), 'outside the image'),
+    ((0, 48, 9, 9), 'outside the image'), ((0, -9, 9, 9), 'outside the image'),
+    ((0, 0, 0.99, 9), 'narrower than a pixel'),
+])
+def test_boxes_at_the_edge_are_left_out_as_mmdetection_does(bbox, reason):
+    result = read(dict(bbox=list(bbox)))
+    ann, = result.annotations
+    assert left_out(ann, result.images[0]) == reason
 
 
 @pytest.mark.parametrize(

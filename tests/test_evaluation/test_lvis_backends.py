@@ -204,6 +204,42 @@ def test_objects_and_detections_without_area_are_nothing():
     assert_equal_to_reference(run_all(content, results, 'bbox'))
 
 
+@pytest.mark.parametrize('area, wanted', [
+    (1023.99, 's'), (1024, 'sm'), (1024.01, 'm'), (9215.99, 'm'),
+    (9216, 'ml'), (9216.01, 'l'), (1e10, 'l'), (2, 's')])
+def test_sizes_at_their_bounds(area, wanted):
+    """An object of 32 x 32 counts as small and as medium."""
+    content = make_ground_truth(np.random.default_rng(23))
+    box = [8.0, 8.0, 64.0, 64.0]
+    content['annotations'] = [
+        dict(content['annotations'][0], bbox=box, area=area)]
+    own = {key: content['annotations'][0][key]
+           for key in ('image_id', 'category_id')}
+    results = [dict(own, bbox=box, score=0.5)]
+    for output in run_all(content, results, 'bbox'):
+        found = (output.recall > -1).any(axis=(0, 1))
+        assert ''.join(c for c, f in zip('asml', found, strict=True) if f
+                       ) == 'a' + wanted
+
+
+@pytest.mark.parametrize('side, counts', [
+    (31.99, 'm'), (32, ''), (32.01, ''), (95.99, ''), (96, ''),
+    (96.01, 'm')])
+def test_false_alarms_at_the_bounds_of_medium(side, counts):
+    """One of another size does not count against the medium objects."""
+    content = make_ground_truth(np.random.default_rng(23))
+    box = [8.0, 8.0, 64.0, 64.0]
+    content['annotations'] = [
+        dict(content['annotations'][0], bbox=box, area=4096.0)]
+    own = {key: content['annotations'][0][key]
+           for key in ('image_id', 'category_id')}
+    results = [dict(own, bbox=box, score=0.5),
+               dict(own, bbox=[80.0, 80.0, side, side], score=0.9)]
+    for output in run_all(content, results, 'bbox'):
+        medium = output.precision[0, 0, :, 2].max()
+        assert medium == pytest.approx(1 if counts == 'm' else 0.5)
+
+
 def test_areas_that_are_not_there_are_those_of_the_boxes():
     rng = np.random.default_rng(20)
     content = make_ground_truth(rng)
