@@ -4,7 +4,11 @@
 import numpy as np
 import pytest
 
-from dito.evaluation.precision_recall import RECALL_THRESHOLDS, accumulate
+from dito.evaluation.precision_recall import (
+    RECALL_THRESHOLDS,
+    accumulate,
+    empty_result,
+)
 
 
 def naive(scores, hit, counts, num_gt):
@@ -37,9 +41,9 @@ def test_equal_to_a_loop(seed):
     ignored = rng.random(shape) < 0.2
     num_gt = rng.integers(0, 30, (categories, areas))
     num_gt[3] = 100
-    precision, recall = accumulate(
-        category, scores, matched, ignored, num_gt
-    )
+    found = empty_result(categories, areas, thresholds)
+    accumulate(category, scores, matched, ignored, num_gt, found)
+    precision, recall = found.precision, found.recall
     for k in range(categories):
         own = category == k
         for a in range(areas):
@@ -61,8 +65,10 @@ def test_equal_to_a_loop(seed):
 def test_no_detections_and_no_objects():
     none = np.zeros((0, 1, 2), bool)
     empty = np.zeros(0, np.int64)
-    precision, recall = accumulate(
-        empty, np.zeros(0), none, none, np.array([[3], [0]])
+    found = empty_result(2, 1, 2)
+    accumulate(
+        empty, np.zeros(0), none, none, np.array([[3], [0]]), found
     )
+    precision, recall = found.precision, found.recall
     assert (precision[:, :, 0] == 0).all() and (recall[:, 0] == 0).all()
     assert (precision[:, :, 1] == -1).all() and (recall[:, 1] == -1).all()

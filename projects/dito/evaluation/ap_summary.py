@@ -44,7 +44,8 @@ def summarize_lvis(
         and 1, or -1 for a group without objects.
     """
     precision, recall = result.precision, result.recall
-    everything = precision[..., 0]
+    # In one piece; each of its parts would be gathered from far apart.
+    everything = np.ascontiguousarray(precision[..., 0])
     groups = {f: np.array(frequency) == f for f in FREQUENCIES}
     at = {
         int(round(100 * threshold)): i
@@ -88,9 +89,12 @@ def summarize_categories(
         (their number), ``AP`` and ``AP50``.
     """
     objects = np.bincount(gt.category_index, minlength=gt.num_categories)
+    by_category = np.ascontiguousarray(
+        np.moveaxis(result.precision[..., 0], 2, 0)
+    )
     rows = []
     for k, name in enumerate(gt.names):
-        precision = result.precision[:, :, k, 0]
+        precision = by_category[k]
         rows.append(
             dict(
                 id=gt.categories.spell(int(gt.category_ids[k])),

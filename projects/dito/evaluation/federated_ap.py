@@ -18,6 +18,7 @@ from .precision_recall import (
     IOU_THRESHOLDS,
     PrecisionRecall,
     accumulate,
+    empty_result,
 )
 
 # Detections evaluated at a time, which bounds the memory: about 250 bytes
@@ -56,22 +57,20 @@ def evaluate_federated(
     """
     order, pair = _judged_order(gt, detections)
     category = pair // gt.num_images
-    parts = []
+    # Filled in place: of 30,000 categories these are a gigabyte.
+    result = empty_result(gt.num_categories)
     for low, high in category_blocks(category, gt.num_categories):
         rows = slice(*np.searchsorted(category, [low, high]))
-        parts.append(
-            _evaluate_block(
-                gt,
-                detections.take(order[rows]).in_memory(),
-                pair[rows],
-                (low, high),
-                iou_type,
-            )
+        _evaluate_block(
+            gt,
+            detections.take(order[rows]).in_memory(),
+            pair[rows],
+            (low, high),
+            iou_type,
+            PrecisionRecall(result.precision[:, :, low:high],
+                            result.recall[:, low:high]),
         )
-    precision, recall = zip(*parts, strict=True)
-    return PrecisionRecall(
-        np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
-    )
+    return result
 
 
 def _judged_order(
@@ -120,7 +119,8 @@ def _evaluate_block(
     pair: np.ndarray,
     block: Tuple[int, int],
     iou_type: str,
-) -> Tuple[np.ndarray, np.ndarray]:
+    out: PrecisionRecall,
+) -> None:
     """Evaluate a range of categories.
 
     Args:
@@ -129,9 +129,7 @@ def _evaluate_block(
         pair (np.ndarray): Their pair keys, (N,).
         block (tuple[int, int]): First category, and one behind the last.
         iou_type (str): 'bbox' or 'segm'.
-
-    Returns:
-        tuple[np.ndarray]: Precision and recall of the categories.
+        out (PrecisionRecall): Of the categories, filled in place.
     """
     areas = detections.areas(iou_type)
     # As in the reference, what has no area is no detection.
@@ -153,7 +151,7 @@ def _evaluate_block(
     num_gt = np.zeros((block[1] - block[0], len(AREA_RANGES)), dtype=np.int64)
     np.add.at(num_gt, gt.category_index[objects] - block[0], ~gt_ignored)
     category = pair // gt.num_images - block[0]
-    return accumulate(category, detections.scores, matched, ignored, num_gt)
+    accumulate(category, detections.scores, matched, ignored, num_gt, out)
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:

@@ -29,13 +29,34 @@ class PrecisionRecall:
     recall: np.ndarray
 
 
+def empty_result(
+    num_categories: int,
+    num_areas: int = len(AREA_RANGES),
+    num_thresholds: int = len(IOU_THRESHOLDS),
+) -> PrecisionRecall:
+    """-1 for all categories, to be filled by :func:`accumulate`.
+
+    Args:
+        num_categories (int): K of them.
+        num_areas (int): A area ranges.
+        num_thresholds (int): T overlap thresholds.
+
+    Returns:
+        PrecisionRecall: Of K categories.
+    """
+    shape = (num_thresholds, num_categories, num_areas)
+    precision = (shape[0], len(RECALL_THRESHOLDS), *shape[1:])
+    return PrecisionRecall(np.full(precision, -1.0), np.full(shape, -1.0))
+
+
 def accumulate(
     category: np.ndarray,
     scores: np.ndarray,
     matched: np.ndarray,
     ignored: np.ndarray,
     num_gt: np.ndarray,
-) -> Tuple[np.ndarray, np.ndarray]:
+    out: PrecisionRecall,
+) -> None:
     """Precision over recall for categories and area ranges.
 
     Args:
@@ -44,18 +65,10 @@ def accumulate(
         matched (np.ndarray): Detections with an object, (N, A, T), bool.
         ignored (np.ndarray): Detections that do not count, (N, A, T), bool.
         num_gt (np.ndarray): Number of objects that count, (K, A).
-
-    Returns:
-        tuple[np.ndarray]: Precision (T, R, K, A) and largest recall
-        (T, K, A); -1 where there is no object.
+        out (PrecisionRecall): Of these categories; filled in place where
+            there are objects.
     """
-    num_categories, num_areas = num_gt.shape
-    num_thresholds = matched.shape[2]
-    shape = (num_thresholds, num_categories, num_areas)
-    recall = np.full(shape, -1.0)
-    precision = np.full(
-        (num_thresholds, len(RECALL_THRESHOLDS), *shape[1:]), -1.0
-    )
+    num_areas, num_thresholds = matched.shape[1:]
     order = np.lexsort((-scores, category))
     category = category[order]
     for a in range(num_areas):
@@ -66,9 +79,8 @@ def accumulate(
             counts = ~ignored[order, a, t]
             hit = matched[order, a, t] & counts & has_objects
             curve, found = _curves(category, hit, counts & ~hit, some, needed)
-            precision[t, :, some, a] = curve
-            recall[t, some, a] = found / num_gt[some, a]
-    return precision, recall
+            out.precision[t, :, some, a] = curve
+            out.recall[t, some, a] = found / num_gt[some, a]
 
 
 def _needed_hits(num_gt: np.ndarray) -> np.ndarray:
