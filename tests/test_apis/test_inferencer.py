@@ -349,6 +349,26 @@ def test_pth_of_a_training_holds_its_config(parts: Dict[str, Any],
     assert DITOInferencer(path, vocabulary=NAMES)(image) == inferencer(image)
 
 
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_pipeline_of_several_test_sets(parts: Dict[str, Any], tmp_path: Path,
+                                       suffix: str) -> None:
+    cfg = copy.deepcopy(parts['cfg'])
+    one = cfg.test_dataloader.dataset.to_dict()
+    cfg.test_dataloader.dataset = dict(
+        type='RepeatDataset', times=1,
+        dataset=dict(type='ConcatDataset', datasets=[one, one]))
+    inferencer = DITOInferencer(cfg, parts['weights'], NAMES)
+    path = tmp_path / f'model{suffix}'
+    if suffix == '.pth':
+        meta = dict(cfg=cfg.pretty_text, dataset_meta=inferencer.train_meta)
+        torch.save(dict(state_dict=inferencer.model.state_dict(), meta=meta),
+                   path)
+    else:
+        save_model(path, inferencer.model, cfg, inferencer.train_meta)
+    image = parts['images'][0]
+    assert DITOInferencer(path, vocabulary=NAMES)(image) == inferencer(image)
+
+
 def test_refuses_code_in_the_embedded_config(parts: Dict[str, Any],
                                              tmp_path: Path) -> None:
     state = MODELS.build(parts['cfg'].model).state_dict()

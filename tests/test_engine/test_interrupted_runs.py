@@ -23,6 +23,7 @@ from training_runs import comparable, differences, free_port, records
 
 from dito.cli import train as train_tool
 from dito.datasets.symbols import SymbolsConfig, build_symbols
+from dito.engine.interruption import end_to_requeue
 from dito.utils import run_lock
 from dito.utils.checkpoint import load_from_file
 from dito.utils.config_finder import config_root
@@ -185,6 +186,38 @@ def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
     for end in ends:  # one has written a checkpoint more
         end['message_hub']['runtime_info'].pop('keep_ckpt_ids')
     assert not differences(*ends)
+
+
+@pytest.mark.parametrize('number', [
+    signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_asked_to_end_before_it_begins(
+        tmp_path: Path, data: Path, number: int,
+        capfd: pytest.CaptureFixture[str]) -> None:
+    os_ = "__import__('os')"
+    config = own_config(tmp_path, 'early', data, 'clip',
+                        more=f'{os_}.kill({os_}.getpid(), {int(number)})\n')
+    assert Training(config).end() == [75]
+    error = capfd.readouterr().err
+    assert f'{number.name}: the training ends before' in error
+    assert 'Traceback' not in error
+
+
+def _sleep(ready: Any) -> None:
+    ready.set()
+    time.sleep(60)
+
+
+def test_forked_processes_end_as_ever() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with end_to_requeue():
+        ready = _FORK.Event()
+        child = _FORK.Process(target=_sleep, args=(ready, ))
+        child.start()
+        assert ready.wait(60)
+        child.terminate()
+        child.join(60)
+        assert child.exitcode == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize('stage', STAGES)

@@ -4,13 +4,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from tiny_training import training, write
 
-from dito.engine.hooks.checkpoint_hook import find_figure
+from dito.engine.hooks.best_checkpoint import (
+    BestCheckpointHook,
+    find_figure,
+)
+from dito.evaluation.ap_summary import summarize_lvis
+from dito.evaluation.precision_recall import PrecisionRecall
 from dito.utils.checkpoint import load_from_file
 
 CHECKPOINTS = dict(type='DITOCheckpointHook', by_epoch=False, interval=1)
@@ -128,12 +134,54 @@ def test_a_best_checkpoint_of_nothing(tmp_path: Path, ann_file: str) -> None:
 
     with pytest.raises(ValueError, match="metric 'coco'.*'lvis'"):
         run(best(save_best='coco/bbox_AP'))
+    with pytest.raises(ValueError, match='save_best should be a str'):
+        run(best(save_best=7))
     with pytest.raises(ValueError, match="rule='greater' or rule='less'"):
         run(best(save_best='surprise'))
     runner = run(best(save_best='lvis/bbox_BP'), log_level='ERROR')
     assert not list(tmp_path.glob('best_*'))
     log = (Path(runner.log_dir) / f'{runner.timestamp}.log').read_text()
     assert "'lvis/bbox_BP' is none of the figures" in log
+
+
+def test_of_every_figure_that_is_printed_greater_is_better() -> None:
+    scores = PrecisionRecall(np.ones((10, 101, 2, 4)), np.ones((10, 2, 4)))
+    names = ['base_ap50', 'novel_ap50', 'all_ap50', 'all_top5', 'novel_mean',
+             'i2t_R@1', 't2i_R@10']
+    for limit in 300, None:
+        names += [f'{row}_{name}' for row in ('bbox', 'segm', 'bbox_fixed')
+                  for name in summarize_lvis(
+                      scores, 'rf', np.array([True, False]), limit)]
+    assert 'bbox_ARs@300' in names and 'bbox_fixed_AR' in names
+    for name in names:
+        for prefix in '', 'other/':
+            hook = BestCheckpointHook(save_best=f'{prefix}{name}')
+            assert hook.rules == ['greater'], name
+        assert find_figure(name, {f'val/{name}': 1}) == f'val/{name}'
+    assert BestCheckpointHook(save_best='my_loss').rules == ['less']
+
+
+@pytest.mark.parametrize('most', [1, 2])
+def test_nothing_is_left_to_train(tmp_path: Path, ann_file: str,
+                                  most: int) -> None:
+    run(configured(ann_file, tmp_path, 2))
+    written = (tmp_path / 'iter_2.pth').read_bytes()
+    runner = run(configured(ann_file, tmp_path, most), resume=True,
+                 log_level='WARNING')
+    log = (Path(runner.log_dir) / f'{runner.timestamp}.log').read_text()
+    assert f'iter_2.pth is of iter 2, and train_cfg.max_iters={most}' in log
+    assert (tmp_path / 'iter_2.pth').read_bytes() == written
+
+
+def test_last_checkpoint_is_a_folder(tmp_path: Path, ann_file: str) -> None:
+    (tmp_path / 'last_checkpoint').mkdir()
+    runner = run(configured(ann_file, tmp_path, 1), resume=True,
+                 log_level='WARNING')
+    log = (Path(runner.log_dir) / f'{runner.timestamp}.log').read_text()
+    assert 'last_checkpoint is a folder' in log
+    assert 'Nothing is left' not in log
+    runner = run(configured(ann_file, tmp_path, 2), resume=True)
+    assert runner._load_from == str(tmp_path / 'iter_1.pth')
 
 
 @pytest.mark.parametrize('name,wanted', [

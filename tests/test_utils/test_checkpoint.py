@@ -275,6 +275,21 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, protocol) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('content, hint', [
+    (dict(meta=1, state_dict={}), r"weights_only=False\)\['state_dict'\],"),
+    (dict(model={}, optimizer={}), r"weights_only=False\)\['model'\],"),
+    (dict(bias=1), r'torch.load\(path, weights_only=False\).items\(\)')])
+def test_the_remedy_names_the_key_of_the_weights(
+        tmp_path, content, hint, zipped) -> None:
+    path = tmp_path / 'x.pth'
+    torch.save(dict(content, evil=_RunsCode(tmp_path / 'made')), path,
+               _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=hint):
+        ckpt.load_from_file(str(path))
+    assert not (tmp_path / 'made').exists()
+
+
 def test_getattr_in_a_file_is_refused(tmp_path) -> None:
 
     class _Reach:

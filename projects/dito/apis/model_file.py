@@ -4,7 +4,7 @@
 import copy
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -212,13 +212,25 @@ def test_dataset(cfg: Config) -> Dict[str, Any]:
     Raises:
         ValueError: If the config has none with a pipeline.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset = _innermost(cfg)
     if not dataset.get('pipeline'):
         raise ValueError('The config has no test_dataloader with a pipeline; '
                          'detection needs one to prepare images.')
     return dataset
+
+
+def _innermost(cfg: Mapping[str, Any]) -> Dict[str, Any]:
+    """Test data set within its wrappers, the first of several; {} if none."""
+    dataset = cfg.get('test_dataloader')
+    while isinstance(dataset, dict):
+        inner = dataset.get('dataset')
+        if inner is None and isinstance(
+                dataset.get('datasets'), (list, tuple)):
+            inner = next(iter(dataset['datasets']), None)
+        if inner is None:
+            return dataset
+        dataset = inner
+    return {}
 
 
 def hook_config(cfg: Config, kind: str) -> Dict[str, Any]:
@@ -255,7 +267,7 @@ def _check_meta(checkpoint: Dict[str, Any], path: Any) -> None:
     for key, value in wrong:
         raise ValueError(
             f'{path} has {key}={ascii(value)[:60]}, which should hold lists '
-            'of class names; save its state_dict alone and give a config.')
+            'of class names; save its weights alone and give a config.')
 
 
 def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
@@ -290,11 +302,8 @@ def _without_training(config: Dict[str, Any],
     """What inference reads of the config of a whole training."""
     small = {key: config[key] for key in _KEPT if key in config}
     _drop_sources(small['model'], state)
-    loader = config.get('test_dataloader')
-    dataset = loader.get('dataset') if isinstance(loader, dict) else None
-    while isinstance(dataset, dict) and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if isinstance(dataset, dict) and dataset.get('pipeline'):
+    dataset = _innermost(config)
+    if dataset.get('pipeline'):
         pipeline = [
             _without_backend(step) if isinstance(step, dict) else step
             for step in dataset['pipeline']

@@ -9,7 +9,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from dito.engine.interruption import Interrupted
+from dito.engine.interruption import Interrupted, end_to_requeue
 from dito.engine.loops.whole_batch import plan_of_config
 from dito.utils import run_lock
 from dito.utils.resumable import candidates
@@ -188,6 +188,16 @@ def require_start(cfg: Config) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train, as ``tools/train.py`` is told to."""
     args = parse_args(argv)
+    try:
+        with end_to_requeue():
+            _train(args)
+    except Interrupted as end:
+        return end.code
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    """Prepare the config and train."""
     setup_cache_size_limit_of_dynamo()
     cfg = common.load_config(args.config, args.cfg_options)
     set_teacher(cfg, args.config, args.cfg_options or {})
@@ -211,8 +221,4 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if rank_of_launcher() == 0:
         # Before the runner writes into the folder.
         run_lock.claim(cfg.work_dir)
-    try:
-        common.build_runner(cfg).train()
-    except Interrupted as end:
-        return end.code
-    return 0
+    common.build_runner(cfg).train()

@@ -15,10 +15,11 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from torch.utils.data import DataLoader
 
@@ -40,6 +41,44 @@ class Interrupted(SystemExit):
         if mark:
             Path(mark).write_text(str(REQUEUE))
         super().__init__(0 if mark else REQUEUE)
+
+
+@contextmanager
+def end_to_requeue() -> Iterator[None]:
+    """Let signals end the process with the code that requeues a job.
+
+    Before the loop of a training begins, nothing is lost by that; within it
+    :class:`StopSignals` takes over. Processes that are forked do at a signal
+    what they would do without this.
+
+    Raises:
+        Interrupted: At a signal, in the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    process = os.getpid()
+
+    def end(number: int, frame: Optional[FrameType]) -> None:
+        for other, handler in before.items():
+            signal.signal(other, handler)
+        if os.getpid() != process:
+            os.kill(os.getpid(), number)
+            return
+        name = signal.Signals(number).name
+        os.write(2, f'{name}: the training ends before a step of it; start '
+                 'it again with --resume.\n'.encode())
+        raise Interrupted
+
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, end)
+        yield
+    finally:
+        if os.getpid() == process:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class StopSignals:

@@ -8,11 +8,14 @@ downloaded, that refuses what is more than weights and plain values.
 mmengine's own falls back to unpickling, which runs whatever the file says.
 """
 
+import io
 import json
 import os
 import pickle
+import pickletools
 import re
 import reprlib
+import zipfile
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Union
@@ -33,6 +36,11 @@ PathLike = Union[str, Path]
 _SMALL = 1 << 22
 
 _SUFFIX = '.safetensors'
+# Where trainers put the weights.
+_WEIGHTS_KEYS = ('state_dict', 'model')
+# Bytes that are searched for them, and how many pickles the old format had.
+_LOOKED_AT, _PICKLES = 1 << 24, 4
+
 
 def install() -> None:
     """Register the safe loaders with mmengine; a second call does nothing."""
@@ -182,7 +190,7 @@ def state_dict_of(checkpoint: Mapping[str, Any],
     Returns:
         dict[str, Tensor]: Weights by name.
     """
-    for key in ('state_dict', 'model'):
+    for key in _WEIGHTS_KEYS:
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
@@ -314,8 +322,37 @@ def _refusal(path: Path, error: Exception) -> Optional[str]:
         r" (?:<class ')?([^\s']+)", str(error))
     if not found:
         return None
+    key = _weights_key(path)
+    weights = 'torch.load(path, weights_only=False)'
+    weights = f'{weights}[{key!r}]' if key else (
+        '{k: v for k, v in ' + weights + '.items() if torch.is_tensor(v)}')
     return (f'{path} holds {found[1]} beside weights, and loading it could '
-            'run code from the file, so it is refused; save its state_dict '
+            'run code from the file, so it is refused; save its weights '
             'alone, if you trust where it comes from: '
-            "torch.save(torch.load(path, weights_only=False)['state_dict'], "
-            'new_path).')
+            f'torch.save({weights}, new_path).')
+
+
+def _weights_key(path: Path) -> Optional[str]:
+    """Under which key a file that is not loaded has its weights, if any."""
+    seen = set()
+    try:
+        stream = _pickled(path)
+        for _ in range(_PICKLES):
+            # Lists instructions and follows none of them.
+            for _, value, _ in pickletools.genops(stream):
+                if isinstance(value, str):
+                    seen.add(value)
+    except Exception:  # cut off or damaged: what was seen till then counts
+        seen.discard('')
+    return next((key for key in _WEIGHTS_KEYS if key in seen), None)
+
+
+def _pickled(path: Path) -> io.BytesIO:
+    """The start of the pickles of a file that ``torch.save`` wrote."""
+    if not zipfile.is_zipfile(path):
+        with open(path, 'rb') as file:
+            return io.BytesIO(file.read(_LOOKED_AT))
+    with zipfile.ZipFile(path) as archive:
+        part = next(n for n in archive.namelist() if n.endswith('data.pkl'))
+        with archive.open(part) as file:
+            return io.BytesIO(file.read(_LOOKED_AT))

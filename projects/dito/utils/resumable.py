@@ -145,6 +145,8 @@ def resolve_resume(runner: Any) -> None:
     if answer[1] is not None:
         raise ValueError(answer[1])
     runner._load_from = answer[0]
+    # Without any, MMEngine would look for one after its own rules.
+    runner._resume = answer[0] is not None
 
 
 def put_in_place(temporary: PathLike, path: PathLike) -> None:
@@ -167,6 +169,13 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
         checkpoint (str): Path of the checkpoint.
     """
     temporary = Path(work_dir) / f'.{LAST}.tmp'
+    if (Path(work_dir) / LAST).is_dir():
+        print_log(
+            f'{Path(work_dir) / LAST} is a folder, and so no file of that '
+            'name says which checkpoint is the last one; --resume takes that '
+            'of the greatest number. Move the folder away.',
+            logger='current', level=logging.WARNING)
+        return
     try:
         temporary.write_text(checkpoint)
         put_in_place(temporary, Path(work_dir) / LAST)

@@ -4,11 +4,10 @@
 import bisect
 import errno
 import os
-import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from mmdet.registry import HOOKS
 from mmengine.dataset import DefaultSampler
@@ -20,7 +19,7 @@ from mmengine.dist import (
     master_only,
 )
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import EMAHook
 from mmengine.runner import (
     BaseLoop,
     EpochBasedTrainLoop,
@@ -39,16 +38,15 @@ from dito.utils.resumable import (
 from ..finite import anywhere, require_finite_weights
 from ..interruption import Interrupted, StopSignals, shield_workers
 from ..training_state import check_training_state
+from .best_checkpoint import BestCheckpointHook
 from .iteration_seed_hook import is_endless
 
 # Iteration whose validation was cut off, in the message hub.
 _DUE = 'validation_due'
-# Figures of DITO's metrics, and AP under any other prefix.
-_OURS = re.compile(r'(coco|lvis|zero_shot|retrieval|region)/|.*AP')
 
 
 @HOOKS.register_module()
-class DITOCheckpointHook(CheckpointHook):
+class DITOCheckpointHook(BestCheckpointHook):
     """MMEngine's :obj:`CheckpointHook`, safe against an end at any moment.
 
     MMEngine writes a checkpoint directly under its name and removes the
@@ -76,11 +74,6 @@ class DITOCheckpointHook(CheckpointHook):
 
     Two trainings in one folder refuse each other, and a full disk is named;
     the checkpoints before stay.
-
-    ``save_best`` takes the names of DITO's figures, with or without the
-    metric's prefix, those of MMDetection ('coco/bbox_mAP' is
-    'coco/bbox_AP'), and 'auto', the first figure. Of all of DITO's figures
-    greater is better.
 
     A run without averaged weights that is resumed from one with them
     (:class:`DITOEMAHook`) goes on from the trained weights, with a warning.
@@ -110,8 +103,8 @@ class DITOCheckpointHook(CheckpointHook):
         Raises:
             ValueError: If ``save_best`` names a metric that is not there.
         """
-        self._check_best(runner)
         super().before_train(runner)
+        _say_if_done(runner)
         if self.max_keep_ckpts == 1:
             runner.logger.warning(
                 'max_keep_ckpts=1 keeps no checkpoint to fall back to when '
@@ -120,7 +113,6 @@ class DITOCheckpointHook(CheckpointHook):
             if self.out_dir != runner.work_dir:
                 _claim(self.out_dir)
             self._remove_leftovers()
-            self._find_best(runner)
         self._signals.install(runner.train_loop)
         for loader in _loaders(runner):
             shield_workers(loader)
@@ -197,29 +189,6 @@ class DITOCheckpointHook(CheckpointHook):
             run_lock.release(folder)
         raise Interrupted
 
-    def _find_best(self, runner: Any) -> None:
-        """Look for best checkpoints here, where the folder was moved.
-
-        A better one would remove that of the folder this is a copy of.
-        """
-        if not self.save_best:
-            return
-        keys = self.key_indicators
-        names = ['best_ckpt'] if len(keys) == 1 else [
-            f'best_ckpt_{key}' for key in keys]
-        for key, name in zip(keys, names, strict=True):
-            path = runner.message_hub.runtime_info.get(name)
-            if path is None or Path(path).resolve().parent == Path(
-                    self.out_dir).resolve():
-                continue
-            own = Path(self.out_dir) / Path(path).name
-            found = str(own) if own.is_file() else None
-            runner.message_hub.update_info(name, found)
-            if len(keys) == 1:
-                self.best_ckpt_path = found
-            else:
-                self.best_ckpt_path_dict[key] = found
-
     @property
     def _local(self) -> bool:
         # A run that only evaluates has no folder to save to.
@@ -229,44 +198,6 @@ class DITOCheckpointHook(CheckpointHook):
     def _remove_leftovers(self) -> None:
         for path in Path(self.out_dir).glob('.*.pth.tmp'):
             path.unlink()
-
-    def _init_rule(self, rules: List[Optional[str]],
-                   key_indicators: List[str]) -> None:
-        """Tell whether greater or less is better; not left to a guess.
-
-        Raises:
-            ValueError: If a name does not tell.
-        """
-        rules = rules * len(key_indicators) if len(rules) == 1 else rules
-        rules = [
-            'greater' if rule is None and _OURS.match(key) else rule
-            for rule, key in zip(rules, key_indicators, strict=True)
-        ]
-        try:
-            super()._init_rule(rules, key_indicators)
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f'save_best={key_indicators} with rule={rules} does not say '
-                "whether greater or less is better: set rule='greater' or "
-                "rule='less' beside it.") from error
-
-    def _check_best(self, runner: Any) -> None:
-        """Refuse a figure whose metric the validation does not have."""
-        loop = getattr(runner, '_val_loop', None)
-        if not self.save_best or not isinstance(loop, BaseLoop):
-            return
-        prefixes = {
-            metric.prefix for part in (loop, *getattr(loop, 'extra', ()))
-            for metric in part.evaluator.metrics
-        }
-        for name in self.key_indicators:
-            prefix, slash, _ = name.partition('/')
-            if slash and None not in prefixes and prefix not in prefixes:
-                raise ValueError(
-                    f'save_best={name!r} is a figure of a metric {prefix!r}, '
-                    'but those of the validation are '
-                    f'{sorted(prefixes)}: name one of their figures, such as '
-                    "'coco/bbox_AP', or 'auto' for the first.")
 
     def after_load_checkpoint(self, runner: Any,
                               checkpoint: Dict[str, Any]) -> None:
@@ -298,27 +229,7 @@ class DITOCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Any,
                               metrics: Dict[str, float]) -> None:
         """Save the weights if they are the best so far."""
-        if not self.save_best:
-            return
-        figures = dict(metrics)
-        for name in self.key_indicators:
-            key = next(iter(metrics)) if name == 'auto' else find_figure(
-                name, metrics)
-            if key is None:
-                # Hours into a run, a message is better than an end.
-                runner.logger.error(
-                    f'save_best={name!r} is none of the figures of this '
-                    f'validation, and no best checkpoint is saved: '
-                    f'{", ".join(metrics)}.')
-            elif name != 'auto':
-                figures[name] = metrics[key]
-            figures.setdefault(name, None)
-        try:
-            super()._save_best_checkpoint(self._whole_files(runner), figures)
-        except ValueError as error:
-            if self.key_indicators != ['auto']:
-                raise
-            runner.logger.error(f'No best checkpoint is saved: {error}')
+        super()._save_best_checkpoint(self._whole_files(runner), metrics)
 
     def _whole_files(self, runner: Any) -> Any:
         return _WholeFiles(runner, self.last_ckpt) if self._local else runner
@@ -395,6 +306,18 @@ def _claim(folder: str) -> None:
         raise ValueError(answer[0])
 
 
+def _say_if_done(runner: Any) -> None:
+    """Say so where a resumed run has nothing left to train."""
+    loop = runner.train_loop
+    kind = 'epoch' if isinstance(loop, EpochBasedTrainLoop) else 'iter'
+    done, most = getattr(loop, kind), getattr(loop, f'max_{kind}s')
+    if runner._resume and done >= most:
+        runner.logger.warning(
+            f'Nothing is left to train: {runner._load_from} is of {kind} '
+            f'{done}, and train_cfg.max_{kind}s={most}; set a greater number '
+            'to go on.')
+
+
 def _loaders(runner: Any) -> List[DataLoader]:
     """Loaders of a training and its validations."""
     loops = [runner._train_loop, runner._val_loop]
@@ -441,26 +364,6 @@ def _require_an_end(runner: Any) -> None:
             'one would never be over: set train_dataloader.sampler='
             "dict(type='DefaultSampler', shuffle=True), or count iterations "
             'with IterBasedTrainLoop.')
-
-
-def find_figure(name: str, figures: Mapping[str, Any]) -> Optional[str]:
-    """Find a figure by its name here or in MMDetection.
-
-    Args:
-        name (str): Such as 'coco/bbox_AP', 'bbox_AP', 'coco/bbox_mAP_50'.
-        figures (dict[str, Any]): Figures of a validation.
-
-    Returns:
-        str, optional: Its key; None if there is none, or several.
-    """
-    ours = re.sub(r'mAP(?:_(?=\w))?', 'AP', name)
-    for wanted in (name, ours):
-        if wanted in figures:
-            return wanted
-        ends = [key for key in figures if key.partition('/')[2] == wanted]
-        if len(ends) == 1:
-            return ends[0]
-    return None
 
 
 class _WholeFiles:
