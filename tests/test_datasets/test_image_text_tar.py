@@ -9,6 +9,7 @@ import http.server
 import io
 import lzma
 import shutil
+import subprocess
 import tarfile
 import threading
 import zlib
@@ -478,6 +479,31 @@ def test_a_file_too_large_is_that_samples_fault(tmp_path, monkeypatch):
         *pair('0'), *pair('1', bytes(6000)), *pair('2')])
     assert read_all(path) == (['0', '2'], {'file too large': 1})
     assert check(path) == (3, {'file too large': 1})
+
+
+@pytest.mark.parametrize('form', ['gnu', 'posix'])
+@pytest.mark.parametrize('holes', [1, 40])
+def test_a_sparse_file_is_that_samples_fault(tmp_path, form, holes):
+    if shutil.which('tar') is None:
+        pytest.skip('tar is not installed')
+    names = [f'{i}.{kind}' for i in range(3) for kind in ('jpg', 'txt')]
+    for name in names:
+        (tmp_path / name).write_bytes(
+            jpeg() if name.endswith('jpg') else b'a')
+    with open(tmp_path / '1.jpg', 'r+b') as file:
+        for hole in range(1, holes + 1):
+            file.seek(hole << 16)
+            file.write(b'x' * 4096)
+    path = tmp_path / 'x.tar'
+    subprocess.run(['tar', '-cSf', str(path), f'--format={form}', *names],
+                   cwd=tmp_path, check=True)
+    assert path.stat().st_size < (holes + 20) << 13  # it has holes indeed
+    assert read_all(path) == (['0', '2'], {'sparse file': 1})
+    assert check(path) == (3, {'sparse file': 1})
+    assert count_samples(str(path)) == 3
+    with open(path, 'rb') as file:
+        pipe = [name for name, _ in TarWalker(io.BytesIO(file.read()))]
+    assert pipe == names
 
 
 def test_names_that_are_no_text_can_be_printed(tmp_path):

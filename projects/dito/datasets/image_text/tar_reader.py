@@ -217,6 +217,11 @@ class _Group:
             self.sample.fault = 'file too large', (
                 f'.{extension} has {size} bytes, the limit is {MAX_MEMBER}')
             return
+        if walker.sparse:
+            self.sample.fault = 'sparse file', (
+                f'.{extension} was written with holes; write the tar anew '
+                'without --sparse')
+            return
         if walker.seekable:
             self.sample.places[extension] = walker.stream.tell()
         self.sample.parts[extension] = walker.read()

@@ -18,6 +18,7 @@ BLOCK = 512
 _ZEROS = bytes(BLOCK)
 # Links, devices and folders: a size in their header has no data after it.
 _NO_DATA = frozenset((b'1', b'2', b'3', b'4', b'5', b'6'))
+_MAP_GOES_ON = 504  # byte of a block of a sparse file's map
 _LONG_NAME, _PAX, _GNU_SPARSE = b'L', b'x', b'S'
 # Long link names, attributes of the archive, volume labels ...; any other
 # unknown kind is a file, as POSIX has it.
@@ -53,6 +54,8 @@ class TarWalker:
         ended (bool): Whether the last thing met was the mark at the end of
             a tar; one without it may have been cut off between two members.
         tars (int): Number of such marks so far.
+        sparse (bool): Whether the current file lacks its zeros, so that what
+            is read are other bytes than the file's.
     """
 
     def __init__(self, stream: BinaryIO, seekable: bool = False) -> None:
@@ -62,7 +65,7 @@ class TarWalker:
             stream, seekable = opener(stream), False
         self.stream = stream
         self.seekable = seekable
-        self.ended = False
+        self.ended = self.sparse = False
         self.tars = 0
         self._size = self._pending = 0
         self._name = ''
@@ -86,8 +89,11 @@ class TarWalker:
             if kind == _PAX:
                 attributes.update(_parse_pax(self._attributes()))
                 continue
+            self.sparse = kind == _GNU_SPARSE or any(
+                key.startswith('GNU.sparse.') for key in attributes)
+            self._name = attributes.get('GNU.sparse.name', self._name)
             if kind == _GNU_SPARSE:
-                raise tarfile.ReadError(f'{self._name!r} is a sparse file')
+                self._skip_map(header)
             if 'size' in attributes:
                 self._size = _size(attributes['size'])
             self._pending = (0 if kind in _NO_DATA else
@@ -127,6 +133,12 @@ class TarWalker:
             else:
                 return
             first = False
+
+    def _skip_map(self, header: tarfile.TarInfo) -> None:
+        """Step over the blocks that go on with the map of a sparse file."""
+        more = header._sparse_structs[1]
+        while more:
+            more = self._exact(BLOCK)[_MAP_GOES_ON]
 
     def _attributes(self) -> bytes:
         """Read a member that describes the next one."""
