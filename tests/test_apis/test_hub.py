@@ -120,6 +120,31 @@ def test_damaged_folders_are_refused(parts: Dict[str, Any],
         package_model(parts['folder'], {}, parts['cfg'])
 
 
+def test_suffixes_in_capitals(parts: Dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / 'copy'
+    shutil.copytree(parts['folder'], folder)
+    manifest = json.loads((folder / 'dito.json').read_text())
+    for key in ('weights', 'vocabulary'):
+        path = folder / manifest[key]
+        manifest[key] = path.with_suffix('.SAFETENSORS').name
+        path.rename(folder / manifest[key])
+    (folder / 'dito.json').write_text(json.dumps(manifest))
+    image = str(parts['images'][0])
+    assert load_pretrained(folder, device='cpu')(image) == load_pretrained(
+        parts['folder'], device='cpu')(image)
+
+
+def test_an_endless_name_is_cut(parts: Dict[str, Any],
+                                tmp_path: Path) -> None:
+    manifest = json.loads((parts['folder'] / 'dito.json').read_text())
+    for name in 'w' * 300 + '.pth', 'w' * 3_000_000, ['w' * 3_000_000]:
+        (tmp_path / 'dito.json').write_text(
+            json.dumps(dict(manifest, weights=name)))
+        with pytest.raises(ValueError, match='not a file name') as error:
+            load_pretrained(tmp_path)
+        assert len(str(error.value)) < len(str(tmp_path)) + 200
+
+
 def _evil(path: Path) -> str:
     """Write a Python file that leaves a mark; gives its name."""
     path.write_text(f'open({str(path.parent / "ran")!r}, "w")\n')

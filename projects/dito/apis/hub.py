@@ -32,6 +32,7 @@ PathLike = Union[str, Path]
 
 MANIFEST = 'dito.json'
 _FORMAT = 'dito-model-1'
+_MAX_NAME = 200  # file systems have 255 bytes
 # What a manifest may name, by the suffix that says how it is opened.
 _SUFFIXES = dict(
     weights=('.safetensors', '.pth'),
@@ -207,10 +208,12 @@ def read_manifest(folder: PathLike) -> Dict[str, Any]:
 def _check_listed(path: Path, key: str, file: Any) -> None:
     """Refuse a listed file that is none of this folder, or of its kind."""
     # A backslash is a separator on Windows.
-    if not isinstance(file, str) or not file.isprintable() or Path(
-            file).name != file or '\\' in file:
-        raise ValueError(f'{path} has {key}={file!r}, not a file name.')
-    if Path(file).suffix not in _SUFFIXES[key]:
+    if (not isinstance(file, str) or not 0 < len(file) <= _MAX_NAME
+            or not file.isprintable() or Path(file).name != file
+            or '\\' in file):
+        raise ValueError(
+            f'{path} has {key}={repr(file)[:80]}, not a file name.')
+    if Path(file).suffix.lower() not in _SUFFIXES[key]:
         raise ValueError(
             f'{path} has {key}={file!r}, which must end in '
             f'{" or ".join(_SUFFIXES[key])}; make the folder with '

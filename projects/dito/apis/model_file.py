@@ -82,7 +82,8 @@ def load_model_source(
         ValueError: If neither holds a config, or both are weights.
         TypeError: If ``model`` is something else.
     """
-    if isinstance(model, (str, Path)) and str(model).endswith(_WEIGHTS):
+    if isinstance(model, (str, Path)) and str(model).lower().endswith(
+            _WEIGHTS):
         if weights is not None:
             raise ValueError(f'Both {model} and {weights} are files of '
                              'weights; give one, or a config and one.')
@@ -284,7 +285,7 @@ def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
     if not isinstance(config.get('model'), dict):
         raise ValueError(f'The config inside {path} has no model; give the '
                          'config too.')
-    if str(path).endswith('.safetensors'):
+    if str(path).lower().endswith('.safetensors'):
         _drop_init(config['model'], pretrained=False)
     else:
         config = _without_training(config, state_dict_of(checkpoint, path))
