@@ -277,7 +277,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, protocol) -> None:
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('content, hint', [
-    (dict(meta=1, state_dict={}), r"weights_only=False\)\['state_dict'\],"),
+    (dict(model=1, state_dict={}), r"weights_only=False\)\['state_dict'\],"),
     (dict(model={}, optimizer={}), r"weights_only=False\)\['model'\],"),
     (dict(bias=1), r'torch.load\(path, weights_only=False\).items\(\)')])
 def test_the_remedy_names_the_key_of_the_weights(
