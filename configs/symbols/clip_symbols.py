@@ -2,8 +2,13 @@
 #
 # The tower's weights are an asset of the package, so this is only needed to
 # train them anew (hours on two cores):
-#   python tools/dataset_converters/make_symbols.py --out data/symbols
+#   python tools/dataset_converters/make_symbols.py --out data/symbols \
+#       --single-shards 72
 #   python tools/train.py configs/symbols/clip_symbols.py
+#
+# The shipped weights were made in a tenth of this schedule from the tower of
+# an earlier set of names, see clip_symbols_warm.py. This schedule, for a start
+# from nothing, is that tower's in proportion to the names; it was not run.
 #
 # Batches hold neighbouring samples of one shard: `single` shards are written
 # in blocks that go through all names, so a batch has few equal captions.
@@ -13,10 +18,10 @@ default_scope = 'mmdet'
 
 data_root = 'data/symbols/'
 image_size = 64
-batch_size = 153
-max_iters = 2600
+batch_size = 198
+max_iters = 4000
 # Nearly constant learning rate until here, then linear decay to 0.
-decay_from = 1000
+decay_from = 1500
 
 model = dict(
     type='CLIPPretrainer',
@@ -36,7 +41,7 @@ train_dataloader = dict(
     collate_fn=dict(type='image_text_collate'),
     dataset=dict(
         type='ImageTextShards',
-        shards=data_root + 'image_text/single-{000000..000139}.tar',
+        shards=data_root + 'image_text/single-{000000..000071}.tar',
         size=image_size,
         scale=(0.7, 1.0),
         num_streams=1))
@@ -94,7 +99,7 @@ param_scheduler = [
         by_epoch=False,
         begin=100,
         end=decay_from,
-        T_max=3900,
+        T_max=6000,
         eta_min=1e-5),
     dict(
         type='PolyLR',

@@ -19,7 +19,7 @@ max_iters = 450
 load_from = '{{ fileDirname }}/assets/clip_symbols.safetensors'
 
 train_dataloader = dict(
-    batch_size=17,
+    batch_size=18,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -51,10 +51,10 @@ test_cfg = dict(type='TestLoop')
 
 train_cfg = dict(
     type='ImageTextTrainLoop',
-    total_batch_size=17,
+    total_batch_size=18,
     max_iters=max_iters,
     val_interval=max_iters)
-auto_scale_lr = dict(base_batch_size=17, enable=False)
+auto_scale_lr = dict(base_batch_size=18, enable=False)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),

@@ -35,6 +35,7 @@ TOOL = (
 TINY = SymbolsConfig(
     train_images=80,
     val_images=160,
+    val_drawings_images=60,
     size=96,
     single_shards=1,
     scene_shards=1,
@@ -46,6 +47,7 @@ TINY = SymbolsConfig(
 EMPTY = SymbolsConfig(
     train_images=0,
     val_images=0,
+    val_drawings_images=0,
     single_shards=0,
     scene_shards=0,
     lone_shards=0,
@@ -184,18 +186,21 @@ def test_layout_and_manifest(built: Path) -> None:
         image_text_lone=30,
         image_text_val=20,
         zero_shot=len(load_glyphs()),
+        zero_shot_drawings=sum(g.held_out is not None for g in load_glyphs()),
         train=80,
         val=160,
+        val_drawings=60,
     )
     assert set(manifest['sha256']) == {
         'categories.json',
         'annotations/train_all.json',
         'annotations/train_base.json',
         'annotations/val.json',
+        'annotations/val_drawings.json',
     }
     categories = read_json(built / 'categories.json')
     assert [c['name'] for c in categories] == [g.name for g in load_glyphs()]
-    assert {'id', 'synonyms', 'frequency', 'codepoint'} <= set(categories[0])
+    assert {'id', 'synonyms', 'frequency', 'drawings'} <= set(categories[0])
     folders = sorted(path.name for path in (built / 'zero_shot').iterdir())
     assert folders == sorted(glyph.name for glyph in load_glyphs())
     for shard in (
@@ -232,6 +237,19 @@ def test_every_category_can_be_learnt_or_tested(built: Path) -> None:
     for category in val['categories']:
         if category['frequency'] == 'r':
             assert counts[category['id']] >= 3
+
+
+def test_held_out_drawings_have_a_validation_set(built: Path) -> None:
+    held_out = {g.category_id for g in load_glyphs() if g.held_out}
+    content = read_json(built / 'annotations/val_drawings.json')
+    counts = Counter(a['category_id'] for a in content['annotations'])
+    assert set(counts) == held_out and min(counts.values()) >= 2
+    # Asked among all names, as the other validation set is.
+    assert len(content['categories']) == len(load_glyphs())
+    files = {image['file_name'] for image in content['images']}
+    assert all(name.startswith('images/val_drawings/') for name in files)
+    names = {path.name for path in (built / 'zero_shot_drawings').iterdir()}
+    assert names == {g.name for g in load_glyphs() if g.held_out}
 
 
 def test_annotations_agree_with_their_masks(built: Path) -> None:
@@ -338,6 +356,7 @@ def test_the_tool_builds_and_refuses(
     command = [
         *(str(TOOL), '--out', str(tmp_path / 'set')),
         *('--images', '3', '2', '--single-shards', '1'),
+        *('--drawings-images', '2'),
         *('--scene-shards', '0', '--lone-shards', '0'),
         *('--shard-size', '4', '--workers', '1'),
         *('--retrieval-images', '2', '--zero-shot-images', '0'),
@@ -345,7 +364,7 @@ def test_the_tool_builds_and_refuses(
     monkeypatch.setattr(sys, 'argv', command)
     runpy.run_path(str(TOOL), run_name='__main__')
     said = capsys.readouterr().out
-    assert '153 categories, 11 pictures' in said
+    assert f'{len(load_glyphs())} categories, 13 pictures' in said
     # Too few pictures for every category: said, not hidden.
     assert 'base_without_train_box: ' in said
     assert not (tmp_path / 'set' / 'zero_shot').exists()

@@ -88,7 +88,7 @@ def test_the_twenty_images():
         json.loads((TWENTY / f'{part}.json').read_text())
         for part in ('train', 'val'))
     assert len(train['images']) + len(val['images']) == 20
-    assert (len(train['annotations']), len(val['annotations'])) == (31, 20)
+    assert (len(train['annotations']), len(val['annotations'])) == (32, 20)
     names = [[c['name'] for c in part['categories']]
              for part in (train, val)]
     assert names[1][:8] == names[0] and len(names[1]) == 12

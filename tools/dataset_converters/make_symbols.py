@@ -34,6 +34,12 @@ def parse_args() -> argparse.Namespace:
         help='number of detection pictures',
     )
     add(
+        '--drawings-images',
+        type=int,
+        default=DEFAULT.val_drawings_images,
+        help='detection pictures of known names in held-out drawings',
+    )
+    add(
         '--size',
         type=int,
         default=DEFAULT.size,
@@ -85,7 +91,7 @@ def parse_args() -> argparse.Namespace:
         '--zero-shot-images',
         type=int,
         default=DEFAULT.zero_shot_images,
-        help='held-out single objects a category',
+        help='held-out single objects a category, and of held-out drawings',
     )
     add(
         '--workers',
@@ -110,6 +116,7 @@ def main() -> None:
             seed=args.seed,
             train_images=args.images[0],
             val_images=args.images[1],
+            val_drawings_images=args.drawings_images,
             size=args.size,
             single_shards=args.single_shards,
             scene_shards=args.scene_shards,

@@ -9,7 +9,7 @@ embed_dims = 128
 channels = 48
 strides = [2, 4, 8, 16]
 # What the tower has learnt; CLIP's of large towers is 0.01.
-temperature = 0.0212
+temperature = 0.0158
 
 model = dict(
     # 192 x 192 pixels or less: every image becomes 24 x 24 tokens.

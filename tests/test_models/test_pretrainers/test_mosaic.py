@@ -79,6 +79,36 @@ def test_training_embeds_tiles_and_evaluation_whole_images():
         model(inputs, mode='tensor'), plain(inputs, mode='tensor'))
 
 
+@pytest.mark.parametrize('share', [0.0, 1.0])
+def test_mosaics_can_be_seen_without_windows(share):
+    cfg = clip_cfg(mosaic=dict(grid=2, jitter=0.3, global_prob=share))
+    whole = build(cfg)
+    cfg['backbone'].update(window=dict(size=1), global_layers=0, shift='swl')
+    cut = build(cfg)
+    cut.load_state_dict(whole.state_dict())
+    batch = make_batch()
+    embedded = [
+        model.train()(**model.data_preprocessor(batch, True), mode='embed')
+        for model in (whole, cut)
+    ]
+    expected, found = (pair[0]['image'] for pair in embedded)
+    assert torch.allclose(found, expected, atol=1e-5) == bool(share)
+    # Only mosaics are: afterwards the tower has its windows again.
+    inputs = cut.data_preprocessor(batch)['inputs']
+    assert cut.backbone.plan.shift == 'swl'
+    assert not torch.allclose(
+        cut(inputs, mode='tensor'), whole(inputs, mode='tensor'), atol=1e-5)
+
+
+def test_share_of_global_mosaics_is_independent_of_the_share_of_mosaics():
+    mosaic = Mosaic(prob=0.5, global_prob=0.5)
+    places = [PLACE._replace(iteration=i) for i in range(400)]
+    both = [(mosaic.wanted(p), mosaic.attends_globally(p)) for p in places]
+    assert all(60 < both.count((a, b)) < 140
+               for a in (False, True) for b in (False, True))
+    assert not any(Mosaic().attends_globally(p) for p in [*places, None])
+
+
 @pytest.mark.parametrize('shape', [(3, 3, 16, 16), (4, 3, 16, 8)])
 def test_batches_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match='multiples of 4'):

@@ -1,8 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""The embedded data set ``symbols``: pictographs drawn from a font.
+"""The embedded data set ``symbols``: things drawn with the icons of fonts.
 
-Nothing here is imported by ``dito`` itself; the drawing needs Pillow and
-matplotlib's font files, which training on a finished set does not.
+Nothing here is imported by ``dito`` itself; the drawing needs Pillow and the
+fonts' packages, which training on a finished set does not.
 """
 
 from .build import build_symbols

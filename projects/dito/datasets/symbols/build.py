@@ -10,36 +10,46 @@ from typing import Any, Callable, Dict, List, Tuple
 import cv2
 
 from .config import SymbolsConfig
-from .detection import Record
+from .detection import SPLITS, Record
 from .files import MANIFEST, atomic_folder, sha256, write_json
+from .fonts import FONTS
 from .glyphs import load_glyphs
 from .lvis_json import count_instances, lvis_annotations
 from .tasks import CHUNK, Task, run_tasks, task_groups
 
 #: Raised whenever the same seed gives other pictures.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Share of the pictures after which progress is said again.
 _SAY_EVERY = 0.04
+#: The fonts' packages and what draws.
+_PACKAGES = (
+    *(font.package for font in FONTS.values()),
+    'numpy',
+    'pillow',
+)
 
 
 def _write_annotations(
-    root: str, train: List[Record], val: List[Record]
+    root: str, records: Dict[str, List[Record]]
 ) -> Dict[str, Any]:
     """Write the json files; return what the manifest says about them."""
     glyphs = load_glyphs()
     base = [glyph for glyph in glyphs if not glyph.novel]
-    counts = count_instances(train)
+    counts = count_instances(records['train'])
     folder = osp.join(root, 'annotations')
     os.makedirs(folder)
     files = dict(
-        train_base=(train, base), train_all=(train, glyphs), val=(val, glyphs)
+        train_base=('train', base),
+        train_all=('train', glyphs),
+        val=('val', glyphs),
+        val_drawings=('val_drawings', glyphs),
     )
     boxes = {}
-    for name, (records, kept) in files.items():
-        content = lvis_annotations(records, kept, counts, name)
+    for name, (split, kept) in files.items():
+        content = lvis_annotations(records[split], kept, counts, name)
         boxes[name] = len(content['annotations'])
         write_json(osp.join(folder, f'{name}.json'), content)
-    in_val = count_instances(val)['instance_count']
+    in_val = count_instances(records['val'])['instance_count']
     return dict(
         boxes=boxes,
         base_without_train_box=[
@@ -70,9 +80,7 @@ def _manifest(root: str, cfg: SymbolsConfig, counts: Dict[str, int]) -> dict:
         ),
         images=counts,
         # Pictures are equal byte for byte only with equal versions.
-        versions={
-            name: version(name) for name in ('matplotlib', 'numpy', 'pillow')
-        }
+        versions={name: version(name) for name in _PACKAGES}
         | {'opencv': cv2.__version__},
         sha256={name: sha256(osp.join(root, name)) for name in jsons},
     )
@@ -103,17 +111,16 @@ def build_symbols(
         ValueError: If ``out_dir`` is something else than an earlier build.
     """
     with atomic_folder(out_dir, overwrite) as root:
-        for folder in ('image_text', 'images/train', 'images/val'):
-            os.makedirs(osp.join(root, folder))
+        os.makedirs(osp.join(root, 'image_text'))
+        for split in SPLITS:
+            os.makedirs(osp.join(root, 'images', split))
         groups = task_groups(root, cfg)
         counts, records = _draw(groups, cfg, workers, report)
         categories = [glyph.as_category() for glyph in load_glyphs()]
         write_json(osp.join(root, 'categories.json'), categories, indent=1)
         detection: Dict[str, Any] = {}
-        if cfg.train_images or cfg.val_images:
-            detection = _write_annotations(
-                root, records['train'], records['val']
-            )
+        if any(records.values()):
+            detection = _write_annotations(root, records)
         manifest = _manifest(root, cfg, counts)
         manifest['detection'] = detection
         write_json(osp.join(root, MANIFEST), manifest, indent=1)
@@ -140,7 +147,7 @@ def _draw(
     names = [name for name, tasks in groups.items() for _ in tasks]
     tasks = [task for group in groups.values() for task in group]
     counts = dict.fromkeys(groups, 0)
-    records: Dict[str, List[Record]] = dict(train=[], val=[])
+    records: Dict[str, List[Record]] = {split: [] for split in SPLITS}
     results = run_tasks(tasks, workers)
     pairs = zip(names, results, strict=True)
     sizes = [_pictures(name, cfg) for name in names]

@@ -29,7 +29,7 @@ _MANY = (
     'there are {things} in the photo',
 )
 # Written with a vowel, spoken with a consonant.
-_CONSONANT_SOUND = ('euro', 'uranus', 'unicorn', 'u-turn')
+_CONSONANT_SOUND = ('unicorn',)
 
 
 def with_article(words: str) -> str:
@@ -39,7 +39,7 @@ def with_article(words: str) -> str:
         words (str): For example 'umbrella' or 'orange heart'.
 
     Returns:
-        str: For example 'an umbrella', 'a euro sign'.
+        str: For example 'an umbrella', 'a unicorn'.
     """
     vowel = words[0] in 'aeiou' and not words.startswith(_CONSONANT_SOUND)
     return f'{"an" if vowel else "a"} {words}'

@@ -12,6 +12,8 @@ class SymbolsConfig:
         seed (int): Seed of the whole set.
         train_images (int): Detection pictures for training.
         val_images (int): Detection pictures for validation.
+        val_drawings_images (int): Detection pictures of known names in
+            drawings that are nowhere else.
         size (int): Side of the detection pictures in pixels.
         single_shards (int): Image-text shards of one object a picture.
         scene_shards (int): Image-text shards of several objects a picture.
@@ -19,7 +21,8 @@ class SymbolsConfig:
             scene, in the sizes of the detection pictures.
         shard_size (int): Samples a shard.
         retrieval_images (int): Held-out image-text pairs.
-        zero_shot_images (int): Held-out single objects a category.
+        zero_shot_images (int): Held-out single objects a category, and as
+            many again of each held-out drawing.
         single_size (int): Side of single-object pictures in pixels.
         scene_size (int): Side of image-text scenes in pixels.
     """
@@ -27,11 +30,12 @@ class SymbolsConfig:
     seed: int = 0
     train_images: int = 1200
     val_images: int = 300
+    val_drawings_images: int = 150
     size: int = 192
     single_shards: int = 8
     scene_shards: int = 8
     lone_shards: int = 10
-    shard_size: int = 1071
+    shard_size: int = 1188
     retrieval_images: int = 1000
     zero_shot_images: int = 20
     single_size: int = 64

@@ -2,7 +2,7 @@
 """Detection pictures of ``symbols``: which objects, and their annotations."""
 
 import os
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -21,6 +21,17 @@ TRAIN_WEIGHTS: Dict[str, float] = dict(r=0.1, c=0.4, f=1.0)
 VAL_WEIGHTS: Dict[str, float] = dict(r=1.0, c=1.0, f=1.0)
 # Objects in a picture: least, and most plus one.
 _OBJECTS = (2, 7)
+#: Splits: purpose of the plan, of the pictures, weights of the groups. In
+#: 'val_drawings' are the held-out drawings of the names that have one.
+SPLITS: Dict[str, Tuple[Purpose, Purpose, Dict[str, float]]] = dict(
+    train=(Purpose.TRAIN_PLAN, Purpose.TRAIN, TRAIN_WEIGHTS),
+    val=(Purpose.VAL_PLAN, Purpose.VAL, VAL_WEIGHTS),
+    val_drawings=(
+        Purpose.VAL_DRAWINGS_PLAN,
+        Purpose.VAL_DRAWINGS,
+        VAL_WEIGHTS,
+    ),
+)
 #: Sides of the objects as shares of the picture: 22 to 80 pixels of 192.
 SIDES = (22 / 192, 80 / 192)
 
@@ -128,14 +139,16 @@ def draw_detection_image(
 def split_plan(
     glyphs: Sequence[Glyph], split: str, num_images: int, seed: int
 ) -> List[List[int]]:
-    """Plan one split: skewed by frequency in train, even in val."""
-    train = split == 'train'
-    purpose = Purpose.TRAIN_PLAN if train else Purpose.VAL_PLAN
-    weights = TRAIN_WEIGHTS if train else VAL_WEIGHTS
-    return plan_scenes(glyphs, num_images, weights, rng_for(seed, purpose))
+    """Plan one split: skewed by frequency in train, even otherwise."""
+    purpose, _, weights = SPLITS[split]
+    rng = rng_for(seed, purpose)
+    shown = list(range(len(glyphs)))
+    if split == 'val_drawings':
+        shown = [i for i in shown if glyphs[i].held_out]
+    plan = plan_scenes([glyphs[i] for i in shown], num_images, weights, rng)
+    return [[shown[place] for place in scene] for scene in plan]
 
 
 def image_rng(seed: int, split: str, number: int) -> np.random.Generator:
     """Return the random stream of one detection picture."""
-    purpose = Purpose.TRAIN if split == 'train' else Purpose.VAL
-    return rng_for(seed, purpose, number)
+    return rng_for(seed, SPLITS[split][1], number)

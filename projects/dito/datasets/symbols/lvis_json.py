@@ -1,10 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Annotation files of ``symbols`` in the format of LVIS v1."""
 
-import unicodedata
 from collections import Counter
 from typing import Dict, List, Sequence
 
+from .captions import with_article
 from .detection import Record
 from .glyphs import Glyph
 
@@ -29,10 +29,9 @@ def count_instances(records: Sequence[Record]) -> Dict[str, Counter]:
 
 def _category(glyph: Glyph, counts: Dict[str, Counter]) -> dict:
     number = glyph.category_id
-    official = unicodedata.name(chr(glyph.codepoint)).lower()
     entry = glyph.as_category()
-    codepoint = entry.pop('codepoint')
-    entry['def'] = f'the pictograph {codepoint}, {official}'
+    del entry['drawings'], entry['held_out_drawing']
+    entry['def'] = f'a drawing of {with_article(glyph.name)}'
     entry['synset'] = f'{glyph.name.replace(" ", "_")}.symbol'
     entry['image_count'] = counts['image_count'][number]
     entry['instance_count'] = counts['instance_count'][number]

@@ -1,60 +1,38 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Glyph masks: drawn once from the font, then scaled and rotated."""
+"""Masks of drawings: made once from the fonts, then scaled and rotated."""
 
-import os.path as osp
 from typing import Dict, List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
-from .glyphs import Glyph
+from .fonts import FONTS, character, font_path
+from .glyphs import Drawing, Glyph
 
 _LARGEST = 256
 _SMALLEST = 16
-# Outlines of a hair's breadth vanish at 24 pixels; a little weight keeps them.
-_EMBOLDEN = 3
+
+Levels = Dict[int, np.ndarray]
 
 
-def font_path() -> str:
-    """Return the path of DejaVu Sans inside matplotlib.
-
-    Raises:
-        FileNotFoundError: If matplotlib comes without its fonts.
-    """
-    import matplotlib
-
-    path = osp.join(
-        matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf'
-    )
-    if not osp.isfile(path):
-        raise FileNotFoundError(
-            f'DejaVu Sans is not at {path}; install matplotlib from its '
-            'wheel, which contains the font.'
-        )
-    return path
-
-
-def _draw(font: object, codepoint: int) -> np.ndarray:
-    """Draw one glyph; mask (h, w) uint8, longest side ``_LARGEST``."""
+def _draw(font: object, drawing: Drawing) -> np.ndarray:
+    """Draw one icon; mask (h, w) uint8, longest side ``_LARGEST``."""
     from PIL import Image, ImageDraw
 
-    text = chr(codepoint)
-    left, top, right, bottom = font.getbbox(text, stroke_width=_EMBOLDEN)
+    text = character(drawing)
+    stroke = FONTS[drawing.font].stroke
+    left, top, right, bottom = font.getbbox(text, stroke_width=stroke)
     image = Image.new('L', (int(right - left) + 8, int(bottom - top) + 8))
     ImageDraw.Draw(image).text(
-        (4 - left, 4 - top),
-        text,
-        font=font,
-        fill=255,
-        stroke_width=_EMBOLDEN,
+        (4 - left, 4 - top), text, font=font, fill=255, stroke_width=stroke
     )
     mask = np.asarray(image)
     rows = np.flatnonzero(mask.max(axis=1) > 127)
     cols = np.flatnonzero(mask.max(axis=0) > 127)
     if not rows.size:
         raise ValueError(
-            f'DejaVu Sans draws nothing for U+{codepoint:04X}; take the '
-            'code point out of the table.'
+            f'{FONTS[drawing.font].package} draws nothing for {drawing}; '
+            'take it out of the table.'
         )
     mask = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
     scale = _LARGEST / max(mask.shape)
@@ -62,7 +40,7 @@ def _draw(font: object, codepoint: int) -> np.ndarray:
     return cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
 
 
-def _pyramid(mask: np.ndarray) -> Dict[int, np.ndarray]:
+def _pyramid(mask: np.ndarray) -> Levels:
     """Halve a mask repeatedly: longest side -> mask (h, w) uint8."""
     levels = {_LARGEST: mask}
     side = _LARGEST
@@ -74,47 +52,68 @@ def _pyramid(mask: np.ndarray) -> Dict[int, np.ndarray]:
 
 
 class GlyphAtlas:
-    """Masks of all glyphs at several sizes.
+    """Masks of all drawings at several sizes.
 
-    The font is rasterised once; a picture then costs one small affine warp
+    The fonts are rasterised once; a picture then costs one small affine warp
     an object.
 
     Args:
         glyphs (Sequence[Glyph]): The categories, ids 1, 2, ...
+        held_out (bool): Take the held-out drawings of the categories that
+            have one instead of their others. Defaults to False.
     """
 
-    def __init__(self, glyphs: Sequence[Glyph]) -> None:
+    def __init__(
+        self, glyphs: Sequence[Glyph], held_out: bool = False
+    ) -> None:
         from PIL import ImageFont
 
         # The basic layout engine is in every Pillow; raqm is not.
-        font = ImageFont.truetype(
-            font_path(), _LARGEST, layout_engine=ImageFont.Layout.BASIC
-        )
+        fonts = {
+            key: ImageFont.truetype(
+                font_path(key),
+                _LARGEST,
+                layout_engine=ImageFont.Layout.BASIC,
+            )
+            for key in FONTS
+        }
         self.glyphs: Tuple[Glyph, ...] = tuple(glyphs)
-        self._levels: List[Dict[int, np.ndarray]] = [
-            _pyramid(_draw(font, glyph.codepoint)) for glyph in self.glyphs
-        ]
+        self._levels: List[List[Levels]] = []
+        for glyph in self.glyphs:
+            drawings = glyph.drawings
+            if held_out and glyph.held_out:
+                drawings = (glyph.held_out,)
+            self._levels.append(
+                [_pyramid(_draw(fonts[d.font], d)) for d in drawings]
+            )
 
     def __len__(self) -> int:
         return len(self.glyphs)
 
-    def mask(self, index: int, side: float, angle: float = 0.0) -> np.ndarray:
-        """Return one glyph scaled and rotated.
+    def pick(self, index: int, rng: np.random.Generator) -> int:
+        """Draw the number of one of the drawings of a category."""
+        return int(rng.integers(len(self._levels[index])))
+
+    def mask(
+        self, index: int, side: float, angle: float = 0.0, drawing: int = 0
+    ) -> np.ndarray:
+        """Return one drawing scaled and rotated.
 
         Args:
             index (int): Position in ``glyphs`` (category id minus one).
             side (float): Longest side before the rotation, in pixels.
             angle (float): Anticlockwise rotation in degrees.
+            drawing (int): Which drawing of the category, see ``pick``.
 
         Returns:
             np.ndarray: Coverage of the pixels, shape (h, w), uint8, the box
-            around the rotated glyph (a margin of about one pixel).
+            around the rotated drawing (a margin of about one pixel).
         """
         wanted = min(max(side, _SMALLEST), _LARGEST)
         level = _SMALLEST
         while level < wanted:
             level *= 2
-        source = self._levels[index][level]
+        source = self._levels[index][drawing][level]
         height, width = source.shape
         scale = side / level
         radian = np.deg2rad(angle)

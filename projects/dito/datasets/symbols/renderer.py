@@ -1,12 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Pictures of one symbol or of several that overlap."""
+"""Pictures of one object or of several that overlap, lit and with shadows."""
 
+from dataclasses import dataclass
 from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
-from .backgrounds import draw_background, stroke_mask
+from .backgrounds import draw_background, finish
 from .canvas import Canvas, random_corner
 from .palette import contrasting_background, jittered_colour
 from .picture import Picture, Placed
@@ -15,28 +16,94 @@ from .rasterizer import GlyphAtlas
 _ANGLE = 20.0
 
 
-def _blend(
-    image: np.ndarray, alpha: np.ndarray, colour: np.ndarray, x: int, y: int
+@dataclass(frozen=True)
+class Light:
+    """How light falls on the objects of a picture.
+
+    Args:
+        x (float): Where it comes from, unit vector in the picture.
+        y (float): The same, downwards.
+        ramp (float): How much brighter an object's lit side is.
+        relief (float): How much its edges catch light.
+        shadow (float): Share of light that a shadow takes away.
+        offset (float): How far a shadow lies from its object, as a share of
+            the object's side.
+    """
+
+    x: float
+    y: float
+    ramp: float
+    relief: float
+    shadow: float
+    offset: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> 'Light':
+        """Draw light that falls from somewhere above."""
+        angle = rng.uniform(np.pi * 0.1, np.pi * 0.9)
+        return cls(
+            x=float(np.cos(angle)),
+            y=-float(np.sin(angle)),
+            ramp=rng.uniform(0.05, 0.22),
+            relief=rng.uniform(0.0, 0.3),
+            shadow=rng.uniform(0.15, 0.5),
+            offset=rng.uniform(0.02, 0.08),
+        )
+
+
+def _shadow(
+    image: np.ndarray, alpha: np.ndarray, x: int, y: int, light: Light
 ) -> None:
-    """Blend a colour into (H, W, 3) float32 in place, mask at (x, y)."""
+    """Darken (H, W, 3) float32 in place where an object at (x, y) does."""
+    side = max(alpha.shape)
+    x -= round(light.x * light.offset * side)
+    y -= round(light.y * light.offset * side)
+    blur = 2 * max(1, round(light.offset * side * 0.6)) + 1
+    edge = blur
+    soft = cv2.copyMakeBorder(
+        alpha, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0
+    )
+    soft = cv2.blur(cv2.blur(soft, (blur, blur)), (blur, blur))
+    top, left = max(y - edge, 0), max(x - edge, 0)
+    soft = soft[top - y + edge :, left - x + edge :]
+    patch = image[top : top + soft.shape[0], left : left + soft.shape[1]]
+    soft = soft[: patch.shape[0], : patch.shape[1]].astype(np.float32)
+    patch *= cv2.merge([1 - np.float32(light.shadow / 255) * soft] * 3)
+
+
+def _shading(alpha: np.ndarray, light: Light) -> np.ndarray:
+    """Brightness of the pixels of an object, (h, w) float32, about 1."""
+    height, width = alpha.shape
+    side = max(height, width)
+    across = np.linspace(-1, 1, width, dtype=np.float32) * light.x
+    down = np.linspace(-1, 1, height, dtype=np.float32) * light.y
+    shade = 1 + light.ramp * (down[:, None] + across[None])
+    # The edges of a rounded body: the slope of its blurred outline.
+    width_of_edge = 2 * max(1, round(side * 0.03)) + 1
+    soft = cv2.blur(alpha, (width_of_edge, width_of_edge))
+    lean = cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=-light.x)
+    lean += cv2.Sobel(soft, cv2.CV_32F, 0, 1, scale=-light.y)
+    scale = light.relief * width_of_edge / (8 * 255)
+    return shade + np.float32(scale) * lean
+
+
+def _paint(
+    image: np.ndarray,
+    alpha: np.ndarray,
+    colour: np.ndarray,
+    x: int,
+    y: int,
+    light: Light,
+) -> None:
+    """Paint an object and its shadow into (H, W, 3) float32 in place."""
+    _shadow(image, alpha, x, y, light)
     height, width = alpha.shape
     patch = image[y : y + height, x : x + width]
-    weight = alpha.astype(np.float32)[:, :, None] * np.float32(1 / 255)
-    patch += weight * (colour - patch)
-
-
-def _strokes(
-    image: np.ndarray, count: int, reach: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Paint distractors in place; return their pixels, (H, W) bool."""
-    covered = np.zeros(image.shape[:2], bool)
-    for _ in range(count):
-        mask = stroke_mask(image.shape[0], rng, reach)
-        colour = rng.uniform(0, 255, 3).astype(np.float32)
-        x, y, width, height = cv2.boundingRect(mask)
-        _blend(image, mask[y : y + height, x : x + width], colour, x, y)
-        covered |= mask > 127
-    return covered
+    weight = alpha.astype(np.float32) * np.float32(1 / 255)
+    shade = _shading(alpha, light)
+    # Black has highlights as well.
+    lit = [shade * (value + 40) - 40 for value in colour]
+    patch += cv2.merge([weight] * 3) * (cv2.merge(lit) - patch)
 
 
 def _fit(alpha: np.ndarray, size: int) -> np.ndarray:
@@ -48,6 +115,14 @@ def _fit(alpha: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(alpha, sides, interpolation=cv2.INTER_AREA)
 
 
+def _mask(
+    atlas: GlyphAtlas, index: int, side: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a drawing of a category and its rotation."""
+    angle = rng.uniform(-_ANGLE, _ANGLE)
+    return atlas.mask(index, side, angle, atlas.pick(index, rng))
+
+
 def render_single(
     atlas: GlyphAtlas,
     index: int,
@@ -55,7 +130,7 @@ def render_single(
     size: int,
     rng: np.random.Generator,
 ) -> Picture:
-    """Draw one symbol that fills 45 to 95 % of the side.
+    """Draw one object that fills 45 to 95 % of the side.
 
     Args:
         atlas (GlyphAtlas): The masks.
@@ -68,17 +143,15 @@ def render_single(
         Picture: With one object.
     """
     image = draw_background(size, contrasting_background([colour], rng), rng)
-    _strokes(image, int(rng.integers(0, 4)), size * 0.4, rng)
     side = rng.uniform(0.45, 0.95) * size
-    alpha = atlas.mask(index, side, rng.uniform(-_ANGLE, _ANGLE))
-    alpha = _fit(alpha, size)
+    alpha = _fit(_mask(atlas, index, side, rng), size)
     x, y = random_corner(alpha.shape, size, rng)
-    _blend(image, alpha, jittered_colour(colour, rng), x, y)
+    shade = jittered_colour(colour, rng)
+    _paint(image, alpha, shade, x, y, Light.draw(rng))
     mask = np.zeros((size, size), bool)
     mask[y : y + alpha.shape[0], x : x + alpha.shape[1]] = alpha > 127
     placed = Placed(index, colour, int(mask.sum()), mask)
-    pixels = np.clip(image, 0, 255).astype(np.uint8)
-    return Picture(pixels, [placed])
+    return Picture(finish(image, rng), [placed])
 
 
 def render_scene(
@@ -89,10 +162,9 @@ def render_scene(
     sides: Tuple[float, float],
     rng: np.random.Generator,
 ) -> Picture:
-    """Draw several symbols that may overlap, among distractor strokes.
+    """Draw several objects that may overlap.
 
-    Some strokes lie behind the objects and a few thin ones before them. An
-    object that finds no place where it leaves the others visible is left
+    An object that finds no place where it leaves the others visible is left
     out of the picture.
 
     Args:
@@ -108,22 +180,19 @@ def render_scene(
     """
     ground = contrasting_background(colours, rng)
     image = draw_background(size, ground, rng)
-    _strokes(image, int(rng.integers(2, 7)), size * 0.4, rng)
+    light = Light.draw(rng)
     canvas = Canvas(size)
     painted: List[Tuple[int, str]] = []
     for index, colour in zip(indices, colours, strict=True):
         side = rng.uniform(*sides)
-        alpha = atlas.mask(index, side, rng.uniform(-_ANGLE, _ANGLE))
-        alpha = _fit(alpha, size)
+        alpha = _fit(_mask(atlas, index, side, rng), size)
         corner = canvas.place(alpha > 127, rng)
         shade = jittered_colour(colour, rng)
         if corner is not None:
-            _blend(image, alpha, shade, *corner)
+            _paint(image, alpha, shade, *corner, light)
             painted.append((index, colour))
-    front = _strokes(image, int(rng.integers(0, 3)), size * 0.2, rng)
-    canvas.owner[front] = -1
     objects = [
         Placed(index, colour, canvas.totals[i], canvas.owner == i)
         for i, (index, colour) in enumerate(painted)
     ]
-    return Picture(np.clip(image, 0, 255).astype(np.uint8), objects)
+    return Picture(finish(image, rng), objects)

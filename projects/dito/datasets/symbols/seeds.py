@@ -27,6 +27,9 @@ class Purpose(IntEnum):
     NEGATIVES = 10
     LONE = 11
     LONE_ORDER = 12
+    VAL_DRAWINGS_PLAN = 13
+    VAL_DRAWINGS = 14
+    ZERO_SHOT_DRAWINGS = 15
 
 
 def rng_for(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:

@@ -36,10 +36,10 @@ CHUNK = 50
 Task = Tuple[Callable[..., Any], Tuple[Any, ...]]
 
 
-@lru_cache(maxsize=1)
-def _atlas() -> GlyphAtlas:
-    """Rasterise the font once a process."""
-    return GlyphAtlas(load_glyphs())
+@lru_cache(maxsize=2)
+def _atlas(held_out: bool = False) -> GlyphAtlas:
+    """Rasterise the drawings once a process."""
+    return GlyphAtlas(load_glyphs(), held_out)
 
 
 def _run(task: Task) -> Any:
@@ -97,16 +97,18 @@ def _retrieval_shard(root: str, cfg: SymbolsConfig) -> int:
     return write_tar(path, samples)
 
 
-def _zero_shot_folder(root: str, index: int, cfg: SymbolsConfig) -> int:
-    glyph = _atlas().glyphs[index]
-    folder = osp.join(root, 'zero_shot', glyph.name)
+def _zero_shot_folder(
+    root: str, index: int, held_out: bool, cfg: SymbolsConfig
+) -> int:
+    atlas = _atlas(held_out)
+    kind = 'zero_shot_drawings' if held_out else 'zero_shot'
+    purpose = Purpose[kind.upper()]
+    folder = osp.join(root, kind, atlas.glyphs[index].name)
     os.makedirs(folder)
     for number in range(cfg.zero_shot_images):
-        rng = rng_for(cfg.seed, Purpose.ZERO_SHOT, index, number)
+        rng = rng_for(cfg.seed, purpose, index, number)
         colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
-        picture = render_single(
-            _atlas(), index, colour, cfg.single_size, rng
-        )
+        picture = render_single(atlas, index, colour, cfg.single_size, rng)
         with open(osp.join(folder, f'{number:06d}.jpg'), 'wb') as file:
             file.write(picture.jpeg())
     return cfg.zero_shot_images
@@ -120,9 +122,10 @@ def _detection_chunk(
     cfg: SymbolsConfig,
 ) -> List[Record]:
     """Draw pictures number first + 1, first + 2, ... of a split."""
+    atlas = _atlas(split == 'val_drawings')
     return [
         draw_detection_image(
-            _atlas(),
+            atlas,
             indices,
             root,
             f'images/{split}/{number:06d}.jpg',
@@ -155,10 +158,10 @@ def task_groups(root: str, cfg: SymbolsConfig) -> Dict[str, List[Task]]:
 
     Returns:
         dict[str, list[Task]]: Tasks by the name of their count in the
-        manifest. A task returns its number of pictures, or for 'train' and
-        'val' a list of detection records.
+        manifest. A task returns its number of pictures, or for 'train',
+        'val' and 'val_drawings' a list of detection records.
     """
-    categories = range(len(load_glyphs()) if cfg.zero_shot_images else 0)
+    glyphs = load_glyphs() if cfg.zero_shot_images else ()
     return dict(
         image_text_single=[
             (_single_shard, (root, shard, cfg))
@@ -176,10 +179,19 @@ def task_groups(root: str, cfg: SymbolsConfig) -> Dict[str, List[Task]]:
         if cfg.retrieval_images
         else [],
         zero_shot=[
-            (_zero_shot_folder, (root, index, cfg)) for index in categories
+            (_zero_shot_folder, (root, index, False, cfg))
+            for index in range(len(glyphs))
+        ],
+        zero_shot_drawings=[
+            (_zero_shot_folder, (root, index, True, cfg))
+            for index, glyph in enumerate(glyphs)
+            if glyph.held_out
         ],
         train=_detection_tasks(root, 'train', cfg.train_images, cfg),
         val=_detection_tasks(root, 'val', cfg.val_images, cfg),
+        val_drawings=_detection_tasks(
+            root, 'val_drawings', cfg.val_drawings_images, cfg
+        ),
     )
 
 

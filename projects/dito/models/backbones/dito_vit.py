@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Vision transformer with windows and shifted-window learning."""
 
+import contextlib
 import math
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -297,6 +298,16 @@ class DITOViT(BaseModule):
             Tensor: float32, has shape (N, D), not normalised.
         """
         return self.head(crops)
+
+    @contextlib.contextmanager
+    def global_attention(self) -> Iterator[None]:
+        """Let all layers attend to whole images meanwhile, unshifted."""
+        plan = self.plan
+        self.plan = plan.without_windows()
+        try:
+            yield
+        finally:
+            self.plan = plan
 
     def _forward_tokens(
         self, img: Tensor, pos_embed: Optional[Tensor], value_only: bool

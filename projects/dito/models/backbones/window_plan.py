@@ -69,6 +69,11 @@ class WindowPlan:
         self.shift_mask = shift_mask
         self.release_signs = release_signs
 
+    def without_windows(self) -> 'WindowPlan':
+        """Return a plan of the same layers, all of them global."""
+        return WindowPlan(self.num_layers, None, 'all', None, None,
+                          self.shift_mask, release_signs=False)
+
     @property
     def first_windowed(self) -> int:
         """First layer that has windows; ``num_layers`` if none has."""

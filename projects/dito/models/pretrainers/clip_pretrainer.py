@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Stage 1: contrastive image-text pretraining (paper 3.1 and 4)."""
 
+import contextlib
 import math
-from typing import Dict, List, Optional, Tuple
+from typing import ContextManager, Dict, List, Optional, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -92,7 +93,11 @@ class CLIPPretrainer(ImageTextPretrainer):
         pos_embed = None
         if self.cpe is not None and self.training:
             pos_embed = self._cropped_pos_embed(inputs, place)
-        image = self._pool(inputs, pos_embed, rois)
+        attention: ContextManager = contextlib.nullcontext()
+        if rois is not None and self.mosaic.attends_globally(place):
+            attention = self.backbone.global_attention()
+        with attention:
+            image = self._pool(inputs, pos_embed, rois)
         return dict(image=image, text=self.encode_texts(texts)), {}
 
     def image_embedding(self, inputs: Tensor) -> Tensor:

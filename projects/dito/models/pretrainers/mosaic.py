@@ -30,20 +30,26 @@ class Mosaic:
             image's side, in [0, 0.5).
         prob (float): Share of the iterations that use mosaics; the others
             keep the tower used to whole images. Defaults to 1.
+        global_prob (float): Share of the mosaics' iterations in which all
+            layers attend to the whole picture, whatever windows the tower
+            has. Defaults to 0.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
     def __init__(self, grid: int = 3, jitter: float = 0.35,
-                 prob: float = 1.0) -> None:
-        if grid < 1 or not 0 <= jitter < 0.5 or not 0 <= prob <= 1:
+                 prob: float = 1.0, global_prob: float = 0.0) -> None:
+        if (grid < 1 or not 0 <= jitter < 0.5 or not 0 <= prob <= 1
+                or not 0 <= global_prob <= 1):
             raise ValueError(
                 'mosaic needs a grid of at least 1, a jitter in [0, 0.5) and '
-                f'a prob in [0, 1], got {grid}, {jitter} and {prob}')
+                'a prob and global_prob in [0, 1], got '
+                f'{grid}, {jitter}, {prob} and {global_prob}')
         self.grid = grid
         self.jitter = jitter
         self.prob = prob
+        self.global_prob = global_prob
 
     def wanted(self, place: Optional[BatchPlace]) -> bool:
         """Tell whether this iteration uses mosaics, on all ranks alike.
@@ -52,10 +58,19 @@ class Mosaic:
             place (BatchPlace, optional): Seed; None draws from torch's
                 global generator.
         """
+        return self._uniform(place, 0) < self.prob
+
+    def attends_globally(self, place: Optional[BatchPlace]) -> bool:
+        """Tell whether this mosaic is seen without windows, see ``wanted``."""
+        return self._uniform(place, 1) < self.global_prob
+
+    @staticmethod
+    def _uniform(place: Optional[BatchPlace], number: int) -> float:
+        """Draw in [0, 1), the same on all ranks."""
         if place is None:
-            return torch.rand(()).item() < self.prob
+            return torch.rand(()).item()
         rng = np.random.default_rng((place.seed, place.iteration))
-        return rng.random() < self.prob
+        return float(rng.random(number + 1)[number])
 
     def borders(self, count: int, side: int,
                 place: Optional[BatchPlace]) -> Tensor:
