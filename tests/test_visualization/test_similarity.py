@@ -39,21 +39,24 @@ def models(configs: dict) -> dict:
 
 
 def maps_by_hand(model, inputs: torch.Tensor, text: torch.Tensor) -> tuple:
-    """One token and one box at a time, boxes written out."""
+    """One token and one box at a time, boxes written out; the best counts."""
     feat = model.backbone(inputs)[-1]
     level = model.neck((feat, ))[2]
     tokens = np.zeros((len(text), 5, 8))
-    regions = np.zeros_like(tokens)
+    regions = np.full_like(tokens, -1)
     for y in range(5):
         for x in range(8):
             tokens[:, y, x] = F.cosine_similarity(feat[0, :, y, x][None],
                                                   text)
-            box = [0, max(8 * x - 24, 0), max(8 * y - 24, 0),
-                   min(8 * x + 32, 64), min(8 * y + 32, 40)]
-            pooled = roi_align(level, torch.tensor([box]).float(), 7, 1 / 8,
-                               sampling_ratio=1, aligned=False)
-            embed = model.roi_head.bbox_head.embed(pooled)
-            regions[:, y, x] = F.cosine_similarity(embed, text)
+            for before, after in ((8, 16), (16, 24), (24, 32)):
+                box = [0, max(8 * x - before, 0), max(8 * y - before, 0),
+                       min(8 * x + after, 64), min(8 * y + after, 40)]
+                pooled = roi_align(
+                    level, torch.tensor([box]).float(), 7, 1 / 8,
+                    sampling_ratio=1, aligned=False)
+                embed = model.roi_head.bbox_head.embed(pooled)
+                regions[:, y, x] = np.maximum(
+                    regions[:, y, x], F.cosine_similarity(embed, text))
     return tokens, regions
 
 
@@ -84,7 +87,7 @@ def test_sliding_head_gives_the_class_scores_of_the_roi_head(models):
     model = models['dito'].eval()
     vocabulary = model.build_vocabulary(['anchor', 'red umbrella'],
                                         templates='none')
-    similarity = TextSimilarity(model, 64, window=3)
+    similarity = TextSimilarity(model, 64, windows=[3])
     maps = similarity(IMAGE, ['anchor', 'red umbrella'])
     inputs, _ = similarity._prepare(IMAGE)
     pyramid, _ = model.extract_maps(inputs)
@@ -123,6 +126,9 @@ def test_wrong_use(models):
         similarity(IMAGE / 255, TEXTS)
     with pytest.raises(ValueError, match='at least 1'):
         TextSimilarity(models['rep'], 0)
+    for windows in ([], [3, 0]):
+        with pytest.raises(ValueError, match='windows one or more'):
+            TextSimilarity(models['rep'], 64, windows=windows)
     encoder, models['dito'].text_encoder = models['dito'].text_encoder, None
     try:
         with pytest.raises(ValueError, match='no text tower'):
@@ -143,7 +149,7 @@ def test_files(tmp_path: Path):
     rep = quickstart / 'rep'
     similarity = TextSimilarity.from_files(rep / 'stage.py',
                                            rep / 'iter_40.pth')
-    assert (similarity.size, similarity.window) == (64, None)
+    assert (similarity.size, similarity.windows) == (64, (3, 5, 7))
     saved = torch.load(rep / 'iter_40.pth', weights_only=True)['state_dict']
     for key, value in similarity.model.state_dict().items():
         assert torch.equal(value, saved[key]), key

@@ -17,10 +17,12 @@ model = dict(
         bbox_head=_base_.model.roi_head.bbox_head),
     text_encoder=_base_.model.text_encoder,
     loss=dict(type='DITOContrastiveLoss'),
-    # The paper's sizes and proportions, fewer boxes, at 128 pixels.
+    # The paper's sizes and proportions, fewer boxes, at 128 pixels: enough
+    # that each level's boxes cover the picture, the object included. With a
+    # quarter of them the maximum over two boxes of P5 has nothing to find.
     regions=dict(
         type='RandomRegions',
-        num_regions=(16, 8, 4, 2),
+        num_regions=(64, 32, 16, 8),
         reference_size=128),
     pooling='max',
     levels='separate',

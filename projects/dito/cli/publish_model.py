@@ -8,8 +8,9 @@ weights named by their sha256, config, vocabulary, figures, model card.
 
 import argparse
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, Mapping, Optional, Sequence
 
+import torch
 from mmengine.config import Config
 from torch import Tensor
 
@@ -40,6 +41,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         nargs='+',
         default=[''],
         help='keep only weights whose names start with one of these')
+    parser.add_argument(
+        '--half',
+        action='store_true',
+        help='write weights of 32 bits as float16, in half the size; one '
+        'that does not fit is refused')
     parser.add_argument(
         '--note',
         action='append',
@@ -79,6 +85,31 @@ def select(state: Dict[str, Tensor],
     return kept
 
 
+def halved(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Round the float32 weights to float16.
+
+    Args:
+        state (dict[str, Tensor]): Weights by name.
+
+    Returns:
+        dict[str, Tensor]: The same; integers and other floats unchanged.
+
+    Raises:
+        ValueError: If a finite weight is beyond float16, about 65,504.
+    """
+    small = {
+        name: value.half() if value.dtype == torch.float32 else value
+        for name, value in state.items()
+    }
+    for name, value in small.items():
+        lost = value.isinf() & state[name].isfinite()
+        if lost.any():
+            raise ValueError(
+                f'{name} holds {state[name][lost].abs().max():.4g}, beyond '
+                'what float16 can hold; publish without --half.')
+    return small
+
+
 def read_notes(notes: Sequence[str]) -> Dict[str, str]:
     """Split KEY=TEXT."""
     wrong = [n for n in notes if '=' not in n]
@@ -103,6 +134,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         cfg: Config = common.load_config(args.config, None)
         metadata['config'] = cfg.pretty_text
     state = select(load_state_dict_file(args.checkpoint), args.prefix)
+    state = halved(state) if args.half else state
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(state, args.out, metadata)
     size = Path(args.out).stat().st_size / 1e6
@@ -119,9 +151,10 @@ def write_folder(args: argparse.Namespace) -> int:
         _refuse_other_weights(args.metrics, args.checkpoint)
     cfg, checkpoint = load_model_source(args.config, args.checkpoint)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    state = select(state_dict_of(checkpoint, args.checkpoint), args.prefix)
     weights = package_model(
         args.out,
-        select(state_dict_of(checkpoint, args.checkpoint), args.prefix),
+        halved(state) if args.half else state,
         cfg,
         name=args.name or Path(args.out).resolve().name,
         dataset_meta=meta,

@@ -10,7 +10,8 @@ from dito.quickstart.stages import Plan
 
 from .errors import one_sentence_errors
 
-REP_ITERS = 450
+# From the shipped result of stage 2, and from the tower alone.
+REP_ITERS, TOWER_ITERS = 150, 450
 DET_ITERS = 200
 
 
@@ -24,10 +25,15 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help='folder for checkpoints, logs, metrics.json and report.html; '
         'an earlier quickstart in it is replaced')
     parser.add_argument(
+        '--from-tower',
+        action='store_true',
+        help='train stage 2 from the tower of stage 1 alone; by default it '
+        'goes on from the shipped result of an hour of stage 2')
+    parser.add_argument(
         '--rep-iters',
         type=int,
-        default=REP_ITERS,
-        help='iterations of region-centric pretraining')
+        help='iterations of region-centric pretraining (default: '
+        f'{REP_ITERS}; with --from-tower {TOWER_ITERS})')
     parser.add_argument(
         '--det-iters',
         type=int,
@@ -36,6 +42,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--device', default='cpu', help="device for the report's pictures")
     args = parser.parse_args(argv)
+    if args.rep_iters is None:
+        args.rep_iters = TOWER_ITERS if args.from_tower else REP_ITERS
     for name in ('rep_iters', 'det_iters'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1, '
@@ -48,5 +56,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the quickstart."""
     args = parse_args(argv)
     run_quickstart(
-        Plan(args.work_dir, args.rep_iters, args.det_iters), args.device)
+        Plan(args.work_dir, args.rep_iters, args.det_iters,
+             from_tower=args.from_tower), args.device)
     return 0

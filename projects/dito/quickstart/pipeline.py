@@ -15,7 +15,13 @@ from dito.utils.config_finder import config_root
 
 from .logs import read_test_metrics
 from .progress import Reporter
-from .stages import DATA_ROOT, REPORT_COST, SHIPPED_TOWER, Plan
+from .stages import (
+    DATA_ROOT,
+    REPORT_COST,
+    SHIPPED_REP,
+    SHIPPED_TOWER,
+    Plan,
+)
 
 _MARKER = '.dito_quickstart'
 #: Name in metrics.json -> (work folder, name in its test's results, factor
@@ -94,16 +100,16 @@ def run_quickstart(plan: Plan, device: str = 'cpu') -> Dict[str, Any]:
         dict: What metrics.json holds.
 
     Raises:
-        FileNotFoundError: If the package lacks the shipped tower.
+        FileNotFoundError: If the package lacks shipped weights.
         RuntimeError: If a step fails.
     """
     # The report needs the models; the command line should answer at once.
     from dito.visualization import quickstart_report
-    tower = config_root() / SHIPPED_TOWER
-    if not tower.is_file():
-        raise FileNotFoundError(
-            f'{tower} is missing; it belongs to the package: clone or '
-            'install it again.')
+    for weights in (SHIPPED_TOWER, SHIPPED_REP):
+        if not (config_root() / weights).is_file():
+            raise FileNotFoundError(
+                f'{config_root() / weights} is missing; it belongs to the '
+                'package: clone or install it again.')
     start = time.monotonic()
     prepare_folder(plan.work_dir)
     stages = plan.stages()

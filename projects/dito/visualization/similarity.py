@@ -20,6 +20,8 @@ from dito.engine.hooks.state_dict_fit import fit_state_dict
 from .similarity_ops import cosine_maps, sliding_boxes
 
 _NEEDED = ('backbone', 'neck', 'roi_head.bbox_head', 'text_encoder')
+#: Sides of the sliding windows, in cells of the backbone.
+WINDOWS = (3, 5, 7)
 # Boxes that pass the head together: bounds the memory for large pictures.
 _CHUNK = 1024
 
@@ -32,8 +34,9 @@ class SimilarityMaps:
         backbone (np.ndarray): Cosine of the backbone's final map with the
             texts, float32, (T, h, w).
         regions (np.ndarray, optional): The same of the region embeddings of
-            the box head that slides over pyramid level 4, (T, h, w); None
-            for a model without a box head.
+            the box head that slides over pyramid level 4, the best of its
+            windows at each place, (T, h, w); None for a model without a box
+            head.
     """
 
     backbone: np.ndarray
@@ -45,16 +48,18 @@ class TextSimilarity:
 
     Before region-centric pretraining all there is are the features of the
     backbone, whose mean is the image embedding: their cosine with the text
-    is the map of the baseline. After it the box head is applied to a window
+    is the map of the baseline. After it the box head is applied to windows
     about every cell of the pyramid level that has the backbone's resolution
-    (level 4), and the region embeddings are compared with the text. The
-    backbone is frozen in that stage, so one checkpoint of it gives both.
+    (level 4), and the region embeddings are compared with the text. Windows
+    have several sizes, as boxes have, and the best counts, as the best box
+    does in that stage (3.2). The backbone is frozen in it, so one checkpoint
+    gives both.
 
     Args:
         model (nn.Module): Any of the three stages' models.
         size (int): Longer side of the picture at the input, in pixels.
-        window (int, optional): Side of the sliding window in cells. Defaults
-            to the cells of the head's RoI features, one cell each.
+        windows (Sequence[int]): Sides of the sliding windows in cells.
+            Defaults to 3, 5 and 7.
 
     Example:
         >>> similarity = TextSimilarity.from_files('rep_symbols.py',
@@ -65,17 +70,18 @@ class TextSimilarity:
     def __init__(self,
                  model: nn.Module,
                  size: int,
-                 window: Optional[int] = None) -> None:
+                 windows: Sequence[int] = WINDOWS) -> None:
         if model.text_encoder is None:
             raise ValueError('The model has no text tower to embed texts '
                              'with; take the config and checkpoint of a '
                              'model that has one.')
-        if size < 1 or (window is not None and window < 1):
-            raise ValueError('size and window must be at least 1, got '
-                             f'{size} and {window}.')
+        if size < 1 or min(windows, default=0) < 1:
+            raise ValueError('size must be at least 1, and windows one or '
+                             f'more of at least 1, got {size} and '
+                             f'{list(windows)}.')
         self.model = model.eval()
         self.size = size
-        self.window = window
+        self.windows = tuple(windows)
 
     @classmethod
     def from_files(cls,
@@ -83,7 +89,7 @@ class TextSimilarity:
                    checkpoint: Union[str, Path],
                    device: str = 'cpu',
                    size: Optional[int] = None,
-                   window: Optional[int] = None) -> 'TextSimilarity':
+                   windows: Sequence[int] = WINDOWS) -> 'TextSimilarity':
         """Build a model and load its weights.
 
         Args:
@@ -93,7 +99,7 @@ class TextSimilarity:
             device (str): Defaults to 'cpu'.
             size (int, optional): Defaults to that of the training, for a
                 detector to that of its test.
-            window (int, optional): See the class.
+            windows (Sequence[int]): See the class.
 
         Returns:
             TextSimilarity: Ready to be called.
@@ -111,7 +117,7 @@ class TextSimilarity:
         with building(cfg):
             model = MODELS.build(cfg.model)
         _load(model, weights, checkpoint)
-        return cls(model.to(device), size or input_size(cfg), window)
+        return cls(model.to(device), size or input_size(cfg), windows)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray,
@@ -138,8 +144,10 @@ class TextSimilarity:
         cells = self.model.backbone.head.cells(feat)[0]
         maps = [cosine_maps(cells, text)]
         if getattr(self.model, 'roi_head', None) is not None:
-            dense = self.dense_embeddings(feat, size)
-            maps.append(cosine_maps(dense, text))
+            maps.append(torch.stack([
+                cosine_maps(dense, text)
+                for dense in self.dense_embeddings(feat, size)
+            ]).amax(dim=0))
         maps = [m[:, :rows, :columns].cpu().numpy() for m in maps]
         return SimilarityMaps(maps[0], maps[1] if len(maps) > 1 else None)
 
@@ -153,21 +161,25 @@ class TextSimilarity:
                 input, in pixels.
 
         Returns:
-            Tensor: Region embeddings, float32, (D, h, w).
+            Tensor: Region embeddings of each window, float32,
+            (len(windows), D, h, w).
         """
         pyramid = self.model.neck((feat, ))
         grid = tuple(feat.shape[-2:])
         level = [tuple(p.shape[-2:]) for p in pyramid].index(grid)
         layer = self.model.roi_head.bbox_roi_extractor.roi_layers[level]
-        cells = self.window or layer.output_size[0]
-        boxes = sliding_boxes(grid, 1 / layer.spatial_scale, cells, size)
+        boxes = torch.cat([
+            sliding_boxes(grid, 1 / layer.spatial_scale, cells, size)
+            for cells in self.windows
+        ])
         rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
         embeds = [
             self.model.roi_head.bbox_head.embed(
                 layer(pyramid[level].float(), part)).float()
             for part in rois.to(feat.device).split(_CHUNK)
         ]
-        return torch.cat(embeds).T.unflatten(1, grid)
+        return torch.cat(embeds).unflatten(
+            0, (len(self.windows), *grid)).permute(0, 3, 1, 2)
 
     def _prepare(self, image: np.ndarray) -> Tuple[Tensor, Tuple[int, int]]:
         """Resize and normalise; the second result is the size unpadded."""
