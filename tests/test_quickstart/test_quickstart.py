@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, DictAction
 
+from dito.cli.quickstart import parse_args
 from dito.quickstart.logs import (
     newest_run,
     read_scalars,
@@ -21,7 +22,7 @@ from dito.quickstart.pipeline import (
     write_json,
 )
 from dito.quickstart.progress import Reporter, in_words, logged_share
-from dito.quickstart.stages import Plan, Stage
+from dito.quickstart.stages import SHIPPED_REP, Plan, Stage
 from dito.quickstart.time_left import Cost
 from dito.utils.config_finder import config_root
 
@@ -67,11 +68,13 @@ def test_folder_without_runs(tmp_path):
 def test_stages_chain_their_checkpoints(tmp_path):
     plan = Plan(tmp_path, rep_iters=3, det_iters=5)
     stages = {s.name: s for s in plan.stages()}
-    assert list(stages) == ['data', 'zero_shot', 'rep', 'dito', 'evaluation']
+    assert list(stages) == [
+        'data', 'zero_shot', 'rep', 'naming', 'dito', 'evaluation']
     rep = str(tmp_path / 'rep' / 'iter_3.pth')
     finetune = stages['dito'].arguments
     assert f'load_from={rep}' in finetune
     assert f'model.teacher.checkpoint={rep}' in finetune
+    assert rep in stages['naming'].arguments
     assert str(tmp_path / 'dito/iter_5.pth') in stages['evaluation'].arguments
     for stage in stages.values():
         assert Path(stage.command[1]).is_file(), stage.command[1]
@@ -172,3 +175,13 @@ def test_share_of_a_log(tmp_path, line, share):
 def test_time_left_in_words():
     assert in_words(59) == 'less than a minute left in all'
     assert in_words(125) == 'about 2 min left in all'
+
+
+def test_stage_2_goes_on_or_starts_from_the_tower(tmp_path):
+    shipped = f'load_from={config_root() / SHIPPED_REP}'
+    for from_tower in (False, True):
+        plan = Plan(tmp_path, 3, 5, from_tower=from_tower)
+        arguments = {s.name: s.arguments for s in plan.stages()}['rep']
+        assert (shipped in arguments) != from_tower
+    assert parse_args([]).rep_iters < parse_args(['--from-tower']).rep_iters
+    assert parse_args(['--from-tower', '--rep-iters', '7']).rep_iters == 7

@@ -10,6 +10,8 @@ from tiny_api import write_detector
 
 from dito.cli import detect
 
+TWENTY = Path(__file__).parents[1] / 'data/twenty'
+
 
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
@@ -162,20 +164,25 @@ def test_errors(parts: Dict[str, Any], argv: list, message: str,
     assert not Path('none').exists()
 
 
-def test_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                         capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert detect.main(['a.jpg', '--names', 'a']) == 2
-    assert 'run "make quickstart" first' in capsys.readouterr().err
+def test_config_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert detect.main(['a.jpg', '--names', 'a', '--config', 'x']) == 2
     assert 'needs --checkpoint too' in capsys.readouterr().err
 
 
-def test_finds_the_quickstart(parts: Dict[str, Any], tmp_path: Path,
-                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / 'work_dirs' / 'quickstart' / 'dito'
-    folder.mkdir(parents=True)
-    (folder / 'last_checkpoint').write_text('elsewhere/iter_7.pth\n')
-    assert detect.model_source(None, None) == (
-        None, 'work_dirs/quickstart/dito/iter_7.pth')
+def test_shipped_detector(tmp_path: Path,
+                          capsys: pytest.CaptureFixture[str]) -> None:
+    """What the first command of a user gives, on a held-out drawing."""
+    image = str(TWENTY / 'images/01.jpg')
+    out = tmp_path / 'out'
+    assert detect.main([image, '--names', 'umbrella, anchor',
+                        '--negative-names', 'trained',
+                        '--out-dir', str(out)]) == 0
+    assert 'drawings only' in capsys.readouterr().out
+    assert (out / 'vis/01.jpg').is_file() and (out / 'preds/01.json').is_file()
+
+
+def test_folder_that_is_not_published(tmp_path: Path,
+                                      capsys: pytest.CaptureFixture) -> None:
+    assert detect.main(['a.jpg', '--names', 'a', '--checkpoint',
+                        str(tmp_path)]) == 2
+    assert 'it is not a folder written by' in capsys.readouterr().err

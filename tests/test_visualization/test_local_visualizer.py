@@ -1,21 +1,24 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Drawing of masks one at a time, on pictures of bounded size."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmdet.visualization.palette import get_palette
 from mmengine.structures import InstanceData
 
 from dito.models.roi_heads.box_masks import paste_masks
 from dito.visualization import DITOLocalVisualizer
+from dito.visualization.detections import draw_objects
+from dito.visualization.shown_object import ShownObject
 
-SHAPE = (120, 160)
-BOXES = torch.tensor([[10., 12, 70, 60], [50, 40, 150, 115], [5, 90, 5, 90]])
-COLORS = [(250, 0, 0), (0, 0, 250)]
+# Of a size that is drawn as it is.
+SHAPE = (480, 640)
+BOXES = torch.tensor(
+    [[40., 48, 280, 240], [200, 160, 600, 460], [20, 360, 20, 360]])
 
 
 def sample(form: str) -> DetDataSample:
@@ -39,12 +42,14 @@ def sample(form: str) -> DetDataSample:
     return result
 
 
-def draw(form: str, **kwargs: Any) -> np.ndarray:
-    """The picture of the sample."""
+def draw(form: str, result: Optional[DetDataSample] = None,
+         size: tuple = SHAPE, **kwargs: Any) -> np.ndarray:
+    """The picture of a sample; 'b' is novel."""
     visualizer = DITOLocalVisualizer(**kwargs)
-    visualizer.dataset_meta = dict(classes=['a', 'b'], palette=COLORS)
-    image = np.full((*SHAPE, 3), 100, np.uint8)
-    visualizer.add_datasample('x', image, sample(form), draw_gt=False)
+    visualizer.dataset_meta = dict(classes=['a', 'b'], novel_classes=['b'])
+    image = np.full((*size, 3), 100, np.uint8)
+    visualizer.add_datasample(
+        'x', image, sample(form) if result is None else result, draw_gt=False)
     return visualizer.get_image()
 
 
@@ -55,39 +60,65 @@ def test_forms_of_masks_look_the_same() -> None:
         np.testing.assert_array_equal(pictures[0], other)
 
 
-def test_masks_are_blended_in_the_colour_of_their_class() -> None:
-    visualizer = DITOLocalVisualizer(alpha=0.6)
-    image = np.random.default_rng(1).integers(0, 255, (*SHAPE, 3), np.uint8)
+def test_same_drawing_as_reports() -> None:
     found = sample('rle').pred_instances
-    wanted = image.astype(float)
-    outline = np.zeros(SHAPE, bool)
-    for mask, label in zip(found.masks.numpy(), found.labels, strict=True):
-        wanted[mask] = (0.4 * wanted[mask]
-                        + 0.6 * np.array(COLORS[label])).round()
-        inner = mask.copy()
-        for axis in (0, 1):
-            for step in (-1, 1):
-                inner &= np.roll(mask, step, axis)
-        outline |= mask & ~inner
-    drawn = visualizer._blend(image, found, COLORS)
-    away = ~outline
-    away[:, [0, -1]] = away[[0, -1]] = False
-    assert (drawn[away] != image[away]).any()
-    np.testing.assert_allclose(drawn[away], wanted[away], atol=1)
-    assert (drawn[outline] == 255).all(-1).mean() > 0.9
-    assert get_palette(COLORS, 2) == COLORS
+    masks = found.masks.numpy()
+    expected = draw_objects(np.full((*SHAPE, 3), 100, np.uint8), [
+        ShownObject(tuple(box), name, name == 'b', float(score), mask)
+        for box, name, score, mask in zip(
+            BOXES.tolist(), 'abb', found.scores, masks, strict=True)
+    ])
+    np.testing.assert_array_equal(draw('rle'), expected)
+
+
+def test_an_object_has_one_box() -> None:
+    result = sample('none')
+    twice = InstanceData(
+        bboxes=BOXES[[0, 0]] + torch.tensor([[0.], [1.]]),
+        labels=torch.tensor([0, 1]), scores=torch.tensor([0.9, 0.8]))
+    pictures = []
+    for found, kwargs in ((twice, {}), (twice[:1], {}),
+                          (twice, dict(shown_iou=1))):
+        result.pred_instances = found
+        pictures.append(draw('none', result, **kwargs))
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert (pictures[2] != pictures[0]).any()
+
+
+def test_annotations_are_all_drawn_and_need_no_names() -> None:
+    visualizer = DITOLocalVisualizer()
+    result = DetDataSample(gt_instances=InstanceData(
+        bboxes=BOXES[[0, 0, 1]], labels=torch.tensor([0, 1, 7])))
+    visualizer.dataset_meta = dict(classes=['a', 'b'])
+    visualizer.add_datasample(
+        'x', np.zeros((*SHAPE, 3), np.uint8), result, draw_pred=False)
+    drawn = visualizer.get_image()
+    expected = draw_objects(np.zeros((*SHAPE, 3), np.uint8), [
+        ShownObject(tuple(BOXES[i].tolist()), name, False)
+        for i, name in ((0, 'a'), (0, 'b'), (1, 'class 7'))])
+    np.testing.assert_array_equal(drawn, expected)
 
 
 @pytest.mark.parametrize('form', ['box', 'rle', 'dense'])
 def test_large_pictures_are_drawn_reduced(form: str) -> None:
-    small = draw(form, max_pixels=5000, line_width=1)
-    assert small.shape == (61, 81, 3)
-    full = draw(form, line_width=1)
-    # Masks are at their places: what is red, blue or neither.
-    kinds = [np.stack([p[..., 0] > 150, p[..., 2] > 150]).astype(float)
-             for p in (small, full[::2, ::2][:60, :80])]
-    same = (kinds[0][:, :60, :80] == kinds[1]).mean()
-    assert same > 0.85
+    """Boxes and masks are where they are in the whole picture."""
+    small = draw(form, max_pixels=80_000)
+    assert small.shape == (244, 326, 3)
+    # Where the whole picture is tinted or outlined, the small one is.
+    kinds = [(p.astype(int) != 100).any(-1) for p in (small, draw(form))]
+    kinds[0] = cv2.resize(kinds[0].astype(np.uint8), SHAPE[::-1]) > 0
+    assert (kinds[0] == kinds[1]).mean() > 0.95
+
+
+def test_small_pictures_are_enlarged() -> None:
+    result = sample('none')
+    result.pred_instances.bboxes = BOXES / 4
+    result.set_metainfo(dict(ori_shape=(120, 160)))
+    np.testing.assert_array_equal(draw('none', result, (120, 160)),
+                                  draw('none'))
+
+
+def test_extreme_pictures() -> None:
     extreme = DITOLocalVisualizer(max_pixels=10)
     extreme.add_datasample('x', np.zeros((1, 4000, 3), np.uint8))
     assert extreme.get_image().shape[:2] == (1, 10)

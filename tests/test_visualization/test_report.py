@@ -169,8 +169,7 @@ def test_detections_are_those_of_the_inferencer(folders: tuple):
         assert [list(f.box) for f in sample.found] == result['bboxes']
         assert {f.novel for f in sample.found if f.name == 'chess knight'
                 } <= {True}
-        assert all(f.pixels().shape == sample.image.shape[:2]
-                   for f in sample.found)
+        assert all(f.crop(sample.image.shape[:2]) for f in sample.found)
     assert detect_samples(inferencer, data, [], 0.0) == []
 
 

@@ -19,6 +19,7 @@ from mmcv import imread
 from dito.apis.results import write_picture
 from dito.cli.errors import one_sentence_errors
 from dito.visualization import SimilarityMaps, TextSimilarity
+from dito.visualization.similarity import WINDOWS
 from dito.visualization.similarity_strip import similarity_strip
 
 
@@ -40,8 +41,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--size', type=int, help='longer side at the input, in pixels '
         '(default: that of the config)')
     parser.add_argument(
-        '--window', type=int, help='side of the sliding window in cells '
-        '(default: 7, one a cell of the box head)')
+        '--windows', type=int, nargs='+', default=WINDOWS, help='sides of '
+        'the sliding windows in cells, the best of which counts '
+        '(default: %(default)s)')
     parser.add_argument('--device', default='cpu', help='such as cuda')
     parser.add_argument(
         '--debug', action='store_true', help='show tracebacks of errors')
@@ -70,7 +72,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if image is None:
         raise ValueError(f'{args.image} cannot be decoded as an image.')
     similarity = TextSimilarity.from_files(
-        args.config, args.checkpoint, args.device, args.size, args.window)
+        args.config, args.checkpoint, args.device, args.size, args.windows)
     maps = similarity(image, args.text)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)

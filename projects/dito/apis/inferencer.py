@@ -370,8 +370,12 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         if not isinstance(self.visualizer, DITOLocalVisualizer):
             kept = with_masks(kept)
         with self._lock:  # The visualiser has one canvas.
+            names = found.classes.readable_names
             self.visualizer.dataset_meta = dict(
-                classes=found.classes.readable_names, palette='random')
+                classes=names, palette='random', novel_classes=tuple(
+                    name for name, novel in zip(
+                        names, found.classes.novel.tolist(), strict=True)
+                    if novel))
             self.visualizer.add_datasample(
                 'image', picture, kept, draw_gt=False, pred_score_thr=-1)
             return self.visualizer.get_image()

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from dito.apis import DITOInferencer, parse_names
+from dito.apis.hub import read_manifest
 from dito.apis.results import Detections, to_dict
+from dito.utils.config_finder import config_root
 from dito.utils.printable import printable
 
 from .errors import USER_ERROR, one_sentence_errors
 
-# Here tools/quickstart.py trains its detector.
-QUICKSTART = Path('work_dirs/quickstart/dito')
+# The detector that comes with the package, a published folder.
+SHIPPED = Path('symbols/assets/dito_symbols')
 
 # With fewer names a detector has hardly a choice.
 FEW_NAMES = 5
@@ -45,8 +47,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         'for a checkpoint that holds its config')
     parser.add_argument(
         '--checkpoint',
-        help=f'.pth or .safetensors file (default: the last in {QUICKSTART}, '
-        'which "make quickstart" trains)')
+        help='.pth or .safetensors file, or a published folder (default: the '
+        'shipped detector, which knows drawn symbols only)')
     parser.add_argument(
         '--out-dir',
         default='outputs',
@@ -80,21 +82,26 @@ def model_source(config: Optional[str],
                  checkpoint: Optional[str]) -> Tuple[Optional[str], str]:
     """Config and weights to use.
 
+    Returns:
+        tuple: Config file or None; file of weights.
+
     Raises:
-        FileNotFoundError: If none are given and the quickstart has not run.
-        ValueError: If there is a config without weights.
+        FileNotFoundError: If the package lacks the shipped detector.
+        ValueError: If there is a config without weights, or the folder of a
+            checkpoint is no published one.
     """
-    if checkpoint is not None:
-        return config, checkpoint
-    if config is not None:
-        raise ValueError(f'--config {config} needs --checkpoint too; a '
-                         'detector without trained weights finds nothing.')
-    record = QUICKSTART / 'last_checkpoint'
-    if not record.is_file():
-        raise FileNotFoundError(
-            f'There is no detector in {QUICKSTART} yet; run "make quickstart" '
-            'first, or give --checkpoint.')
-    return None, str(QUICKSTART / Path(record.read_text().strip()).name)
+    if checkpoint is None:
+        if config is not None:
+            raise ValueError(f'--config {config} needs --checkpoint too; a '
+                             'detector without trained weights finds nothing.')
+        checkpoint = str(config_root() / SHIPPED)
+        print('Note: the shipped detector has seen drawings only, the 198 '
+              'things of the data set "symbols"; photographs need '
+              '--checkpoint with a detector trained on some.')
+    if Path(checkpoint).is_dir():
+        name = read_manifest(checkpoint)['weights']
+        checkpoint = str(Path(checkpoint) / name)
+    return config, checkpoint
 
 
 def format_rows(result: Dict[str, Any], limit: int) -> str:

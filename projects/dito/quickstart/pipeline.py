@@ -27,6 +27,7 @@ _MARKER = '.dito_quickstart'
 #: Name in metrics.json -> (work folder, name in its test's results, factor
 #: to a share of 1).
 _METRICS = dict(
+    rep_box_naming_novel=('naming', 'region/novel_top1', 0.01),
     novel_ap50=('evaluation', 'lvis/bbox_novel_AP50', 1.0),
     base_ap50=('evaluation', 'lvis/bbox_base_AP50', 1.0),
     novel_mask_ap=('evaluation', 'lvis/segm_novel_AP', 1.0),

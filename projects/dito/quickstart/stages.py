@@ -114,6 +114,7 @@ class Plan:
             self._data(),
             self._zero_shot(),
             self._rep(),
+            self._naming(),
             self._finetune(),
             self._evaluation(),
         ]
@@ -135,13 +136,24 @@ class Plan:
             ], Cost(17, _STARTUP))
 
     def _rep(self) -> Stage:
-        title, options = 'Stage 2: pretrain the heads on images and captions', []
+        title = 'Stage 2: pretrain the heads on images and captions'
+        options: List[str] = []
         if not self.from_tower:
-            title = title.replace('pretrain', 'go on pretraining')
+            title = 'Stage 2: go on with the shipped heads'
             options = [f'load_from={config_root() / SHIPPED_REP}',
                        f'optim_wrapper.optimizer.lr={_FURTHER_RATE}']
         return self._training('rep', title, 'symbols/rep_symbols.py',
                               _REP_PACE, self.rep_iters, options)
+
+    def _naming(self) -> Stage:
+        return Stage(
+            'naming', 'Name annotated boxes with the box head of stage 2',
+            'analysis_tools/region_accuracy.py', [
+                str(config_root() / 'symbols/dito_symbols.py'),
+                str(self.rep_checkpoint), '--score', 'det',
+                *self._common('naming', ['model.teacher=None',
+                                         'default_hooks.logger.interval=2']),
+            ], Cost(20, _STARTUP, tail=3))
 
     def _finetune(self) -> Stage:
         start = self.rep_checkpoint

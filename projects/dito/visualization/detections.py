@@ -52,7 +52,7 @@ def draw_objects(image: np.ndarray,
                          f'{image.dtype} of {image.shape}.')
     canvas = enlarge(image, scale)
     for item in reversed(objects):
-        _draw_mask(canvas, item, image.shape[:2])
+        _draw_mask(canvas, item, image.shape[:2], scale)
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     boxes = [tuple(scale * v for v in item.box) for item in objects]
@@ -66,20 +66,21 @@ def draw_objects(image: np.ndarray,
 
 
 def _draw_mask(canvas: np.ndarray, item: ShownObject,
-               shape: tuple[int, int]) -> None:
+               shape: tuple[int, int], scale: int) -> None:
     """Tint an object's pixels a little and draw their edge, in place."""
-    mask = item.pixels()
-    if mask is None:
+    crop = item.crop(shape)
+    if crop is None or not crop[2].size:
         return
-    if mask.shape != shape:
-        raise ValueError(f'The mask of {item.name!r} has shape {mask.shape}, '
-                         f'the image {shape}.')
-    mask = cv2.resize(mask.astype(np.uint8) * 255, canvas.shape[1::-1]) > 127
-    inside = canvas[mask].astype(np.float32)
-    canvas[mask] = (inside + _MASK_OPACITY * (item.color - inside)).round()
+    x, y = scale * crop[0], scale * crop[1]
+    size = scale * crop[2].shape[1], scale * crop[2].shape[0]
+    mask = cv2.resize(crop[2].astype(np.uint8) * 255, size) > 127
+    part = canvas[y:y + size[1], x:x + size[0]]
+    inside = part[mask].astype(np.float32)
+    part[mask] = (inside + _MASK_OPACITY * (item.color - inside)).round()
     edges, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, edges, -1, item.color, 1)
+    outlined = np.ascontiguousarray(part)
+    part[:] = cv2.drawContours(outlined, edges, -1, item.color, 1)
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Rect, item: ShownObject,

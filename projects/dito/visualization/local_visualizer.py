@@ -1,8 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""MMDetection's drawing of detections with bounded memory."""
+"""MMDetection's visualiser, with the drawing of reports and figures."""
 
 import math
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -11,7 +11,6 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from mmdet.structures.mask import BaseInstanceMasks
 from mmdet.visualization import DetLocalVisualizer
-from mmdet.visualization.palette import get_palette
 from mmengine.structures import InstanceData
 
 from dito.models.roi_heads.box_masks import (
@@ -20,29 +19,45 @@ from dito.models.roi_heads.box_masks import (
     paste_crop,
 )
 
-Crop = Tuple[int, int, np.ndarray]
+from .detections import draw_objects, enlarge
+from .shown_object import (
+    SHOWN_IOU,
+    Crop,
+    ShownObject,
+    crop_pixels,
+    distinct,
+)
+
+# A smaller picture is enlarged to about this side, for its labels.
+_DRAWN_SIDE = 600
 
 
 @VISUALIZERS.register_module()
 class DITOLocalVisualizer(DetLocalVisualizer):
-    """Draw detections as MMDetection does, with memory for one mask.
+    """Draw detections as reports and figures do, with memory for one mask.
 
-    Masks are blended one at a time within their boxes, under boxes and
-    labels, in the colour of their class. They may be arrays, run lengths or
-    ``box_masks``. Of a large image a reduced picture is drawn; all else of
-    the sample stays in pixels of the image.
+    Masks may be arrays, run lengths or ``box_masks``; they are tinted one at
+    a time within their boxes. Classes of ``novel_classes`` in
+    ``dataset_meta`` have the second colour. Of a large image a reduced
+    picture is drawn, a small one is enlarged; all else of the sample stays
+    in pixels of the image.
 
     Args:
         name (str): Of the instance.
-        *args: See :class:`DetLocalVisualizer`.
+        *args: See :class:`DetLocalVisualizer`, whose colours and widths are
+            not used.
         max_pixels (int): Of what is drawn. Defaults to 4 megapixels.
+        shown_iou (float): Of detections that overlap by more the best alone
+            is drawn, whatever their classes; 1 draws all. Defaults to 0.5.
         **kwargs: See :class:`DetLocalVisualizer`.
     """
 
     def __init__(self, name: str = 'visualizer', *args: Any,
-                 max_pixels: int = 1 << 22, **kwargs: Any) -> None:
+                 max_pixels: int = 1 << 22, shown_iou: float = SHOWN_IOU,
+                 **kwargs: Any) -> None:
         super().__init__(name, *args, **kwargs)
         self.max_pixels = max_pixels
+        self.shown_iou = shown_iou
 
     def add_datasample(self,
                        name: str,
@@ -63,6 +78,7 @@ class DITOLocalVisualizer(DetLocalVisualizer):
         """
         shape = image.shape[:2]
         image = reduce_picture(image, self.max_pixels)
+        image = enlarge(image, max(1, round(_DRAWN_SIDE / max(shape))))
         if data_sample is not None:
             data_sample = _scaled(
                 data_sample, data_sample.get('ori_shape', shape)[:2],
@@ -72,33 +88,22 @@ class DITOLocalVisualizer(DetLocalVisualizer):
     def _draw_instances(self, image: np.ndarray, instances: InstanceData,
                         classes: Optional[Sequence[str]],
                         palette: Any) -> np.ndarray:
-        """Blend the masks, then draw boxes and labels over them."""
-        plain = instances[:]
-        for key in ('masks', 'box_masks'):
-            plain.pop(key, None)
-        return super()._draw_instances(
-            self._blend(image, instances, palette), plain, classes, palette)
-
-    def _blend(self, image: np.ndarray, instances: InstanceData,
-               palette: Any) -> np.ndarray:
-        """A copy of a picture (H, W, 3) with the masks."""
-        image = np.array(image)
-        labels = instances.labels.tolist()
-        colors: List[tuple] = get_palette(
-            palette if self.mask_color is None else self.mask_color,
-            max(labels, default=0) + 1)
-        for label, (x, y, mask) in zip(
-                labels, _crops(instances, image.shape[:2]), strict=False):
-            part = image[y:y + mask.shape[0], x:x + mask.shape[1]]
-            inside = part[mask]
-            mixed = inside + self.alpha * (np.array(colors[label]) - inside)
-            part[mask] = mixed.round()
-            edges, _ = cv2.findContours(
-                mask.astype(np.uint8), cv2.RETR_CCOMP,
-                cv2.CHAIN_APPROX_NONE)
-            outline = np.ascontiguousarray(part)
-            part[:] = cv2.drawContours(outline, edges, -1, (255, ) * 3, 1)
-        return image
+        """Draw objects; see :func:`draw_objects`."""
+        names = classes or ()
+        novel = set((self.dataset_meta or {}).get('novel_classes') or ())
+        boxes = get_box_tensor(instances.bboxes).tolist()
+        scores = (instances.scores.tolist() if 'scores' in instances else
+                  [None] * len(boxes))
+        crops = list(_crops(instances, image.shape[:2])) or [None] * len(boxes)
+        objects = []
+        for box, label, score, mask in zip(
+                boxes, instances.labels.tolist(), scores, crops, strict=True):
+            name = names[label] if label < len(names) else f'class {label}'
+            objects.append(
+                ShownObject(tuple(box), name, name in novel, score, mask))
+        if 'scores' in instances:
+            objects = distinct(objects, self.shown_iou)
+        return draw_objects(np.ascontiguousarray(image), objects)
 
 
 def reduce_picture(image: np.ndarray, max_pixels: int) -> np.ndarray:
@@ -141,7 +146,9 @@ def _crops(instances: InstanceData, shape: Tuple[int, int]) -> Iterator[Crop]:
     if 'box_masks' in instances:
         for mask, box in zip(
                 instances.box_masks, instances.bboxes, strict=True):
-            yield paste_crop(mask, box, shape, instances.mask_thr)
+            x, y, pixels = paste_crop(mask, box, shape, instances.mask_thr)
+            left, top, pixels = crop_pixels(pixels)
+            yield x + left, y + top, pixels
         return
     masks: Any = instances.get('masks')
     if masks is None:
@@ -153,19 +160,10 @@ def _crops(instances: InstanceData, shape: Tuple[int, int]) -> Iterator[Crop]:
         if isinstance(masks, BaseInstanceMasks):
             masks = masks.to_ndarray()
         full = masks.shape[1:]
-        crops = (_crop(np.asarray(mask, bool)) for mask in masks)
+        crops = (crop_pixels(np.asarray(mask, bool)) for mask in masks)
     for crop in crops:
         yield crop if tuple(full) == tuple(shape) else _resized(
             crop, full, shape)
-
-
-def _crop(mask: np.ndarray) -> Crop:
-    """The part of a mask (H, W) that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return 0, 0, mask[:0, :0]
-    x, y = int(columns[0]), int(rows[0])
-    return x, y, mask[y:rows[-1] + 1, x:columns[-1] + 1]
 
 
 def _resized(crop: Crop, old: Sequence[int], new: Sequence[int]) -> Crop:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torchvision.ops import box_iou, nms
 
+from dito.models.roi_heads.box_masks import crop_rle
 from dito.models.text.templates import readable_name
 
 from .colors import (
@@ -20,6 +20,8 @@ from .colors import (
     Color,
 )
 
+#: Column and row of a part of a picture, and its bool pixels (h, w).
+Crop = tuple[int, int, np.ndarray]
 #: Detections that overlap by more than this IoU are not shown together.
 SHOWN_IOU = 0.5
 HIT, WRONG, MISSED = 'hit', 'wrong', 'missed'
@@ -43,8 +45,9 @@ class ShownObject:
         novel (bool): Whether the class has no boxes in the training.
         score (float, optional): Score of a detection; None for an
             annotation.
-        mask (np.ndarray | dict, optional): Bool, shape (H, W) of the
-            picture; or COCO's run lengths, read when it is drawn.
+        mask (np.ndarray | dict | tuple, optional): Bool, shape (H, W) of
+            the picture; COCO's run lengths, read when it is drawn; or a part
+            of the picture: column and row of its corner and bool pixels.
         verdict (str): ``HIT``, ``WRONG`` or ``MISSED``; empty where nothing
             was judged.
     """
@@ -53,7 +56,7 @@ class ShownObject:
     name: str
     novel: bool
     score: float | None = None
-    mask: np.ndarray | dict | None = None
+    mask: np.ndarray | dict | Crop | None = None
     verdict: str = ''
 
     @property
@@ -70,11 +73,36 @@ class ShownObject:
         return other.get(self.verdict,
                          NOVEL_COLOR if self.novel else BASE_COLOR)
 
-    def pixels(self) -> np.ndarray | None:
-        """The mask, bool (H, W)."""
-        if isinstance(self.mask, dict):
-            return coco_mask.decode(self.mask).astype(bool)
-        return self.mask
+    def crop(self, shape: tuple[int, int]) -> Crop | None:
+        """The part of a picture that the mask covers.
+
+        Args:
+            shape (tuple[int, int]): Height and width of the picture.
+
+        Returns:
+            tuple | None: Column and row of the corner, bool pixels (h, w).
+
+        Raises:
+            ValueError: If the mask is one of a picture of another shape.
+        """
+        if self.mask is None or isinstance(self.mask, tuple):
+            return self.mask
+        own = tuple(self.mask['size'] if isinstance(self.mask, dict) else
+                    self.mask.shape)
+        if own != tuple(shape):
+            raise ValueError(f'The mask of {self.name!r} has shape {own}, '
+                             f'the image {tuple(shape)}.')
+        return (crop_rle(self.mask) if isinstance(self.mask, dict) else
+                crop_pixels(self.mask))
+
+
+def crop_pixels(mask: np.ndarray) -> Crop:
+    """The part of a bool mask (H, W) that is not empty, with its corner."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0, 0, mask[:0, :0]
+    x, y = int(columns[0]), int(rows[0])
+    return x, y, mask[y:rows[-1] + 1, x:columns[-1] + 1]
 
 
 def from_prediction(result: dict[str, Any],
