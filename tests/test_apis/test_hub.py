@@ -337,3 +337,28 @@ def test_figures_of_other_weights_are_refused(
     assert 'is no report of an evaluation' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
     assert publish(hashlib.sha256(weights.read_bytes()).hexdigest()) == 0
+
+
+def test_half_precision(parts: Dict[str, Any], tmp_path: Path,
+                        capsys: pytest.CaptureFixture[str]) -> None:
+    """Half the size, the same names, rounded; what does not fit is said."""
+    weights = tmp_path / 'model.safetensors'
+    save_model(weights, parts['model'], parts['cfg'],
+               dict(classes=NAMES[:2]))
+    out = tmp_path / 'half'
+    assert publish_model.main([str(weights), str(out), '--half']) == 0
+    file = next(out.glob('*-*.safetensors'))
+    assert file.stat().st_size < 0.6 * weights.stat().st_size
+    whole = load_from_file(str(weights))['state_dict']
+    small = load_from_file(str(file))['state_dict']
+    assert small.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(
+            small[name].to(value.dtype), value, rtol=1e-3, atol=1e-7)
+    assert load_pretrained(out).train_meta['classes'] == NAMES[:2]
+    large = tmp_path / 'large.safetensors'
+    save_safetensors({'a.b': torch.tensor([1.0, -70_000])}, large)
+    assert publish_model.main(
+        [str(large), str(tmp_path / 'x.safetensors'), '--half']) == 2
+    assert 'a.b holds 7e+04' in capsys.readouterr().err
+    assert not (tmp_path / 'x.safetensors').exists()
