@@ -28,7 +28,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--from-tower',
         action='store_true',
         help='train stage 2 from the tower of stage 1 alone; by default it '
-        'goes on from the shipped result of an hour of stage 2')
+        'goes on from the shipped result of a long stage 2')
     parser.add_argument(
         '--rep-iters',
         type=int,
