@@ -28,7 +28,7 @@ from dito.utils.official import OfficialSizes
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for p in ROOT.rglob('*.py')
-    if '_base_' not in p.parts)
+    if not {'_base_', 'assets'} & set(p.parts))
 SMALL = [c for c in CONFIGS if 'symbols' in c]
 PAPER = ['dito_vits_lvis.py', 'dito_vitb_lvis.py', 'dito_vitl_lvis.py',
          'dito_vitl_coco.py']

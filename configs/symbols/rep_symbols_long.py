@@ -1,5 +1,5 @@
 # Stage 2 on `symbols`, as the shipped result was made: seven times as long as
-# rep_symbols.py, on four times as many pictures. An hour and a half of one core.
+# rep_symbols.py, on four times as many pictures. An hour and a half of a core.
 #
 #   python tools/dataset_converters/make_symbols.py --out data/symbols \
 #       --lone-shards 40

@@ -66,14 +66,16 @@ def list_configs() -> Dict[str, Path]:
 
     Returns:
         dict[str, Path]: File by its path inside the configs folder, without
-        ``.py``; the parts under ``_base_`` are left out.
+        ``.py``; the parts under ``_base_`` and shipped detectors under
+        ``assets`` are left out.
     """
     root = config_root()
     names = {
         path.relative_to(root).with_suffix('').as_posix(): path
         for path in sorted(root.rglob('*.py'))
     }
-    return {k: v for k, v in names.items() if '_base_' not in k.split('/')}
+    return {k: v for k, v in names.items()
+            if not {'_base_', 'assets'} & set(k.split('/'))}
 
 
 def find_config(name: Union[str, Path]) -> Path:
