@@ -390,7 +390,8 @@ def test_long_ids_are_text_and_keep_their_spelling():
     ('{"images": [], "images": [{}]}', "an object has 'images' twice"),
     ('{"images": [{"id": 1, "id": 2}]}', "own.json: an object has 'id' tw"),
     ('{"a": {"' + 'x' * 10**6 + '": 1, "' + 'x' * 10**6 + '": 2}}', 'twice'),
-    (gzip.compress(b'{}', mtime=0), 'own.json is compressed by gzip; unpack it'),
+    (gzip.compress(b'{}', mtime=0),
+     'own.json is compressed by gzip; unpack it'),
 ])
 def test_unclear_files_are_refused_in_a_short_sentence(
         tmp_path, text, message):
