@@ -129,9 +129,12 @@ def test_files_and_threshold(parts: Dict[str, Any], tmp_path: Path) -> None:
     written = json.loads((tmp_path / 'preds' / '0_2.json').read_text())
     assert written == result['predictions'][1]
     picture = cv2.imread(str(tmp_path / 'vis' / '0.jpg'))
-    assert picture.shape == result['visualization'][0].shape == (48, 80, 3)
-    plain = cv2.imread(images[0])[..., ::-1]
-    assert (result['visualization'][0] != plain).any()
+    # 48 x 80 pixels, enlarged for the labels.
+    drawn = result['visualization'][0]
+    assert picture.shape == drawn.shape == (8 * 48, 8 * 80, 3)
+    plain = cv2.resize(cv2.imread(images[0])[..., ::-1], (640, 384),
+                       interpolation=cv2.INTER_CUBIC)
+    assert (drawn != plain).any()
     assert sorted(p.name for p in tmp_path.rglob('*.*')) == [
         '0.jpg', '0.json', '0_2.jpg', '0_2.json'
     ]
