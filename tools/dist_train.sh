@@ -18,9 +18,9 @@ if [ "${NNODES:-1}" -gt 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
         "address" >&2
     exit 2
 fi
-# SIGTERM, SIGUSR1 and SIGINT go to the training itself, which finishes its step, writes
-# a checkpoint and leaves word here; the exit code is then 75, and --resume
-# goes on. torchrun would end it after 30 seconds.
+# SIGTERM, SIGUSR1 and SIGINT go to the training itself, which finishes its
+# step, writes a checkpoint and leaves word here; the exit code is then 75, and
+# --resume goes on. torchrun would end it after 30 seconds.
 DITO_REQUEUE_FILE=$(mktemp)
 export DITO_REQUEUE_FILE
 trap 'rm -f "$DITO_REQUEUE_FILE"' EXIT

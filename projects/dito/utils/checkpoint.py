@@ -18,7 +18,7 @@ import reprlib
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Union
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -334,17 +334,21 @@ def _refusal(path: Path, error: Exception) -> Optional[str]:
 
 def _weights_key(path: Path) -> Optional[str]:
     """Under which key a file that is not loaded has its weights, if any."""
-    seen = set()
+    seen = set(_texts_of(path))
+    return next((key for key in _WEIGHTS_KEYS if key in seen), None)
+
+
+def _texts_of(path: Path) -> Iterator[str]:
+    """Texts of the pickles of a file, as far as they can be read."""
     try:
         stream = _pickled(path)
         for _ in range(_PICKLES):
             # Lists instructions and follows none of them.
             for _, value, _ in pickletools.genops(stream):
                 if isinstance(value, str):
-                    seen.add(value)
+                    yield value
     except Exception:  # cut off or damaged: what was seen till then counts
-        seen.discard('')
-    return next((key for key in _WEIGHTS_KEYS if key in seen), None)
+        return
 
 
 def _pickled(path: Path) -> io.BytesIO:
