@@ -86,8 +86,9 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
                     return USER_ERROR
                 raise
             if _has_the_word():
-                print(f'error: {printable(_sentence(error))}',
-                      file=sys.stderr, flush=True)
+                # With its end of line, lest another process's falls between.
+                sys.stderr.write(f'error: {printable(_sentence(error))}\n')
+                sys.stderr.flush()
             return USER_ERROR
 
     return guarded
