@@ -16,7 +16,7 @@ from dito.datasets.image_text.filters import FieldFilter, SampleFilter
 from dito.datasets.image_text.open_shard import shard_names
 from dito.datasets.image_text.sources import SourceDraw
 from dito.datasets.image_text.tar_reader import RawSample
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 
 def raw(text=None, metadata=None, **parts):

@@ -36,7 +36,7 @@ from dito.datasets.image_text.open_shard import open_shard
 from dito.datasets.image_text.tar_reader import count_samples, read_shard
 from dito.datasets.image_text.tar_walk import TarWalker
 from dito.datasets.shard_files import check_shards, shard_statistics
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 
 def walk(data, seekable=True):

@@ -19,7 +19,7 @@ from dito.cli import common, errors
 from dito.cli import test as test_tool
 from dito.cli import train as train_tool
 from dito.utils.checkpoint import load_from_file, save_safetensors
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 
 @MODELS.register_module()

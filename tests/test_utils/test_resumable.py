@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dito.utils.files import put_in_place
 from dito.utils.resumable import (
     candidates,
     fault_of,
     find_resumable,
-    put_in_place,
     resolve_resume,
     write_last,
 )

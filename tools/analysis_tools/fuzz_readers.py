@@ -50,7 +50,7 @@ def _tars(folder: Path, rng: np.random.Generator) -> Steps:
     from dito.datasets.image_text import ImageTextShards
     from dito.datasets.image_text.tar_reader import count_samples
     from dito.datasets.shard_files import check_shards, shard_statistics
-    from dito.utils.data_errors import BrokenDataError
+    from dito.utils.errors import BrokenDataError
     data = inputs.shard(_SHARD_SAMPLES, inputs.pick(rng, (0, 1, 2)))
     whole = True
     if rng.random() < 0.4:
@@ -322,7 +322,7 @@ def _manifests(folder: Path, rng: np.random.Generator) -> Steps:
     """Manifests of shards and published folders, with their weights."""
     from dito.apis.hub import load_pretrained, read_manifest
     from dito.datasets.shard_files import check_shards
-    from dito.evaluation.files import sha256_of
+    from dito.utils.files import sha256_of
     if rng.random() < 0.4:
         (folder / '0.tar').write_bytes(inputs.shard(1))
         tree = dict(format_version=1, samples=1, skipped={}, options={},

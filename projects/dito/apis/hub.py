@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
 from mmengine.config import Config
 from torch import Tensor
 
-from dito.evaluation.files import read_json, sha256_of, write_json
 from dito.models.text import Vocabulary
 from dito.utils.checkpoint import save_safetensors
+from dito.utils.files import new_folder, read_json, sha256_of, write_json
 from dito.version import __version__
 
 from .inferencer import DITOInferencer
@@ -81,11 +81,7 @@ def package_model(
     if metrics is not None and not isinstance(metrics, dict):
         metrics = read_report(metrics)
     small = inference_config(cfg, dict(state))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the folder appears as a whole.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        parts = Path(temporary) / 'model'
-        parts.mkdir()
+    with new_folder(folder) as parts:
         manifest: Dict[str, Any] = dict(format=_FORMAT, version=__version__)
         weights = parts / 'weights.safetensors'
         save_safetensors(dict(state), weights,
@@ -102,13 +98,10 @@ def package_model(
             vocabulary.save(parts / manifest['vocabulary'])
         if metrics is not None:
             manifest['metrics'] = 'metrics.json'
-            write_json(str(parts / manifest['metrics']), metrics, indent=1)
+            write_json(parts / manifest['metrics'], metrics, indent=1)
         card = _model_card(name, manifest, metrics, notes or {})
         (parts / 'README.md').write_text(card, encoding='utf-8')
-        write_json(str(parts / MANIFEST), manifest, indent=1)
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(parts, folder)
+        write_json(parts / MANIFEST, manifest, indent=1)
     return folder / manifest['weights']
 
 

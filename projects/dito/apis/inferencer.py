@@ -28,6 +28,7 @@ from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.engine.hooks.state_dict_fit import fit_state_dict
 from dito.models.text import Vocabulary
 from dito.utils.checkpoint import state_dict_of
+from dito.utils.files import write_json
 from dito.visualization.local_visualizer import (
     DITOLocalVisualizer,
     reduce_picture,
@@ -48,7 +49,6 @@ from .results import (
     check_options,
     to_dict,
     with_masks,
-    write_json,
     write_picture,
 )
 from .vocabulary_mixin import Names, VocabularyMixin
@@ -317,10 +317,10 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 if item['picture'] is not None:
                     found.drawn = self._draw(item['picture'], found)
                 if out_dir:
-                    write_json(found.result,
-                               Path(out_dir) / 'preds' / f'{stem}.json')
-                    write_picture(found.drawn,
-                                  Path(out_dir) / 'vis' / f'{stem}.jpg')
+                    write_json(Path(out_dir) / 'preds' / f'{stem}.json',
+                               found.result)
+                    write_picture(Path(out_dir) / 'vis' / f'{stem}.jpg',
+                                  found.drawn)
                 yield found
 
     def list_images(

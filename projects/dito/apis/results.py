@@ -1,9 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What was found in pictures, as values and files."""
 
-import json
-import os
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +14,7 @@ from torchvision.ops import nms
 
 from dito.models.roi_heads.box_masks import RunLengthMasks, paste_masks
 from dito.models.text import Vocabulary
+from dito.utils.files import replacing
 
 
 @dataclass
@@ -130,33 +128,10 @@ def _text(counts: Any) -> str:
     return counts.decode() if isinstance(counts, bytes) else counts
 
 
-def write_json(value: Any, path: Path) -> None:
-    """Write a json file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _unfinished(path)
-    try:
-        with temporary.open('w', encoding='utf-8') as file:
-            # In parts: run lengths of large pictures are long.
-            json.dump(value, file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unfinished(path: Path) -> Path:
-    """Where a file of this process and thread is until it is whole."""
-    return path.with_name(
-        f'.{os.getpid()}.{threading.get_ident()}.{path.name}')
-
-
-def write_picture(image: np.ndarray, path: Path) -> None:
+def write_picture(path: Path, image: np.ndarray) -> None:
     """Write an RGB picture (H, W, 3) that appears whole or not at all."""
-    temporary = _unfinished(path)
-    try:
-        mmcv.imwrite(image[..., ::-1], str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        mmcv.imwrite(image[..., ::-1], str(unfinished))
 
 
 def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,

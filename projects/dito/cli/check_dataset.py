@@ -20,8 +20,8 @@ from dito.datasets.checks import (
     check_config,
     check_files,
 )
-from dito.datasets.json_files import write_json
 from dito.evaluation.result_table import print_table
+from dito.utils.files import write_json
 
 from . import common
 from .errors import one_sentence_errors

@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Optional, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from dito.datasets.json_files import write_json
 from dito.datasets.shard_files import check_shards
 from dito.evaluation.result_table import print_table
+from dito.utils.files import write_json
 from dito.utils.printable import printable
 
 from .errors import one_sentence_errors

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Callable, NoReturn, Optional, Sequence
 
 from dito.utils.config_finder import PACKAGE
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import FULL, BrokenDataError, StepError
 from dito.utils.printable import printable
-from dito.utils.resumable import FULL
-from dito.utils.step_error import StepError
 
 USER_ERROR = 2
 BROKEN_PIPE = 141  # what a shell reports of a program ended by SIGPIPE

@@ -16,19 +16,17 @@ the optimizer's state and the weights of the heads come on top.
 """
 
 import argparse
-import json
 from contextlib import nullcontext
 from itertools import product
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from dito.ablation.results import write_text
 from dito.evaluation.result_table import print_table
 from dito.models.backbones import DITOViT
+from dito.utils.files import write_json
 from dito.utils.head_memory import head_memory
 from dito.utils.memory_model import (
     SWL,
@@ -163,5 +161,5 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     rows = rows_of(args)
     print_table(show(args, rows))
     if args.json:
-        write_text(Path(args.json), json.dumps(rows, indent=1) + '\n')
+        write_json(args.json, rows, indent=1)
     return 0

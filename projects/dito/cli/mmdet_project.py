@@ -7,14 +7,13 @@ which needs no installation there. Its configs say
 """
 
 import argparse
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Optional, Sequence
 
 from dito.utils.config_finder import PACKAGE, config_root
+from dito.utils.files import new_folder
 from dito.version import __version__
 
 from .errors import one_sentence_errors
@@ -125,10 +124,8 @@ def write_project(root: Path) -> Path:
     if target.exists():
         raise ValueError(
             f'{target} exists already; remove it to write it anew.')
-    target.parent.mkdir(exist_ok=True)
     unwanted = shutil.ignore_patterns('__pycache__', '.mim', '*.pyc')
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        parts = Path(temporary) / 'DITO'
+    with new_folder(target) as parts:
         shutil.copytree(PACKAGE, parts / 'dito', ignore=unwanted)
         shutil.copytree(config_root(), parts / 'configs', ignore=unwanted)
         for path in (parts / 'configs').rglob('*.py'):
@@ -138,7 +135,6 @@ def write_project(root: Path) -> Path:
         (parts / '__init__.py').write_text(_INIT, encoding='utf-8')
         (parts / 'README.md').write_text(
             _README.format(version=__version__), encoding='utf-8')
-        os.replace(parts, target)
     return target
 
 

@@ -14,12 +14,12 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from dito.evaluation.files import sha256_of
 from dito.utils.checkpoint import (
     load_state_dict_file,
     save_safetensors,
     state_dict_of,
 )
+from dito.utils.files import sha256_of
 
 from . import common
 from .errors import one_sentence_errors

@@ -9,9 +9,9 @@ from typing import Any, Dict, Optional, Sequence
 
 from rich.table import Table
 
-from dito.datasets.json_files import write_json
 from dito.datasets.shard_files import shard_statistics
 from dito.evaluation.result_table import print_table
+from dito.utils.files import write_json
 
 from .check_shards import add_shard_arguments
 from .errors import one_sentence_errors

@@ -42,6 +42,8 @@ from collections import Counter
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
+from dito.utils.files import collector_paused, read_json
+
 from .annotation_content import (
     Annotations,
     Faults,
@@ -59,7 +61,6 @@ from .annotation_values import (
     show,
     sort_key,
 )
-from .json_files import collector_paused, read_json
 from .masks import read_mask
 
 __all__ = [

@@ -4,9 +4,10 @@
 import os
 from typing import Collection, Dict, List, Optional, Sequence
 
+from dito.utils.files import write_json
+
 from .annotations import ID_LISTS, read_annotations, sort_key
 from .categories import CategoryTable, build_category_table
-from .json_files import write_json
 from .objects365 import o365_image_path
 from .objects365_names import find_o365_version, repair_o365_name
 

@@ -13,7 +13,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
 from dito.registry import REGISTRIES
-from dito.utils.data_errors import require_plain_file
+from dito.utils.files import require_plain_file
 
 from .image_text.image_header import open_image, orientation
 from .reduced_image import decode_reduced

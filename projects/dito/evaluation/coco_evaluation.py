@@ -10,9 +10,10 @@ from faster_coco_eval import COCO as FasterCOCO
 from faster_coco_eval import COCOeval_faster
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 
+from dito.utils.files import collector_paused
+
 from ..datasets.annotations import Annotations, IdNumbers
 from .federated_ap import category_blocks
-from .files import collector_paused
 from .lvis_detections import LVISDetections
 
 # Detections of one category in one image that count, as COCO's protocol has

@@ -10,6 +10,8 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
+from dito.utils.files import write_json_list
+
 from ..datasets.annotations import (
     Annotations,
     Id,
@@ -21,7 +23,6 @@ from ..datasets.categories import index_categories, list_names, match_names
 from .ap_summary import mean_of_valid
 from .coco_evaluation import BACKENDS, MAX_DETS, COCOGroundTruth, evaluate_coco
 from .detection_spool import DetectionSpool, SpoolEntry
-from .files import write_json_list
 from .metric_inputs import (
     ClassesFirstMixin,
     check_predictions,

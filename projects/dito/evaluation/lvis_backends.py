@@ -12,8 +12,9 @@ from typing import Callable, Dict, Iterator
 
 import numpy as np
 
+from dito.utils.files import collector_paused
+
 from .federated_ap import evaluate_federated
-from .files import collector_paused
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth
 from .precision_recall import PrecisionRecall

@@ -9,8 +9,9 @@ from typing import Any, List, Optional, Sequence
 import numpy as np
 import pycocotools.mask as mask_utils
 
+from dito.utils.files import read_json
+
 from ..datasets.annotations import IdNumbers, as_id, show
-from .files import read_json
 
 # With numpy 2, pycocotools 2.0.11 fails on lists of 256 masks and more.
 _MASKS_PER_CALL = 255

@@ -11,12 +11,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import exists
 from mmengine.logging import MMLogger
 
+from dito.utils.files import write_json, write_json_list
+
 from ..datasets.annotations import Id, require_masks
 from ..datasets.categories import list_names, match_names
 from .ap_summary import summarize_categories, summarize_lvis
 from .detection_spool import DetectionSpool, SpoolEntry
 from .federated_ap import is_in_sorted
-from .files import write_json, write_json_list
 from .lvis_backends import BACKENDS, evaluate_lvis
 from .lvis_detections import LVISDetections
 from .lvis_ground_truth import LVISGroundTruth

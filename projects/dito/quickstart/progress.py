@@ -16,8 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from dito.utils.errors import StepError
 from dito.utils.printable import Console
-from dito.utils.step_error import StepError
 
 from .stages import Stage
 from .time_left import TimeLeft

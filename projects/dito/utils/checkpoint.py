@@ -18,7 +18,7 @@ import reprlib
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, Mapping, Optional
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -29,9 +29,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .files import PathLike, replacing
 from .plain_values import PlainValues
 
-PathLike = Union[str, Path]
 # Bytes up to which a tensor may be expanded, as buffers are.
 _SMALL = 1 << 22
 
@@ -234,8 +234,6 @@ def save_safetensors(state: Mapping[str, Tensor],
         path (str | Path): Target; its folder is made.
         metadata (dict, optional): Anything json can hold.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Tied weights share memory, which the format refuses: each gets a copy.
     tensors = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -244,17 +242,13 @@ def save_safetensors(state: Mapping[str, Tensor],
     header = dict(format='pt')
     if metadata is not None:
         header['meta'] = json.dumps(metadata)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
+    with replacing(path) as unfinished:
         # The library makes files that nobody else can read, which a
         # published or shared folder must not have.
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata=header)
-        temporary.chmod(mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        save_file(tensors, unfinished, metadata=header)
+        unfinished.chmod(mode)
 
 
 def _existing(filename: PathLike) -> Path:

@@ -6,23 +6,20 @@ compare them when it loads one, so that a file with a flipped bit or with a
 page of zeros gives wrong weights without a word; here they are compared.
 """
 
-import errno
 import logging
 import os
 import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, List, Optional, Union
+from typing import Any, List, Optional
 
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
 
-PathLike = Union[str, Path]
+from .files import PathLike, replacing
 
 LAST = 'last_checkpoint'
-# How systems say that there is no room left.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NUMBERED = re.compile(r'(.+_)(\d+)\.pth')
 _PREFIXES = ('iter_', 'epoch_')
 _MAX_PATH = 4096
@@ -149,18 +146,6 @@ def resolve_resume(runner: Any) -> None:
     runner._resume = answer[0] is not None
 
 
-def put_in_place(temporary: PathLike, path: PathLike) -> None:
-    """Give a finished file its name, on the disk and not only in memory.
-
-    Args:
-        temporary (str | Path): Written file, in the same folder.
-        path (str | Path): Its name from now on; replaced if it exists.
-    """
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(Path(path).parent)
-
-
 def write_last(work_dir: PathLike, checkpoint: str) -> None:
     """Name the last checkpoint in ``last_checkpoint``, whole or not at all.
 
@@ -168,7 +153,6 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
         work_dir (str | Path): Folder of the run.
         checkpoint (str): Path of the checkpoint.
     """
-    temporary = Path(work_dir) / f'.{LAST}.tmp'
     if (Path(work_dir) / LAST).is_dir():
         print_log(
             f'{Path(work_dir) / LAST} is a folder, and so no file of that '
@@ -176,11 +160,8 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
             'of the greatest number. Move the folder away.',
             logger='current', level=logging.WARNING)
         return
-    try:
-        temporary.write_text(checkpoint)
-        put_in_place(temporary, Path(work_dir) / LAST)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(Path(work_dir) / LAST, sync=True) as unfinished:
+        unfinished.write_text(checkpoint)
 
 
 def _pointer(work_dir: Path) -> str:
@@ -209,12 +190,3 @@ def _last_checkpoint(work_dir: Path) -> Optional[Path]:
         named = _NUMBERED.fullmatch(path.name)
         return own if named and named[1] in _PREFIXES else None
     return path
-
-
-def _sync(path: PathLike) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

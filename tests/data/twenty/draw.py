@@ -9,7 +9,7 @@ from typing import Dict, List
 
 import numpy as np
 
-from dito.datasets.json_files import write_json
+from dito.utils.files import write_json
 from dito.datasets.symbols.detection import draw_detection_image, plan_scenes
 from dito.datasets.symbols.glyphs import load_glyphs
 from dito.datasets.symbols.rasterizer import GlyphAtlas

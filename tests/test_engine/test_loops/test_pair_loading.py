@@ -9,13 +9,13 @@ from torch.utils.data import DataLoader
 
 from dito.datasets.image_text import ImageTextShards
 from dito.engine.loops import pair_loading
+from dito.engine.loops import pair_loading as free_memory
 from dito.engine.loops.pair_loading import (
     read_share,
     turn_of,
     warn_of_memory,
 )
 from dito.engine.loops.whole_batch import MICRO_BATCHES, plan_batch
-from dito.utils import free_memory
 
 
 @pytest.mark.parametrize('total,turn', [

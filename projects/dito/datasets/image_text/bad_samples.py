@@ -8,7 +8,7 @@ from typing import Iterator
 
 from mmengine.logging import print_log
 
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 # A share says little before this many samples, or shards, were read.
 _MIN_SAMPLES = 200

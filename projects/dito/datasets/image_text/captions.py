@@ -5,7 +5,7 @@ from typing import Any, FrozenSet, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
-from dito.utils.text_encoding import encoding_of
+from dito.utils.files import encoding_of
 
 from .bad_samples import BadSample
 from .tar_reader import JSON_EXTENSION, TEXT_EXTENSION, RawSample

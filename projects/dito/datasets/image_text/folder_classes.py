@@ -9,7 +9,7 @@ import numpy as np
 from mmdet.registry import DATASETS
 from torch.utils.data import Dataset
 
-from dito.utils.data_errors import require_plain_file
+from dito.utils.files import require_plain_file
 
 from .transforms import CropTransform
 

@@ -7,7 +7,7 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get
 from torch.utils.data import Dataset
 
-from dito.utils.data_errors import require_plain_file
+from dito.utils.files import require_plain_file
 
 from .imagenet_names import imagenet_names
 from .transforms import CropTransform

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from webdataset.shardlists import expand_urls
 
-from dito.utils.data_errors import require_plain_file
+from dito.utils.files import require_plain_file
 
 from .bad_samples import BadSample
 from .captions import CaptionPicker

@@ -13,7 +13,7 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import IterableDataset, get_worker_info
 
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 from .bad_samples import BadSample, SampleCounter, blame_sample
 from .decode import MAX_PIXELS

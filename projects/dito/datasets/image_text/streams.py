@@ -20,7 +20,7 @@ from typing import (
 
 import numpy as np
 
-from dito.utils.data_errors import BrokenDataError
+from dito.utils.errors import BrokenDataError
 
 from .tar_reader import DEFAULT_WANTED, RawSample, read_shard
 

@@ -1,12 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Lay out a data set as the configs expect it."""
 
-import os
 import os.path as osp
 import shutil
 import zipfile
 from dataclasses import dataclass
 from typing import List, Sequence
+
+from dito.utils.files import replacing
 
 from .layouts import Conversion, Item, Layout
 from .sources import (
@@ -133,10 +134,8 @@ def _remedy(item: Item, places: Sequence[str]) -> str:
 
 def _link(source: str, target: str) -> None:
     """Make a link, or replace a dead one, in one step."""
-    os.makedirs(osp.dirname(target), exist_ok=True)
-    unfinished = f'{target}.{os.getpid()}.tmp'
-    os.symlink(osp.realpath(source), unfinished)
-    os.replace(unfinished, target)
+    with replacing(target) as unfinished:
+        unfinished.symlink_to(osp.realpath(source))
 
 
 def _link_patches(item: Item, target: str, sources: Sequence[str]) -> Step:
@@ -152,16 +151,9 @@ def _link_patches(item: Item, target: str, sources: Sequence[str]) -> Step:
 
 def _unpack(archive: str, name: str, target: str) -> None:
     """Write one file of an archive, whole or not at all."""
-    os.makedirs(osp.dirname(target), exist_ok=True)
-    unfinished = f'{target}.{os.getpid()}.tmp'
-    try:
-        with zipfile.ZipFile(archive) as content:
-            with content.open(name) as source, open(unfinished, 'wb') as file:
-                shutil.copyfileobj(source, file)
-        os.replace(unfinished, target)
-    finally:
-        if osp.exists(unfinished):
-            os.remove(unfinished)
+    with zipfile.ZipFile(archive) as content, content.open(name) as source:
+        with replacing(target) as unfinished, open(unfinished, 'wb') as file:
+            shutil.copyfileobj(source, file)
 
 
 def _convert(job: Conversion, root: str) -> Step:

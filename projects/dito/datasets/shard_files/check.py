@@ -14,8 +14,9 @@ from dito.datasets.image_text.image_header import image_size, jpeg_size
 from dito.datasets.image_text.open_shard import is_local, open_shard
 from dito.datasets.image_text.tar_reader import RawSample, read_shard
 from dito.datasets.image_text.tar_walk import TarWalker
+from dito.utils.files import sha256_of
 
-from .manifest import file_sha256, find_manifest, load_manifest
+from .manifest import find_manifest, load_manifest
 from .processes import map_in_processes
 from .scan import WANTED, find_shards
 
@@ -111,7 +112,7 @@ def _check_file(path: Path, record: Dict[str, Any],
     if size != record['bytes']:
         problems.add('other size', f'{size} bytes, the manifest says '
                      f'{record["bytes"]}')
-    elif file_sha256(path) != record['sha256']:
+    elif sha256_of(path) != record['sha256']:
         problems.add('other checksum', "its sha256 is not the manifest's")
 
 

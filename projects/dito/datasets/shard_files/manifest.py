@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The manifest beside shards: which there are, and their checksums."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
@@ -43,12 +42,3 @@ def _checked(record: Dict[str, Any]) -> Dict[str, Any]:
             'name'].endswith('.tar'):
         raise ValueError(f'{record["name"]!r:.80} is no name of a shard')
     return record
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file of any size, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -26,7 +26,7 @@ from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.captions import clean_text, decode_text
 from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.image_text.tar_reader import IMAGE_EXTENSIONS
-from dito.utils.text_encoding import encoding_of
+from dito.utils.files import encoding_of
 
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
 _MAX_FIELD = 2**24

@@ -10,7 +10,7 @@ from dito.datasets.image_text.tar_reader import (
     JSON_EXTENSION,
     TEXT_EXTENSION,
 )
-from dito.utils.data_errors import require_plain_file
+from dito.utils.files import require_plain_file
 
 WANTED = frozenset((*IMAGE_EXTENSIONS, TEXT_EXTENSION, JSON_EXTENSION))
 

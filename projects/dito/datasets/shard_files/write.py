@@ -15,10 +15,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 import numpy as np
 
 from dito.datasets.image_text.bad_samples import BadSample, blame_sample
-from dito.datasets.json_files import write_json
+from dito.utils.files import replacing, sha256_of, write_json
 
 from .encode import prepare_image
-from .manifest import MANIFEST, file_sha256, load_manifest
+from .manifest import MANIFEST, load_manifest
 from .pairs import Pair
 from .processes import map_in_processes
 
@@ -119,7 +119,7 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
         skipped=dict(sorted(skipped.items())), options=asdict(options),
         shards=shards)
     _check_share(skipped, pairs, options, shards)
-    write_json(str(folder / MANIFEST), manifest)
+    write_json(folder / MANIFEST, manifest)
     for record in shards:
         (folder / _record_name(record['name'])).unlink(missing_ok=True)
     return manifest
@@ -173,31 +173,24 @@ def _write_one(task: _Task) -> Dict[str, Any]:
         if (record.get('plan') == plan
                 and record.get('bytes') == path.stat().st_size):
             return record
-    partial = path.with_name(f'.{task.name}.{os.getpid()}.part')
     note.unlink(missing_ok=True)
     skipped: Counter = Counter()
     samples = 0
-    try:
-        with open(partial, 'wb') as file:
-            with tarfile.open(fileobj=file, mode='w',
-                              format=tarfile.USTAR_FORMAT) as tar:
-                for i, pair in enumerate(task.pairs, task.first):
-                    try:
-                        with blame_sample('pair cannot be written'):
-                            _add_pair(tar, f'{i:09d}', pair, task.options)
-                        samples += 1
-                    except BadSample as error:
-                        skipped[error.reason] += 1
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path, sync=True) as unfinished:
+        with tarfile.open(unfinished, 'w',
+                          format=tarfile.USTAR_FORMAT) as tar:
+            for i, pair in enumerate(task.pairs, task.first):
+                try:
+                    with blame_sample('pair cannot be written'):
+                        _add_pair(tar, f'{i:09d}', pair, task.options)
+                    samples += 1
+                except BadSample as error:
+                    skipped[error.reason] += 1
         record = dict(
-            name=task.name, samples=samples, bytes=partial.stat().st_size,
-            sha256=file_sha256(partial), skipped=dict(sorted(
-                skipped.items())), plan=plan)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    write_json(str(note), record)
+            name=task.name, samples=samples,
+            bytes=unfinished.stat().st_size, sha256=sha256_of(unfinished),
+            skipped=dict(sorted(skipped.items())), plan=plan)
+    write_json(note, record)
     return record
 
 

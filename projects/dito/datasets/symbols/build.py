@@ -9,14 +9,16 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import cv2
 
+from dito.utils.files import new_folder, sha256_of, write_json
+
 from .config import SymbolsConfig
 from .detection import SPLITS, Record
-from .files import MANIFEST, atomic_folder, sha256, write_json
 from .fonts import FONTS
 from .glyphs import load_glyphs
 from .lvis_json import count_instances, lvis_annotations
 from .tasks import CHUNK, Task, run_tasks, task_groups
 
+MANIFEST = 'manifest.json'
 #: Raised whenever the same seed gives other pictures.
 FORMAT_VERSION = 2
 # Share of the pictures after which progress is said again.
@@ -82,7 +84,7 @@ def _manifest(root: str, cfg: SymbolsConfig, counts: Dict[str, int]) -> dict:
         # Pictures are equal byte for byte only with equal versions.
         versions={name: version(name) for name in _PACKAGES}
         | {'opencv': cv2.__version__},
-        sha256={name: sha256(osp.join(root, name)) for name in jsons},
+        sha256={name: sha256_of(osp.join(root, name)) for name in jsons},
     )
 
 
@@ -110,7 +112,9 @@ def build_symbols(
         FileExistsError: If ``out_dir`` is not empty and ``overwrite`` off.
         ValueError: If ``out_dir`` is something else than an earlier build.
     """
-    with atomic_folder(out_dir, overwrite) as root:
+    _check_target(out_dir, overwrite)
+    with new_folder(out_dir) as parts:
+        root = str(parts)
         os.makedirs(osp.join(root, 'image_text'))
         for split in SPLITS:
             os.makedirs(osp.join(root, 'images', split))
@@ -124,10 +128,31 @@ def build_symbols(
         manifest = _manifest(root, cfg, counts)
         manifest['detection'] = detection
         write_json(osp.join(root, MANIFEST), manifest, indent=1)
+        _check_target(out_dir, overwrite)
     for problem in ('base_without_train_box', 'novel_with_under_4_val_boxes'):
         if detection.get(problem):
             report(f'{problem}: {", ".join(detection[problem])}')
     return manifest
+
+
+def _check_target(out_dir: str, overwrite: bool) -> None:
+    """Refuse to write into a folder that holds something."""
+    if not osp.exists(out_dir):
+        return
+    if not osp.isdir(out_dir):
+        raise ValueError(f'{out_dir} is a file; give a folder.')
+    if not os.listdir(out_dir):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f'{out_dir} is not empty; pass --overwrite to replace an earlier '
+            'build, or choose another folder.'
+        )
+    if not osp.isfile(osp.join(out_dir, MANIFEST)):
+        raise ValueError(
+            f'{out_dir} has no {MANIFEST}, so it is not a symbols data set '
+            'and is not replaced; choose another folder.'
+        )
 
 
 def _pictures(name: str, cfg: SymbolsConfig) -> int:

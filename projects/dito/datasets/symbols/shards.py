@@ -3,11 +3,12 @@
 
 import io
 import json
-import os
 import tarfile
 from typing import Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
+
+from dito.utils.files import replacing
 
 from .captions import caption_many, caption_one
 from .palette import COLOUR_NAMES
@@ -25,22 +26,23 @@ def write_tar(path: str, samples: Iterable[Sample], quality: int = 90) -> int:
     """Write samples as KEY.jpg, KEY.txt, KEY.json, byte for byte the same.
 
     Args:
-        path (str): Target file; written beside it first, then renamed.
+        path (str): Target file, which appears whole.
         samples (Iterable[Sample]): (key, picture, caption) triples.
         quality (int): JPEG quality. Defaults to 90.
 
     Returns:
         int: Number of samples.
     """
-    partial = f'{path}.part'
     count = 0
-    with tarfile.open(partial, 'w', format=tarfile.USTAR_FORMAT) as tar:
+    with (
+        replacing(path) as unfinished,
+        tarfile.open(unfinished, 'w', format=tarfile.USTAR_FORMAT) as tar,
+    ):
         for key, picture, caption in samples:
             _add(tar, f'{key}.jpg', picture.jpeg(quality))
             _add(tar, f'{key}.json', _describe(key, picture, caption))
             _add(tar, f'{key}.txt', caption.encode())
             count += 1
-    os.replace(partial, path)
     return count
 
 

@@ -28,9 +28,9 @@ from mmengine.runner import (
 from torch.utils.data import DataLoader
 
 from dito.utils import run_lock
+from dito.utils.errors import FULL
+from dito.utils.files import put_in_place
 from dito.utils.resumable import (
-    FULL,
-    put_in_place,
     resolve_resume,
     write_last,
 )

@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
-from dito.evaluation.files import sha256_of, write_json
 from dito.models.detectors import DITORegionClassifier
 from dito.models.text import Vocabulary
+from dito.utils.files import sha256_of, write_json
 
 EvaluatedSet = Tuple[Any, List[BaseMetric]]
 

@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Stop a run whose loss is NaN or infinite, and say where it came from."""
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -9,6 +8,8 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+
+from dito.utils.files import write_json
 
 from ..finite import NonFiniteError, anywhere, non_finite
 
@@ -59,8 +60,7 @@ class DITONonFiniteGuardHook(Hook):
         step = runner.iter + 1
         path = Path(runner.work_dir) / f'non_finite_iter_{step}.json'
         if is_main_process():
-            path.write_text(
-                json.dumps(dict(step=step, ranks=reports), indent=1))
+            write_json(path, dict(step=step, ranks=reports), indent=1)
         raise NonFiniteError(
             f'Step {step}: {"; ".join(map(_describe, reports))}. Nothing is '
             f'saved after step {step - 1}; {path} lists all samples. To go '

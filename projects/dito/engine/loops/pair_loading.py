@@ -9,6 +9,7 @@ time, so that what they make ahead is bounded whatever the batch.
 import logging
 import math
 import os
+from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional
 
 from mmdet.registry import DATASETS
@@ -18,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dito.datasets.image_text.shards import ImageTextShards
-from dito.utils.free_memory import free_memory
 
 from .whole_batch import MICRO_BATCHES, BatchPlan, divisors, plan_batch
 
@@ -29,6 +29,13 @@ _TURN, _PROCESSES = 512, 64
 # Similarity matrices that a loss has at once, measured for InfoNCE; and the
 # length of the queue of a worker where it is not set.
 _MATRICES, _PREFETCH = 4, 2
+_MEMINFO = Path('/proc/meminfo')
+# Limit and use of the container, cgroup version 2 and 1.
+_CGROUPS = (
+    (Path('/sys/fs/cgroup/memory.max'),
+     Path('/sys/fs/cgroup/memory.current')),
+    (Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
+     Path('/sys/fs/cgroup/memory/memory.usage_in_bytes')))
 
 
 def turn_of(total: int, processes: int) -> int:
@@ -213,3 +220,24 @@ def _smaller(plan: BatchPlan, factor: float) -> int:
     fit = [n for n in divisors(plan.total)
            if n % plan.processes == 0 and n <= factor * plan.total]
     return max(fit, default=2 * plan.processes)
+
+
+def free_memory() -> Optional[int]:
+    """Count the bytes that can be taken without swapping.
+
+    Returns:
+        int, optional: The less of what Linux calls available and of what
+        the container leaves; None where it cannot be known.
+    """
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    found = [1024 * int(line.split()[1]) for line in lines
+             if line.startswith('MemAvailable:')]
+    for limit, use in _CGROUPS:
+        try:
+            found.append(int(limit.read_text()) - int(use.read_text()))
+        except (OSError, ValueError):  # not there, or 'max'
+            continue
+    return min(found, default=None)

@@ -39,7 +39,7 @@ from urllib.request import url2pathname
 
 import yaml
 
-from dito.utils.text_encoding import encoding_of
+from dito.utils.files import encoding_of
 
 from .name_checks import check_names
 from .name_tables import from_table

@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Reading of public image-text models from local files."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import open_clip
 import timm
@@ -26,8 +25,7 @@ from torch import Tensor, nn
 
 from dito.models.text.text_tower import text_arch_of
 from dito.utils.checkpoint import load_state_dict_file
-
-PathLike = Union[str, Path]
+from dito.utils.files import PathLike, sha256_of
 
 _CONFIG = 'open_clip_config.json'
 _WEIGHTS = (HF_SAFE_WEIGHTS_NAME, 'open_clip_pytorch_model.safetensors',
@@ -251,12 +249,8 @@ def _statistics(preprocess: Dict[str, Any]) -> Tuple[Sequence[float], ...]:
 
 def _origin(weights: PathLike) -> Dict[str, Any]:
     """Name and hash of a file, and what read it."""
-    digest = hashlib.sha256()
-    with open(weights, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
     return dict(
         file=Path(weights).name,
-        sha256=digest.hexdigest(),
+        sha256=sha256_of(weights),
         versions=dict(open_clip=open_clip.__version__, timm=timm.__version__,
                       torch=torch.__version__))

@@ -1,0 +1,308 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Files: read with clear errors, written whole or not at all."""
+
+import codecs
+import contextlib
+import gc
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+from mmengine.fileio import get
+
+PathLike = str | os.PathLike
+
+# Python's objects take at least this many times the size of their text.
+_OBJECTS = 4
+_GZIP = b'\x1f\x8b'
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, 'utf-8-sig'),
+    (codecs.BOM_UTF32_LE, 'utf-32'),
+    (codecs.BOM_UTF32_BE, 'utf-32'),
+    (codecs.BOM_UTF16_LE, 'utf-16'),
+    (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+
+# ------------------------------------------------------------------ reading
+
+
+def require_plain_file(path: PathLike) -> None:
+    """Refuse what is there and has no end, such as a pipe or ``/dev/zero``.
+
+    Paths out of annotations, tables and folders of strangers go through
+    here before they are opened; what is missing is left to whoever opens it.
+
+    Args:
+        path (str | Path): Of the file; links are followed.
+
+    Raises:
+        ValueError: If it is a pipe, a device, a socket or a folder.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # missing, or no path at all
+        return
+    if not stat.S_ISREG(mode):
+        kind = 'folder' if stat.S_ISDIR(mode) else 'pipe or device'
+        raise ValueError(
+            f'{path} is a {kind}, not a file; remove it, or correct the path'
+        )
+
+
+def encoding_of(start: bytes) -> str:
+    """Name the encoding of a text by its byte-order mark.
+
+    Args:
+        start (bytes): Its first four bytes, or more.
+
+    Returns:
+        str: What a byte-order mark says, else 'utf-8'.
+    """
+    return next(
+        (name for mark, name in _MARKS if start.startswith(mark)), 'utf-8'
+    )
+
+
+def sha256_of(path: PathLike) -> str:
+    """Hash a file of any size.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        str: 64 hexadecimal digits, as ``sha256sum`` prints them.
+    """
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause Python's garbage collector.
+
+    Each of the millions of small objects of an annotation file is alive, but
+    the collector walks over all of them again and again while they are made:
+    more than half of the time of loading.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def read_json(path: PathLike, backend_args: dict | None = None) -> Any:
+    """Read a json file, in any encoding that json knows.
+
+    Args:
+        path (str | Path): Path of the file.
+        backend_args (dict, optional): File backend of MMEngine.
+
+    Returns:
+        Any: Its content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not json, if a key stands twice in an object
+            with different values, or if it does not fit into memory.
+    """
+    path = os.fspath(path)
+    try:
+        if backend_args is None and os.path.isfile(path):
+            _refuse_huge(path)
+        with collector_paused():
+            content = get(path, backend_args=backend_args)
+            if content.startswith(_GZIP):
+                raise _RefusedError(
+                    f'{path} is compressed by gzip; unpack it first'
+                )
+            return json.loads(content, object_pairs_hook=_unite)
+    except _RefusedError:
+        raise
+    except _RepeatedKeyError as error:
+        raise ValueError(f'{path}: {error}') from error
+    except ValueError as error:
+        raise ValueError(
+            f'{path} is not valid JSON ({error}); if it was downloaded, it '
+            'may be incomplete'
+        ) from error
+    except RecursionError as error:
+        raise ValueError(
+            f'{path} is nested too deeply to be what is expected here'
+        ) from error
+    except MemoryError as error:
+        raise _RefusedError(
+            f'{path} does not fit into memory; divide it'
+        ) from error
+
+
+class _RefusedError(ValueError):
+    """A file that is not read, for a reason of its own."""
+
+
+class _RepeatedKeyError(ValueError):
+    """An object of which it is not clear what it holds."""
+
+
+def _unite(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; json itself would keep the last of several values."""
+    united = dict(pairs)
+    if len(united) < len(pairs):
+        first: dict[str, Any] = {}
+        for key, value in pairs:
+            if first.setdefault(key, value) != value:
+                raise _RepeatedKeyError(
+                    f'an object has {key!r:.60} twice, with different '
+                    'values; keep one'
+                )
+    return united
+
+
+def _refuse_huge(path: str) -> None:
+    """Stop before the machine does, at a file that cannot fit."""
+    size = os.path.getsize(path) >> 20
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 20
+    if size * _OBJECTS > memory:
+        raise _RefusedError(
+            f'{path} has {size:,} MiB and needs over {_OBJECTS} times that '
+            f'to be read, but this machine has {memory:,} MiB of memory; '
+            'divide it'
+        )
+
+
+# ------------------------------------------------------------------ writing
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
+    """Write a file that is never seen half written.
+
+    Args:
+        path (str | Path): The file; its folder is made.
+        sync (bool): Wait until it is on the disk. Defaults to False.
+
+    Yields:
+        Path: Where to write, in the same folder and with the same suffix;
+        it becomes ``path`` unless there is an error.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Threads may write the same file, such as pictures of one name.
+    unfinished = path.with_name(
+        f'.{os.getpid()}.{threading.get_ident()}.{path.name}'
+    )
+    try:
+        yield unfinished
+        if sync:
+            put_in_place(unfinished, path)
+        else:
+            os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: PathLike, path: PathLike) -> None:
+    """Give a finished file its name, on the disk and not only in memory.
+
+    Args:
+        temporary (str | Path): Written file, in the same folder.
+        path (str | Path): Its name from now on; replaced if it exists.
+    """
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(Path(path).parent)
+
+
+def _sync(path: PathLike) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def new_folder(folder: PathLike) -> Iterator[Path]:
+    """Make a folder that appears complete or not at all.
+
+    Args:
+        folder (str | Path): Its name; what stands there is replaced, so
+            refuse before what must be kept.
+
+    Yields:
+        Path: An empty folder beside it, which becomes ``folder`` unless
+        there is an error.
+    """
+    folder = Path(os.path.abspath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{folder.name}.', dir=folder.parent
+    ) as scratch:
+        # The folder around is private, this one follows the umask.
+        parts = Path(scratch, 'new')
+        parts.mkdir()
+        yield parts
+        if folder.exists():
+            folder.rename(Path(scratch, 'old'))
+        parts.rename(folder)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Args:
+        path (str | Path): Path; its folder is made.
+        text (str): Content.
+    """
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding='utf-8')
+
+
+def write_json(
+    path: PathLike, content: Any, indent: int | None = None
+) -> None:
+    """Write a json file, whole or not at all.
+
+    Args:
+        path (str | Path): Path; its folder is made.
+        content (Any): What json can hold.
+        indent (int, optional): Spaces a level; None writes one line without
+            any.
+    """
+    separators = (',', ':') if indent is None else None
+    with replacing(path) as unfinished, _text_file(unfinished) as file:
+        # In parts: run lengths of large pictures are long.
+        json.dump(content, file, indent=indent, separators=separators)
+        file.write('\n')
+
+
+def write_json_list(path: PathLike, parts: Iterable[list]) -> None:
+    """Write one long list, a part at a time; whole or not at all.
+
+    Args:
+        path (str | Path): Path; its folder is made.
+        parts (Iterable[list]): Consecutive parts of the list.
+    """
+    with replacing(path) as unfinished, _text_file(unfinished) as file:
+        separator = '['
+        for part in parts:
+            for item in part:
+                file.write(separator + json.dumps(item))
+                separator = ', '
+        file.write(']' if separator != '[' else '[]')
+
+
+def _text_file(path: Path) -> Any:
+    return open(path, 'w', encoding='utf-8')
