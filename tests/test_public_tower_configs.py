@@ -10,8 +10,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from dito.converters.towers import convert_tower
 from dito.models.text.text_tower import resolve_text_arch
-from dito.utils.towers import convert_tower
 
 sys.path.append(str(Path(__file__).parent / 'test_utils' / 'test_towers'))
 from tower_files import make_meta_source  # noqa: E402

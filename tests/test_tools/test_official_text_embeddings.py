@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from dito.cli.official_text_embeddings import build, main
+from dito.converters.official.vocabulary import (
+    FINGERPRINT,
+    embed_names,
+    pad_pieces,
+)
 from dito.models import Vocabulary
 from dito.models.text.templates import TEMPLATE_SETS
-from dito.utils.official.text_model import embed_names, pad_pieces
-from dito.utils.official.vocabulary import FINGERPRINT
 
 
 def encode(text):

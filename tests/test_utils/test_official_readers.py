@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from golden_arrays import DATA, group
 
-from dito.utils.official import OfficialSizes, convert_official
-from dito.utils.official.layout import leaf_order
-from dito.utils.official.readers import (
+from dito.converters.official import OfficialSizes, convert_official
+from dito.converters.official.layout import leaf_order
+from dito.converters.official.readers import (
     flatten,
     name_variables,
     read_checkpoint,

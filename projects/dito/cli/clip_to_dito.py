@@ -7,9 +7,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import Config
 
-from dito.utils.checkpoint import save_safetensors
-from dito.utils.printable import printable
-from dito.utils.towers import (
+from dito.converters.towers import (
     ConvertedTower,
     TowerSource,
     convert_tower,
@@ -17,7 +15,9 @@ from dito.utils.towers import (
     read_source,
     resample_tower,
 )
-from dito.utils.towers.resample import METHODS
+from dito.converters.towers.resample import METHODS
+from dito.utils.checkpoint import save_safetensors
+from dito.utils.printable import printable
 
 from .errors import one_sentence_errors
 

@@ -7,15 +7,16 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from dito.models.text import Vocabulary
-from dito.models.text.name_files import read_names
-from dito.models.text.templates import readable_name, resolve_templates
-from dito.utils.official.text_model import (
+from dito.converters.official.vocabulary import (
+    ClassRows,
     Encode,
+    convert_vocabulary,
     embed_names,
     load_text_model,
 )
-from dito.utils.official.vocabulary import ClassRows, convert_vocabulary
+from dito.models.text import Vocabulary
+from dito.models.text.name_files import read_names
+from dito.models.text.templates import readable_name, resolve_templates
 
 from .build_text_embeddings import given_names, novel_names
 from .errors import one_sentence_errors

@@ -9,15 +9,15 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
-from dito.models.text import Vocabulary
-from dito.models.text.name_files import read_names
-from dito.utils.checkpoint import save_safetensors
-from dito.utils.official import OfficialSizes, convert_official
-from dito.utils.official.readers import read_checkpoint
-from dito.utils.official.vocabulary import (
+from dito.converters.official import OfficialSizes, convert_official
+from dito.converters.official.readers import read_checkpoint
+from dito.converters.official.vocabulary import (
     convert_vocabulary,
     read_class_rows,
 )
+from dito.models.text import Vocabulary
+from dito.models.text.name_files import read_names
+from dito.utils.checkpoint import save_safetensors
 
 from .errors import one_sentence_errors
 

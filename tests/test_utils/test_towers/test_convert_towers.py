@@ -19,15 +19,15 @@ from tower_files import (
     siglip_config,
 )
 
-from dito.utils.towers import (
+from dito.converters.towers import (
     KeyReport,
     convert_tower,
     feature_error,
     read_source,
 )
-from dito.utils.towers.compare import random_tokens, source_image
-from dito.utils.towers.source import read_open_clip
-from dito.utils.towers.timm_vision import convert_timm_vision
+from dito.converters.towers.convert import random_tokens, source_image
+from dito.converters.towers.source import read_open_clip
+from dito.converters.towers.vision import convert_timm_vision
 
 CLIPS = dict(
     openai=clip_config(quick_gelu=True),

@@ -8,8 +8,12 @@ from mmdet.registry import MODELS
 from timm.layers import resample_patch_embed
 from tower_files import clip_config, make_source
 
+from dito.converters.towers import (
+    convert_tower,
+    resample_kernel,
+    resample_tower,
+)
 from dito.models.backbones.pos_embed import resize_pos_embed
-from dito.utils.towers import convert_tower, resample_kernel, resample_tower
 
 
 @pytest.mark.parametrize('old, new', [(8, 12), (14, 16), (16, 14), (8, 8)])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 
-from dito.utils.towers.source import TowerSource, read_open_clip
+from dito.converters.towers.source import TowerSource, read_open_clip
 
 TEXT = dict(width=32, layers=2, heads=4, vocab_size=60, context_length=10)
 SIGLIP_TEXT = dict(

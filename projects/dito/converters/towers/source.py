@@ -2,9 +2,10 @@
 """Reading of public image-text models from local files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import open_clip
 import timm
@@ -52,15 +53,15 @@ class TowerSource:
     name: str
     library: str
     model: nn.Module
-    state: Dict[str, Tensor]
-    config: Dict[str, Any] = field(default_factory=dict)
-    preprocess: Dict[str, Any] = field(default_factory=dict)
-    meta: Dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Tensor]
+    config: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 def read_source(name: str,
-                weights: Optional[PathLike] = None,
-                tag: Optional[str] = None) -> TowerSource:
+                weights: PathLike | None = None,
+                tag: str | None = None) -> TowerSource:
     """Read a model; nothing is downloaded.
 
     Args:
@@ -103,9 +104,9 @@ def read_source(name: str,
         name, config, Path(weights), preprocess, dict(tag=tag))
 
 
-def read_open_clip(name: str, config: Dict[str, Any], weights: Path,
-                   preprocess: Dict[str, Any],
-                   meta: Dict[str, Any]) -> TowerSource:
+def read_open_clip(name: str, config: dict[str, Any], weights: Path,
+                   preprocess: dict[str, Any],
+                   meta: dict[str, Any]) -> TowerSource:
     """Build a model of open_clip and load its weights.
 
     Args:
@@ -151,14 +152,14 @@ def read_open_clip(name: str, config: Dict[str, Any], weights: Path,
             k: v for k, v in meta.items() if v is not None}))
 
 
-def _load(model: nn.Module, state: Dict[str, Tensor], name: str,
+def _load(model: nn.Module, state: dict[str, Tensor], name: str,
           weights: PathLike) -> None:
     """Load strictly, with an error that names what does not fit."""
     own = model.state_dict()
     for key in ('logit_scale', 'logit_bias'):
         if key in state and key in own:
             state[key] = state[key].reshape(own[key].shape)
-    wrong: List[str] = [f'{k} is missing' for k in own if k not in state]
+    wrong: list[str] = [f'{k} is missing' for k in own if k not in state]
     wrong += [f'{k} is not known' for k in state if k not in own]
     wrong += [
         f'{k} is {tuple(v.shape)} instead of {tuple(own[k].shape)}'
@@ -172,7 +173,7 @@ def _load(model: nn.Module, state: Dict[str, Tensor], name: str,
     model.load_state_dict(state)
 
 
-def _read_folder(folder: Path, weights: Optional[PathLike]) -> TowerSource:
+def _read_folder(folder: Path, weights: PathLike | None) -> TowerSource:
     """Read a folder as the hub of Hugging Face has them for open_clip."""
     path = folder / _CONFIG
     if not path.is_file():
@@ -217,12 +218,12 @@ def _read_timm(name: str, weights: Path) -> TowerSource:
         dict(_origin(weights), library='timm', model=name))
 
 
-def _default_preprocess() -> Dict[str, Any]:
+def _default_preprocess() -> dict[str, Any]:
     return dict(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD,
                 interpolation='bicubic', resize_mode='shortest')
 
 
-def _preprocess_of(name: str, tag: Optional[str]) -> Dict[str, Any]:
+def _preprocess_of(name: str, tag: str | None) -> dict[str, Any]:
     """What open_clip knows of a model's published weights."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag is not None and tag not in tags:
@@ -243,11 +244,11 @@ def _preprocess_of(name: str, tag: Optional[str]) -> Dict[str, Any]:
     return result
 
 
-def _statistics(preprocess: Dict[str, Any]) -> Tuple[Sequence[float], ...]:
+def _statistics(preprocess: dict[str, Any]) -> tuple[Sequence[float], ...]:
     return tuple(preprocess['mean']), tuple(preprocess['std'])
 
 
-def _origin(weights: PathLike) -> Dict[str, Any]:
+def _origin(weights: PathLike) -> dict[str, Any]:
     """Name and hash of a file, and what read it."""
     return dict(
         file=Path(weights).name,

@@ -2,7 +2,6 @@
 """Other patch sizes and position grids for a pretrained tower."""
 
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +51,8 @@ def resample_kernel(kernel: Tensor, size: int, method: str = 'pinv') -> Tensor:
 
 
 def resample_tower(tower: 'ConvertedTower',  # noqa: F821
-                   patch_size: Optional[int] = None,
-                   img_size: Optional[int] = None,
+                   patch_size: int | None = None,
+                   img_size: int | None = None,
                    method: str = 'pinv') -> None:
     """Give a converted tower another patch or image size, in place.
 

@@ -9,14 +9,15 @@ is not loaded.
 import importlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple, Union
+from typing import Any
 
 import numpy as np
 
 from .layout import OfficialSizes, leaf_order
 
-Tree = Dict[str, np.ndarray]
+Tree = dict[str, np.ndarray]
 
 # Flax's msgpack extension types.
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -24,9 +25,9 @@ _CHUNKED = '__msgpack_chunked_array__'
 _VARIABLE = re.compile(r'variables/(\d+)/\.ATTRIBUTES/VARIABLE_VALUE')
 
 
-def read_checkpoint(path: Union[str, Path],
+def read_checkpoint(path: str | Path,
                     sizes: OfficialSizes = OfficialSizes()  # noqa: B008
-                    ) -> Tuple[str, Tree]:
+                    ) -> tuple[str, Tree]:
     """Read a checkpoint of the release.
 
     Args:
@@ -59,7 +60,7 @@ def read_checkpoint(path: Union[str, Path],
     return 'msgpack', flatten(_read_msgpack(path))
 
 
-def _read_folder(path: Path, sizes: OfficialSizes) -> Tuple[str, Tree]:
+def _read_folder(path: Path, sizes: OfficialSizes) -> tuple[str, Tree]:
     if (path / 'saved_model.pb').is_file():
         return 'SavedModel', name_variables(_read_variables(path), sizes)
     if any((path / name).exists()
@@ -152,7 +153,7 @@ def _map(tree: Any, function: Any) -> Any:
     return function(tree)
 
 
-def _read_variables(path: Path) -> List[np.ndarray]:
+def _read_variables(path: Path) -> list[np.ndarray]:
     """Variables of a SavedModel by number, without loading its graph."""
     tf = need_package('tensorflow', 'tensorflow', f'the SavedModel {path}')
     reader = tf.train.load_checkpoint(str(path / 'variables' / 'variables'))
@@ -168,7 +169,7 @@ def _read_variables(path: Path) -> List[np.ndarray]:
     return [found[i] for i in range(len(found))]
 
 
-def name_variables(arrays: List[np.ndarray],
+def name_variables(arrays: list[np.ndarray],
                    sizes: OfficialSizes = OfficialSizes()  # noqa: B008
                    ) -> Tree:
     """Give the numbered variables of an exported detector their names.

@@ -1,9 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Image towers of timm's class: SigLIP, ViTs of CLIP and of ImageNet."""
+"""Image towers of open_clip's and timm's classes, taken over by layers."""
 
-from typing import Any, Dict, Optional
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import torch
+from open_clip import transformer as clip
 from timm.layers import AttentionPoolLatent, Mlp, PatchEmbed
 from timm.models.vision_transformer import (
     Attention,
@@ -13,17 +15,167 @@ from timm.models.vision_transformer import (
 )
 from torch import nn
 
+from dito.models.backbones.vit_arch import ARCHS, VitArch
+
 from .key_report import KeyReport
-from .layer_kinds import act_name, named_arch, refuse, single
+
+
+def refuse(what: str) -> NoReturn:
+    """Say that a tower has a part that DITOViT has not."""
+    raise ValueError(
+        f'This tower has {what}, which DITOViT has not; '
+        'docs/pretrained_towers.md lists the kinds that can be converted.')
+
+
+def act_name(module: nn.Module) -> str:
+    """Name of an activation for DITOViT.
+
+    Args:
+        module (nn.Module): Of torch, open_clip or timm.
+
+    Returns:
+        str: 'gelu', 'gelu_tanh' or 'quick_gelu'.
+    """
+    kind = type(module).__name__
+    if kind == 'GELUTanh' or getattr(module, 'approximate', '') == 'tanh':
+        return 'gelu_tanh'
+    names = dict(GELU='gelu', QuickGELU='quick_gelu')
+    if kind not in names:
+        refuse(f'the activation {kind}')
+    return names[kind]
+
+
+def named_arch(dims: int, layers: int, heads: int,
+               hidden: int) -> str | dict[str, Any]:
+    """Name of an architecture, or its sizes where it has none.
+
+    Args:
+        dims (int): Channels of a token.
+        layers (int): Number of layers.
+        heads (int): Number of heads.
+        hidden (int): Hidden channels of an MLP.
+    """
+    sizes = VitArch(dims, layers, heads, hidden / dims)
+    for name, known in ARCHS.items():
+        if sizes == known:
+            return name
+    ratio = sizes.mlp_ratio
+    # The layers are made with int(dims * ratio); a rounded-down quotient
+    # would lose a channel.
+    while int(dims * ratio) < hidden:
+        ratio += 1e-9
+    return dict(embed_dims=dims, num_layers=layers, num_heads=heads,
+                mlp_ratio=ratio)
+
+
+def single(sides: int | Sequence[int], what: str) -> int:
+    """The side of what must be square."""
+    sides = [sides] if isinstance(sides, int) else list(sides)
+    if len(set(sides)) != 1:
+        refuse(f'{what} of {" x ".join(map(str, sides))} pixels')
+    return sides[0]
+
+
+_LAYER_NAMES = {
+    'ln_1.weight': 'norm1.weight',
+    'ln_1.bias': 'norm1.bias',
+    'attn.in_proj_weight': 'attn.qkv.weight',
+    'attn.in_proj_bias': 'attn.qkv.bias',
+    'attn.out_proj.weight': 'attn.proj.weight',
+    'attn.out_proj.bias': 'attn.proj.bias',
+    'ln_2.weight': 'norm2.weight',
+    'ln_2.bias': 'norm2.bias',
+    'mlp.c_fc.weight': 'mlp.fc1.weight',
+    'mlp.c_fc.bias': 'mlp.fc1.bias',
+    'mlp.c_proj.weight': 'mlp.fc2.weight',
+    'mlp.c_proj.bias': 'mlp.fc2.bias',
+}
+
+
+def convert_open_clip_vision(visual: clip.VisionTransformer, report: KeyReport,
+                             prefix: str = 'visual.') -> dict[str, Any]:
+    """Take an image tower over.
+
+    Args:
+        visual (clip.VisionTransformer): The tower, for its structure.
+        report (KeyReport): Its weights are taken from here.
+        prefix (str): Of their names.
+
+    Returns:
+        dict: Arguments of :class:`DITOViT`.
+
+    Raises:
+        ValueError: If the tower has a part that DITOViT does not.
+    """
+    config = _clip_config(visual)
+    ours = 'backbone.'
+    report.take(f'{prefix}conv1.weight', f'{ours}patch_embed.proj.weight')
+    positions = report.read(f'{prefix}positional_embedding')
+    token = report.read(f'{prefix}class_embedding')
+    report.put(f'{ours}cls_token', (token + positions[0])[None, None],
+               f'{prefix}class_embedding + positional_embedding[0]')
+    report.put(f'{ours}pos_embed', positions[1:][None],
+               f'{prefix}positional_embedding[1:]')
+    names = dict(_LAYER_NAMES)
+    if 'layer_scale' in config:
+        names.update({'ls_1.gamma': 'ls1.gamma', 'ls_2.gamma': 'ls2.gamma'})
+    for layer in range(len(visual.transformer.resblocks)):
+        for theirs, new in names.items():
+            report.take(f'{prefix}transformer.resblocks.{layer}.{theirs}',
+                        f'{ours}blocks.{layer}.{new}')
+    norms = dict(ln_post='head.norm' if config['head'].get('norm') else 'norm')
+    if config['pre_norm']:
+        norms['ln_pre'] = 'norm_pre'
+    for theirs, new in norms.items():
+        for kind in ('weight', 'bias'):
+            report.take(f'{prefix}{theirs}.{kind}', f'{ours}{new}.{kind}')
+    if 'out_dims' in config['head']:
+        report.take(f'{prefix}proj', f'{ours}head.proj.weight',
+                    lambda w: w.T, 'transposed')
+    return config
+
+
+def _clip_config(visual: clip.VisionTransformer) -> dict[str, Any]:
+    """Read the structure off the modules."""
+    layers = visual.transformer.resblocks
+    first = layers[0]
+    if any(type(layer) is not clip.ResidualAttentionBlock for layer in layers):
+        refuse(f'layers of {type(first).__name__}')
+    if visual.attn_pool is not None:
+        refuse("CoCa's attentional pooler")
+    if visual.pool_type not in ('tok', 'avg'):
+        refuse(f'the pooling {visual.pool_type!r}')
+    dims = first.attn.embed_dim
+    config: dict[str, Any] = dict(
+        type='DITOViT',
+        arch=named_arch(dims, len(layers), first.attn.num_heads,
+                        first.mlp.c_fc.out_features),
+        patch_size=single(visual.patch_size, 'patches'),
+        img_size=single(visual.image_size, 'images'),
+        class_token=True,
+        pre_norm=isinstance(visual.ln_pre, nn.LayerNorm),
+        act=act_name(first.mlp.gelu),
+        norm_eps=first.ln_1.eps,
+        patch_bias=False)
+    if isinstance(first.ls_1, clip.LayerScale):
+        config['layer_scale'] = 1e-5
+    head = config['head'] = dict(
+        pool='token' if visual.pool_type == 'tok' else 'avg')
+    if visual.final_ln_after_pool:
+        head['norm'] = True
+    if visual.proj is not None:
+        head['out_dims'] = visual.proj.shape[1]
+    return config
+
 
 _POOLS = {'token': 'token', 'avg': 'avg', 'map': 'attn_pool'}
 
 
 def convert_timm_vision(trunk: nn.Module,
-                        projection: Optional[nn.Linear],
+                        projection: nn.Linear | None,
                         report: KeyReport,
                         prefix: str = '',
-                        projection_name: str = '') -> Dict[str, Any]:
+                        projection_name: str = '') -> dict[str, Any]:
     """Take an image tower over.
 
     Args:
@@ -40,7 +192,7 @@ def convert_timm_vision(trunk: nn.Module,
     Raises:
         ValueError: If the tower has a part that DITOViT does not.
     """
-    config = _config(trunk, projection)
+    config = _timm_config(trunk, projection)
     ours = 'backbone.'
     prefixes = int(trunk.has_class_token)
     if config['class_token'] and trunk.no_embed_class:
@@ -81,13 +233,13 @@ def _take_module(module: nn.Module, report: KeyReport, theirs: str,
         report.take(f'{theirs}.{name}', f'{ours}.{name}')
 
 
-def _config(trunk: nn.Module,
-            projection: Optional[nn.Linear]) -> Dict[str, Any]:
+def _timm_config(trunk: nn.Module,
+            projection: nn.Linear | None) -> dict[str, Any]:
     """Read the structure off the modules."""
     _check_trunk(trunk)
     first = trunk.blocks[0]
     pool = _POOLS[trunk.global_pool]
-    config: Dict[str, Any] = dict(
+    config: dict[str, Any] = dict(
         type='DITOViT',
         arch=named_arch(trunk.embed_dim, len(trunk.blocks),
                         first.attn.num_heads, first.mlp.fc1.out_features),
@@ -151,7 +303,7 @@ def _check_block(block: nn.Module) -> None:
         refuse('projections without bias')
 
 
-def _attn_pool_config(trunk: nn.Module) -> Dict[str, Any]:
+def _attn_pool_config(trunk: nn.Module) -> dict[str, Any]:
     """Options of the attention pooling that differ from the tower's."""
     pool, first = trunk.attn_pool, trunk.blocks[0]
     plain = (

@@ -1,19 +1,21 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Weights of the release's whole detector, pretrained or finetuned."""
 
-from typing import Dict, List, Mapping, Tuple
+from collections.abc import Mapping
 
 import numpy as np
 
-from .box_head import convert_box_head
-from .fpn import convert_fpn
 from .layout import OfficialSizes, compare
-from .mask_head import convert_mask_head
-from .rpn_head import convert_rpn_head
-from .tree import StateDict
-from .vit import convert_vit
+from .parts import (
+    StateDict,
+    convert_box_head,
+    convert_fpn,
+    convert_mask_head,
+    convert_rpn_head,
+    convert_vit,
+)
 
-Tree = Dict[str, np.ndarray]
+Tree = dict[str, np.ndarray]
 
 # Where the tree of a detector or a pretrained model may start.
 _DETECTOR_ROOTS = ('optimizer/target/', 'params/', '')
@@ -55,7 +57,7 @@ def convert_official(params: Mapping[str, np.ndarray]) -> StateDict:
     return _convert_detector(tree)
 
 
-def select_tree(params: Mapping[str, np.ndarray]) -> Tuple[str, Tree]:
+def select_tree(params: Mapping[str, np.ndarray]) -> tuple[str, Tree]:
     """Find the model's parameters within a checkpoint.
 
     Args:
@@ -92,7 +94,7 @@ def select_tree(params: Mapping[str, np.ndarray]) -> Tuple[str, Tree]:
 
 
 def split_groups(tree: Mapping[str, np.ndarray],
-                 groups: List[str]) -> Tuple[Dict[str, Tree], Tree]:
+                 groups: list[str]) -> tuple[dict[str, Tree], Tree]:
     """Split a flat tree by leading names.
 
     Args:
@@ -102,7 +104,7 @@ def split_groups(tree: Mapping[str, np.ndarray],
     Returns:
         tuple: The arrays of each group, and those of none.
     """
-    parts: Dict[str, Tree] = {group: {} for group in groups}
+    parts: dict[str, Tree] = {group: {} for group in groups}
     rest: Tree = {}
     for name, array in tree.items():
         group = next((g for g in groups if name.startswith(f'{g}/')), None)

@@ -1,9 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""From a public model to a checkpoint of DITO."""
+"""From a public model to a checkpoint of DITO, and whether they agree."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any
 
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -12,10 +15,8 @@ from dito.models.backbones.embed_head import DENSE_OF_POOL
 from dito.models.text.text_tower import resolve_text_arch, text_arch_of
 
 from .key_report import KeyReport
-from .layer_kinds import refuse
-from .open_clip_vision import convert_open_clip_vision
 from .source import TowerSource
-from .timm_vision import convert_timm_vision
+from .vision import convert_open_clip_vision, convert_timm_vision, refuse
 
 
 @dataclass
@@ -31,12 +32,12 @@ class ConvertedTower:
     """
 
     report: KeyReport
-    backbone: Dict[str, Any]
-    text_encoder: Optional[Dict[str, Any]] = None
-    meta: Dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any]
+    text_encoder: dict[str, Any] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def state(self) -> Dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """Weights by DITO's names."""
         return self.report.state
 
@@ -56,7 +57,7 @@ class ConvertedTower:
                 'pooling to embed regions with: take avg or value.')
         self.backbone['head'] = head
 
-    def metadata(self) -> Dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What is written beside the weights.
 
         Returns:
@@ -98,7 +99,7 @@ def convert_tower(source: TowerSource) -> ConvertedTower:
     """
     report = KeyReport(source.state)
     scale = source.preprocess
-    meta: Dict[str, Any] = dict(
+    meta: dict[str, Any] = dict(
         source=source.meta,
         preprocess=dict(
             mean=[255.0 * x for x in scale['mean']],
@@ -144,7 +145,7 @@ def _convert_pair(source: TowerSource,
     return ConvertedTower(report, backbone, text_encoder)
 
 
-def _convert_visual(visual: nn.Module, report: KeyReport) -> Dict[str, Any]:
+def _convert_visual(visual: nn.Module, report: KeyReport) -> dict[str, Any]:
     """Convert the image tower of an open_clip model, by its class."""
     if isinstance(visual, VisionTransformer):
         return convert_open_clip_vision(visual, report)
@@ -160,3 +161,87 @@ def _convert_visual(visual: nn.Module, report: KeyReport) -> Dict[str, Any]:
         refuse('an MLP as projection')
     return convert_timm_vision(
         visual.trunk, projection, report, prefix, name)
+
+
+@torch.no_grad()
+def feature_error(source: TowerSource, tower: ConvertedTower,
+                  batch: int = 2) -> dict[str, float]:
+    """Compare embeddings of random images and texts, at the native size.
+
+    Args:
+        source (TowerSource): The original.
+        tower (ConvertedTower): Converted from it and not yet resampled.
+        batch (int): Images and texts.
+
+    Returns:
+        dict[str, float]: Largest difference of a component of the unit
+        embeddings, for 'image' and, with a text tower, 'text'.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = tower.backbone['img_size']
+    image = torch.randn(batch, 3, size, size, generator=generator)
+    backbone = _build(tower.backbone, tower.state, 'backbone.')
+    errors = dict(image=_error(
+        source_image(source, image), backbone.embed(image)))
+    del backbone
+    if tower.text_encoder is not None:
+        tokens = random_tokens(source.model, batch, generator)
+        text = _build(tower.text_encoder, tower.state, 'text_encoder.')
+        errors['text'] = _error(
+            source.model.encode_text(tokens), text(tokens))
+    return errors
+
+
+def source_image(source: TowerSource, image: Tensor) -> Tensor:
+    """The source's own embedding of images.
+
+    Args:
+        source (TowerSource): The original.
+        image (Tensor): Has shape (B, 3, H, W).
+
+    Returns:
+        Tensor: Has shape (B, D).
+    """
+    if source.library == 'open_clip':
+        return source.model.encode_image(image)
+    feat = source.model.forward_features(image)
+    return source.model.forward_head(feat, pre_logits=True)
+
+
+def random_tokens(model: nn.Module, batch: int,
+                  generator: torch.Generator) -> Tensor:
+    """Texts of random length: start, pieces, end (the largest id), zeros.
+
+    Args:
+        model (nn.Module): An open_clip model, for the sizes.
+        batch (int): Number of texts N.
+        generator (torch.Generator): Source of randomness.
+
+    Returns:
+        Tensor: int64, has shape (N, context length).
+    """
+    length, last = model.context_length, model.vocab_size - 1
+    tokens = torch.randint(
+        1, last - 1, (batch, length), generator=generator)
+    ends = torch.randint(2, length, (batch, ), generator=generator)
+    places = torch.arange(length)
+    tokens[places > ends[:, None]] = 0
+    tokens[:, 0] = last - 1
+    tokens[torch.arange(batch), ends] = last
+    return tokens
+
+
+def _build(config: dict, state: dict[str, Tensor],
+           prefix: str) -> nn.Module:
+    """Build a tower with its part of the weights."""
+    module = MODELS.build(config)
+    module.load_state_dict({
+        k[len(prefix):]: v
+        for k, v in state.items() if k.startswith(prefix)
+    })
+    return module.eval()
+
+
+def _error(first: Tensor, second: Tensor) -> float:
+    difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+    return float(difference.abs().max())

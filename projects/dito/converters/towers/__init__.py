@@ -1,8 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Conversion of public image-text towers to DITO's."""
 
-from .compare import feature_error
-from .convert import ConvertedTower, convert_tower
+from .convert import ConvertedTower, convert_tower, feature_error
 from .key_report import KeyReport
 from .resample import resample_kernel, resample_tower
 from .source import TowerSource, read_source

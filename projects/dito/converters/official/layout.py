@@ -1,13 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Names and shapes of the release's parameters, from a few sizes."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Mapping, Tuple
 
 import numpy as np
 
-Shape = Tuple[int, ...]
-Shapes = Dict[str, Shape]
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _conv(path: str, side: int, c_in: int, c_out: int) -> Shapes:
             f'{path}/bias': (c_out, )}
 
 
-def leaf_order(names: Iterable[str]) -> List[str]:
+def leaf_order(names: Iterable[str]) -> list[str]:
     """Order in which JAX and TensorFlow flatten a nested tree.
 
     Args:

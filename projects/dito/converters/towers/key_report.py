@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Account of where every weight of a source went."""
 
-from typing import Callable, Dict, List, Mapping, Optional
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -23,11 +23,11 @@ class KeyReport:
 
     def __init__(self, source: Mapping[str, Tensor]) -> None:
         self._source = dict(source)
-        self._used: Dict[str, None] = {}
-        self.state: Dict[str, Tensor] = {}
-        self.lines: Dict[str, str] = {}
-        self.left_out: Dict[str, str] = {}
-        self.resampled: Dict[str, str] = {}
+        self._used: dict[str, None] = {}
+        self.state: dict[str, Tensor] = {}
+        self.lines: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        self.resampled: dict[str, str] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._source
@@ -52,7 +52,7 @@ class KeyReport:
         return self._source[name].detach().float()
 
     def take(self, name: str, ours: str,
-             change: Optional[Callable[[Tensor], Tensor]] = None,
+             change: Callable[[Tensor], Tensor] | None = None,
              how: str = '') -> None:
         """Take a weight over.
 
@@ -77,7 +77,7 @@ class KeyReport:
             self._used[name] = None
             self.left_out[name] = why
 
-    def unmatched(self) -> List[str]:
+    def unmatched(self) -> list[str]:
         """Names of the source that were neither taken nor left out."""
         return [name for name in self._source if name not in self._used]
 

@@ -1,26 +1,26 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Text embeddings of the release as a vocabulary."""
+"""Text embeddings of the release, and its text model for other names."""
 
-import json
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Dict,
-    Iterable,
-    List,
-    NamedTuple,
-    Sequence,
-    Union,
-)
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-if TYPE_CHECKING:
-    from dito.models.text import Vocabulary
+from dito.models.text import Vocabulary
+from dito.models.text.name_files import read_names
+from dito.utils.files import PathLike, read_json
 
+from .readers import need_package
+
+# One prompt to its embedding (D, ).
+Encode = Callable[[str], np.ndarray]
+
+# The release's demo: a begin token, no end token, zeros behind.
+MAX_PIECES = 64
 # All embeddings of the release come from one text model.
 FINGERPRINT = 'dito-release-text-model'
 PADDING = 'empty'
@@ -34,11 +34,11 @@ class ClassRows(NamedTuple):
         rare (list[str]): Names of frequency 'r' (LVIS).
     """
 
-    names: Dict[int, str]
-    rare: List[str]
+    names: dict[int, str]
+    rare: list[str]
 
 
-def read_class_rows(path: Union[str, Path]) -> ClassRows:
+def read_class_rows(path: str | Path) -> ClassRows:
     """Read which row of the release's embeddings belongs to which class.
 
     Rows are category ids; row 0 is the background.
@@ -56,16 +56,11 @@ def read_class_rows(path: Union[str, Path]) -> ClassRows:
         ValueError: If it is none of these, or an id is no positive number or
             stands twice.
     """
-    # Not at the top: the models need this package's converters.
-    from dito.models.text.name_files import read_names
     path = Path(path)
     if path.suffix != '.json' or not path.is_file():
         return ClassRows(dict(enumerate(read_names(path).names, 1)), [])
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is not json: {error}.') from None
-    rare: List[str] = []
+    content = read_json(path)
+    rare: list[str] = []
     if isinstance(content, dict) and 'categories' in content:
         content = content['categories']
     if isinstance(content, list) and content and all(
@@ -83,9 +78,9 @@ def read_class_rows(path: Union[str, Path]) -> ClassRows:
     return ClassRows(_by_row(pairs, path), rare)
 
 
-def _by_row(pairs: Iterable[Sequence[Any]], path: Path) -> Dict[int, str]:
+def _by_row(pairs: Iterable[Sequence[Any]], path: Path) -> dict[int, str]:
     """Check ids and sort by them."""
-    rows: Dict[int, str] = {}
+    rows: dict[int, str] = {}
     for key, name in pairs:
         number = int(key) if str(key).isdigit() else 0
         if number < 1 or number in rows:
@@ -99,7 +94,7 @@ def _by_row(pairs: Iterable[Sequence[Any]], path: Path) -> Dict[int, str]:
 def convert_vocabulary(embeddings: np.ndarray,
                        rows: ClassRows,
                        novel: Iterable[str] = (),
-                       keep_rest: bool = False) -> 'Vocabulary':
+                       keep_rest: bool = False) -> Vocabulary:
     """Make a vocabulary of the release's precomputed embeddings.
 
     Args:
@@ -117,7 +112,6 @@ def convert_vocabulary(embeddings: np.ndarray,
     Raises:
         ValueError: If rows are missing, zero or not finite.
     """
-    from dito.models.text import Vocabulary
     if embeddings.ndim == 3 and len(embeddings) == 1:
         embeddings = embeddings[0]
     if embeddings.ndim != 2 or embeddings.dtype.kind != 'f':
@@ -151,3 +145,72 @@ def convert_vocabulary(embeddings: np.ndarray,
     return Vocabulary(
         tuple(names.values()), table[:-1], table[-1],
         torch.tensor([n in flags for n in names.values()]), FINGERPRINT)
+
+
+def pad_pieces(pieces: Sequence[int], length: int = MAX_PIECES) -> list[int]:
+    """Cut or fill a list of token ids with zeros."""
+    kept = list(pieces)[:length]
+    return kept + [0] * (length - len(kept))
+
+
+def load_text_model(path: PathLike, tokenizer: PathLike) -> Encode:
+    """Load the release's text model.
+
+    TensorFlow runs the graph in the file, so it should come from the authors
+    or another source you trust.
+
+    Args:
+        path (str | Path): Folder of the SavedModel, ``text_model``.
+        tokenizer (str | Path): SentencePiece model, ``dito_tokenizer.model``.
+
+    Returns:
+        Callable: Prompt to embedding, float32, shape (D, ). Texts are
+        lower-cased.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If TensorFlow or SentencePiece is not installed.
+    """
+    path = Path(os.path.expanduser(path))
+    tokenizer = Path(os.path.expanduser(tokenizer))
+    if not (path / 'saved_model.pb').is_file():
+        raise FileNotFoundError(
+            f'{path} has no saved_model.pb; give the folder of the text '
+            'model.')
+    if not tokenizer.is_file():
+        raise FileNotFoundError(
+            f'The tokenizer {tokenizer} does not exist; check the path.')
+    tf = need_package('tensorflow', 'tensorflow', f'the text model {path}')
+    pieces = need_package('sentencepiece', 'sentencepiece',
+                          f'the tokenizer {tokenizer}')
+    model: Any = tf.saved_model.load(str(path))
+    cutter = pieces.SentencePieceProcessor(model_file=str(tokenizer))
+
+    def encode(text: str) -> np.ndarray:
+        ids = cutter.encode(text.lower(), add_bos=True, add_eos=False)
+        # One at a time: the exported model need not take a batch.
+        batch = tf.constant([pad_pieces(ids)], dtype=tf.int32)
+        return np.asarray(model(dict(text=batch))[0], dtype=np.float32)
+
+    return encode
+
+
+def embed_names(names: Sequence[str], encode: Encode,
+                templates: Sequence[str]) -> np.ndarray:
+    """Average the embeddings of all prompts of each name.
+
+    As in the release the mean is not normalised; only cosines with it are
+    used.
+
+    Args:
+        names (Sequence[str]): As words.
+        encode (Callable): Prompt to embedding (D, ).
+        templates (Sequence[str]): Prompts with ``{}``.
+
+    Returns:
+        ndarray: float32, shape (len(names), D).
+    """
+    return np.stack([
+        np.mean([encode(t.replace('{}', name)) for t in templates], axis=0)
+        for name in names
+    ]).astype(np.float32)
