@@ -76,7 +76,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     maps = similarity(image, args.text)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(similarity_strip(image, args.text, maps), out)
+    write_picture(out, similarity_strip(image, args.text, maps))
     print(report(args.text, maps))
     print(f'The picture is {out}.')
     return 0
