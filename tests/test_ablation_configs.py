@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 
 from dito.ablation import RUNS
 from dito.models import DITOViT
-from dito.utils.config_finder import list_configs
+from dito.utils.configs import list_configs
 
 ROOT = Path(__file__).parents[1] / 'configs'
 # What each row changes against the baseline, by the name of its config.

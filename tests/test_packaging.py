@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import dito
-from dito.utils.config_finder import list_configs
+from dito.utils.configs import list_configs
 
 ROOT = Path(__file__).parents[1]
 

@@ -53,7 +53,7 @@ from dito.utils.checkpoint import (
     load_state_dict_file,
     save_safetensors,
 )
-from dito.utils.config_finder import find_config, list_configs
+from dito.utils.configs import find_config, list_configs
 from dito.visualization import ReportData, TextSimilarity, write_report
 from dito.visualization.samples import DetectionSample, SimilaritySample
 from dito.visualization.shown_object import ShownObject

@@ -21,23 +21,20 @@ if sys.argv[1:2] == ['check-env'] and sys.argv[0].endswith(('-m', 'dito')):
 
 from .utils import (  # noqa: E402
     checkpoint,
-    config_finder,
-    config_text,
-    op_fallback,
+    compat,
+    configs,
     printable,
-    quiet_import,
 )
 
 # mmdet cannot be imported without mmcv's ops, so this comes first.
-op_fallback.install()
+compat.install()
 checkpoint.install()
-config_finder.register_config_scope()
-config_text.install()
-quiet_import.leave_out_multimodal()
+configs.register_config_scope()
+compat.leave_out_multimodal()
 printable.install()
 # Printed at each import, on the level of debugging: mmdet without the optional
 # client of a data-set service. It reads as if the installation were broken.
-quiet_import.import_without_line(
+compat.import_without_line(
     'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.')
 
 from . import (  # noqa: E402

@@ -14,10 +14,10 @@ from mmengine.config import Config
 from tiny_api import NAMES, untrained_detector
 
 from dito.apis import load_pretrained, package_model, push_to_hub, save_model
+from dito.apis.config_text import parse_config_text
 from dito.cli import publish_model
 from dito.models import DITO
 from dito.utils.checkpoint import load_from_file, save_safetensors
-from dito.utils.config_text import parse_config_text
 
 REPORT = dict(results=[
     dict(metric='DITOLVISMetric', protocol=dict(split='val|x.json', alpha=.3),

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from dito.cli.prepare import main
 from dito.datasets import DITOCocoDataset, DITOLVISDataset
 from dito.datasets.prepare import LAYOUTS, prepare
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 
 
 def content(names, frequency=None):

@@ -23,15 +23,15 @@ from training_runs import comparable, differences, free_port, records
 
 from dito.cli import train as train_tool
 from dito.datasets.symbols import SymbolsConfig, build_symbols
+from dito.engine import work_folder as run_lock
 from dito.engine.interruption import end_to_requeue
-from dito.utils import run_lock
-from dito.utils.checkpoint import load_from_file
-from dito.utils.config_finder import config_root
-from dito.utils.resumable import (
+from dito.engine.work_folder import (
     find_resumable,
     resolve_resume,
     write_last,
 )
+from dito.utils.checkpoint import load_from_file
+from dito.utils.configs import config_root
 
 _FORK = multiprocessing.get_context('fork')
 ITERS = 6

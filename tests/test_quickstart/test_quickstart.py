@@ -24,7 +24,7 @@ from dito.quickstart.pipeline import (
 from dito.quickstart.progress import Reporter, in_words, logged_share
 from dito.quickstart.stages import SHIPPED_REP, Plan, Stage
 from dito.quickstart.time_left import Cost
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 
 
 def write_run(work_dir: Path, stamp: str, rows: list, result: dict) -> None:

@@ -23,8 +23,7 @@ from dito.cli import train as train_tool
 from dito.quickstart.progress import Reporter
 from dito.quickstart.stages import Stage
 from dito.utils.checkpoint import save_safetensors
-from dito.utils.config_finder import config_root
-from dito.utils.schedule import scale_schedule
+from dito.utils.configs import config_root, scale_schedule
 
 #: The paper's tables, mask AP_r from top to bottom.
 PAPER = {

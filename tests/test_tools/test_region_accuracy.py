@@ -15,7 +15,7 @@ from tiny_detector import tiny_config
 from dito.cli import region_accuracy
 from dito.engine.hooks.evaluation_report_hook import model_facts
 from dito.utils.checkpoint import save_safetensors
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from dito.datasets.symbols import SymbolsConfig, build_symbols
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 
 SIZE = 96
 IMAGES = 4

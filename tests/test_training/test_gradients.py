@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 
 SIZE = 96
 SHIPPED = config_root() / 'symbols/assets/clip_symbols.safetensors'

@@ -11,8 +11,8 @@ from mmengine.registry import init_default_scope
 
 from dito.engine.hooks import DITOLoadReportHook, DITOVocabularyHook
 from dito.models import SimpleFPN
-from dito.utils import config_finder
-from dito.utils.config_finder import find_config, list_configs
+from dito.utils import configs as config_finder
+from dito.utils.configs import find_config, list_configs
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from tiny_detector import TEXT_ENCODER, tiny_config
 
-from dito.utils.config_text import (
+from dito.apis.config_text import (
     check_config,
     imports_by_name_refused,
     parse_config_text,

@@ -16,7 +16,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from dito.utils import op_fallback
+from dito.utils import compat as op_fallback
 
 pytestmark = pytest.mark.skipif(
     op_fallback.compiled_ops_available(),
@@ -207,8 +207,8 @@ def run_python(*args: str) -> 'subprocess.CompletedProcess[str]':
 
 
 def test_fresh_interpreter() -> None:
-    code = ('import dito, mmdet.models; from dito.utils import op_fallback; '
-            'print("active", op_fallback.fallback_active())')
+    code = ('import dito, mmdet.models; from dito.utils import compat; '
+            'print("active", compat.fallback_active())')
     done = run_python('-c', code)
     assert done.returncode == 0, done.stderr
     assert 'active True' in done.stdout

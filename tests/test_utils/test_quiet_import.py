@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dito.utils import quiet_import
-from dito.utils.quiet_import import import_without_line
+from dito.utils import compat as quiet_import
+from dito.utils.compat import import_without_line
 
 EVERYTHING = """
 import importlib, pkgutil, dito

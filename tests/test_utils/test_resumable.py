@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dito.utils.files import put_in_place
-from dito.utils.resumable import (
+from dito.engine.work_folder import (
     candidates,
     fault_of,
     find_resumable,
     resolve_resume,
     write_last,
 )
+from dito.utils.files import put_in_place
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_damaged_last_one_is_replaced_by_the_one_before(
     DAMAGES[damage](run / 'iter_20.pth')
     assert fault_of(run / 'iter_20.pth') is not None
     said = []
-    monkeypatch.setattr('dito.utils.resumable.print_log',
+    monkeypatch.setattr('dito.engine.work_folder.print_log',
                         lambda text, **kwargs: said.append(text))
     assert find_resumable(run) == run / 'iter_6.pth'
     assert len(said) == 1

@@ -64,7 +64,7 @@ def detect(args: argparse.Namespace, source: str, out: str) -> dict:
     from mmengine.config import Config
 
     from dito.apis import DITOInferencer
-    from dito.utils.config_finder import find_config
+    from dito.utils.configs import find_config
 
     torch.manual_seed(0)
     config = Config.fromfile(find_config(args.config))

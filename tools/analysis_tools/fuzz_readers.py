@@ -360,7 +360,7 @@ def _published() -> bytes:
         from mmengine.registry import init_default_scope
 
         from dito.apis.model_file import save_model
-        from dito.utils.config_finder import find_config
+        from dito.utils.configs import find_config
         init_default_scope('mmdet')
         cfg = Config.fromfile(find_config('symbols/dito_symbols'))
         with tempfile.TemporaryDirectory() as folder:

@@ -7,8 +7,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import Config
 
-from dito.utils.config_finder import find_config
-from dito.utils.schedule import scale_schedule
+from dito.utils.configs import find_config, scale_schedule
 
 
 @lru_cache(maxsize=64)

@@ -14,14 +14,15 @@ from dito.utils.checkpoint import (
     save_safetensors,
     state_dict_of,
 )
-from dito.utils.config_finder import find_config
-from dito.utils.config_text import (
+from dito.utils.configs import find_config
+from dito.utils.printable import printable
+
+from .config_text import (
     SETTINGS_HOOKS,
     check_config,
     imports_by_name_refused,
     parse_config_text,
 )
-from dito.utils.printable import printable
 
 Source = Union[str, Path, Config, ConfigDict, dict]
 

@@ -14,7 +14,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from dito.utils.config_finder import find_config
+from dito.utils.configs import find_config
 
 _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
 

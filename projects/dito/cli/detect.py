@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 from dito.apis import DITOInferencer, parse_names
 from dito.apis.hub import read_manifest
 from dito.apis.results import Detections, to_dict
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 from dito.utils.printable import printable
 
 from .errors import USER_ERROR, one_sentence_errors

@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Callable, NoReturn, Optional, Sequence
 
-from dito.utils.config_finder import PACKAGE
+from dito.utils.configs import PACKAGE
 from dito.utils.errors import FULL, BrokenDataError, StepError
 from dito.utils.printable import printable
 

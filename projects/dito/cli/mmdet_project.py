@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Optional, Sequence
 
-from dito.utils.config_finder import PACKAGE, config_root
+from dito.utils.configs import PACKAGE, config_root
 from dito.utils.files import new_folder
 from dito.version import __version__
 

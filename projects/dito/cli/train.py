@@ -9,10 +9,10 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from dito.engine import work_folder
 from dito.engine.interruption import Interrupted, end_to_requeue
 from dito.engine.loops.whole_batch import plan_of_config
-from dito.utils import run_lock
-from dito.utils.resumable import candidates
+from dito.engine.work_folder import candidates
 
 from . import common
 from .errors import (
@@ -220,5 +220,5 @@ def _train(args: argparse.Namespace) -> None:
     common.set_launcher(cfg, args.launcher, args.local_rank)
     if rank_of_launcher() == 0:
         # Before the runner writes into the folder.
-        run_lock.claim(cfg.work_dir)
+        work_folder.claim(cfg.work_dir)
     common.build_runner(cfg).train()

@@ -11,7 +11,7 @@ from typing import Any, Dict
 from rich.table import Table
 
 from dito.evaluation.result_table import print_table
-from dito.utils.config_finder import config_root
+from dito.utils.configs import config_root
 
 from .logs import read_test_metrics
 from .progress import Reporter

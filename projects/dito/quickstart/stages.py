@@ -8,8 +8,7 @@ from typing import Dict, List, Optional
 
 from mmengine.config import Config
 
-from dito.utils.config_finder import config_root
-from dito.utils.schedule import TIMES, scale_schedule
+from dito.utils.configs import TIMES, config_root, scale_schedule
 
 from .time_left import Cost
 

@@ -1,6 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Helpers that do not belong to one model: operators, checkpoints."""
+"""Helpers that know nothing of models and data: files, configs, packages."""
 
-from .setup_env import register_all_modules
+from mmengine.registry import DefaultScope
 
-__all__ = ['register_all_modules']
+
+def register_all_modules(init_default_scope: bool = True) -> None:
+    """Make MMDetection's scope the default one, as OpenMMLab's packages do.
+
+    ``mmengine.hub.get_model('dito::...')`` calls this. Everything of DITO is
+    registered as soon as anything of it is imported.
+
+    Args:
+        init_default_scope (bool): Make ``mmdet`` the default scope if there
+            is none yet. Defaults to True.
+    """
+    if init_default_scope and DefaultScope.get_current_instance() is None:
+        DefaultScope.get_instance('mmdet', scope_name='mmdet')

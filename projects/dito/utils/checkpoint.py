@@ -16,9 +16,10 @@ import pickletools
 import re
 import reprlib
 import zipfile
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -52,7 +53,7 @@ def install() -> None:
 
 
 def load_from_safetensors(filename: str,
-                          map_location: Any = None) -> Dict[str, Any]:
+                          map_location: Any = None) -> dict[str, Any]:
     """Load a safetensors file as an mmengine checkpoint.
 
     Args:
@@ -76,7 +77,7 @@ def load_from_safetensors(filename: str,
         dict(state_dict=state, meta=_decode_metadata(metadata, path)))
 
 
-def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
+def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load a ``.pth`` or ``.safetensors`` file without running its code.
 
     Args:
@@ -108,7 +109,7 @@ def load_from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
     return _without_program(checkpoint)
 
 
-def _without_program(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
+def _without_program(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Put ``meta.config``, which a runner would run to resume, elsewhere.
 
     ``meta.cfg``, of newer versions of MMEngine, is a text to all.
@@ -119,7 +120,7 @@ def _without_program(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
     return checkpoint
 
 
-def load_from_http(filename: str, map_location: Any = None) -> Dict[str, Any]:
+def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Download a checkpoint, once, and load it like a local file.
 
     A name such as ``x-0123abcd.pth`` holds the start of the file's sha256,
@@ -160,7 +161,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Dict[str, Any]:
 
 
 def load_state_dict_file(path: PathLike,
-                         map_location: Any = 'cpu') -> Dict[str, Tensor]:
+                         map_location: Any = 'cpu') -> dict[str, Tensor]:
     """Load the weights of a file, whatever wraps them.
 
     Args:
@@ -180,7 +181,7 @@ def load_state_dict_file(path: PathLike,
 
 
 def state_dict_of(checkpoint: Mapping[str, Any],
-                  path: PathLike = 'the checkpoint') -> Dict[str, Tensor]:
+                  path: PathLike = 'the checkpoint') -> dict[str, Tensor]:
     """Find the weights inside a checkpoint.
 
     Args:
@@ -226,7 +227,7 @@ def _holds_its_numbers(value: Tensor) -> bool:
 
 def save_safetensors(state: Mapping[str, Tensor],
                      path: PathLike,
-                     metadata: Optional[Mapping[str, Any]] = None) -> None:
+                     metadata: Mapping[str, Any] | None = None) -> None:
     """Write tensors and metadata; the file appears whole or not at all.
 
     Args:
@@ -277,7 +278,7 @@ def _existing(filename: PathLike) -> Path:
 
 
 def _decode_metadata(metadata: Mapping[str, str],
-                     path: Path) -> Dict[str, Any]:
+                     path: Path) -> dict[str, Any]:
     """Undo the json of :func:`save_safetensors`; foreign texts stay."""
     if 'meta' not in metadata:
         return dict(metadata)
@@ -307,7 +308,7 @@ def _broken(path: Path, error: Exception) -> str:
             'it again.')
 
 
-def _refusal(path: Path, error: Exception) -> Optional[str]:
+def _refusal(path: Path, error: Exception) -> str | None:
     """Say what was refused; None if the file has another fault."""
     if not isinstance(error, pickle.UnpicklingError):
         return None
@@ -326,7 +327,7 @@ def _refusal(path: Path, error: Exception) -> Optional[str]:
             f'torch.save({weights}, new_path).')
 
 
-def _weights_key(path: Path) -> Optional[str]:
+def _weights_key(path: Path) -> str | None:
     """Under which key a file that is not loaded has its weights, if any."""
     seen = set(_texts_of(path))
     return next((key for key in _WEIGHTS_KEYS if key in seen), None)

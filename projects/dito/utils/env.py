@@ -10,15 +10,15 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Callable, Dict, List, Optional, Tuple
 
 OK, NOTE, FAIL = 'ok', 'note', 'FAIL'
 
 # Distribution (or its upstream name) -> version the tests ran with. The same
 # numbers as requirements/constraints.txt.
-TESTED: Dict[Tuple[str, ...], str] = {
+TESTED: dict[tuple[str, ...], str] = {
     ('torch', ): '2.11.0',
     ('torchvision', ): '0.26.0',
     ('numpy', ): '2.2.6',
@@ -35,7 +35,7 @@ TESTED: Dict[Tuple[str, ...], str] = {
 PYTHONS = ((3, 10), (3, 13))
 # Accepted versions as in requirements/runtime.txt, lowest included, highest
 # not, and why they end there.
-BOUNDS: Dict[str, Tuple[str, str, str]] = {
+BOUNDS: dict[str, tuple[str, str, str]] = {
     'torch': ('2.6', '', 'older ones load weights without their types'),
     'torchvision': ('0.21', '', 'it goes with torch 2.6'),
     'numpy': ('1.23', '3', 'the next major version was never tried'),
@@ -66,7 +66,7 @@ class Check:
     remedy: str = ''
 
 
-def _version(names: Tuple[str, ...]) -> Optional[str]:
+def _version(names: tuple[str, ...]) -> str | None:
     """Version of the first of these distributions that is installed."""
     for name in names:
         try:
@@ -76,7 +76,7 @@ def _version(names: Tuple[str, ...]) -> Optional[str]:
     return None
 
 
-def _import_error(module: str) -> Optional[BaseException]:
+def _import_error(module: str) -> BaseException | None:
     """Import a module; the error when that fails, else None."""
     try:
         importlib.import_module(module)
@@ -90,7 +90,7 @@ def _one_line(error: BaseException) -> str:
     return f'{type(error).__name__}: {lines[0]}'
 
 
-def check_python() -> List[Check]:
+def check_python() -> list[Check]:
     """Python's version, and ``distutils`` where Python no longer has it."""
     found = '.'.join(map(str, sys.version_info[:3]))
     low, high = PYTHONS
@@ -108,7 +108,7 @@ def check_python() -> List[Check]:
     return [Check('python', OK, found)]
 
 
-def _outside(names: Tuple[str, ...], found: str) -> bool:
+def _outside(names: tuple[str, ...], found: str) -> bool:
     """Whether a version is outside of the accepted ones.
 
     Upstream's packages of other names have numbers of their own.
@@ -120,7 +120,7 @@ def _outside(names: Tuple[str, ...], found: str) -> bool:
     return number < _numbers(low) or bool(high) and number >= _numbers(high)
 
 
-def _numbers(version: str) -> Tuple[int, ...]:
+def _numbers(version: str) -> tuple[int, ...]:
     """Numbers of a version, without what follows them."""
     parts = []
     for part in version.split('+')[0].split('.'):
@@ -133,7 +133,7 @@ def _numbers(version: str) -> Tuple[int, ...]:
     return tuple(parts)
 
 
-def check_versions() -> List[Check]:
+def check_versions() -> list[Check]:
     """Installed versions against the tested ones."""
     checks = []
     for names, tested in TESTED.items():
@@ -155,7 +155,7 @@ def check_versions() -> List[Check]:
     return checks
 
 
-def check_duplicates() -> List[Check]:
+def check_duplicates() -> list[Check]:
     """Two distributions that write into the same import package."""
     checks = []
     for old, new in (('mmengine', 'onedl-mmengine'), ('mmcv', 'onedl-mmcv'),
@@ -168,7 +168,7 @@ def check_duplicates() -> List[Check]:
     return checks
 
 
-def check_opencv() -> List[Check]:
+def check_opencv() -> list[Check]:
     """OpenCV, whose desktop build needs the system's libGL."""
     error = _import_error('cv2')
     if error is None:
@@ -188,7 +188,7 @@ def check_opencv() -> List[Check]:
     ]
 
 
-def check_torch() -> List[Check]:
+def check_torch() -> list[Check]:
     """PyTorch, the device it would use, and torchvision's operators."""
     error = _import_error('torch')
     if error is not None:
@@ -225,7 +225,7 @@ def check_torch() -> List[Check]:
     return checks
 
 
-def check_mmcv_ops() -> List[Check]:
+def check_mmcv_ops() -> list[Check]:
     """Whether mmcv's compiled operators or torchvision's are in use."""
     error = _import_error('mmcv')
     if error is not None:
@@ -251,7 +251,7 @@ def check_mmcv_ops() -> List[Check]:
     return [Check('mmcv ops', OK, 'compiled')]
 
 
-def check_lvis() -> List[Check]:
+def check_lvis() -> list[Check]:
     """The lvis package on numpy without ``np.float``."""
     error = _import_error('numpy')
     if error is not None:
@@ -265,7 +265,7 @@ def check_lvis() -> List[Check]:
     return [Check('lvis', OK, 'works with this numpy')]
 
 
-def check_dito() -> List[Check]:
+def check_dito() -> list[Check]:
     """Whether everything together can be imported."""
     error = _import_error('dito')
     if error is not None:
@@ -277,18 +277,18 @@ def check_dito() -> List[Check]:
     return [Check('dito', OK, f'{module.__version__} at {module.__file__}')]
 
 
-CHECKS: Tuple[Callable[[], List[Check]],
+CHECKS: tuple[Callable[[], list[Check]],
               ...] = (check_python, check_versions, check_duplicates,
                       check_opencv, check_torch, check_mmcv_ops, check_lvis,
                       check_dito)
 
 
-def run_checks() -> List[Check]:
+def run_checks() -> list[Check]:
     """Run every check, in order; never raises for a broken environment."""
     return [check for group in CHECKS for check in group()]
 
 
-def format_report(checks: List[Check]) -> str:
+def format_report(checks: list[Check]) -> str:
     """Write the findings as lines of text, a remedy below each problem."""
     width = max(len(check.name) for check in checks)
     lines = []

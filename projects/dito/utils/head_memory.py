@@ -5,7 +5,7 @@ The modules of the paper's detector run forward on tensors without data, and
 what autograd saves is added up. No formula, no weights, no time.
 """
 
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dito.models.backbones.vit_arch import read_arch
 
-from .config_finder import config_root
+from .configs import config_root
 
 _MIB = 2.0**20
 _CONFIG = '_base_/models/dito_vitl.py'
@@ -80,9 +80,9 @@ class _Kept:
     """
 
     def __init__(self, *modules: nn.Module) -> None:
-        self.sizes: Dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
         # Held, so that no address is used twice.
-        self.held: Tuple[Any, ...] = ()
+        self.held: tuple[Any, ...] = ()
         self.ignored = set()
         for module in modules:
             for parameter in module.parameters():

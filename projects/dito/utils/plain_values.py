@@ -13,10 +13,11 @@ differ in the place of two functions, are the same.
 import pickle
 from argparse import Namespace
 from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath
 from threading import RLock
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,8 +46,8 @@ class PlainValues:
     """
 
     def __init__(self) -> None:
-        self._filled: Dict[int, Tuple[Any, Any]] = {}
-        self._seen: Dict[int, Tuple[Any, Any]] = {}
+        self._filled: dict[int, tuple[Any, Any]] = {}
+        self._seen: dict[int, tuple[Any, Any]] = {}
         self._context = torch.serialization.safe_globals(self._globals())
 
     def __enter__(self) -> 'PlainValues':
@@ -61,9 +62,9 @@ class PlainValues:
         finally:
             _LOCK.release()
 
-    def _globals(self) -> List[Any]:
+    def _globals(self) -> list[Any]:
         """Values by their names in files."""
-        names: Dict[str, Any] = {
+        names: dict[str, Any] = {
             'collections.defaultdict': self._defaultdict,
             'collections.deque': self._deque,
             'mmengine.config.config.ConfigDict': self._config_dict,
@@ -89,23 +90,23 @@ class PlainValues:
 
     # Torch fills dicts and lists alone; others are put in place by finish().
 
-    def _defaultdict(self, factory: Any = None) -> Dict[Any, Any]:
+    def _defaultdict(self, factory: Any = None) -> dict[Any, Any]:
         if factory == self._deque:
             factory = deque
         factory = getattr(factory, 'stands_for', factory)
         if factory is not None and factory not in _FACTORIES:
             raise pickle.UnpicklingError(f'GLOBAL defaultdict({factory})')
-        content: Dict[Any, Any] = {}
+        content: dict[Any, Any] = {}
         self._filled[id(content)] = content, defaultdict(factory)
         return content
 
     def _deque(self, items: Iterable[Any] = (),
-               maxlen: Optional[int] = None) -> List[Any]:
+               maxlen: int | None = None) -> list[Any]:
         content = list(items)
         self._filled[id(content)] = content, deque(maxlen=maxlen)
         return content
 
-    def _config_dict(self, items: Any = ()) -> Dict[Any, Any]:
+    def _config_dict(self, items: Any = ()) -> dict[Any, Any]:
         # Made of its items it would copy them.
         content = dict(items)
         self._filled[id(content)] = content, ConfigDict()
@@ -164,7 +165,7 @@ class _Kind:
         if not isinstance(code, str) or type(self.value) not in _KINDS:
             raise pickle.UnpicklingError(f'GLOBAL numpy.dtype({code})')
 
-    def __setstate__(self, state: Tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         if self.value.kind in 'mM' and len(state) > 8:
             unit, count = state[8][1][:2]
             unit = unit.decode() if isinstance(unit, bytes) else unit
@@ -180,14 +181,14 @@ class _Array:
 
     value = np.empty(0)
 
-    def __setstate__(self, state: Tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
         if not isinstance(kind, _Kind) or not isinstance(data, bytes):
             raise pickle.UnpicklingError('GLOBAL numpy.ndarray of objects')
         self.value = _read(kind, data, shape, 'F' if fortran else 'C')
 
 
-def _read(kind: _Kind, data: bytes, shape: Tuple[int, ...],
+def _read(kind: _Kind, data: bytes, shape: tuple[int, ...],
           order: Any = 'C') -> np.ndarray:
     """Array over a copy of the data."""
     if kind.value.itemsize == 0:  # texts that are all empty

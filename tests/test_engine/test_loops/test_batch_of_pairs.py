@@ -13,7 +13,7 @@ from training_runs import Forked, records, training_cfg, write_symbols
 from dito.engine import DITOFlexibleRunner
 from dito.engine.loops import pair_loading
 from dito.utils.checkpoint import load_from_file
-from dito.utils.config_finder import find_config
+from dito.utils.configs import find_config
 
 STEPS, TOTAL = 4, 16
 DDP = dict(type='MMDistributedDataParallel', device_ids=None)

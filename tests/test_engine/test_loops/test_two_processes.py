@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from pretrain_files import clip_model, runner_cfg, write_data
 from training_runs import Forked, records, write_symbols
 
-from dito.utils.config_finder import find_config
+from dito.utils.configs import find_config
 
 DDP = dict(type='MMDistributedDataParallel', device_ids=None)
 

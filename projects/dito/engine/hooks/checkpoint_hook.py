@@ -27,13 +27,13 @@ from mmengine.runner import (
 )
 from torch.utils.data import DataLoader
 
-from dito.utils import run_lock
-from dito.utils.errors import FULL
-from dito.utils.files import put_in_place
-from dito.utils.resumable import (
+from dito.engine import work_folder
+from dito.engine.work_folder import (
     resolve_resume,
     write_last,
 )
+from dito.utils.errors import FULL
+from dito.utils.files import put_in_place
 
 from ..finite import anywhere, require_finite_weights
 from ..interruption import Interrupted, StopSignals, shield_workers
@@ -165,7 +165,7 @@ class DITOCheckpointHook(BestCheckpointHook):
         super().after_train(runner)
         self._signals.restore()
         for folder in {runner.work_dir, self.out_dir}:
-            run_lock.release(folder)
+            work_folder.release(folder)
 
     def _end(self, runner: Any, step: int) -> None:
         """Save what is not saved and end the run."""
@@ -186,7 +186,7 @@ class DITOCheckpointHook(BestCheckpointHook):
             f'--resume goes on {goes_on}.')
         self._signals.restore()
         for folder in {runner.work_dir, self.out_dir}:
-            run_lock.release(folder)
+            work_folder.release(folder)
         raise Interrupted
 
     @property
@@ -298,7 +298,7 @@ def _claim(folder: str) -> None:
     answer: List[Optional[str]] = [None]
     if is_main_process():
         try:
-            run_lock.claim(folder)
+            work_folder.claim(folder)
         except ValueError as error:
             answer = [str(error)]
     broadcast_object_list(answer, src=0)

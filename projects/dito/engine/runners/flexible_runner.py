@@ -4,7 +4,7 @@
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner
 
-from dito.utils.resumable import resolve_resume
+from dito.engine.work_folder import resolve_resume
 
 
 @RUNNERS.register_module()

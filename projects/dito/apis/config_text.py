@@ -20,10 +20,11 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Union
+from typing import Any
 
 from mmengine.registry import Registry, registry, root
 
@@ -62,8 +63,8 @@ _LOCKED: ContextVar[bool] = ContextVar('imports_by_name_refused',
                                        default=False)
 
 
-def install() -> None:
-    """Give :func:`imports_by_name_refused` its hold; again does nothing."""
+def _install() -> None:
+    """Let MMEngine's registries heed the lock; again does nothing."""
     if not hasattr(registry.import_module, 'dito_lock'):
         registry.get_object_from_string = _unless_locked(
             registry.get_object_from_string, lambda name: None)
@@ -91,6 +92,7 @@ def _import_known(name: str) -> Any:
 @contextmanager
 def imports_by_name_refused() -> Iterator[None]:
     """Build from registries alone: a name that is in none is not imported."""
+    _install()
     token = _LOCKED.set(True)
     try:
         yield
@@ -102,8 +104,8 @@ def imports_by_name_refused() -> Iterator[None]:
 
 
 def parse_config_text(text: str,
-                      path: Union[str, Path] = 'the checkpoint'
-                      ) -> Dict[str, Any]:
+                      path: str | Path = 'the checkpoint'
+                      ) -> dict[str, Any]:
     """Turn ``Config.pretty_text`` back into a dict.
 
     Args:
@@ -121,7 +123,7 @@ def parse_config_text(text: str,
             its code.
     """
     where = f'The config inside {path}'
-    config: Dict[str, Any] = {}
+    config: dict[str, Any] = {}
     try:
         for node in _statements(text, where):
             if not (isinstance(node, ast.Assign) and len(node.targets) == 1
@@ -193,7 +195,7 @@ def _hashable(node: ast.expr, where: str, build: Any, items: Any) -> Any:
         raise _refused(node, where) from None
 
 
-def _call(node: ast.Call, where: str) -> Dict[str, Any]:
+def _call(node: ast.Call, where: str) -> dict[str, Any]:
     """``dict(key=value)`` and ``dict({...})``, as pretty_text has them."""
     name = node.func.id if isinstance(node.func, ast.Name) else ''
     keys = [keyword.arg for keyword in node.keywords]
@@ -230,7 +232,7 @@ def _check_prefix(where: str, key: str, name: str) -> None:
 # ----------------------------------------------------------------- checking
 
 
-def check_config(config: Dict[str, Any], path: Union[str, Path]) -> None:
+def check_config(config: dict[str, Any], path: str | Path) -> None:
     """Refuse a config from elsewhere that names more than inference needs.
 
     Args:
@@ -328,7 +330,7 @@ def _check_hooks(where: str, part: str, hooks: Any) -> None:
                            'is of no use to inference')
 
 
-def _find(kind: str, name: str) -> Optional[Any]:
+def _find(kind: str, name: str) -> Any | None:
     """Look a name up in all registries of a kind; imports nothing by it."""
     scope, dot, key = name.rpartition('.')
     for wanted in ((scope, ) if dot else _SCOPES):

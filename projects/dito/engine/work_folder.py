@@ -1,31 +1,47 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Which checkpoint of a work folder a run can go on from.
+"""The work folder of a training: what it goes on from, and who runs in it.
 
 A checkpoint is a zip archive with a checksum for every tensor. torch does not
 compare them when it loads one, so that a file with a flipped bit or with a
 page of zeros gives wrong weights without a word; here they are compared.
+
+Two trainings in one folder would overwrite each other's checkpoints. The file
+``.running`` is locked by the one that runs there and says which it is. The
+lock is the system's and ends with the process, however that ends. File
+systems of several machines need not share locks, so the file's time is
+renewed as long as the run lives, and is watched for a while where the run is
+of another machine.
 """
 
+import atexit
+import errno
+import fcntl
+import json
 import logging
 import os
 import re
+import socket
+import threading
+import time
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
 
-from .files import PathLike, replacing
+from dito.utils.files import PathLike, replacing
 
 LAST = 'last_checkpoint'
+RUNNING = '.running'
+BEAT_SECONDS = 10.0
 _NUMBERED = re.compile(r'(.+_)(\d+)\.pth')
 _PREFIXES = ('iter_', 'epoch_')
 _MAX_PATH = 4096
 
 
-def fault_of(path: PathLike) -> Optional[str]:
+def fault_of(path: PathLike) -> str | None:
     """Say what is wrong with a checkpoint file, after reading all of it.
 
     Args:
@@ -49,7 +65,7 @@ def fault_of(path: PathLike) -> Optional[str]:
         f'its part {part} differs from what was written')
 
 
-def candidates(work_dir: PathLike) -> List[Path]:
+def candidates(work_dir: PathLike) -> list[Path]:
     """List the checkpoints of a run, the newest first.
 
     The first is the one that ``last_checkpoint`` names. The others have
@@ -82,7 +98,7 @@ def candidates(work_dir: PathLike) -> List[Path]:
     return newest_first if last is None else [last, *newest_first]
 
 
-def find_resumable(work_dir: PathLike) -> Optional[Path]:
+def find_resumable(work_dir: PathLike) -> Path | None:
     """Find the newest whole checkpoint; warn loudly if it is not the last.
 
     Args:
@@ -131,7 +147,7 @@ def resolve_resume(runner: Any) -> None:
     folder = Path(runner.work_dir)
     if '://' in _pointer(folder) and not _has_numbered(folder):
         return  # in an object store, which writes and checks whole files
-    answer: List[Optional[str]] = [None, None]
+    answer: list[str | None] = [None, None]
     if get_rank() == 0:
         try:
             found = find_resumable(runner.work_dir)
@@ -176,7 +192,7 @@ def _has_numbered(folder: Path) -> bool:
     return any(_NUMBERED.fullmatch(p.name) for p in folder.glob('*.pth'))
 
 
-def _last_checkpoint(work_dir: Path) -> Optional[Path]:
+def _last_checkpoint(work_dir: Path) -> Path | None:
     """Find the last checkpoint; a moved or copied folder has its own."""
     text = _pointer(work_dir)
     if not text:
@@ -190,3 +206,124 @@ def _last_checkpoint(work_dir: Path) -> Optional[Path]:
         named = _NUMBERED.fullmatch(path.name)
         return own if named and named[1] in _PREFIXES else None
     return path
+
+
+# ------------------------------------------------------------ one at a time
+
+
+class _Held:
+    """A folder that this process trains in."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self.path, self.handle, self.pid = path, handle, os.getpid()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._end.wait(BEAT_SECONDS):
+            os.utime(self.handle)
+
+    def release(self) -> None:
+        """Give the folder back; in a forked process do nothing."""
+        if self.pid == os.getpid():
+            self._end.set()
+            self._thread.join()
+            self.path.unlink(missing_ok=True)
+            os.close(self.handle)
+
+
+_HELD: dict[str, _Held] = {}
+
+
+def claim(folder: str | Path) -> None:
+    """Take a work folder for a training of this process.
+
+    Args:
+        folder (str | Path): Made if need be; taken until :func:`release` or
+            the end of the process.
+
+    Raises:
+        ValueError: If another process trains there.
+    """
+    path = _lock_file(folder)
+    if str(path) in _HELD:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _lock(path)
+    try:
+        holder = _read(handle)
+        if holder and holder.get('host') != socket.gethostname():
+            _watch(path, handle, holder)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(dict(
+            host=socket.gethostname(), pid=os.getpid(),
+            since=time.strftime('%Y-%m-%d %H:%M:%S'))).encode(), 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    _HELD[str(path)] = _Held(path, handle)
+
+
+def release(folder: str | Path) -> None:
+    """Give a folder back; nothing happens if it was not taken."""
+    held = _HELD.pop(str(_lock_file(folder)), None)
+    if held is not None:
+        held.release()
+
+
+def _lock_file(folder: str | Path) -> Path:
+    # Unlike Path.resolve() it leaves a loop of links to what opens it.
+    return Path(os.path.realpath(folder)) / RUNNING
+
+
+@atexit.register
+def _release_all() -> None:
+    for held in _HELD.values():
+        held.release()
+
+
+def _lock(path: Path) -> int:
+    """Open and lock the file, which another run may just have removed."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                holder = _read(handle) or {}
+                os.close(handle)
+                raise ValueError(_refusal(path, holder)) from error
+            # A file system without locks: the beat alone tells.
+        try:
+            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        except FileNotFoundError:
+            pass  # removed since: lock the next one
+        os.close(handle)
+
+
+def _read(handle: int) -> dict[str, Any] | None:
+    """Read who has written the file; None if it says nothing."""
+    try:
+        holder = json.loads(os.pread(handle, 4096, 0))
+    except ValueError:
+        return None
+    return holder if isinstance(holder, dict) else None
+
+
+def _watch(path: Path, handle: int, holder: dict[str, Any]) -> None:
+    """Refuse if the run of another machine shows that it lives."""
+    before = os.fstat(handle).st_mtime_ns
+    end = time.monotonic() + 2.5 * BEAT_SECONDS
+    while time.monotonic() < end:
+        time.sleep(BEAT_SECONDS / 20)
+        if os.fstat(handle).st_mtime_ns != before:
+            raise ValueError(_refusal(path, holder))
+
+
+def _refusal(path: Path, holder: dict[str, Any]) -> str:
+    return (f'{path.parent} is in use: process {holder.get("pid", "?")} on '
+            f'{holder.get("host", "?")} trains there since '
+            f'{holder.get("since", "?")}; name another folder (--work-dir), '
+            'or end that run first.')

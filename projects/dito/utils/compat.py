@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Run mmcv without its compiled extension, on torchvision's kernels.
+"""Import MMDetection beside packages that are missing, talk or fail.
 
 A plain ``pip install`` of mmcv has no ``mmcv._ext``, and mmdet cannot be
 imported without it. DITO only calls NMS and RoIAlign, both of which
@@ -8,12 +8,17 @@ is put in the extension's place. It is used only where the real extension is
 absent.
 """
 
+import importlib
 import importlib.machinery
 import importlib.util
+import io
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from importlib import metadata
 from types import ModuleType
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torchvision
@@ -137,4 +142,45 @@ def install() -> bool:
     mmcv._ext = module
     logging.getLogger('mmengine').info(
         'mmcv has no compiled ops: using torchvision for nms and roi_align.')
+    return True
+
+
+def import_without_line(module: str, line: str) -> None:
+    """Import a module; what it prints appears, but for one line.
+
+    Args:
+        module (str): Name of the module.
+        line (str): The unwanted line. Other output appears after the import,
+            also if that fails.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            importlib.import_module(module)
+    finally:
+        sys.stdout.writelines(
+            text for text in printed.getvalue().splitlines(keepends=True)
+            if text.rstrip('\r\n') != line)
+
+
+def leave_out_multimodal() -> bool:
+    """Keep mmpretrain importable beside transformers 5.
+
+    MMDetection imports mmpretrain where it is installed. The multimodal
+    models of mmpretrain 1.3 need names that transformers 5 no longer has, and
+    the whole import fails with a TypeError; without transformers they are
+    left out, as they are here.
+
+    Returns:
+        bool: Whether they are left out for this reason.
+    """
+    try:
+        version = metadata.version('transformers')
+    except metadata.PackageNotFoundError:
+        return False
+    if (int(version.split('.')[0]) < 5 or 'mmpretrain.models' in sys.modules
+            or importlib.util.find_spec('mmpretrain') is None):
+        return False
+    dependency = importlib.import_module('mmpretrain.utils.dependency')
+    dependency.WITH_MULTIMODAL = False
     return True

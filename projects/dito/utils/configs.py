@@ -1,15 +1,20 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Find config files by path or by name, in a clone or an installed package."""
+"""Configs: found by path or name, in a clone or installed; other lengths."""
 
 import difflib
 import functools
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import yaml
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 
 PACKAGE = Path(__file__).resolve().parents[1]
+#: Keys of a part of ``param_scheduler`` that are iterations.
+TIMES = ('begin', 'end', 'T_max', 'milestones', 'decay_iters')
+_SAVES = 4
 
 
 def register_config_scope() -> None:
@@ -21,8 +26,6 @@ def register_config_scope() -> None:
     functions that are not built by a registry. The classes are MMDetection's
     registries' own, so what is inherited from here needs no scope.
     """
-    from mmengine.config import Config
-    from mmengine.config.utils import MODULE2PACKAGE
     MODULE2PACKAGE.setdefault('dito', 'dito')
     original = Config._get_cfg_path
     if getattr(original, '__module__', None) == __name__:
@@ -30,7 +33,7 @@ def register_config_scope() -> None:
 
     @functools.wraps(original, assigned=())
     def without_scope(cfg_path: str,
-                      filename: str) -> Tuple[str, Optional[str]]:
+                      filename: str) -> tuple[str, str | None]:
         path, scope = original(cfg_path, filename)
         return path, None if scope == 'dito' else scope
 
@@ -61,7 +64,7 @@ def config_root() -> Path:
         f'{installed}; install the package again.')
 
 
-def list_configs() -> Dict[str, Path]:
+def list_configs() -> dict[str, Path]:
     """All runnable configs.
 
     Returns:
@@ -78,7 +81,7 @@ def list_configs() -> Dict[str, Path]:
             if not {'_base_', 'assets'} & set(k.split('/'))}
 
 
-def find_config(name: Union[str, Path]) -> Path:
+def find_config(name: str | Path) -> Path:
     """Find a config file.
 
     Args:
@@ -127,7 +130,7 @@ def _refuse_calls(path: Path) -> None:
             'write a Python config if it needs more.') from error
 
 
-def _suggest(wanted: str, names: List[str]) -> str:
+def _suggest(wanted: str, names: list[str]) -> str:
     """Close names, by the full path and by the last part alone."""
     stems = {name.rsplit('/', 1)[-1]: name for name in names}
     close = difflib.get_close_matches(wanted, names, 3, 0.5)
@@ -139,3 +142,48 @@ def _suggest(wanted: str, names: List[str]) -> str:
     if close:
         return f'close matches: {", ".join(close[:4])}.'
     return f'see {config_root()} for the names.'
+
+
+def scale_schedule(cfg: Config, factor: float) -> None:
+    """Shorten or lengthen a training, in place.
+
+    The number of iterations and all times of the learning rate are
+    multiplied; what does not become a whole number is rounded.
+
+    Args:
+        cfg (Config): Config of a training that counts iterations.
+        factor (float): Greater than 0.
+
+    Raises:
+        ValueError: If the config counts epochs, or nothing would be left.
+    """
+    iters = cfg.train_cfg.get('max_iters')
+    if iters is None or factor <= 0:
+        raise ValueError(
+            f'{cfg.filename} cannot be scaled by {factor}: the factor must '
+            'be above 0 and the config must have train_cfg.max_iters.')
+    total = max(round(iters * factor), 1)
+    cfg.train_cfg.max_iters = total
+    # Evaluation is a step of its own. The interval alone would not do:
+    # MMEngine validates after the last iteration whatever the interval.
+    cfg.train_cfg.val_begin = cfg.train_cfg.val_interval = total + 1
+    schedulers = cfg.get('param_scheduler') or []
+    for part in schedulers if isinstance(schedulers, list) else [schedulers]:
+        for key in TIMES:
+            if part.get(key) is not None:
+                part[key] = _scaled(part[key], factor)
+        if 'end' in part:
+            part['end'] = max(part['end'], part.get('begin', 0) + 1)
+        if 'T_max' in part:
+            part['T_max'] = max(part['T_max'], 1)
+    cfg.default_hooks.checkpoint.update(
+        by_epoch=False, interval=-(-total // _SAVES), max_keep_ckpts=1,
+        save_last=True)
+    cfg.default_hooks.logger.interval = min(
+        cfg.default_hooks.logger.get('interval', 50), -(-total // _SAVES))
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [round(v * factor) for v in value]
+    return round(value * factor)
