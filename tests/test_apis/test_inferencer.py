@@ -457,6 +457,7 @@ def test_sound_images_beside_a_broken_one(parts: Dict[str, Any],
     (np.ones((4, 4, 3), bool), r'image.astype\(np.uint8\) \* 255'),
     (np.ones((4, 4, 3), complex), 'numbers from 0 to 255'),
     (np.array(5, np.uint8), r'got \(\)'),
+    (np.ma.masked_less(np.zeros((4, 4, 3), np.uint8), 1), r'filled\(0\)'),
     # Tensors are red first, so that the hint must turn them.
     (torch.zeros(3, 4, 4), r'permute\(1, 2, 0\).*\[..., ::-1\]'),
     (Image.new('LA', (4, 4)), "convert\\('RGB'"),
@@ -488,6 +489,7 @@ def test_what_is_no_picture_is_refused(parts: Dict[str, Any], image: Any,
     (dict(batch_size=True), 'batch_size is a whole number'),
     (dict(agnostic_nms=float('nan')), 'agnostic_nms is an IoU'),
     (dict(on_error='ignore'), "on_error is 'raise' or 'collect'"),
+    (dict(out_dir=5), 'out_dir is the path of a folder, got 5'),
 ])
 def test_options_out_of_range_are_refused(parts: Dict[str, Any],
                                           options: Dict[str, Any],
@@ -561,7 +563,8 @@ def test_folders_and_addresses(parts: Dict[str, Any],
     assert inferencer.list_images(np.array(paths)) == paths
     address = (tmp_path / 'c d.webp').as_uri()
     assert '%20' in address
-    assert inferencer(address, score_thr=0)['predictions'] == found[2:3]
+    for form in (address, address.replace('file://', 'file:')):
+        assert inferencer(form, score_thr=0)['predictions'] == found[2:3]
     assert inferencer(tmp_path.as_uri(), score_thr=0)['predictions'] == found
 
 

@@ -290,7 +290,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         Yields:
             Detections: Of one image; masks are not pasted yet.
         """
-        check_options(score_thr, batch_size, agnostic_nms, on_error)
+        check_options(score_thr, batch_size, agnostic_nms, on_error, out_dir)
         images = self.list_images(inputs, check=on_error == 'raise')
         stems = file_stems(images)
         own = self._resolve_each(vocabularies, len(images))

@@ -48,10 +48,16 @@ def file_stems(inputs: Sequence[Any]) -> List[str]:
 
 
 def _scheme(item: Any) -> str:
-    """What stands before :// in an address; '' for what is none."""
-    if not isinstance(item, str) or '://' not in item:
+    """What stands before :// in an address; '' for what is none.
+
+    Of files there is a short form too, file:/path.
+    """
+    if not isinstance(item, str):
         return ''
-    return item.split('://')[0].lower()
+    before, colon, after = item.partition(':')
+    short = before.lower() == 'file' and after.startswith('/')
+    return before.lower() if colon and (
+        short or after.startswith('//')) else ''
 
 
 def list_images(inputs: Any, check: bool = True) -> List[Any]:
@@ -161,6 +167,9 @@ def _check_array(item: Any) -> None:
         raise ValueError(
             'An image must be a path or an array of shape (H, W, 3), got '
             f'{type(item).__name__}; {_as_array(item)}.')
+    if np.ma.is_masked(item):
+        raise ValueError('An image array has no mask; give image.filled(0), '
+                         'or another value for what is hidden.')
     if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
         raise ValueError(
             'An image must be a path or an array of shape (H, W, 3) with '

@@ -135,7 +135,7 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 
 
 def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,
-                  on_error: str) -> None:
+                  on_error: str, out_dir: Any) -> None:
     """Refuse options of a call that are out of their range.
 
     Raises:
@@ -155,6 +155,9 @@ def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,
     if on_error not in ('raise', 'collect'):
         raise ValueError(
             f"on_error is 'raise' or 'collect', got {on_error!r}.")
+    if not isinstance(out_dir, (str, os.PathLike, type(None))):
+        raise ValueError(
+            f'out_dir is the path of a folder, got {out_dir!r}.')
 
 
 def _is_number(value: Any) -> bool:
