@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What was found in pictures, as values and files."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
