@@ -21,6 +21,7 @@ from dito.datasets.checks import (
     check_files,
 )
 from dito.evaluation.result_table import print_table
+from dito.models.text import Vocabulary
 from dito.utils.files import write_json
 
 from . import common
@@ -80,7 +81,7 @@ def check(args: argparse.Namespace) -> List[SetReport]:
             check_files(args.data, args.images, args.max_images, args.workers)
         ]
     cfg = common.load_config(args.config, args.cfg_options)
-    return check_config(cfg, args.max_images, args.workers)
+    return check_config(cfg, args.max_images, args.workers, Vocabulary.load)
 
 
 def show(reports: List[SetReport], allowed: Sequence[str]) -> None:

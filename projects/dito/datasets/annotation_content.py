@@ -10,6 +10,9 @@ from typing import Any, Collection, Dict, List, Optional
 
 from .annotation_values import Id, as_id, show, sort_key
 
+#: Of LVIS: rare, common, frequent.
+FREQUENCIES = ('r', 'c', 'f')
+ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 #: Faults for which a file is refused, in the order they are looked for, and
 #: what the sentence ends with.
 _REFUSED = dict(
@@ -174,3 +177,31 @@ def require_masks(read: Annotations, categories: Collection[Id]) -> None:
             f'which mask AP needs ({len(lost)} of {len(objects)} objects '
             "have none); use metric='bbox'"
         )
+
+
+def require_federated(read: Annotations) -> None:
+    """Refuse files without what federated evaluation needs.
+
+    Args:
+        read (Annotations): The file.
+
+    Raises:
+        ValueError: If it is not in LVIS form, in one sentence.
+    """
+    for category in read.categories:
+        if category.get('frequency') not in FREQUENCIES:
+            raise ValueError(
+                f'{read.source}: category {category["name"]!r} has '
+                f'frequency {show(category.get("frequency"))}, expected one '
+                f'of {FREQUENCIES}; is this an LVIS file?'
+            )
+    for image in read.images:
+        lost = [key for key in ID_LISTS if key not in image]
+        if lost:
+            raise ValueError(
+                f'{read.source}: image {show(image["id"])} has no {lost}, '
+                'which federated evaluation needs'
+            )
+    listed = read.faults.examples.get('listed_ids')
+    if listed:
+        raise ValueError(f'{read.source}: {listed[0]}; repair the list')

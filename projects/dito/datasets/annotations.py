@@ -45,9 +45,12 @@ from urllib.parse import urlsplit
 from dito.utils.files import collector_paused, read_json
 
 from .annotation_content import (
+    FREQUENCIES,
+    ID_LISTS,
     Annotations,
     Faults,
     IdNumbers,
+    require_federated,
     require_masks,
 )
 from .annotation_values import (
@@ -64,12 +67,11 @@ from .annotation_values import (
 from .masks import read_mask
 
 __all__ = [
-    'ID_LISTS', 'Annotations', 'Id', 'IdNumbers', 'as_id', 'image_file',
-    'left_out', 'normalise', 'read_annotations', 'require_masks', 'show',
-    'sort_key',
+    'FREQUENCIES', 'ID_LISTS', 'Annotations', 'Id', 'IdNumbers', 'as_id',
+    'image_file', 'left_out', 'normalise', 'read_annotations',
+    'require_federated', 'require_masks', 'show', 'sort_key',
 ]  # fmt: skip
 
-ID_LISTS = ('neg_category_ids', 'not_exhaustive_category_ids')
 _MAX_PIXELS = 1 << 30  # what OpenCV decodes
 _MAX_PATH = 4096  # what Linux opens
 # COCO's and LVIS' evaluations leave larger objects out.

@@ -5,7 +5,8 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
-from .lvis_ground_truth import FREQUENCIES, LVISGroundTruth
+from ..datasets.annotations import FREQUENCIES
+from .lvis_ground_truth import LVISGroundTruth
 from .precision_recall import AREA_NAMES, IOU_THRESHOLDS, PrecisionRecall
 
 

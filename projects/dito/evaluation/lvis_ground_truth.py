@@ -12,39 +12,9 @@ from ..datasets.annotations import (
     IdNumbers,
     normalise,
     read_annotations,
-    show,
+    require_federated,
 )
 from ..datasets.masks import to_rle
-
-FREQUENCIES = ('r', 'c', 'f')
-
-
-def require_federated(read: Annotations) -> None:
-    """Refuse files without what federated evaluation needs.
-
-    Args:
-        read (Annotations): The file.
-
-    Raises:
-        ValueError: If it is not in LVIS form, in one sentence.
-    """
-    for category in read.categories:
-        if category.get('frequency') not in FREQUENCIES:
-            raise ValueError(
-                f'{read.source}: category {category["name"]!r} has '
-                f'frequency {show(category.get("frequency"))}, expected one '
-                f'of {FREQUENCIES}; is this an LVIS file?'
-            )
-    for image in read.images:
-        lost = [key for key in ID_LISTS if key not in image]
-        if lost:
-            raise ValueError(
-                f'{read.source}: image {show(image["id"])} has no {lost}, '
-                'which federated evaluation needs'
-            )
-    listed = read.faults.examples.get('listed_ids')
-    if listed:
-        raise ValueError(f'{read.source}: {listed[0]}; repair the list')
 
 
 class LVISGroundTruth:

@@ -3,13 +3,13 @@
 
 import os.path as osp
 from functools import lru_cache
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ..annotations import Annotations, read_annotations
+from ..annotations import Annotations, read_annotations, require_federated
 from ..categories import CategoryTable
 from ..ov_dataset import reads_masks
 from .annotation_checks import check_annotations
@@ -23,7 +23,10 @@ Checked = Tuple[SetReport, Optional[CategoryTable], List[str]]
 
 
 def check_config(
-    cfg: Config, max_images: Optional[int] = None, workers: int = 1
+    cfg: Config,
+    max_images: Optional[int] = None,
+    workers: int = 1,
+    load_vocabulary: Optional[Callable[[str], Any]] = None,
 ) -> List[SetReport]:
     """Check every detection data set of a config.
 
@@ -34,6 +37,9 @@ def check_config(
         cfg (Config): A config of stage 3, or any of MMDetection.
         max_images (int, optional): Images of each set to decode; None: all.
         workers (int): Threads to decode with. Defaults to 1.
+        load_vocabulary (callable, optional): :meth:`Vocabulary.load`, of the
+            models, which data sets know nothing of. None: files of
+            vocabularies are not looked at.
 
     Returns:
         list[SetReport]: One a data set; val and test share one if equal.
@@ -60,7 +66,8 @@ def check_config(
         _check_form(cfg, report, found)
         images = expected_images(dataset, found.images)
         report.findings += check_images(images, max_images, workers)
-        _check_vocabulary(report, cfg, table)
+        if load_vocabulary is not None:
+            _check_vocabulary(report, cfg, table, load_vocabulary)
         checked.append((report, table, [path for path, _, _ in images]))
     _compare(checked)
     return [report for report, _, _ in checked]
@@ -168,9 +175,6 @@ def _other_files(cfg: Config, report: SetReport) -> List[str]:
 
 def _check_form(cfg: Config, report: SetReport, found: Annotations) -> None:
     """What the metrics of a set need of its file."""
-    # The metrics import the data sets.
-    from dito.evaluation.lvis_ground_truth import require_federated
-
     for phase in report.name.split(', '):
         kinds = {metric.get('type') for metric in _metrics(cfg, phase)}
         if 'DITOLVISMetric' in kinds and not report.problems():
@@ -181,19 +185,19 @@ def _check_form(cfg: Config, report: SetReport, found: Annotations) -> None:
 
 
 def _check_vocabulary(
-    report: SetReport, cfg: Config, table: Optional[CategoryTable]
+    report: SetReport,
+    cfg: Config,
+    table: Optional[CategoryTable],
+    load: Callable[[str], Any],
 ) -> None:
     """Compare the classes with the vocabulary file they will be given."""
-    # Models are heavy to import, and few configs have such a file.
-    from dito.models.text import Vocabulary
-
     phase = 'train' if report.name.startswith('train') else 'test'
     for hook in cfg.get('custom_hooks') or ():
         if hook['type'] != 'DITOVocabularyHook' or not hook.get(phase):
             continue
         try:
             if table is not None:
-                Vocabulary.load(hook[phase]).subset(table.names)
+                load(hook[phase]).subset(table.names)
         except (FileNotFoundError, ValueError) as error:
             report.findings += gather('vocabulary', [error])
 

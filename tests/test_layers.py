@@ -1,0 +1,117 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""What may import what: arrows between sub-packages point downwards."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import dito
+
+ROOT = Path(dito.__file__).parent
+# From the ground up: each sub-package knows those before it and no other.
+LAYERS = (
+    'version',
+    'registry',
+    'utils',
+    'datasets',
+    'models',
+    'evaluation',
+    'engine',
+    'converters',
+    'visualization',
+    'apis',
+    'quickstart',
+    'ablation',
+    'cli',
+    '__main__',
+)
+# Arrows upwards that stay, and why.
+EXCEPTIONS = {
+    # Its documented name, which loads the converters on demand.
+    ('dito.utils.official', 'dito.converters.official'),
+    # Methods that users look for at the detector; imported when called.
+    ('dito.models.detectors.hub_mixin', 'dito.apis.hub'),
+    # MMDetection's clients set no vocabulary: the detector asks the hook.
+    ('dito.models.detectors.mmdet_clients', 'dito.engine.hooks'),
+    # Pictures of a trained model, and the inferencer draws its own.
+    ('dito.visualization.quickstart', 'dito.apis'),
+    ('dito.visualization.samples', 'dito.apis'),
+    ('dito.visualization.similarity', 'dito.apis.model_file'),
+    ('dito.utils.head_memory', 'dito.models.backbones.vit_arch'),
+    ('dito.utils.memory_model', 'dito.models.backbones.vit_arch'),
+}
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a file of the package."""
+    parts = path.relative_to(ROOT.parent).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob('*.py'))}
+
+
+def imports_of(name: str) -> Iterator[str]:
+    """Modules of the package that one imports, wherever in the file."""
+    path = MODULES[name]
+    package = name if path.name == '__init__.py' else name.rpartition('.')[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                above = package.split('.')[:len(package.split('.'))
+                                           - node.level + 1]
+                base = '.'.join([*above, *base.split('.')]).rstrip('.')
+            # A name may be a module or something in one.
+            found = [f'{base}.{alias.name}' for alias in node.names]
+            found = [n if n in MODULES else base for n in found]
+        else:
+            continue
+        yield from (n for n in found if n.partition('.')[0] == 'dito')
+
+
+def layer(name: str) -> str:
+    """Sub-package of a module; '' for the package itself."""
+    return (name.split('.') + [''])[1]
+
+
+ARROWS = sorted({(name, target) for name in MODULES
+                 for target in imports_of(name) if target != name})
+
+
+def test_every_sub_package_has_its_place():
+    assert {layer(name) for name in MODULES} - {''} <= set(LAYERS)
+
+
+def test_arrows_point_downwards():
+    upwards = [
+        (name, target) for name, target in ARROWS
+        if layer(name) and layer(name) != layer(target) and (
+            not layer(target)
+            or LAYERS.index(layer(name)) < LAYERS.index(layer(target)))
+    ]
+    assert set(upwards) <= EXCEPTIONS
+
+
+def circle_of(arrows: list[tuple[str, str]]) -> list[str]:
+    """One circle of a graph, [] if it has none."""
+    graph: dict[str, set[str]] = {}
+    for name, target in arrows:
+        graph.setdefault(name, set()).add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circle_of([a for a in ARROWS if a not in EXCEPTIONS]) == []
+
+
+def test_a_circle_is_found():
+    assert circle_of([('a', 'b'), ('b', 'c'), ('c', 'a')]) != []
+    assert circle_of([('a', 'b'), ('b', 'c'), ('a', 'c')]) == []
