@@ -11,6 +11,7 @@ from datetime import datetime, time, timedelta, timezone
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 from typing import Any, Dict
 
 import numpy as np
@@ -437,11 +438,38 @@ def test_mmengine_loads_safetensors_by_name(tmp_path) -> None:
     assert other.backbone.weight.equal(model.backbone.weight)
 
 
-def test_other_schemes_keep_their_loaders() -> None:
-    find = CheckpointLoader._get_checkpoint_loader
-    assert find('/a/b.safetensors') is ckpt.load_from_safetensors
-    assert find('b.pth') is ckpt.load_from_file
-    assert find('s3://a/b.safetensors').__name__ == 'load_from_ceph'
+SCHEMES = ('s3://b/', 'petrel://b/', 'cluster:s3://b/', 'torchvision://',
+           'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_no_scheme_runs_code(scheme, server, tmp_path, monkeypatch) -> None:
+    """MMEngine's loaders of these unpickle what is no plain weights file."""
+    address, folder = server
+    lists = dict(x=f'{address}/x.pth', good=f'{address}/good.pth')
+    for name in list(ckpt._NAMED):
+        monkeypatch.setitem(ckpt._NAMED, name, lambda: lists)
+    stored = SimpleNamespace(
+        get=lambda name: (folder / Path(name).name).read_bytes())
+    monkeypatch.setattr(
+        ckpt, 'get_file_backend', lambda *args, **kwargs: stored)
+    suffix = '.pth' if 's3' in scheme or 'petrel' in scheme else ''
+    torch.save(dict(a=_RunsCode(tmp_path / 'made')), folder / 'x.pth')
+    load = CheckpointLoader.load_checkpoint
+    with pytest.raises(ValueError, match='could run code'):
+        load(f'{scheme}x{suffix}')
+    assert not (tmp_path / 'made').exists()
+    torch.save(dict(state_dict={'backbone.a': torch.ones(2)}),
+               folder / 'good.pth')
+    loaded = load(f'{scheme}good{suffix}', 'cpu')
+    (value,) = loaded['state_dict'].values()
+    assert value.equal(torch.ones(2))
+
+
+@pytest.mark.parametrize('name', ['torchvision://none', 'pavi://a/b'])
+def test_names_without_an_address_are_refused(name) -> None:
+    with pytest.raises(ValueError, match=f'no address of {name}'):
+        CheckpointLoader.load_checkpoint(name)
 
 
 def test_pretrained_init_with_prefix(tmp_path) -> None:

@@ -3,8 +3,9 @@
 
 :func:`install` gives mmengine's ``load_from``, ``--resume``,
 ``init_cfg=dict(type='Pretrained', ...)`` and ``tools/test.py`` two things:
-files named ``*.safetensors``, and a loader of ``.pth`` files, local or
-downloaded, that refuses what is more than weights and plain values.
+files named ``*.safetensors``, and loaders of ``.pth`` files, local,
+downloaded, stored at ``s3://`` or found by a name such as ``torchvision://``,
+that refuse what is more than weights and plain values.
 mmengine's own falls back to unpickling, which runs whatever the file says.
 """
 
@@ -15,6 +16,7 @@ import pickle
 import pickletools
 import re
 import reprlib
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
@@ -25,6 +27,8 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
+from mmengine.fileio import get_file_backend
+from mmengine.runner import checkpoint as mmengine_lists
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -37,6 +41,14 @@ from .plain_values import PlainValues
 _SMALL = 1 << 22
 
 _SUFFIX = '.safetensors'
+# Lists of MMEngine's, by the scheme that its loaders look up in them.
+_NAMED = {
+    'torchvision': mmengine_lists.get_torchvision_models,
+    'modelzoo': mmengine_lists.get_torchvision_models,
+    'open-mmlab': mmengine_lists.get_external_models,
+    'openmmlab': mmengine_lists.get_external_models,
+    'mmcls': mmengine_lists.get_mmcls_models,
+}
 # Where trainers put the weights.
 _WEIGHTS_KEYS = ('state_dict', 'model')
 # Bytes that are searched for them, and how many pickles the old format had.
@@ -49,6 +61,10 @@ def install() -> None:
     # Not for paths with a scheme such as s3://.
     register(r'(?!\S+://).*\.safetensors$', load_from_safetensors, force=True)
     register(['http://', 'https://'], load_from_http, force=True)
+    register([r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], load_from_storage,
+             force=True)
+    register([f'{scheme}://' for scheme in (*_NAMED, 'pavi')], load_by_name,
+             force=True)
     register('', load_from_file, force=True)
 
 
@@ -158,6 +174,57 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
         if get_rank() == 0:
             barrier()
     return load_from_file(str(folder / name), map_location)
+
+
+def load_from_storage(filename: str,
+                      map_location: Any = None) -> dict[str, Any]:
+    """Load a checkpoint of a file backend such as petrel's ``s3://``.
+
+    Args:
+        filename (str): Address.
+        map_location (optional): As in :func:`torch.load`.
+
+    Returns:
+        dict: The checkpoint.
+    """
+    backend = get_file_backend(filename,
+                               backend_args=dict(backend='petrel'))
+    suffix = Path(filename).suffix
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        file.write(backend.get(filename))
+        file.flush()
+        return load_from_file(file.name, map_location)
+
+
+def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Load weights that MMEngine's lists know, as ``torchvision://NAME``.
+
+    Args:
+        filename (str): Scheme and name.
+        map_location (optional): As in :func:`torch.load`.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        ValueError: If the list has no such name.
+    """
+    scheme, name = filename.split('://', 1)
+    known = _NAMED.get(scheme, dict)()
+    if scheme.startswith('open'):
+        name = mmengine_lists.get_deprecated_model_names().get(name, name)
+    if name not in known:
+        raise ValueError(
+            f'MMEngine has no address of {filename}; give the path or the '
+            'https:// address of the file.')
+    address = known[name]
+    if not address.startswith(('http://', 'https://')):
+        home = mmengine_lists._get_mmengine_home()
+        address = os.path.join(home, address)
+    loaded = CheckpointLoader.load_checkpoint(address, map_location)
+    if scheme == 'mmcls':
+        return mmengine_lists._process_mmcls_checkpoint(loaded)
+    return loaded
 
 
 def load_state_dict_file(path: PathLike,
