@@ -38,8 +38,6 @@ EXCEPTIONS = {
     ('dito.visualization.quickstart', 'dito.apis'),
     ('dito.visualization.samples', 'dito.apis'),
     ('dito.visualization.similarity', 'dito.apis.model_file'),
-    ('dito.utils.head_memory', 'dito.models.backbones.vit_arch'),
-    ('dito.utils.memory_model', 'dito.models.backbones.vit_arch'),
 }
 
 

@@ -9,14 +9,14 @@ import torch
 from mmdet.registry import MODELS
 
 from dito.cli import memory
-from dito.models.backbones import DITOViT
-from dito.utils import head_memory
-from dito.utils.memory_model import (
+from dito.cli import memory as head_memory
+from dito.cli.memory import (
     Setting,
     parameter_count,
     step_memory,
     teacher_memory,
 )
+from dito.models.backbones import DITOViT
 
 
 @pytest.mark.parametrize('arch', ['tiny', 'small', 'base', 'large', 'huge'])

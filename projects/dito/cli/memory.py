@@ -8,36 +8,44 @@
 
 Backbone: forward and backward pass of the ViT at 1024 x 1024 pixels in 4 x 4
 windows, over the loaded model: activations, transient values and gradients.
-Figures are computed by dito/utils/memory_model.py; measured ones stand beside
-them, as PyTorch's allocator counts them. Heads: what pyramid, proposal, box
-and mask head keep for the backward pass, with the 512 RoIs of an image. A step
-of the detector takes about the sum of backbone, heads, teacher and weights;
-the optimizer's state and the weights of the heads come on top.
+Figures are computed by running the very modules on tensors without data, about
+a second each; measured ones stand beside them, as PyTorch's allocator counts
+them. Heads: what pyramid, proposal, box and mask head keep for the backward
+pass, with the 512 RoIs of an image. A step of the detector takes about the sum
+of backbone, heads, teacher and weights; the optimizer's state and the weights
+of the heads come on top.
 """
 
 import argparse
-from contextlib import nullcontext
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any
 
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from rich.table import Table
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dito.evaluation.result_table import print_table
 from dito.models.backbones import DITOViT
+from dito.models.backbones.vit_arch import read_arch
+from dito.models.backbones.window_ops import get_layout
+from dito.utils.configs import config_root
 from dito.utils.files import write_json
-from dito.utils.head_memory import head_memory
-from dito.utils.memory_model import (
-    SWL,
-    Setting,
-    parameter_count,
-    step_memory,
-    teacher_memory,
-)
 
 from .errors import one_sentence_errors
 
+_MIB = 2.0**20
+_CONFIG = '_base_/models/dito_vitl.py'
+# Shifted windows as one pass or two: arguments of the tower.
 _SHIFT = dict(
     none=dict(shift=None),
     batched=dict(shift='swl', swl_batched=True),
@@ -46,7 +54,7 @@ _HEADS = ('ViT', 'batch', 'checkpointing', 'SWL', 'backbone: computed',
           'measured', 'heads keep', 'teacher adds', 'weights')
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``memory.py``."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -69,6 +77,188 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A training step of the backbone.
+
+    Args:
+        arch (str): 'small', 'base', 'large', ...
+        batch (int): Images.
+        img_size (int): Side of the square images in pixels.
+        with_cp (bool): Activation checkpointing.
+        swl (str): 'none', or shifted windows as one 'batched' pass or two
+            'sequential' ones.
+        bf16 (bool): Under bfloat16 autocast.
+        patch_size (int): Side of a patch in pixels.
+    """
+
+    arch: str
+    batch: int
+    img_size: int = 1024
+    with_cp: bool = False
+    swl: str = 'none'
+    bf16: bool = False
+    patch_size: int = 16
+
+    def tower(self) -> DITOViT:
+        """The backbone, in training mode."""
+        return DITOViT(
+            self.arch, self.patch_size, window=dict(grid=4),
+            with_cp=self.with_cp, **_SHIFT[self.swl]).train()
+
+    def forward(self, model: DITOViT, side: int) -> Tensor:
+        """Map of images of zeros, on the model's device."""
+        device = model.pos_embed.device
+        image = torch.zeros(self.batch, 3, side, side, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            return model(image)[0]
+
+    def step(self, model: DITOViT, side: int) -> None:
+        """Forward and backward pass."""
+        self.forward(model, side).float().sum().backward()
+        model.zero_grad(set_to_none=True)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the memory of the tensors that operations make.
+
+    Those within one operation, such as the workspace of a convolution, do
+    not count.
+
+    Args:
+        *modules (Module): Their parameters are there before.
+
+    Attributes:
+        now (int): Bytes of the tensors that are alive.
+        peak (int): The most so far.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = {p.untyped_storage()._cdata for module in modules
+                       for p in module.parameters()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
+        """Run an operation and count what it has made."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._add(value.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:  # a view shares it
+            self._known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """Run models on tensors that have shapes and types and no content."""
+    # Orders of tokens are kept from call to call: neither kind may see the
+    # other's.
+    get_layout.cache_clear()
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        get_layout.cache_clear()
+
+
+def parameter_count(arch: str) -> int:
+    """Parameters of a tower of :class:`DITOViT`."""
+    with torch.device('meta'):
+        return sum(p.numel() for p in DITOViT(arch).parameters())
+
+
+def step_memory(setting: Setting) -> float:
+    """Peak memory of a step over the loaded model, in MiB.
+
+    Args:
+        setting (Setting): The step.
+
+    Returns:
+        float: Kept activations, transient values and gradients of the
+        parameters; neither the model's own weights nor the optimizer's.
+    """
+    with without_data():
+        model = setting.tower()
+        with LiveBytes(model) as count:
+            setting.step(model, setting.img_size)
+    return count.peak / _MIB
+
+
+@torch.no_grad()
+def teacher_memory(setting: Setting) -> float:
+    """What the frozen teacher adds at the peak, in MiB.
+
+    It keeps nothing: its weights and the largest part of its pass are there
+    beside the student's activations.
+    """
+    with without_data():
+        model = DITOViT(setting.arch, setting.patch_size)
+        with LiveBytes(model) as count:
+            setting.forward(model, setting.img_size)
+    return (count.peak + 4 * parameter_count(setting.arch)) / _MIB
+
+
+def detector_config(arch: str) -> Config:
+    """Model of the paper's detector with another tower, without teacher."""
+    cfg = Config.fromfile(config_root() / _CONFIG).model
+    dims = read_arch(arch).embed_dims
+    cfg.neck.in_channels = cfg.roi_head.bbox_head.embed_dims = dims
+    cfg.roi_head.vlm_roi_extractor.out_channels = dims
+    cfg.backbone.arch = arch
+    return cfg
+
+
+def head_memory(arch: str, batch: int, img_size: int = 1024,
+                bf16: bool = False) -> float:
+    """What autograd keeps of pyramid, proposal, box and mask head, in MiB.
+
+    On top come, for moments, gradients of the largest map.
+
+    Args:
+        arch (str): 'small', 'base', 'large', ...
+        batch (int): Images, each with the 512 RoIs of training, 128 of them
+            with masks.
+        img_size (int): Side of the square images in pixels.
+        bf16 (bool): Under bfloat16 autocast.
+
+    Returns:
+        float: What is there after the forward pass, but for the backbone's
+        map itself.
+    """
+    cfg = detector_config(arch)
+    rois = cfg.train_cfg.rcnn.sampler.num * batch
+    masks = int(rois * cfg.train_cfg.rcnn.sampler.pos_fraction)
+    side = -(-img_size // cfg.backbone.patch_size)
+    width = cfg.neck.out_channels
+    with without_data():
+        neck, rpn, box, mask = heads = [MODELS.build(part) for part in (
+            cfg.neck, cfg.rpn_head, cfg.roi_head.bbox_head,
+            cfg.roi_head.mask_head)]
+        feat = torch.empty(batch, cfg.neck.in_channels, side, side,
+                           requires_grad=True)
+        with LiveBytes(*heads) as count, torch.autocast(
+                'cpu', torch.bfloat16, enabled=bf16):
+            kept = [rpn(neck((feat, )))]
+            for head, number, size in ((box.regions, rois, 7),
+                                       (mask, masks, 14)):
+                kept.append(head(torch.empty(number, width, size, size,
+                                             requires_grad=True)))
+            return count.now / _MIB
+
+
 def measure(setting: Setting, device: str = 'cpu') -> float:
     """Measure a step.
 
@@ -80,26 +270,15 @@ def measure(setting: Setting, device: str = 'cpu') -> float:
         float: Peak over the loaded model, in MiB, as the allocator of
         PyTorch counts it.
     """
-    model = DITOViT(
-        setting.arch, setting.patch_size, window=dict(grid=4),
-        with_cp=setting.with_cp, **_SHIFT[setting.swl]).to(device).train()
-    cast = torch.autocast(torch.device(device).type, torch.bfloat16
-                          ) if setting.bf16 else nullcontext()
-
-    def step(side: int) -> None:
-        image = torch.zeros(setting.batch, 3, side, side, device=device)
-        with cast:
-            feat = model(image)[0]
-        feat.float().sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    step(4 * setting.patch_size)
+    model = setting.tower().to(device)
+    setting.step(model, 4 * setting.patch_size)
     if not device.startswith('cuda'):
-        return _peak_of_events(lambda: step(setting.img_size)) / 2**20
+        return _peak_of_events(
+            lambda: setting.step(model, setting.img_size)) / _MIB
     start = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    step(setting.img_size)
-    return (torch.cuda.max_memory_allocated(device) - start) / 2**20
+    setting.step(model, setting.img_size)
+    return (torch.cuda.max_memory_allocated(device) - start) / _MIB
 
 
 def _peak_of_events(run: Callable[[], None]) -> int:
@@ -116,13 +295,16 @@ def _peak_of_events(run: Callable[[], None]) -> int:
     return peak
 
 
-def rows_of(args: argparse.Namespace) -> List[Dict[str, Any]]:
+def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All settings with their figures."""
     rows = []
     heads = {pair: head_memory(*pair, args.img_size, args.bf16)
              for pair in product(args.arch, args.batch)}
+    teachers = {(arch, batch): teacher_memory(Setting(
+        arch, batch, args.img_size, bf16=args.bf16))
+        for arch, batch in heads}
     for arch, batch, with_cp, swl in product(args.arch, args.batch,
-                                             (False, True), SWL):
+                                             (False, True), _SHIFT):
         setting = Setting(arch, batch, args.img_size, with_cp, swl, args.bf16)
         measured = measure(setting, args.device) if arch in args.measure \
             else None
@@ -131,12 +313,12 @@ def rows_of(args: argparse.Namespace) -> List[Dict[str, Any]]:
             computed=step_memory(setting), measured=measured,
             device=args.device if measured is not None else None,
             heads=heads[arch, batch],
-            teacher=teacher_memory(setting),
-            weights=4 * parameter_count(arch) / 2**20))
+            teacher=teachers[arch, batch],
+            weights=4 * parameter_count(arch) / _MIB))
     return rows
 
 
-def show(args: argparse.Namespace, rows: Sequence[Dict[str, Any]]) -> Table:
+def show(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> Table:
     """The figures as a table for the terminal."""
     kind = 'bfloat16 autocast' if args.bf16 else 'float32'
     table = Table(title=f'Training step at {args.img_size} x '
@@ -155,7 +337,7 @@ def show(args: argparse.Namespace, rows: Sequence[Dict[str, Any]]) -> Table:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compute, measure and show."""
     args = parse_args(argv)
     rows = rows_of(args)
