@@ -288,6 +288,11 @@ class DITOViT(BaseModule):
             return self.head.finish(tokens[:, 0])
         return self.head(self._to_map(tokens, size), self.head.pool)
 
+    @property
+    def out_dims(self) -> int:
+        """Channels D of embeddings of images and regions."""
+        return self.head.out_dims
+
     def embed_regions(self, crops: Tensor) -> Tensor:
         """Embed parts of the map that :meth:`forward` gives.
 

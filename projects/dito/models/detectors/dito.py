@@ -23,8 +23,14 @@ from mmdet.utils import (
     OptMultiConfig,
 )
 from mmengine.config import ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..protocols import (
+    VocabularySource,
+    maps_of,
+    require,
+    require_image_tower,
+)
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .frozen_teacher import FrozenTeacher
@@ -51,12 +57,14 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
     them at any time.
 
     Args:
-        backbone (dict): Config of :class:`DITOViT`.
+        backbone (dict): Config of :class:`DITOViT`, or of another
+            :class:`ImageTower`.
         neck (dict): Config of :class:`SimpleFPN`.
         rpn_head (dict): Config of :class:`DITORPNHead`.
         roi_head (dict): Config of :class:`DITORoIHead`.
         text_encoder (dict, optional): Config of :class:`DITOTextEncoder`,
-            always frozen. Without it vocabularies come from files.
+            or of another :class:`VocabularySource`, always frozen. Without
+            it vocabularies come from files.
         teacher (dict, optional): ``checkpoint`` and, if need be, ``prefix``
             of the frozen backbone; all else overrides the config of the
             backbone. By default it has the backbone's windows and shift, so
@@ -101,10 +109,13 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             test_cfg=ConfigDict(test_cfg or {}),
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
+        require_image_tower(self.backbone, 'backbone')
         self.text_encoder = None
         if text_encoder is not None:
-            self.text_encoder = MODELS.build(
-                dict(text_encoder, freeze=True))
+            self.text_encoder = MODELS.build(text_encoder)
+            require(self.text_encoder, VocabularySource, 'text_encoder')
+            if isinstance(self.text_encoder, nn.Module):
+                self.text_encoder.requires_grad_(False).eval()
         self._teacher: Optional[FrozenTeacher] = None
         if teacher is not None:
             if self.roi_head.loss_distill is None:
@@ -149,6 +160,13 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         super()._apply(fn, *args)
         if self._teacher is not None:
             self._teacher.apply(fn)
+        return self
+
+    def train(self, mode: bool = True) -> 'DITO':
+        """Set the mode; the frozen text tower stays in evaluation mode."""
+        super().train(mode)
+        if isinstance(self.text_encoder, nn.Module):
+            self.text_encoder.eval()
         return self
 
     @property
@@ -214,7 +232,7 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             Tuple[Tuple[Tensor, ...], Tensor]: Maps P2 to P5, (B, C, h, w)
             each, and the backbone's, (B, D, H / patch, W / patch).
         """
-        feats = self.backbone(batch_inputs)
+        feats = maps_of(self.backbone, batch_inputs)
         return self.neck(feats), feats[-1]
 
     def loss(self, batch_inputs: Tensor,

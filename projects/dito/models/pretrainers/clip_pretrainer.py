@@ -12,6 +12,13 @@ from torch import Tensor
 
 from ..backbones.pos_embed import crop_pos_embed, random_crop_boxes
 from ..losses.contrastive_ops import full_precision
+from ..protocols import (
+    EmbeddingTower,
+    PositionedTower,
+    lacking,
+    maps_of,
+    require,
+)
 from .batch_place import BatchPlace
 from .image_text_pretrainer import Features, ImageTextPretrainer
 from .mosaic import Mosaic
@@ -21,9 +28,10 @@ from .mosaic import Mosaic
 class CLIPPretrainer(ImageTextPretrainer):
     """CLIP with an average-pooled ViT and cropped positional embedding.
 
-    The image embedding is the mean of the tower's final map. There is no
-    visual projection: text embeddings have the tower's width, so that a
-    region's mean feature is comparable with a text without further layers.
+    The image embedding is the mean of the tower's final map, unless the
+    tower is an :class:`EmbeddingTower`. There is no visual projection: text
+    embeddings have the tower's width, so that a region's mean feature is
+    comparable with a text without further layers.
     A converted public tower goes on as it was pretrained, with its class
     token or attention pooling and its projection; see ``head`` of
     :class:`DITOViT`.
@@ -68,11 +76,11 @@ class CLIPPretrainer(ImageTextPretrainer):
         super().__init__(backbone, text_encoder, loss, data_preprocessor,
                          logit_scale_init, logit_bias_init, init_cfg)
         self.mosaic = None if mosaic is None else Mosaic(**mosaic)
-        if mosaic is not None and self.backbone.head.pool != 'avg':
-            raise ValueError(
-                'mosaic averages parts of the map, but the backbone pools by '
-                f'{self.backbone.head.pool!r}; leave mosaic out, or set '
-                "backbone.head.pool='avg'.")
+        self._embeds = not lacking(self.backbone, EmbeddingTower)
+        if mosaic is not None:
+            self._check_mosaic()
+        if cpe is not None:
+            require(self.backbone, PositionedTower, 'backbone with cpe')
         self.cpe: Optional[Dict] = None
         if cpe is not None:
             self.cpe = dict(up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
@@ -82,6 +90,24 @@ class CLIPPretrainer(ImageTextPretrainer):
                     f'cpe has unknown keys {sorted(unknown)}, expected '
                     f'{sorted(self.cpe)}')
             self.cpe.update(cpe)
+
+    def _check_mosaic(self) -> None:
+        """Refuse a tower whose tiles cannot be embedded by their mean."""
+        head = getattr(self.backbone, 'head', None)
+        pool = getattr(head, 'pool', 'a way of its own')
+        if self._embeds and pool != 'avg':
+            raise ValueError(
+                'mosaic averages parts of the map, but the backbone pools by '
+                f'{pool!r}; leave mosaic out, or set '
+                "backbone.head.pool='avg'.")
+        needed = ['patch_size']
+        needed += ['global_attention'] * (self.mosaic.global_prob > 0)
+        missing = [n for n in needed if not hasattr(self.backbone, n)]
+        if missing:
+            raise TypeError(
+                f'mosaic needs a backbone with {" and ".join(missing)}, which '
+                f'{type(self.backbone).__name__} does not have; leave mosaic '
+                'out, or see docs/extending.md.')
 
     def embed(self, inputs: Tensor, texts: List[str],
               place: Optional[BatchPlace]) -> Tuple[Features, Features]:
@@ -107,12 +133,14 @@ class CLIPPretrainer(ImageTextPretrainer):
     def _pool(self, inputs: Tensor, pos_embed: Optional[Tensor],
               rois: Optional[Tensor] = None) -> Tensor:
         """Embed images, or RoIs of a mosaic, to (B, D), in float32."""
+        args = () if pos_embed is None else (pos_embed, )
+        if rois is None and self._embeds:
+            return self.backbone.embed(inputs, *args)
+        feat = full_precision(maps_of(self.backbone, inputs, *args)[-1])
         if rois is None:
-            return self.backbone.embed(inputs, pos_embed)
-        feat = self.backbone(inputs, pos_embed)[-1]
-        pooled = self.mosaic.pool(
-            full_precision(feat), rois, self.backbone.patch_size)
-        return self.backbone.head.finish(pooled)
+            return feat.mean(dim=(2, 3))
+        pooled = self.mosaic.pool(feat, rois, self.backbone.patch_size)
+        return self.backbone.head.finish(pooled) if self._embeds else pooled
 
     def _cropped_pos_embed(self, inputs: Tensor,
                            place: Optional[BatchPlace]) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Sequence, Tuple
 import torch
 from torch import Tensor
 
+from ..protocols import maps_of
 from .image_text_pretrainer import ImageTextPretrainer
 
 
@@ -46,5 +47,5 @@ class FrozenTowerPretrainer(ImageTextPretrainer):
             the pyramid but not to the tower.
         """
         with torch.no_grad():
-            feats = self.backbone(inputs)
+            feats = maps_of(self.backbone, inputs)
         return self.neck(feats)

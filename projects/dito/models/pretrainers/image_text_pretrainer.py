@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..losses import PairLoss
 from ..losses.contrastive_ops import Pairs, gather_pairs, normalize
+from ..protocols import TextTower, require, require_image_tower
 from ..utils import DistributedLogMixin
 from .batch_place import BatchPlace
 
@@ -37,8 +38,9 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
     :meth:`contrast` turns the embeddings of the whole batch into losses.
 
     Args:
-        backbone (dict): Config of the image tower; its last map is used.
-        text_encoder (dict): Config of the text tower.
+        backbone (dict): Config of an :class:`ImageTower`; its last map is
+            used.
+        text_encoder (dict): Config of a :class:`TextTower`.
         loss (dict): Config of a contrastive loss.
         data_preprocessor (dict): Config of the preprocessor.
         logit_scale_init (float): Start of the logarithm of the factor on
@@ -49,7 +51,8 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         init_cfg (dict, optional): Config of the initialisation.
 
     Raises:
-        TypeError: If ``loss`` is no loss over image-text pairs.
+        TypeError: If a tower lacks what it must offer, or ``loss`` is no
+            loss over image-text pairs.
         ValueError: If there is a bias and the loss does not use it.
     """
 
@@ -65,7 +68,9 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
     ) -> None:
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
         self.backbone = MODELS.build(backbone)
+        require_image_tower(self.backbone, 'backbone')
         self.text_encoder = MODELS.build(text_encoder)
+        require(self.text_encoder, TextTower, 'text_encoder')
         self.loss = MODELS.build(loss)
         if not isinstance(self.loss, PairLoss):
             raise TypeError(

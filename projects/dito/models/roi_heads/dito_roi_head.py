@@ -15,6 +15,7 @@ from mmdet.utils import ConfigType, InstanceList, OptConfigType
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..protocols import Ensemble, require
 from .chunked_scores import ChunkedScores
 from .dito_bbox_head import Classes
 from .score_ops import cosine_logits
@@ -59,8 +60,8 @@ class DITORoIHead(StandardRoIHead):
 
     Args:
         ensemble (dict, optional): Config of what makes the final score of
-            ``p`` and ``z``: equation 2 and its options, see
-            :class:`GeometricEnsemble`, the default.
+            ``p`` and ``z``, an :class:`Ensemble`: equation 2 and its options,
+            see :class:`GeometricEnsemble`, the default.
         vlm_roi_scale (float): Proposals are scaled by it about their centres
             for ``z``; 1 in the paper, 0.7 in the release. Defaults to 1.
         vlm_temperature (float): Divides the cosines of ``z``. Defaults
@@ -88,6 +89,7 @@ class DITORoIHead(StandardRoIHead):
         super().__init__(**kwargs)
         self.ensemble = TASK_UTILS.build(
             dict(dict(type='GeometricEnsemble'), **ensemble))
+        require(self.ensemble, Ensemble, 'roi_head.ensemble')
         self.vlm_roi_scale = vlm_roi_scale
         self.vlm_temperature = vlm_temperature
         self.class_chunk = class_chunk

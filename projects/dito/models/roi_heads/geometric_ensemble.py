@@ -26,8 +26,7 @@ class GeometricEnsemble:
     one for base and one for novel classes (:meth:`log_factors`), which needs
     only sums over classes (:meth:`sums`).
 
-    Another ensemble is a class with ``__call__`` and maybe ``chunked``,
-    ``facts`` and ``vlm_background``.
+    It is one of many possible :class:`Ensemble` s.
 
     Args:
         alpha (float): Exponent of ``z`` for base classes. Defaults to 0.3.

@@ -1,11 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Text tower, prompts and vocabularies."""
 
+from .base_text_encoder import BaseTextEncoder
 from .templates import readable_name, resolve_templates
 from .text_encoder import DITOTextEncoder
 from .vocabulary import Vocabulary
 
 __all__ = [
+    'BaseTextEncoder',
     'DITOTextEncoder',
     'Vocabulary',
     'readable_name',

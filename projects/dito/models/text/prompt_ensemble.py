@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from dito.utils.checkpoint import load_from_safetensors, save_safetensors
 
+from ..protocols import VocabularySource
 from .templates import fill_templates
 
 
 def embed_phrases(groups: Sequence[Tuple[str, ...]],
                   templates: Sequence[str],
-                  text_encoder: Any,
+                  text_encoder: VocabularySource,
                   fingerprint: str,
                   chunk: int = 64,
                   cache_dir: Union[str, Path, None] = None) -> Tensor:
@@ -30,7 +31,7 @@ def embed_phrases(groups: Sequence[Tuple[str, ...]],
     Args:
         groups (Sequence[tuple[str]]): Phrases of each class.
         templates (Sequence[str]): Prompts with ``{}``.
-        text_encoder (DITOTextEncoder): Tower.
+        text_encoder (VocabularySource): Tower.
         fingerprint (str): Of the tower.
         chunk (int): Phrases encoded at a time.
         cache_dir (str | Path, optional): Folder of the cache.

@@ -1,12 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Text tower."""
 
-import hashlib
-import json
 import logging
 from typing import (
     Any,
-    Callable,
     Dict,
     Iterable,
     List,
@@ -21,10 +18,9 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..losses.contrastive_ops import normalize
+from .base_text_encoder import BaseTextEncoder
 from .foreign_tokenizer import ForeignTokenizer
 from .name_checks import say_unread
 from .text_tower import build_text_tower, is_plain
@@ -41,7 +37,7 @@ _EMBEDDING = 'tower.token_embedding.weight'
 
 
 @MODELS.register_module()
-class DITOTextEncoder(BaseModule):
+class DITOTextEncoder(BaseTextEncoder):
     """CLIP's text transformer with its byte-pair tokenizer.
 
     The transformer is open_clip's; its parameters have the prefix
@@ -91,7 +87,7 @@ class DITOTextEncoder(BaseModule):
                  freeze: bool = False,
                  with_cp: bool = False,
                  init_cfg: Any = None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(embed_dims, init_cfg)
         kept = resolve_token_ids(token_ids)
         self.tower, self.arch = build_text_tower(
             arch, embed_dims, context_length,
@@ -99,7 +95,6 @@ class DITOTextEncoder(BaseModule):
         self.foreign = None if tokenizer is None else ForeignTokenizer(
             tokenizer, context_length)
         self._check_table(kept)
-        self.embed_dims = embed_dims
         self.context_length = context_length
         self.freeze = freeze
         self.register_buffer('token_ids', kept)
@@ -107,7 +102,6 @@ class DITOTextEncoder(BaseModule):
         self.register_load_state_dict_pre_hook(_adapt_before_load)
         self._texts: Dict[str, np.ndarray] = {}
         self._rows: Tuple[Any, np.ndarray] = (None, np.empty(0))
-        self._hashed: Tuple[Any, str] = (None, '')
         self._warned = False
         if freeze:
             self.requires_grad_(False)
@@ -265,81 +259,13 @@ class DITOTextEncoder(BaseModule):
         x = x[torch.arange(len(x), device=device), end]
         return x @ tower.text_projection
 
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Embed texts without gradient, in evaluation mode, in float32.
+    def order(self, tokens: Tensor) -> Tensor:
+        """Put texts of one length together, so that batches are cut short."""
+        return tokens.argmax(dim=-1).argsort(stable=True)
 
-        Args:
-            texts (Sequence[str]): N texts.
-            batch_size (int): Texts a batch. Defaults to 256.
-
-        Returns:
-            Tensor: Unit vectors, float32, shape (N, embed_dims), on the
-            tower's device.
-        """
-        tokens = self.tokenize(texts)
-        # Texts of one length together, so that each batch can be cut short.
-        order = tokens.argmax(dim=-1).argsort(stable=True)
-        device = self.tower.positional_embedding.device
-        result = torch.empty(len(texts), self.embed_dims, device=device)
-        training = self.training
-        self.eval()
-        try:
-            with torch.autocast(device.type, enabled=False):
-                for index in order.split(batch_size):
-                    result[index.to(device)] = normalize(
-                        self(tokens[index])).float()
-        finally:
-            self.train(training)
-        return result
-
-    def fingerprint(self) -> str:
-        """Hash of all that decides an embedding.
-
-        Hashing takes about a second for a ViT-L tower. The result is kept
-        while no parameter requires a gradient and every tensor is the same
-        one, unwritten: ``load_state_dict``, ``.to()`` and operations in
-        place make it anew, also under ``no_grad``. Only a write around
-        torch's version counters, through ``.data``, goes unseen.
-
-        Returns:
-            str: Hex sha256 over architecture, context length, kept tokens
-            and weights.
-        """
-        state = self._weights_key()
-        if state is None or state != self._hashed[0]:
-            self._hashed = (state, self._hash())
-        return self._hashed[1]
-
-    def _weights_key(self) -> Optional[Tuple[Any, ...]]:
-        """What changes with any tensor; None where that cannot be told."""
-        tensors = [*self.parameters(), *self.buffers()]
-        # A tower in training is hashed each time: averaged weights, for
-        # one, are swapped in through .data.
-        if any(t.requires_grad or t.is_inference() for t in tensors):
-            return None
-        return (self.context_length, *((id(t), t.data_ptr(), t._version)
-                                       for t in tensors))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor],
-               *args: Any) -> 'DITOTextEncoder':
-        # New memory may lie where freed memory was.
-        self._hashed = (None, '')
-        return super()._apply(fn, *args)
-
-    def _hash(self) -> str:
-        digest = hashlib.sha256(
-            json.dumps([self.arch, self.context_length],
-                       sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
-            if hasattr(value, 'full_tensor'):  # a sharded tower
-                value = value.full_tensor()
-            value = value.detach().cpu()
-            if value.is_floating_point():
-                value = value.float()
-            digest.update(f'{name}{tuple(value.shape)}'.encode())
-            digest.update(value.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+    def facts(self) -> List[Any]:
+        """Architecture and context length."""
+        return [self.arch, self.context_length]
 
     # ------------------------------------------------------------ loading
 
@@ -404,5 +330,4 @@ class DITOTextEncoder(BaseModule):
 def _adapt_before_load(module: DITOTextEncoder, state_dict: Dict[str, Tensor],
                        prefix: str, *_: Any) -> None:
     """Run :meth:`DITOTextEncoder.adapt_state_dict` before any loading."""
-    module._hashed = (None, '')
     module.adapt_state_dict(state_dict, prefix)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dito.utils.checkpoint import load_from_safetensors, save_safetensors
 
+from ..protocols import VocabularySource, require
 from .name_checks import (
     check_names,
     name_key,
@@ -92,7 +93,7 @@ class Vocabulary:
     @classmethod
     def from_names(cls,
                    names: Sequence[str],
-                   text_encoder: Any,
+                   text_encoder: VocabularySource,
                    templates: Union[str, Sequence[str], None] = 'openai',
                    novel: Optional[Iterable[Union[str, bool]]] = None,
                    synonyms: Optional[Mapping[str, Sequence[str]]] = None,
@@ -103,8 +104,8 @@ class Vocabulary:
 
         Args:
             names (Sequence[str]): Class names, in label order.
-            text_encoder (DITOTextEncoder): Tower with ``encode`` and
-                ``fingerprint``.
+            text_encoder (VocabularySource): With ``encode`` and
+                ``fingerprint``, such as :class:`DITOTextEncoder`.
             templates (str | Sequence[str], optional): 'openai' (80
                 prompts), 'simple' (7), 'none', or own texts with ``{}``.
                 Defaults to 'openai'.
@@ -123,9 +124,11 @@ class Vocabulary:
             Vocabulary: With embeddings on the CPU.
 
         Raises:
+            TypeError: If ``text_encoder`` cannot embed names.
             ValueError: If names are missing, blank or double, or ``novel``
                 or ``synonyms`` speak of classes that are not there.
         """
+        require(text_encoder, VocabularySource, 'text_encoder')
         names = check_names(names)
         flags = novel_flags(novel, names)
         more = resolve_synonyms(synonyms, names)
