@@ -10,7 +10,16 @@ the sample, and after a resume.
 import itertools
 import random
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Sequence, Sized
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Sized,
+)
 
 import numpy as np
 import torch
@@ -82,6 +91,29 @@ class DITOInfiniteSampler(InfiniteSampler):
         while True:
             yield (torch.randperm(self.size, generator=generator).tolist()
                    if self.shuffle else range(self.size))
+
+
+def placed_sampler(dataloader: Mapping[str, Any],
+                   batch_size: int) -> Dict[str, Any]:
+    """Let a loader of MMEngine's endless order deal it out in batches.
+
+    Args:
+        dataloader (dict): Config of a loader.
+        batch_size (int): Samples that go to one process together.
+
+    Returns:
+        dict: A copy; with another sampler than MMEngine's
+        ``InfiniteSampler`` it is the same.
+    """
+    changed = dict(dataloader)
+    sampler = dataloader.get('sampler')
+    if isinstance(sampler, dict) and not dataloader.get('batch_sampler'):
+        kind = sampler.get('type')
+        kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+        if kind is InfiniteSampler:
+            changed['sampler'] = dict(
+                sampler, type='DITOInfiniteSampler', batch_size=batch_size)
+    return changed
 
 
 class PlacedLoading:

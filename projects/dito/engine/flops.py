@@ -19,6 +19,9 @@ from typing import Any, Dict, Sequence, Tuple
 
 from torch import nn
 
+from dito.models.backbones import DITOViT
+from dito.models.text import DITOTextEncoder
+
 Size = Tuple[int, int]
 
 
@@ -157,13 +160,14 @@ def step_flops(model: nn.Module, batch: Dict[str, Any]) -> int:
             how long texts are run through the text tower.
 
     Returns:
-        int: Operations; 0 for any other model.
+        int: Operations; 0 for any other model or tower.
     """
     tower = getattr(model, 'backbone', None)
-    if 'texts' not in batch or not hasattr(tower, 'plan'):
+    encoder = getattr(model, 'text_encoder', None)
+    if 'texts' not in batch or not (isinstance(tower, DITOViT)
+                                    and isinstance(encoder, DITOTextEncoder)):
         return 0
     size = tuple(batch['inputs'].shape[-2:])
-    encoder = model.text_encoder
     length = text_length(encoder, batch['texts'])
     towers = [(tower, vit_flops(tower, size)),
               (encoder, text_flops(encoder, length))]

@@ -6,6 +6,7 @@ from .ema_hook import DITOEMAHook
 from .evaluation_report_hook import DITOEvaluationReportHook
 from .iteration_seed_hook import DITOIterationSeedHook
 from .load_report_hook import DITOLoadReportHook
+from .logger_hook import DITOLoggerHook
 from .non_finite_guard_hook import DITONonFiniteGuardHook
 from .run_length_masks_hook import DITORunLengthMasksHook
 from .throughput_hook import DITOThroughputHook
@@ -14,7 +15,7 @@ from .zero_shot_hook import DITOZeroShotHook
 
 __all__ = [
     'DITOCheckpointHook', 'DITOEMAHook', 'DITOEvaluationReportHook',
-    'DITOIterationSeedHook', 'DITOLoadReportHook', 'DITONonFiniteGuardHook',
-    'DITORunLengthMasksHook', 'DITOThroughputHook', 'DITOVocabularyHook',
-    'DITOZeroShotHook'
+    'DITOIterationSeedHook', 'DITOLoadReportHook', 'DITOLoggerHook',
+    'DITONonFiniteGuardHook', 'DITORunLengthMasksHook', 'DITOThroughputHook',
+    'DITOVocabularyHook', 'DITOZeroShotHook'
 ]

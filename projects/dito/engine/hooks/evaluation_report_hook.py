@@ -17,12 +17,15 @@ from dito.models.detectors import DITORegionClassifier
 from dito.models.text import Vocabulary
 from dito.utils.files import sha256_of, write_json
 
+from ..telemetry import only_reports
+
 EvaluatedSet = Tuple[Any, List[BaseMetric]]
 
 _OF_VLM = ('vlm_roi_scale', 'vlm_temperature')
 
 
 @HOOKS.register_module()
+@only_reports
 class DITOEvaluationReportHook(Hook):
     """Give metrics the facts of the run, and write reports beside the log.
 

@@ -9,10 +9,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from ..flops import step_flops
+from ..telemetry import only_reports, said_once
 from ..throughput import ThroughputMeter
 
 
 @HOOKS.register_module()
+@only_reports
 class DITOThroughputHook(Hook):
     """Log images a second, waiting for data, and use of the device.
 
@@ -74,7 +76,9 @@ class DITOThroughputHook(Hook):
         if self._flops is None:
             model = runner.model
             model = model.module if is_model_wrapper(model) else model
-            self._flops = step_flops(model, data_batch)
+            self._flops = 0
+            with said_once(self, 'The count of operations'):
+                self._flops = step_flops(model, data_batch)
         if self._flops:
             figures['tflops'] = self._flops * rate / world_size / 1e12
             if self.peak_tflops is not None:

@@ -11,9 +11,14 @@ from mmengine.dist import all_gather, get_world_size
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from dito.datasets.image_text.position import StreamPosition
+from dito.datasets.placed_samples import (
+    DITOInfiniteSampler,
+    PlacedLoading,
+    placed_sampler,
+)
 from dito.models.pretrainers.batch_place import BatchPlace
 
 from ..throughput import ThroughputMeter
@@ -36,6 +41,10 @@ _COUNTS = ('skipped', 'filtered')
 class ImageTextTrainLoop(IterBasedTrainLoop):
     """Iterations over an endless image-text loader.
 
+    The data are :class:`ImageTextShards`, or any data set with indices whose
+    samples have ``inputs``, a uint8 array (3, H, W), and ``texts``, a string;
+    its sampler is MMEngine's ``InfiniteSampler``.
+
     Differences to mmengine's loop: the batch is that of the schedule on any
     number of processes (``total_batch_size``), trained in micro-batches with
     exactly the gradient of the whole (feature caching); the place in the
@@ -47,11 +56,11 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader or dict): Loader of a
-            :class:`ImageTextShards`. With ``total_batch_size`` its
-            ``batch_size`` is what a device embeds at a time; the loader then
-            gives parts of a step that do not depend on it, nor on the number
-            of processes, as the samples of a step do not.
+        dataloader (DataLoader or dict): Loader of pairs. With
+            ``total_batch_size`` its ``batch_size`` is what a device embeds at
+            a time; the loader then gives parts of a step that do not depend
+            on it, nor on the number of processes, as the samples of a step
+            do not.
         max_iters (int): Number of iterations.
         val_begin (int): First iteration to validate after.
         val_interval (int): Iterations between validations.
@@ -87,6 +96,9 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 dataloader, total_batch_size, micro_batch)
             dataloader = load_in_turns(dataloader, self.plan)
             micro_batch = self.plan.images
+        if not isinstance(dataloader, DataLoader):
+            # Dealt out one by one, as shards are: see BatchPlace.
+            dataloader = placed_sampler(dataloader, 1)
         super().__init__(runner, dataloader, max_iters, val_begin,
                          val_interval, dynamic_intervals)
         self.micro_batch = micro_batch
@@ -103,8 +115,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
 
         Raises:
             RuntimeError: If the data ends before.
-            ValueError: If the optimizer accumulates gradients, or a batch is
-                a single pair.
+            ValueError: If the optimizer accumulates gradients, a batch is
+                a single pair, or the data have an end.
         """
         if self.plan is not None:
             print_log(str(self.plan), logger='current')
@@ -174,18 +186,21 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         if batch is None:
             raise RuntimeError(
                 f'the data ended after {self._iter} of {self._max_iters} '
-                'iterations; leave epochs=None or lower max_iters')
+                'iterations; leave epochs=None, set the sampler to '
+                "dict(type='InfiniteSampler'), or lower max_iters")
         check_pairs_batch(batch)
         return batch
 
-    def _note(self, position: StreamPosition,
+    def _note(self, position: Optional[StreamPosition],
               batch: Dict[str, Any]) -> Dict[str, float]:
-        """Note what the batches of all processes have used of the data.
+        """Note what the batches of all processes have used of streams.
 
         Returns:
             dict[str, float]: To be logged: samples passed over since the
             beginning of the run, by all processes.
         """
+        if position is None:
+            return {}
         names = [name for name in _COUNTS if name in batch]
         columns = [batch.pop('cursors')]
         columns += [batch.pop(name)[:, None] for name in names]
@@ -198,9 +213,21 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             dict(position.state_dict(), workers=self._workers()))
         return {f'{n}_samples': float(position.passed[n]) for n in names}
 
-    def _restore_position(self) -> StreamPosition:
-        """Move the data set to where the checkpoint's run stopped."""
+    def _restore_position(self) -> Optional[StreamPosition]:
+        """Move the data set to where the checkpoint's run stopped.
+
+        Returns:
+            StreamPosition, optional: None where a sampler keeps the place.
+        """
         dataset = self.dataloader.dataset
+        if not isinstance(dataset, IterableDataset):
+            self._restore_sampler()
+            return None
+        if not hasattr(dataset, 'follow_seed'):
+            raise ValueError(
+                f'{type(dataset).__name__} is an IterableDataset, which '
+                'cannot go on where a run was interrupted: make it a data '
+                'set with indices, or use ImageTextShards.')
         dataset.follow_seed(self.runner.seed)
         # Here rather than in a worker, where an error is harder to read.
         dataset.check_split(self.dataloader.num_workers)
@@ -214,6 +241,19 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 'does not hold the place in the data: starting at its '
                 'beginning', logger='current', level=logging.WARNING)
         return StreamPosition(dataset.state_dict())
+
+    def _restore_sampler(self) -> None:
+        """Start at the first sample of a data set that was not trained."""
+        loader, seed = self.dataloader, self.runner.seed
+        # Not earlier: a resume takes the seed from its checkpoint.
+        loader.dataset.__getitems__ = PlacedLoading(loader.dataset, seed)
+        if not isinstance(loader.sampler, DITOInfiniteSampler):
+            raise ValueError(
+                'Pairs of a data set with indices are trained in an endless '
+                f'order, and {type(loader.sampler).__name__} has an end: set '
+                "train_dataloader.sampler=dict(type='InfiniteSampler').")
+        loader.sampler.seed = seed
+        loader.sampler.skip(self._iter * self.turns * loader.batch_size)
 
     def _workers(self) -> int:
         """Number of workers of each process that take turns."""

@@ -16,7 +16,7 @@ from mmdet.registry import DATASETS
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size
 from mmengine.logging import print_log
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from dito.datasets.image_text.shards import ImageTextShards
 
@@ -116,13 +116,14 @@ def read_share(batches: Iterator[Batch], turns: int) -> Optional[Batch]:
 
 
 def check_pairs_batch(batch: Any) -> None:
-    """Refuse what is no batch of pairs with their place in the data."""
+    """Refuse what is no batch of pictures with captions."""
     if not isinstance(batch, dict) or not isinstance(
-            batch.get('cursors'), Tensor):
+            batch.get('inputs'), Tensor) or 'texts' not in batch:
         raise ValueError(
             'the loader does not give batches of image-text pairs: set '
-            'train_dataloader.dataset to an ImageTextShards and its '
-            "collate_fn to dict(type='image_text_collate')")
+            'train_dataloader.dataset to an ImageTextShards, or a data set '
+            'whose samples are dict(inputs=(3, H, W) uint8 array, texts=str), '
+            "and its collate_fn to dict(type='image_text_collate')")
 
 
 def plan_of_loader(loader: Any, total: int,
@@ -176,6 +177,8 @@ def _count(dataset: Any, limit: int) -> int:
     found = [limit]
     if get_rank() == 0 and isinstance(dataset, ImageTextShards):
         found = [dataset.count_pairs(limit)]
+    elif not isinstance(dataset, IterableDataset):
+        found = [len(dataset)]
     broadcast_object_list(found)
     return found[0]
 

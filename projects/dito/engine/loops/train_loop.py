@@ -6,8 +6,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
-from mmdet.registry import DATA_SAMPLERS, LOOPS
-from mmengine.dataset import InfiniteSampler
+from mmdet.registry import LOOPS
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -16,7 +15,11 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dito.datasets.placed_samples import DITOInfiniteSampler, PlacedLoading
+from dito.datasets.placed_samples import (
+    DITOInfiniteSampler,
+    PlacedLoading,
+    placed_sampler,
+)
 
 from ..hooks.iteration_seed_hook import seed_generators
 from ..throughput import ThroughputMeter
@@ -75,7 +78,9 @@ class DITOTrainLoop(IterBasedTrainLoop):
         self.plan = plan_batch(total_batch_size, get_world_size(), size)
         _check_smaller_batch(self.plan, size, built)
         if not built:
-            dataloader = _dealt(dataloader, self.plan.images)
+            dataloader = placed_sampler(
+                dict(dataloader, batch_size=self.plan.images),
+                self.plan.images)
         super().__init__(runner, dataloader, max_iters, val_begin,
                          val_interval, dynamic_intervals)
         self._batches: Any = None
@@ -196,19 +201,6 @@ class DITOTrainLoop(IterBasedTrainLoop):
             return False
         return (self._iter % self.val_interval == 0
                 or self._iter == self._max_iters)
-
-
-def _dealt(dataloader: Dict, images: int) -> Dict:
-    """Let a loader of MMEngine's endless order deal in whole batches."""
-    changed = dict(dataloader, batch_size=images)
-    sampler = dataloader.get('sampler')
-    if isinstance(sampler, dict) and not dataloader.get('batch_sampler'):
-        kind = sampler.get('type')
-        kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
-        if kind is InfiniteSampler:
-            changed['sampler'] = dict(
-                sampler, type='DITOInfiniteSampler', batch_size=images)
-    return changed
 
 
 def _check_smaller_batch(plan: BatchPlan, size: int, built: bool) -> None:

@@ -14,6 +14,7 @@ from ..losses.contrastive_ops import normalize
 from .batch_place import BatchPlace
 from .frozen_tower_pretrainer import FrozenTowerPretrainer
 from .image_text_pretrainer import Features
+from .random_regions import RandomRegions
 from .region_ops import (
     objectness_loss,
     objectness_targets,
@@ -229,7 +230,9 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
     def _win_shares(self, inputs: Tensor, boxes: List[Tensor],
                     regions: List[Tensor]) -> Features:
         """Find out which sizes of boxes win, as a check of the regions."""
-        low, high = getattr(self.regions, 'size', (0.0, 0.0))
+        # Other boxes need not have a range of sizes.
+        low, high = self.regions.size if isinstance(
+            self.regions, RandomRegions) else (0.0, 0.0)
         if low == high:
             return {}
         if self.levels == 'all':
