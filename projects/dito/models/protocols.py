@@ -133,20 +133,20 @@ def require(part: Any, contract: type, user: str) -> None:
     Args:
         part (object): What was built.
         contract (type): One of the protocols above.
-        user (str): Who needs it and in which role, for the message.
+        user (str): Its role, for the message.
 
     Raises:
         TypeError: If a member is missing, or a tower is no nn.Module.
     """
     if 'forward' in members(contract) and not isinstance(part, nn.Module):
-        raise TypeError(f'{user} must be a torch.nn.Module, got a '
-                        f'{type(part).__name__}.')
+        raise TypeError(f'{type(part).__name__} cannot be the {user}: it is '
+                        'no torch.nn.Module.')
     missing = lacking(part, contract)
     if missing:
         raise TypeError(
-            f'{user} must be a {contract.__name__}, but '
-            f'{type(part).__name__} has no {" and no ".join(missing)}: add '
-            'it, see docs/extending.md.')
+            f'{type(part).__name__} cannot be the {user}: it lacks '
+            f'{" and ".join(missing)} of {contract.__name__}, see '
+            'docs/extending.md.')
 
 
 def require_image_tower(tower: Any, user: str) -> None:
