@@ -26,10 +26,16 @@ VARIANTS = {
     'avg': [],
     'max-all': [],
 }
+FULL = {
+    'ablations/rep_symbols_full.py': 'symbols/rep_symbols.py',
+    'ablations/rep_vitl16_laion2b_full.py': 'pretrain/rep_vitl16_laion2b.py',
+}
 LEVELS = [f'loss_p{i}' for i in (2, 3, 4, 5)]
 
 
 def read(name, ids=None):
+    # The full method is no variant but what they inherit from.
+    name = FULL.get(name, name)
     cfg = Config.fromfile(ROOT / name)
     init_default_scope(cfg.default_scope)
     cfg.model.text_encoder.token_ids = ids

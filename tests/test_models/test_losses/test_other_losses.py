@@ -8,6 +8,7 @@ import torch
 from golden_arrays import ROUNDING, close, golden_cases
 from mmdet.registry import MODELS
 from open_clip.loss import SigLipLoss
+from whole_losses import focal_of_logits
 
 from dito.models.losses import (
     DITOCosineDistillLoss,
@@ -26,8 +27,8 @@ def test_focal_equals_release(golden, alpha, gamma, normalizer) -> None:
     normalizer = None if normalizer == 'None' else float(normalizer)
     logits = torch.from_numpy(arrays['in/logits']).requires_grad_()
     targets = torch.from_numpy(arrays['in/targets'])
-    loss = DITOFocalContrastiveLoss(alpha, gamma, normalizer).from_logits(
-        logits, targets)
+    loss = focal_of_logits(
+        DITOFocalContrastiveLoss(alpha, gamma, normalizer), logits, targets)
     loss.backward()
     close(loss, arrays[f'out/loss/{key}'], ROUNDING)
     close(logits.grad, arrays[f'out/grad/{key}'], ROUNDING)
@@ -35,7 +36,8 @@ def test_focal_equals_release(golden, alpha, gamma, normalizer) -> None:
 
 def test_focal_with_batch_axis_equals_release(golden) -> None:
     arrays = golden('focal_contrastive')
-    loss = DITOFocalContrastiveLoss().from_logits(
+    loss = focal_of_logits(
+        DITOFocalContrastiveLoss(),
         torch.from_numpy(arrays['batched/in/logits']),
         torch.from_numpy(arrays['batched/in/targets']))
     close(loss, arrays['batched/out/loss'], ROUNDING)
@@ -47,13 +49,13 @@ def test_focal_of_embeddings_uses_scaled_cosines() -> None:
     logits = 3.0 * normalize(image) @ normalize(text).t()
     torch.testing.assert_close(
         loss(image, text, torch.tensor(3.0)),
-        loss.from_logits(logits, torch.arange(5)))
+        focal_of_logits(loss, logits, torch.arange(5)))
 
 
 def test_focal_gradient_is_finite_where_sure() -> None:
     logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
-    DITOFocalContrastiveLoss(gamma=0.5).from_logits(
-        logits, torch.tensor([0])).backward()
+    focal_of_logits(DITOFocalContrastiveLoss(gamma=0.5), logits,
+                    torch.tensor([0])).backward()
     assert torch.isfinite(logits.grad).all()
 
 

@@ -2,13 +2,32 @@
 """Tiny pretrainers and batches."""
 
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 
 from dito.models.pretrainers import BatchPlace
 from dito.models.text import DITOTextEncoder
 
 TEXTS = ['a red cat', 'two blue dogs', 'a green tree', 'an old house']
 DIMS = 16
+
+
+@TASK_UTILS.register_module(force=True)
+class WholeImageRegion:
+    """One box a level, the whole image: regions of another make.
+
+    Args:
+        num_levels (int): Number of pyramid levels.
+    """
+
+    def __init__(self, num_levels: int = 4) -> None:
+        self.num_levels = num_levels
+
+    def __call__(self, batch: int, image_size: tuple[int, int],
+                 place: BatchPlace | None = None) -> list[torch.Tensor]:
+        """Return the image's outline, (B, 1, 4) in pixels for each level."""
+        height, width = image_size
+        box = torch.tensor([0., 0., width, height])
+        return [box.expand(batch, 1, 4)] * self.num_levels
 
 
 def towers():

@@ -5,7 +5,6 @@ import torch
 from dito.models.pretrainers import (
     BatchPlace,
     RandomRegions,
-    WholeImageRegion,
 )
 from dito.models.pretrainers.random_regions import boxes_from_uniform
 
@@ -105,12 +104,6 @@ def test_numbers_scale_with_the_area():
     assert regions.counts((512, 256)) == (800, 400, 200, 100)
     assert regions.counts((8, 8)) == (1, 1, 1, 1)
     assert RandomRegions().counts((128, 128)) == (400, 200, 100, 50)
-
-
-def test_whole_image():
-    boxes = WholeImageRegion(2)(3, (10, 20))
-    assert len(boxes) == 2 and boxes[1].shape == (3, 1, 4)
-    assert boxes[0][2, 0].tolist() == [0, 0, 20, 10]
 
 
 @pytest.mark.parametrize('kwargs,text', [

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import torch
 from golden_arrays import XYXY, close
+from mask_target_ops import crop_box_masks
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
-
-from dito.models.roi_heads.mask_target_ops import crop_box_masks
 
 
 @pytest.fixture

@@ -53,11 +53,6 @@ class Gathered(NamedTuple):
     start: int
     world_size: int
 
-    def positives(self, num_rows: int) -> Tensor:
-        """Columns that belong to this rank's rows, shape (num_rows,)."""
-        return torch.arange(
-            self.start, self.start + num_rows, device=self.rows.device)
-
 
 class _GatherRows(torch.autograd.Function):
     """All-gather of row blocks of any height, with gradient.
@@ -254,29 +249,6 @@ def info_nce_rows(image_rows: Tensor,
         text_rows, image_columns, logit_scale)
     return 0.5 * (F.cross_entropy(to_text, targets, reduction='sum') +
                   F.cross_entropy(to_image, targets, reduction='sum'))
-
-
-def info_nce(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE over the pairs of all ranks, paper Eq. (1).
-
-    Each rank computes its own rows against all columns.
-
-    Args:
-        image (Tensor): This rank's image embeddings, shape (n, D); they need
-            not be normalised.
-        text (Tensor): The texts of the same pairs, shape (n, D).
-        logit_scale (Tensor): Factor on the cosine, scalar.
-
-    Returns:
-        Tensor: Scalar share of this rank, see the module's docstring.
-
-    Raises:
-        ValueError: If the two shapes differ.
-    """
-    pairs, = gather_pairs([image], text)
-    total = info_nce_rows(pairs.image, pairs.text, pairs.images, pairs.texts,
-                          logit_scale, pairs.start)
-    return total * (pairs.world_size / max(len(pairs.texts), 1))
 
 
 def focal_matrix_loss(logits: Tensor,

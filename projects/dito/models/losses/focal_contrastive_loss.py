@@ -54,16 +54,3 @@ class DITOFocalContrastiveLoss(PairLoss):
     def denominator(self, num_pairs: int) -> float:
         """Return ``normalizer``, as in the release."""
         return self.normalizer
-
-    def from_logits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Weighted, normalised sum over given logits.
-
-        Args:
-            logits (Tensor): Shape (..., n, N).
-            targets (Tensor): Column of the positive, shape (..., n).
-
-        Returns:
-            Tensor: Scalar.
-        """
-        total = focal_matrix_loss(logits, targets, self.alpha, self.gamma)
-        return self.loss_weight * total / self.normalizer

@@ -7,7 +7,7 @@ from .frozen_tower_pretrainer import FrozenTowerPretrainer
 from .image_text_preprocessor import ImageTextPreprocessor
 from .image_text_pretrainer import ImageTextPretrainer
 from .pyramid_pretrainer import PyramidPretrainer
-from .random_regions import RandomRegions, WholeImageRegion
+from .random_regions import RandomRegions
 from .region_centric_pretrainer import RegionCentricPretrainer
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     'PyramidPretrainer',
     'RandomRegions',
     'RegionCentricPretrainer',
-    'WholeImageRegion',
 ]

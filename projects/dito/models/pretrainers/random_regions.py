@@ -172,22 +172,3 @@ class RandomRegions:
                                    self.sampling, self.position)
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         return list(boxes.split(counts, dim=1))
-
-
-@TASK_UTILS.register_module()
-class WholeImageRegion:
-    """One box a level, the whole image (no regions; for comparison).
-
-    Args:
-        num_levels (int): Number of pyramid levels.
-    """
-
-    def __init__(self, num_levels: int = 4) -> None:
-        self.num_levels = num_levels
-
-    def __call__(self, batch: int, image_size: Tuple[int, int],
-                 place: Optional[BatchPlace] = None) -> List[Tensor]:
-        """Return the image's outline, (B, 1, 4) in pixels for each level."""
-        height, width = image_size
-        box = torch.tensor([0., 0., width, height])
-        return [box.expand(batch, 1, 4)] * self.num_levels
