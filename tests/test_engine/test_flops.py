@@ -50,6 +50,16 @@ def test_vision_tower(kwargs, size):
     assert found == counted(tower, torch.zeros(1, 3, size, size))
 
 
+def test_the_tower_itself_does_not_run():
+    """Neither its hooks nor what was compiled of it."""
+    tower = vit()
+    expected = flops.vit_flops(tower, (64, 64))
+    tower.blocks[1].register_forward_pre_hook(lambda *_: pytest.fail())
+    tower.blocks[1].compile(backend=lambda *_: pytest.fail())
+    assert flops.vit_flops(tower, (64, 64)) == expected
+    assert all(p.device.type == 'cpu' for p in tower.parameters())
+
+
 def test_text_tower():
     model = MODELS.build(clip_cfg())
     encoder = model.text_encoder.train()  # no fused layers

@@ -1,89 +1,89 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Operations of a pretraining step, by arithmetic.
+"""Operations of a pretraining step, counted by PyTorch without any data.
 
 A multiplication with its addition counts as two operations. Counted are
 matrix products and convolutions, and the two products of attention (over all
-pairs of a set, causal or not); norms, activations and the loss are not. A
-layer of width D and MLP ratio r does for N tokens that attend to S each
+pairs of a set, causal or not); norms, activations and the loss are not.
 
-    2 N D^2 (4 + 2 r) + 4 N S D
-
-operations. A trained part counts three times in a step (forward, and twice
-that backward), a frozen one once. Passes that save memory, by activation
+A trained part counts three times in a step (forward, and twice that
+backward), a frozen one once. Passes that save memory, by activation
 checkpointing or feature caching, are no useful work and are not counted, as
 is usual for the model FLOP utilisation (Chowdhery et al., "PaLM", 2022).
 """
 
-import math
-from typing import Any, Dict, Sequence, Tuple
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from dito.models.backbones import DITOViT
-from dito.models.text import DITOTextEncoder
-
-Size = Tuple[int, int]
+Size = tuple[int, int]
 
 
-def layer_flops(layer: nn.Module, width: int, tokens: int,
-                attended: int) -> int:
-    """Count one transformer layer, forward.
+@torch.no_grad()
+def forward_flops(module: nn.Module, *inputs: Any,
+                  method: str = 'forward') -> int:
+    """Count what a method of a module computes.
 
     Args:
-        layer (nn.Module): Its parameters of two axes are linear maps.
-        width (int): Channels D of a token.
-        tokens (int): Number of tokens N.
-        attended (int): Number of tokens S that each attends to.
+        module (nn.Module): Left alone, compiled and sharded ones too: a copy
+            without weights runs.
+        *inputs: Of the method.
+        method (str): Its name. Defaults to 'forward'.
 
     Returns:
         int: Operations.
     """
-    weights = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
-    return 2 * weights * tokens + 4 * tokens * attended * width
+    # The counter knows plain products alone, not each fused attention.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(
+            display=False) as counter:
+        getattr(_without_weights(module), method)(*inputs)
+    return counter.get_total_flops()
 
 
-def conv_flops(conv: nn.Module, positions: float) -> int:
-    """Count one convolution, forward.
+def _without_weights(module: nn.Module) -> nn.Module:
+    """Copy a module with tensors of shape and type only, and no hooks."""
+    kind = type(module)
+    if isinstance(module, FSDPModule):
+        kind = kind.__mro__[2]  # torch puts a class of its own before it
+    copy = kind.__new__(kind)
+    hooks = {name: OrderedDict() for name, value in vars(module).items()
+             if 'hooks' in name and isinstance(value, dict)}
+    copy.__dict__.update(
+        vars(module), **hooks, _compiled_call_impl=None,
+        _parameters={k: _blank(p) for k, p in module._parameters.items()},
+        _buffers={k: _blank(b) for k, b in module._buffers.items()},
+        _modules={k: m and _without_weights(m)
+                  for k, m in module._modules.items()})
+    return copy
 
-    Args:
-        conv (nn.Conv2d | nn.ConvTranspose2d): The convolution.
-        positions (float): Places of the output; of a transposed one, places
-            of the input.
 
-    Returns:
-        int: Operations.
-    """
-    return int(2 * conv.weight.numel() * positions)
+def _blank(value: Tensor | None) -> Tensor | None:
+    return None if value is None else torch.empty(
+        value.shape, dtype=value.dtype, device='meta')
+
+
+def _zeros(like: nn.Module, *shape: int) -> Tensor:
+    """An input without data, of the type of a module's weights."""
+    dtype = next(like.parameters()).dtype
+    return torch.empty(shape, dtype=dtype, device='meta')
 
 
 def vit_flops(tower: nn.Module, size: Size) -> int:
-    """Count a :class:`DITOViT` on one image, forward.
+    """Count an image tower on one image, forward.
 
     Args:
-        tower (DITOViT): The tower, with or without windows and shift.
+        tower (nn.Module): Such as :class:`DITOViT`.
         size (tuple[int, int]): Height and width of the image in pixels.
 
     Returns:
         int: Operations.
     """
-    positions, total = size[0] * size[1], 0
-    for conv in tower.patch_embed.modules():
-        if isinstance(conv, nn.Conv2d):
-            positions /= math.prod(conv.stride)
-            total += conv_flops(conv, positions)
-    grid = tuple(math.ceil(side / tower.patch_size) for side in size)
-    class_token = int(tower.cls_token is not None)
-    tokens, plan = math.prod(grid) + class_token, tower.plan
-    for number, block in enumerate(tower.blocks):
-        attended = tokens
-        if number not in plan.global_layers:
-            window = plan.spec(grid, shifted=False).window
-            attended = min(tokens, math.prod(window) + class_token)
-        passes = 2 if plan.shift == 'swl' and (
-            number >= plan.first_windowed) else 1
-        total += passes * layer_flops(block, tower.embed_dims, tokens,
-                                      attended)
-    return total
+    return forward_flops(tower, _zeros(tower, 1, 3, *size))
 
 
 def text_flops(encoder: nn.Module, length: int) -> int:
@@ -96,84 +96,9 @@ def text_flops(encoder: nn.Module, length: int) -> int:
     Returns:
         int: Operations.
     """
-    tower, width = encoder.tower, encoder.arch['width']
-    layers = sum(
-        layer_flops(block, width, length, length)
-        for block in tower.transformer.resblocks)
-    return layers + 2 * tower.text_projection.numel()
-
-
-def pyramid_flops(neck: nn.Module, places: int) -> int:
-    """Count a :class:`SimpleFPN` on one image, forward.
-
-    Args:
-        neck (SimpleFPN): The pyramid.
-        places (int): Number of cells of the backbone's map.
-
-    Returns:
-        int: Operations.
-    """
-    total = (
-        conv_flops(neck.up4[0], places) + conv_flops(neck.up4[3], 4 * places)
-        + conv_flops(neck.up2, places))
-    for factor, lateral, conv in zip(_LEVELS, neck.lateral_convs,
-                                     neck.fpn_convs, strict=True):
-        total += conv_flops(lateral.conv, factor * places)
-        total += conv_flops(conv.conv, factor * places)
-    return total
-
-
-def proposal_flops(head: nn.Module, places: int) -> int:
-    """Count the objectness of a :class:`DITORPNHead`, forward."""
-    convs = [*head.rpn_convs, head.rpn_cls]
-    return sum(
-        conv_flops(conv, factor * places) for conv in convs
-        for factor in _LEVELS)
-
-
-def region_flops(head: nn.Module, cells: int) -> int:
-    """Count the embedding of one region by a :class:`DITOBBoxHead`.
-
-    Args:
-        head (DITOBBoxHead): The box head.
-        cells (int): Number of cells of a region's features.
-
-    Returns:
-        int: Operations, forward.
-    """
-    total = sum(conv_flops(layer.conv, cells) for layer in head.shared_convs)
-    return total + 2 * (
-        head.shared_fc.weight.numel() + head.fc_embed.weight.numel())
-
-
-# Cells of P2 to P5 over those of the backbone's map.
-_LEVELS = (16, 4, 1, 0.25)
-
-
-def step_flops(model: nn.Module, batch: Dict[str, Any]) -> int:
-    """Count a pretraining step, for one image with its text.
-
-    Args:
-        model (nn.Module): :class:`CLIPPretrainer` or
-            :class:`RegionCentricPretrainer`.
-        batch (dict): ``inputs`` (B, 3, H, W) and ``texts``; the texts tell
-            how long texts are run through the text tower.
-
-    Returns:
-        int: Operations; 0 for any other model or tower.
-    """
-    tower = getattr(model, 'backbone', None)
-    encoder = getattr(model, 'text_encoder', None)
-    if 'texts' not in batch or not (isinstance(tower, DITOViT)
-                                    and isinstance(encoder, DITOTextEncoder)):
-        return 0
-    size = tuple(batch['inputs'].shape[-2:])
-    length = text_length(encoder, batch['texts'])
-    towers = [(tower, vit_flops(tower, size)),
-              (encoder, text_flops(encoder, length))]
-    total = sum(
-        flops * (3 if _trained(part) else 1) for part, flops in towers)
-    return total + 3 * _heads_flops(model, size)
+    tokens = torch.zeros(1, encoder.context_length, dtype=torch.long)
+    tokens[0, length - 1] = 1  # the largest number is the end
+    return forward_flops(encoder, tokens)
 
 
 def text_length(encoder: nn.Module, texts: Sequence[str]) -> int:
@@ -183,31 +108,60 @@ def text_length(encoder: nn.Module, texts: Sequence[str]) -> int:
     return min(-(-longest // 8) * 8, encoder.context_length)
 
 
+def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
+    """Count a pretraining step, for one image with its text.
+
+    Args:
+        model (nn.Module): :class:`CLIPPretrainer` or
+            :class:`RegionCentricPretrainer`, with towers of any make.
+        batch (dict): ``inputs`` (B, 3, H, W) and ``texts``; all texts count
+            as long as the longest.
+
+    Returns:
+        int: Operations; 0 for any other model.
+    """
+    tower = getattr(model, 'backbone', None)
+    encoder = getattr(model, 'text_encoder', None)
+    if 'texts' not in batch or tower is None or encoder is None:
+        return 0
+    size = tuple(batch['inputs'].shape[-2:])
+    tokens = encoder.tokenize(batch['texts'])
+    longest = tokens[tokens.argmax(dim=-1).argmax()]
+    towers = [(tower, vit_flops(tower, size)),
+              (encoder, forward_flops(encoder, longest[None]))]
+    total = sum(
+        flops * (3 if _trained(part) else 1) for part, flops in towers)
+    return total + 3 * _heads_flops(model, size)
+
+
 def _heads_flops(model: nn.Module, size: Size) -> int:
     """Count pyramid and heads of region-centric pretraining, forward."""
-    neck = getattr(model, 'neck', None)
-    if neck is None:
+    if getattr(model, 'neck', None) is None:
         return 0
-    places = math.prod(
-        math.ceil(side / model.backbone.patch_size) for side in size)
-    total = pyramid_flops(neck, places)
+    with torch.no_grad():
+        feats = _without_weights(model.backbone)(
+            _zeros(model.backbone, 1, 3, *size))
+        maps = _without_weights(model.neck)(feats)
+    total = forward_flops(model.neck, feats)
     if getattr(model, 'rpn_head', None) is not None:
-        total += proposal_flops(model.rpn_head, places)
-    roi_head = getattr(model, 'roi_head', None)
-    if roi_head is not None:
-        side = roi_head.bbox_roi_extractor.roi_layers[0].output_size
-        total += _num_regions(model) * region_flops(roi_head.bbox_head,
-                                                    math.prod(side))
+        total += forward_flops(
+            model.rpn_head, maps, method='forward_objectness')
+    if getattr(model, 'roi_head', None) is not None:
+        crops = _zeros(
+            model.neck, _num_regions(model, len(maps)), maps[0].shape[1],
+            *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size)
+        total += forward_flops(
+            model.roi_head.bbox_head, crops, method='embed')
     return total
 
 
-def _num_regions(model: nn.Module) -> int:
+def _num_regions(model: nn.Module, levels: int) -> int:
     """Number of regions that are embedded for an image."""
     boxes = sum(model.regions.num_regions)
     if not model.pooling.startswith('global_'):
         return boxes
     # Whole maps, and the boxes only for the proposal head.
-    return len(_LEVELS) + (0 if model.rpn_head is None else boxes)
+    return levels + (0 if model.rpn_head is None else boxes)
 
 
 def _trained(module: nn.Module) -> bool:

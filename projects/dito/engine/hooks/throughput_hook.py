@@ -21,7 +21,7 @@ class DITOThroughputHook(Hook):
     ``images_per_second`` (of all processes) and ``loader_wait`` (share of
     the time) are averages over 50 iterations; :class:`ImageTextTrainLoop`
     measures them itself. In stages 1 and 2 ``tflops`` is the useful work of
-    a process in 10^12 operations a second, counted once by the arithmetic of
+    a process in 10^12 operations a second, counted once by
     :mod:`dito.engine.flops`, and ``mfu`` its share of ``peak_tflops``.
 
     Args:
