@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from dito.ablation import RUNS
 from dito.models import DITOViT
+from dito.reports.ablation_tables import RUNS
 from dito.utils.configs import list_configs
 
 ROOT = Path(__file__).parents[1] / 'configs'

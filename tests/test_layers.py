@@ -21,8 +21,7 @@ LAYERS = (
     'converters',
     'visualization',
     'apis',
-    'quickstart',
-    'ablation',
+    'reports',
     'cli',
     '__main__',
 )
@@ -34,10 +33,6 @@ EXCEPTIONS = {
     ('dito.models.detectors.hub_mixin', 'dito.apis.hub'),
     # MMDetection's clients set no vocabulary: the detector asks the hook.
     ('dito.models.detectors.mmdet_clients', 'dito.engine.hooks'),
-    # Pictures of a trained model, and the inferencer draws its own.
-    ('dito.visualization.quickstart', 'dito.apis'),
-    ('dito.visualization.samples', 'dito.apis'),
-    ('dito.visualization.similarity', 'dito.apis.model_file'),
 }
 
 

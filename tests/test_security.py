@@ -33,6 +33,7 @@ from tiny_api import detector_config, write_annotations, write_images
 
 from dito.apis import (
     DITOInferencer,
+    TextSimilarity,
     load_model_source,
     load_pretrained,
     model_file,
@@ -48,15 +49,15 @@ from dito.datasets.image_text.transforms import CropTransform
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.shard_files.encode import prepare_image
 from dito.models.text import Vocabulary
+from dito.reports.report import ReportData, write_report
+from dito.reports.samples import DetectionSample, SimilaritySample
 from dito.utils.checkpoint import (
     load_from_file,
     load_state_dict_file,
     save_safetensors,
 )
 from dito.utils.configs import find_config, list_configs
-from dito.visualization import ReportData, TextSimilarity, write_report
-from dito.visualization.samples import DetectionSample, SimilaritySample
-from dito.visualization.shown_object import ShownObject
+from dito.visualization.objects import ShownObject
 
 PACKAGE = Path(__file__).parents[1] / 'projects' / 'dito'
 

@@ -29,7 +29,7 @@ from dito.cli import transfer
 from dito.datasets.annotations import read_annotations
 from dito.datasets.checks import SetReport, check_config
 from dito.datasets.convert import convert_file
-from dito.visualization.annotated import read_annotated
+from dito.reports.samples import read_annotated
 
 SEEDS = [(seed, form) for seed in range(20) for form in ('coco', 'lvis')]
 TYPES = dict(coco='DITOCocoDataset', lvis='DITOLVISDataset')

@@ -10,21 +10,17 @@ import pytest
 from mmengine.config import Config, DictAction
 
 from dito.cli.quickstart import parse_args
-from dito.quickstart.logs import (
-    newest_run,
-    read_scalars,
-    read_test_metrics,
-)
-from dito.quickstart.pipeline import (
+from dito.reports.logs import newest_run, read_scalars, read_test_metrics
+from dito.reports.quickstart import (
     _METRICS,
+    SHIPPED_REP,
+    Plan,
     collect_metrics,
     prepare_folder,
-    write_json,
 )
-from dito.quickstart.progress import Reporter, in_words, logged_share
-from dito.quickstart.stages import SHIPPED_REP, Plan, Stage
-from dito.quickstart.time_left import Cost
+from dito.reports.steps import Cost, Reporter, Stage, in_words, logged_share
 from dito.utils.configs import config_root
+from dito.utils.files import write_json
 
 
 def write_run(work_dir: Path, stamp: str, rows: list, result: dict) -> None:

@@ -10,8 +10,8 @@ import random
 
 import pytest
 
-from dito.quickstart.stages import REPORT_COST, Plan
-from dito.quickstart.time_left import Cost, TimeLeft
+from dito.reports.quickstart import REPORT_COST, Plan
+from dito.reports.steps import Cost, TimeLeft
 
 # Seconds of each stage, seconds before its first unit and after its last
 # one, and how many units its log says.

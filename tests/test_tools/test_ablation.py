@@ -12,18 +12,17 @@ from mmengine.config import Config
 from mmengine.runner import ValLoop
 from tiny_api import NAMES, untrained_detector
 
-from dito.ablation import RUNS, TABLES, runner
-from dito.ablation.results import Store, write_text
-from dito.ablation.runner import Planner, Settings
-from dito.ablation.schedule import run_config
-from dito.ablation.spec import Row, Run, Table
 from dito.cli import ablation, region_accuracy
 from dito.cli import test as test_tool
 from dito.cli import train as train_tool
-from dito.quickstart.progress import Reporter
-from dito.quickstart.stages import Stage
+from dito.reports import ablation_runner as runner
+from dito.reports.ablation_results import Store, run_config
+from dito.reports.ablation_runner import Planner, Settings
+from dito.reports.ablation_tables import RUNS, TABLES, Row, Run, Table
+from dito.reports.steps import Reporter, Stage
 from dito.utils.checkpoint import save_safetensors
 from dito.utils.configs import config_root, scale_schedule
+from dito.utils.files import write_text
 
 #: The paper's tables, mask AP_r from top to bottom.
 PAPER = {

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from quickstart_files import write_data
 
-from dito.visualization.annotated import first_with_novel, read_annotated
+from dito.reports.samples import first_with_novel, read_annotated
 
 
 def test_read(tmp_path: Path):

@@ -6,19 +6,21 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from dito.visualization import ShownObject, draw_objects
-from dito.visualization.colors import (
-    BASE_COLOR,
-    MISSED_COLOR,
-    NOVEL_COLOR,
-    WRONG_COLOR,
+from dito.visualization.drawing import (
+    LabelPlaces,
+    draw_legend,
+    label_font,
+    shortened,
 )
-from dito.visualization.detections import draw_legend, shortened
-from dito.visualization.labels import LabelPlaces, label_font
-from dito.visualization.shown_object import (
+from dito.visualization.objects import (
+    BASE_COLOR,
     HIT,
     LEGEND,
     MISSED,
+    MISSED_COLOR,
+    NOVEL_COLOR,
     WRONG,
+    WRONG_COLOR,
     distinct,
     from_prediction,
     judge,

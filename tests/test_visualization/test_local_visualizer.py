@@ -12,8 +12,8 @@ from mmengine.structures import InstanceData
 
 from dito.models.roi_heads.box_masks import paste_masks
 from dito.visualization import DITOLocalVisualizer
-from dito.visualization.detections import draw_objects
-from dito.visualization.shown_object import ShownObject
+from dito.visualization.drawing import draw_objects
+from dito.visualization.objects import ShownObject
 
 # Of a size that is drawn as it is.
 SHAPE = (480, 640)

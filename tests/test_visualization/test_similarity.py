@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from quickstart_files import stage_configs, write_quickstart
 from torchvision.ops import roi_align
 
-from dito.visualization import TextSimilarity
-from dito.visualization.similarity import input_size
+from dito.apis import TextSimilarity
+from dito.apis.similarity import input_size
 
 TEXTS = ['a photo of the anchor', 'red umbrella']
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), np.uint8)

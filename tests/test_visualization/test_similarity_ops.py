@@ -6,13 +6,9 @@ import math
 import numpy as np
 import torch
 
+from dito.apis.similarity import cosine_maps, peak_in_box, sliding_boxes
 from dito.visualization import draw_heat_map
 from dito.visualization.heat_map import stretch
-from dito.visualization.similarity_ops import (
-    cosine_maps,
-    peak_in_box,
-    sliding_boxes,
-)
 
 
 def cosine(a: list, b: list) -> float:

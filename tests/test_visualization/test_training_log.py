@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dito.visualization.training_log import read_stage_log, stage_files
+from dito.reports.logs import read_stage_log, stage_files
 
 
 def write_run(folder: Path, name: str, lines: list) -> None:

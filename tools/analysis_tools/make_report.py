@@ -11,14 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Optional, Sequence
 
+from dito.apis import TextSimilarity
 from dito.cli.errors import one_sentence_errors
-from dito.visualization import (
-    TextSimilarity,
-    held_out_figure,
-    quickstart_figure,
-    quickstart_report,
-)
-from dito.visualization.quickstart import NUM_FIGURE
+from dito.reports.figures import NUM_FIGURE, held_out_figure, quickstart_figure
+from dito.reports.report import quickstart_report
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -16,11 +16,11 @@ from typing import Optional, Sequence
 import numpy as np
 from mmcv import imread
 
+from dito.apis import SimilarityMaps, TextSimilarity
 from dito.apis.results import write_picture
+from dito.apis.similarity import WINDOWS
 from dito.cli.errors import one_sentence_errors
-from dito.visualization import SimilarityMaps, TextSimilarity
-from dito.visualization.similarity import WINDOWS
-from dito.visualization.similarity_strip import similarity_strip
+from dito.reports.figures import similarity_strip
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

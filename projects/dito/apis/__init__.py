@@ -11,9 +11,12 @@ from .hub import (
 )
 from .inferencer import DITOInferencer
 from .model_file import load_model_source, save_model
+from .similarity import SimilarityMaps, TextSimilarity
 
 __all__ = [
     'DITOInferencer',
+    'SimilarityMaps',
+    'TextSimilarity',
     'load_model_source',
     'load_pretrained',
     'package_model',

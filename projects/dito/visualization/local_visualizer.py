@@ -2,7 +2,8 @@
 """MMDetection's visualiser, with the drawing of reports and figures."""
 
 import math
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,14 +20,8 @@ from dito.models.roi_heads.box_masks import (
     paste_crop,
 )
 
-from .detections import draw_objects, enlarge
-from .shown_object import (
-    SHOWN_IOU,
-    Crop,
-    ShownObject,
-    crop_pixels,
-    distinct,
-)
+from .drawing import draw_objects, enlarge
+from .objects import SHOWN_IOU, Crop, ShownObject, crop_pixels, distinct
 
 # A smaller picture is enlarged to about this side, for its labels.
 _DRAWN_SIDE = 600
@@ -52,82 +47,81 @@ class DITOLocalVisualizer(DetLocalVisualizer):
         **kwargs: See :class:`DetLocalVisualizer`.
     """
 
-    def __init__(self, name: str = 'visualizer', *args: Any,
-                 max_pixels: int = 1 << 22, shown_iou: float = SHOWN_IOU,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        name: str = 'visualizer',
+        *args: Any,
+        max_pixels: int = 1 << 22,
+        shown_iou: float = SHOWN_IOU,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name, *args, **kwargs)
         self.max_pixels = max_pixels
         self.shown_iou = shown_iou
 
-    def add_datasample(self,
-                       name: str,
-                       image: np.ndarray,
-                       data_sample: Optional[DetDataSample] = None,
-                       *args: Any,
-                       **kwargs: Any) -> None:
-        """Draw a sample.
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: DetDataSample | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Draw a sample; see :class:`DetLocalVisualizer`.
 
-        Args:
-            name (str): Of the picture.
-            image (np.ndarray): RGB, (H, W, 3): the image, or a reduced one
-                if ``ori_shape`` of the sample is that of the image.
-            data_sample (DetDataSample, optional): Annotations and
-                detections, in pixels of the image.
-            *args: As of :class:`DetLocalVisualizer`.
-            **kwargs: Likewise.
+        The image, RGB, (H, W, 3), may be a reduced one if the sample, whose
+        objects are in pixels of the whole, has its ``ori_shape``.
         """
         shape = image.shape[:2]
         image = reduce_picture(image, self.max_pixels)
         image = enlarge(image, max(1, round(_DRAWN_SIDE / max(shape))))
         if data_sample is not None:
-            data_sample = _scaled(
-                data_sample, data_sample.get('ori_shape', shape)[:2],
-                image.shape[:2])
+            old = data_sample.get('ori_shape', shape)[:2]
+            data_sample = _scaled(data_sample, old, image.shape[:2])
         super().add_datasample(name, image, data_sample, *args, **kwargs)
 
-    def _draw_instances(self, image: np.ndarray, instances: InstanceData,
-                        classes: Optional[Sequence[str]],
-                        palette: Any) -> np.ndarray:
+    def _draw_instances(
+        self,
+        image: np.ndarray,
+        instances: InstanceData,
+        classes: Sequence[str] | None,
+        palette: Any,
+    ) -> np.ndarray:
         """Draw objects; see :func:`draw_objects`."""
         names = classes or ()
         novel = set((self.dataset_meta or {}).get('novel_classes') or ())
         boxes = get_box_tensor(instances.bboxes).tolist()
-        scores = (instances.scores.tolist() if 'scores' in instances else
-                  [None] * len(boxes))
-        crops = list(_crops(instances, image.shape[:2])) or [None] * len(boxes)
+        blank = [None] * len(boxes)
+        found = 'scores' in instances
+        scores = instances.scores.tolist() if found else blank
+        labels = instances.labels.tolist()
+        crops = list(_crops(instances, image.shape[:2])) or blank
         objects = []
-        for box, label, score, mask in zip(
-                boxes, instances.labels.tolist(), scores, crops, strict=True):
+        for box, label, *rest in zip(
+            boxes, labels, scores, crops, strict=True
+        ):
             name = names[label] if label < len(names) else f'class {label}'
-            objects.append(
-                ShownObject(tuple(box), name, name in novel, score, mask))
-        if 'scores' in instances:
+            objects.append(ShownObject(tuple(box), name, name in novel, *rest))
+        if found:
             objects = distinct(objects, self.shown_iou)
         return draw_objects(np.ascontiguousarray(image), objects)
 
 
 def reduce_picture(image: np.ndarray, max_pixels: int) -> np.ndarray:
-    """An image (H, W, 3), or a smaller one of it by averages of areas.
-
-    Args:
-        image (np.ndarray): uint8 or float.
-        max_pixels (int): Limit.
-
-    Returns:
-        np.ndarray: (h, w, 3) of the same type.
-    """
+    """An image (H, W, 3), or a smaller one of it by averages of areas."""
     factor = math.sqrt(max_pixels / (image.shape[0] * image.shape[1]))
     if factor >= 1:
         return image
     # Rounding must not exceed the limit.
     width = max(int(image.shape[1] * factor), 1)
     height = max(min(int(image.shape[0] * factor), max_pixels // width), 1)
-    return cv2.resize(image, (min(width, max_pixels), height),
-                      interpolation=cv2.INTER_AREA)
+    size = min(width, max_pixels), height
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _scaled(sample: DetDataSample, old: Sequence[int],
-            new: Sequence[int]) -> DetDataSample:
+def _scaled(
+    sample: DetDataSample, old: Sequence[int], new: Sequence[int]
+) -> DetDataSample:
     """A sample with its objects in pixels of a picture of another size."""
     scaled = sample.new()
     for key in ('gt_instances', 'pred_instances'):
@@ -141,11 +135,12 @@ def _scaled(sample: DetDataSample, old: Sequence[int],
     return scaled
 
 
-def _crops(instances: InstanceData, shape: Tuple[int, int]) -> Iterator[Crop]:
+def _crops(instances: InstanceData, shape: tuple[int, int]) -> Iterator[Crop]:
     """Masks of a picture of a shape: corners x, y and bool pixels."""
     if 'box_masks' in instances:
         for mask, box in zip(
-                instances.box_masks, instances.bboxes, strict=True):
+            instances.box_masks, instances.bboxes, strict=True
+        ):
             x, y, pixels = paste_crop(mask, box, shape, instances.mask_thr)
             left, top, pixels = crop_pixels(pixels)
             yield x + left, y + top, pixels
@@ -153,17 +148,14 @@ def _crops(instances: InstanceData, shape: Tuple[int, int]) -> Iterator[Crop]:
     masks: Any = instances.get('masks')
     if masks is None:
         return
-    if isinstance(masks, RunLengthMasks):
-        full = masks.shape[1:]
-        crops: Iterator[Crop] = map(crop_rle, masks)
-    else:
-        if isinstance(masks, BaseInstanceMasks):
-            masks = masks.to_ndarray()
-        full = masks.shape[1:]
-        crops = (crop_pixels(np.asarray(mask, bool)) for mask in masks)
-    for crop in crops:
-        yield crop if tuple(full) == tuple(shape) else _resized(
-            crop, full, shape)
+    if isinstance(masks, BaseInstanceMasks):
+        masks = masks.to_ndarray()
+    full = masks.shape[1:]
+    for mask in masks:
+        coded = isinstance(masks, RunLengthMasks)
+        crop = crop_rle(mask) if coded else crop_pixels(np.asarray(mask, bool))
+        same = tuple(full) == tuple(shape)
+        yield crop if same else _resized(crop, full, shape)
 
 
 def _resized(crop: Crop, old: Sequence[int], new: Sequence[int]) -> Crop:
@@ -175,6 +167,9 @@ def _resized(crop: Crop, old: Sequence[int], new: Sequence[int]) -> Crop:
     x0, y0 = int(x * right), int(y * down)
     x1 = min(math.ceil((x + mask.shape[1]) * right), new[1])
     y1 = min(math.ceil((y + mask.shape[0]) * down), new[0])
-    pixels = cv2.resize(mask.astype(np.uint8) * 255, (x1 - x0, y1 - y0),
-                        interpolation=cv2.INTER_AREA)
+    pixels = cv2.resize(
+        mask.astype(np.uint8) * 255,
+        (x1 - x0, y1 - y0),
+        interpolation=cv2.INTER_AREA,
+    )
     return x0, y0, pixels > 127

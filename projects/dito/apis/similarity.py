@@ -1,13 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Text-similarity maps of a model (paper 4.3, fig. 3)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.engine.hooks.state_dict_fit import fit_state_dict
 
-from .similarity_ops import cosine_maps, sliding_boxes
+from .model_file import building, load_model_source
 
 _NEEDED = ('backbone', 'neck', 'roi_head.bbox_head', 'text_encoder')
 #: Sides of the sliding windows, in cells of the backbone.
@@ -26,8 +27,7 @@ WINDOWS = (3, 5, 7)
 _CHUNK = 1024
 
 
-@dataclass(frozen=True)
-class SimilarityMaps:
+class SimilarityMaps(NamedTuple):
     """Maps of one picture for some texts.
 
     Attributes:
@@ -40,7 +40,7 @@ class SimilarityMaps:
     """
 
     backbone: np.ndarray
-    regions: Optional[np.ndarray]
+    regions: np.ndarray | None
 
 
 class TextSimilarity:
@@ -67,29 +67,32 @@ class TextSimilarity:
         >>> maps = similarity(image, ['a photo of a red umbrella'])
     """
 
-    def __init__(self,
-                 model: nn.Module,
-                 size: int,
-                 windows: Sequence[int] = WINDOWS) -> None:
+    def __init__(
+        self, model: nn.Module, size: int, windows: Sequence[int] = WINDOWS
+    ) -> None:
         if model.text_encoder is None:
-            raise ValueError('The model has no text tower to embed texts '
-                             'with; take the config and checkpoint of a '
-                             'model that has one.')
+            raise ValueError(
+                'The model has no text tower to embed texts with; take the '
+                'config and checkpoint of a model that has one.'
+            )
         if size < 1 or min(windows, default=0) < 1:
-            raise ValueError('size must be at least 1, and windows one or '
-                             f'more of at least 1, got {size} and '
-                             f'{list(windows)}.')
+            raise ValueError(
+                'size must be at least 1, and windows one or more of at '
+                f'least 1, got {size} and {list(windows)}.'
+            )
         self.model = model.eval()
         self.size = size
         self.windows = tuple(windows)
 
     @classmethod
-    def from_files(cls,
-                   config: Union[str, Path, None],
-                   checkpoint: Union[str, Path],
-                   device: str = 'cpu',
-                   size: Optional[int] = None,
-                   windows: Sequence[int] = WINDOWS) -> 'TextSimilarity':
+    def from_files(
+        cls,
+        config: str | Path | None,
+        checkpoint: str | Path,
+        device: str = 'cpu',
+        size: int | None = None,
+        windows: Sequence[int] = WINDOWS,
+    ) -> 'TextSimilarity':
         """Build a model and load its weights.
 
         Args:
@@ -101,15 +104,10 @@ class TextSimilarity:
                 detector to that of its test.
             windows (Sequence[int]): See the class.
 
-        Returns:
-            TextSimilarity: Ready to be called.
-
         Raises:
             FileNotFoundError: If a file does not exist.
             ValueError: If the weights lack a part that is needed.
         """
-        # dito.apis imports MMDetection's whole programming interface.
-        from dito.apis.model_file import building, load_model_source
         cfg, weights = load_model_source(config, checkpoint)
         cfg.model.pop('teacher', None)
         # MMEngine builds the preprocessor and looks there for it.
@@ -120,8 +118,9 @@ class TextSimilarity:
         return cls(model.to(device), size or input_size(cfg), windows)
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray,
-                 texts: Sequence[str]) -> SimilarityMaps:
+    def __call__(
+        self, image: np.ndarray, texts: Sequence[str]
+    ) -> SimilarityMaps:
         """Compare a picture with texts.
 
         Args:
@@ -142,17 +141,21 @@ class TextSimilarity:
         patch = self.model.backbone.patch_size
         rows, columns = (-(-n // patch) for n in size)
         cells = self.model.backbone.head.cells(feat)[0]
-        maps = [cosine_maps(cells, text)]
+        maps = [cosine_maps(cells, text), None]
         if getattr(self.model, 'roi_head', None) is not None:
-            maps.append(torch.stack([
-                cosine_maps(dense, text)
-                for dense in self.dense_embeddings(feat, size)
-            ]).amax(dim=0))
-        maps = [m[:, :rows, :columns].cpu().numpy() for m in maps]
-        return SimilarityMaps(maps[0], maps[1] if len(maps) > 1 else None)
+            windows = self.dense_embeddings(feat, size)
+            maps[1] = torch.stack(
+                [cosine_maps(dense, text) for dense in windows]
+            ).amax(dim=0)
+        return SimilarityMaps(
+            *(
+                None if m is None else m[:, :rows, :columns].cpu().numpy()
+                for m in maps
+            )
+        )
 
     @torch.no_grad()
-    def dense_embeddings(self, feat: Tensor, size: Tuple[int, int]) -> Tensor:
+    def dense_embeddings(self, feat: Tensor, size: tuple[int, int]) -> Tensor:
         """Slide the box head over pyramid level 4.
 
         Args:
@@ -164,55 +167,54 @@ class TextSimilarity:
             Tensor: Region embeddings of each window, float32,
             (len(windows), D, h, w).
         """
-        pyramid = self.model.neck((feat, ))
+        pyramid = self.model.neck((feat,))
         grid = tuple(feat.shape[-2:])
         level = [tuple(p.shape[-2:]) for p in pyramid].index(grid)
         layer = self.model.roi_head.bbox_roi_extractor.roi_layers[level]
-        boxes = torch.cat([
-            sliding_boxes(grid, 1 / layer.spatial_scale, cells, size)
-            for cells in self.windows
-        ])
-        rois = torch.cat([boxes.new_zeros(len(boxes), 1), boxes], dim=1)
-        embeds = [
-            self.model.roi_head.bbox_head.embed(
-                layer(pyramid[level].float(), part)).float()
-            for part in rois.to(feat.device).split(_CHUNK)
-        ]
-        return torch.cat(embeds).unflatten(
-            0, (len(self.windows), *grid)).permute(0, 3, 1, 2)
+        stride = 1 / layer.spatial_scale
+        boxes = torch.cat(
+            [
+                sliding_boxes(grid, stride, cells, size)
+                for cells in self.windows
+            ]
+        )
+        rois = F.pad(boxes, (1, 0)).to(feat.device)  # all of image 0
+        embed = self.model.roi_head.bbox_head.embed
+        embeds = torch.cat(
+            [
+                embed(layer(pyramid[level].float(), part)).float()
+                for part in rois.split(_CHUNK)
+            ]
+        )
+        shape = len(self.windows), *grid
+        return embeds.unflatten(0, shape).permute(0, 3, 1, 2)
 
-    def _prepare(self, image: np.ndarray) -> Tuple[Tensor, Tuple[int, int]]:
+    def _prepare(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
         """Resize and normalise; the second result is the size unpadded."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError('image must be uint8 of shape (H, W, 3), got '
-                             f'{image.dtype} of {image.shape}.')
+            raise ValueError(
+                'image must be uint8 of shape (H, W, 3), got '
+                f'{image.dtype} of {image.shape}.'
+            )
         factor = self.size / max(image.shape[:2])
         height, width = (max(round(n * factor), 1) for n in image.shape[:2])
-        image = cv2.resize(
-            image, (width, height),
-            interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, (width, height), interpolation=method)
         preprocessor = self.model.data_preprocessor
+        data: dict[str, Any] = {}
         if isinstance(preprocessor, DetDataPreprocessor):
             # It expects OpenCV's order and a list of images.
             image = np.ascontiguousarray(image[..., ::-1])
-            data: Dict[str, Any] = dict(
-                inputs=[torch.from_numpy(image).permute(2, 0, 1)],
-                data_samples=None)
-        else:
-            data = dict(
-                inputs=torch.from_numpy(image).permute(2, 0, 1)[None])
+            data['data_samples'] = None
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        data['inputs'] = [pixels] if data else pixels[None]
         return preprocessor(data)['inputs'], (height, width)
 
 
 def input_size(cfg: Config) -> int:
-    """Longer side of pictures at a model's input.
+    """Longer side of pictures at a model's input, in pixels.
 
-    Args:
-        cfg (Config): Config of a pretraining, whose training set has a
-            ``size``; or of a detector, whose test resizes.
-
-    Returns:
-        int: Pixels.
+    A pretraining has it in its training set, a detector in its test's.
 
     Raises:
         ValueError: If the config does not say.
@@ -224,22 +226,93 @@ def input_size(cfg: Config) -> int:
     for step in dataset.get('pipeline') or ():
         if 'Resize' in str(step['type']) and 'scale' in step:
             return int(max(step['scale']))
-    raise ValueError('The config does not say what size pictures have at the '
-                     'input; give a size.')
+    raise ValueError(
+        'The config does not say what size pictures have at the input; give '
+        'a size.'
+    )
 
 
-def _load(model: nn.Module, checkpoint: Dict[str, Any],
-          path: Union[str, Path]) -> None:
+def _load(
+    model: nn.Module, checkpoint: dict[str, Any], path: str | Path
+) -> None:
     """Load weights; refuse a file without what the maps need."""
     state = fit_state_dict(model, checkpoint)
     report = LoadReport.compare(model.state_dict(), state)
-    failed: List[str] = [
-        key for key in (*report.missing, *report.mismatched)
-        if under(key, _NEEDED)
-    ]
+    lacking = (*report.missing, *report.mismatched)
+    failed = [key for key in lacking if under(key, _NEEDED)]
     if failed:
         raise ValueError(
             f'{path} lacks {len(failed)} tensors of the model '
             f'({", ".join(failed[:3])} ...); give the config it was trained '
-            'with.')
+            'with.'
+        )
     model.load_state_dict({k: state[k] for k in report.loaded}, strict=False)
+
+
+def cosine_maps(features: Tensor, text: Tensor) -> Tensor:
+    """Cosine of every place of a map with every text.
+
+    Args:
+        features (Tensor): Shape (D, h, w), of any scale.
+        text (Tensor): Shape (T, D), of any scale.
+
+    Returns:
+        Tensor: Cosines, float32, shape (T, h, w).
+    """
+    features = F.normalize(features.float(), dim=0)
+    return torch.einsum(
+        'dhw,td->thw', features, F.normalize(text.float(), dim=1)
+    )
+
+
+def sliding_boxes(
+    grid: tuple[int, int], stride: float, window: int, limit: tuple[int, int]
+) -> Tensor:
+    """Boxes about the centres of all cells of a map.
+
+    Args:
+        grid (tuple[int, int]): Cells h and w of the map.
+        stride (float): Pixels a cell.
+        window (int): Side of a box, in cells.
+        limit (tuple[int, int]): Height and width of the picture in pixels,
+            to which boxes are clipped as proposals are.
+
+    Returns:
+        Tensor: Boxes (x1, y1, x2, y2) in pixels, row by row, (h * w, 4).
+    """
+    y, x = (stride * (torch.arange(n) + 0.5) for n in grid)
+    y, x = (v.flatten() for v in torch.meshgrid(y, x, indexing='ij'))
+    half = window * stride / 2
+    height, width = limit
+    return torch.stack(
+        [
+            (x - half).clamp(0, width),
+            (y - half).clamp(0, height),
+            (x + half).clamp(0, width),
+            (y + half).clamp(0, height),
+        ],
+        dim=1,
+    )
+
+
+def peak_in_box(
+    similarity: np.ndarray,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+) -> bool:
+    """Whether a map is highest inside a box (the pointing game).
+
+    Args:
+        similarity (np.ndarray): Shape (h, w), covering the whole picture.
+        box (tuple): x1, y1, x2, y2 in pixels of the picture.
+        size (tuple[int, int]): Height and width of the picture in pixels.
+
+    Returns:
+        bool: True if the centre of the highest cell lies in the box; of
+        cells equally high the first in reading order counts.
+    """
+    height, width = similarity.shape
+    cell = int(similarity.argmax())
+    y = (cell // width + 0.5) / height * size[0]
+    x = (cell % width + 0.5) / width * size[1]
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]

@@ -1,0 +1,281 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Train and evaluate what the rows of tables need, each thing once."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from dito.utils.printable import Console
+
+from .ablation_results import Store, run_config
+from .ablation_tables import RUNS, Run, Table
+from .logs import measured_pace, newest_run, read_test_metrics
+from .steps import Cost, Reporter, Stage
+
+_STARTUP = 20.0
+#: Where `make quickstart` leaves its logs, for the first estimates.
+_QUICKSTART = Path('work_dirs/quickstart')
+#: By what a job does: the words and the script for it.
+_TOOLS = dict(
+    train=('Train', 'train.py'),
+    detection=('Evaluate', 'test.py'),
+    regions=(
+        'Classify given boxes with',
+        'analysis_tools/region_accuracy.py',
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How tables are made."""
+
+    work_dir: Path  #: Folder of runs and tables.
+    data: str = 'symbols'  #: Or 'lvis'.
+    seeds: int = 3  #: How many, from 0.
+    factor: float = 1.0  #: Of the schedules' lengths, for both stages.
+    #: Whether every seed has a pretraining of its own, or that of seed 0.
+    own_pretraining: bool = False
+    gpus: int = 1  #: Processes of a run.
+    #: More config settings for every training.
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step: a pretraining, a training, or an evaluation."""
+
+    run: str  #: Name of its folder.
+    seed: int
+    what: str  #: 'train', 'detection' or 'regions'.
+    kind: str  #: 'pretraining' or 'training', for estimates.
+    config: str  #: That it is made from.
+    #: Run and seed whose checkpoint it starts from; None for the config's.
+    start: tuple[str, int] | None = None
+    start_anew: tuple[str, ...] = ()  #: Modules the start may lack.
+    trained: bool = True  #: False evaluates the start.
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What its result is stored by."""
+        return self.run, self.seed, self.what
+
+    @property
+    def name(self) -> str:
+        """Name of its log."""
+        return f'{self.run}-seed{self.seed}-{self.what}'
+
+
+class Planner:
+    """Which jobs tables need, and how long they take.
+
+    Args:
+        settings (Settings): How tables are made.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.work_dir / 'runs')
+
+    def jobs(self, tables: Sequence[Table]) -> list[Job]:
+        """All jobs, each once, what another starts from first.
+
+        Seeds come last: the first seed of every row is done before the
+        second of any.
+
+        Raises:
+            ValueError: If a row has no config for the data set.
+        """
+        found: dict[Job, None] = {}
+        for seed in range(self.settings.seeds):
+            for table in tables:
+                for row in table.rows:
+                    jobs = self._jobs(row.run, seed, table.evaluation)
+                    found.update(dict.fromkeys(jobs))
+        return list(found)
+
+    def shared(self, name: str) -> str:
+        """First run that is the same training on this data set."""
+        data = self.settings.data
+
+        def identity(run: Run) -> tuple[Any, ...]:
+            start = (run.pretraining or {}).get(data)
+            return run.configs.get(data), start, run.trained, run.start_anew
+
+        wanted = identity(RUNS[name])
+        return next(k for k, run in RUNS.items() if identity(run) == wanted)
+
+    def seeds_of(self, run: str) -> tuple[int, ...]:
+        """Seeds of a run; what is not trained has one."""
+        return tuple(range(self.settings.seeds if RUNS[run].trained else 1))
+
+    def _jobs(self, name: str, seed: int, evaluation: str) -> list[Job]:
+        """The jobs of a row for a seed, in order."""
+        name = self.shared(name)
+        run, jobs, start = RUNS[name], [], None
+        if seed not in self.seeds_of(name):
+            return []
+        if run.pretraining:
+            config = self._config(name, run.pretraining)
+            own = self.settings.own_pretraining
+            start = f'pretraining-{Path(config).stem}', seed if own else 0
+            jobs.append(Job(*start, 'train', 'pretraining', config))
+        config = self._config(name, run.configs)
+        rest = 'training', config, start, run.start_anew, run.trained
+        return jobs + [
+            Job(name, seed, k, *rest) for k in ('train', evaluation)
+        ]
+
+    def _config(self, name: str, configs: Mapping[str, str]) -> str:
+        if self.settings.data not in configs:
+            raise ValueError(
+                f'The run {name!r} has no config for the data set '
+                f'{self.settings.data!r}; choose other --rows.'
+            )
+        return configs[self.settings.data]
+
+    def folder(self, job: Job) -> Path:
+        """Work folder of the training that a job belongs to."""
+        return self.store.folder(job.run, job.seed)
+
+    def done(self, job: Job) -> bool:
+        """Whether its result is there."""
+        return self.store.read(*job.key) is not None
+
+    def half_trained(self, job: Job) -> bool:
+        """Whether it is a training that was begun and not finished."""
+        begun = newest_run(self.folder(job)) is not None
+        return job.what == 'train' and begun and not self.done(job)
+
+    def make_config(self, job: Job) -> Config:
+        """Config of the training that a job belongs to."""
+        start, settings = None, self.settings
+        if job.start is not None:
+            train = self.store.read(*job.start, 'train') or {}
+            missing = self.store.folder(*job.start) / 'not_trained_yet.pth'
+            start = train.get('checkpoint') or str(missing)
+        rest = start, job.start_anew, settings.options
+        return run_config(job.config, settings.factor, job.seed, *rest)
+
+    def estimate(self, job: Job) -> float | None:
+        """Seconds a job takes, from what was measured; None if nothing was.
+
+        Trainings: the pace of their own log, else the mean of all finished
+        ones of the kind, else that of the last quickstart; evaluations
+        likewise.
+        """
+        on_symbols = self.settings.data == 'symbols'
+        if job.what != 'train':
+            seconds = self.store.seconds('training', job.what)
+            if seconds or not on_symbols:
+                return seconds
+            # Given boxes take less than detection.
+            return _quickstart_evaluation()
+        if not job.trained:
+            return 0.0
+        pace = measured_pace(self.folder(job))
+        pace = pace or self.store.seconds(job.kind, 'seconds_per_iter')
+        if pace is None and on_symbols:
+            stage = 'rep' if job.kind == 'pretraining' else 'dito'
+            pace = measured_pace(_QUICKSTART / stage)
+        if pace is None:
+            return None
+        return _STARTUP + pace * self.make_config(job).train_cfg.max_iters
+
+    def stage(self, job: Job) -> Stage:
+        """The command of a job, whole once what it starts from is there."""
+        folder, (verb, script) = self.folder(job), _TOOLS[job.what]
+        arguments = [str(folder.with_suffix('.py'))]
+        if job.what == 'train':
+            arguments += ['--work-dir', str(folder)]
+            if (folder / 'last_checkpoint').is_file():
+                arguments.append('--resume')
+        else:
+            train = self.store.read(job.run, job.seed, 'train') or {}
+            arguments.append(str(train.get('checkpoint')))
+            arguments += ['--work-dir', str(folder / job.what)]
+        # For the display of the time left; a minute if it is unknown.
+        cost = Cost(self.estimate(job) or 60.0)
+        title = f'{verb} {job.run}, seed {job.seed}'
+        gpus = self.settings.gpus
+        return Stage(job.name, title, script, arguments, cost, gpus)
+
+    def keep(self, job: Job, seconds: float) -> None:
+        """Write the result of a step that took so long and has ended well."""
+        folder, values = self.folder(job), dict(seconds=round(seconds, 1))
+        if job.what == 'train':
+            iters = self.make_config(job).train_cfg.max_iters
+            checkpoint = str((folder / f'iter_{iters}.pth').resolve())
+            values.update(kind=job.kind, trained=True, iters=iters)
+            values.update(checkpoint=checkpoint)
+            values.update(seconds_per_iter=measured_pace(folder))
+        else:
+            values.update(run=job.run, seed=job.seed, config=job.config)
+            values.update(factor=self.settings.factor)
+            values.update(metrics=read_test_metrics(folder / job.what))
+        self.store.write(*job.key, values)
+
+
+def _quickstart_evaluation() -> float | None:
+    """Seconds of the last quickstart's evaluation, None without one."""
+    path = _QUICKSTART / 'metrics.json'
+    if not path.is_file():
+        return None
+    figures = json.loads(path.read_text(encoding='utf-8'))
+    return figures.get('stage_seconds', {}).get('evaluation')
+
+
+def run_tables(
+    tables: Sequence[Table],
+    settings: Settings,
+    budget_hours: float | None = None,
+) -> list[Job]:
+    """Make what tables need and is not there yet.
+
+    Args:
+        tables (Sequence[Table]): The tables.
+        settings (Settings): How they are made.
+        budget_hours (float, optional): No job is begun that would, as far as
+            is known, end after so many hours.
+
+    Returns:
+        list[Job]: What was left undone for the budget.
+
+    Raises:
+        StepError: If a step fails; the end of its output is shown.
+        ValueError: If a folder was begun with another config.
+    """
+    planner, console = Planner(settings), Console()
+    jobs = planner.jobs(tables)
+    for job in [j for j in jobs if j.what == 'train']:
+        planner.store.check(job.run, job.seed, planner.make_config(job))
+    todo = [job for job in jobs if not planner.done(job)]
+    # What a step runs is known once what it starts from is there.
+    stages = [planner.stage(job) for job in todo]
+    reporter = Reporter(stages, settings.work_dir)
+    settings.work_dir.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    for number, job in enumerate(todo):
+        end = time.monotonic() - begin + (planner.estimate(job) or 0.0)
+        if budget_hours is not None and end > 3600 * budget_hours:
+            console.print(
+                f'The budget of {budget_hours:g} hours is spent; '
+                f'{len(todo) - number} steps are left. The same command goes '
+                'on from here.'
+            )
+            return todo[number:]
+        cfg = planner.make_config(job)
+        if job.what == 'train' and not job.trained:
+            values = dict(kind=job.kind, trained=False)
+            values['checkpoint'] = str(cfg.load_from)
+            planner.store.write(*job.key, values)
+            continue
+        planner.store.prepare(job.run, job.seed, cfg)
+        stages[number] = planner.stage(job)
+        planner.keep(job, reporter.run(stages[number]))
+    return []

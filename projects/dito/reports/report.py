@@ -1,0 +1,291 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Report of a quickstart that has run, one HTML file with everything in it."""
+
+import base64
+import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dito.apis import DITOInferencer
+from dito.utils.env import TESTED
+from dito.utils.files import write_json, write_text
+from dito.version import __version__
+from dito.visualization.drawing import draw_objects
+from dito.visualization.heat_map import draw_heat_map, outline
+from dito.visualization.objects import (
+    HIT,
+    LEGEND,
+    SHOWN_IOU,
+    WRONG,
+)
+
+from .charts import chart_svg, stage_charts
+from .logs import StageLog, read_stage_log
+from .samples import (
+    SCORE_THR,
+    AnnotatedSet,
+    DetectionSample,
+    PointingGame,
+    SimilaritySample,
+    detect_samples,
+    first_with_novel,
+    load_models,
+    pointing_game,
+    read_annotated,
+    similarity_samples,
+)
+
+NUM_DETECTIONS = 8
+NUM_SIMILARITY = 4
+NUM_POINTING = 100
+# Small pictures are enlarged to about this width, twice that of the page.
+_WIDTH = 840
+# Legible where two of them share the width of a phone.
+_FONT = 32
+
+#: What shares of 1 in metrics.json are; what region-centric pretraining (REP)
+#: changes stands first. The page says what they mean.
+HEADLINES = dict(
+    rep_map_hits_before='Map highest inside the object, before REP',
+    rep_map_hits_after='Map highest inside the object, after REP',
+    rep_box_naming_novel='Box head names novel objects',
+    novel_ap50='Box AP50, novel classes',
+    base_ap50='Box AP50, base classes',
+    novel_mask_ap='Mask AP, novel classes',
+    base_mask_ap='Mask AP, base classes',
+    box_ap='Box AP, all classes',
+    mask_ap='Mask AP, all classes',
+    zero_shot_top1='Zero-shot accuracy',
+    zero_shot_novel_top1='Zero-shot accuracy, novel classes',
+)
+_STAGES = dict(
+    rep='Stage 2: region-centric pretraining',
+    dito='Stage 3: detection finetuning',
+)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made of; empty parts are left out of it."""
+
+    #: As in metrics.json: figures by the names of :data:`HEADLINES` and
+    #: others, times and commands of the steps.
+    metrics: dict[str, Any] = field(default_factory=dict)
+    protocol: str = ''  #: How they were measured.
+    stages: Sequence[StageLog] = ()
+    detections: Sequence[DetectionSample] = ()
+    score_thr: float = SCORE_THR  #: Least score of these detections.
+    similarity: Sequence[SimilaritySample] = ()
+    pointing: PointingGame | None = None
+
+
+def write_report(data: ReportData, out: Path) -> Path:
+    """Write a report into a file, as a whole or not at all, and return it."""
+    # Names and commands out of data are foreign text: all is escaped.
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / 'templates'),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update(percent=_percent, data_uri=image_uri)
+    text = pages.get_template('report.html').render(
+        data=data,
+        results=_results(data.metrics),
+        legend=LEGEND,
+        shown_iou=SHOWN_IOU,
+        detections=[_detection(sample) for sample in data.detections],
+        similarity=[_similarity(sample) for sample in data.similarity],
+        trainings=[(s.title, c) for s in data.stages if (c := _charts(s))],
+        times=_times(data.metrics),
+        commands=_commands(data.metrics),
+        versions=_versions(),
+    )
+    write_text(out, text)
+    return out
+
+
+def image_uri(image: np.ndarray) -> str:
+    """Encode a picture (H, W, 3), RGB, uint8, into ``data:image/jpeg;...``."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 88]
+    done, content = cv2.imencode('.jpg', image[..., ::-1], options)
+    if not done:
+        raise ValueError(
+            f'A picture of shape {image.shape} and type {image.dtype} cannot '
+            'be written as JPEG.'
+        )
+    code = base64.b64encode(content.tobytes()).decode()
+    return f'data:image/jpeg;base64,{code}'
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f'{100 * share:.{digits}f} %'
+
+
+def _results(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Labels, values and keys of results; unknown numbers come last."""
+    found = {key: metrics[key] for key in HEADLINES if key in metrics}
+    rows = [(HEADLINES[k], _percent(v, 1), k) for k, v in found.items()]
+    known = (*HEADLINES, 'seconds')
+    return rows + [
+        (key, f'{value:.4g}', '')
+        for key, value in metrics.items()
+        if key not in known and isinstance(value, (int, float))
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Write a time span: '48 s', '3 min 20 s', '1 h 5 min'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    if not minutes:
+        return f'{seconds} s'
+    if minutes < 60:
+        return f'{minutes} min {seconds} s'
+    return f'{minutes // 60} h {minutes % 60} min'
+
+
+def _times(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How long each step took, and all together."""
+    times = dict(metrics.get('stage_seconds') or {})
+    if 'seconds' in metrics:
+        times['all together'] = metrics['seconds']
+    return [(name, duration(value)) for name, value in times.items()]
+
+
+def _commands(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The commands that were run, with paths from the current folder on."""
+    here = f'{Path.cwd()}{os.sep}'
+    return [
+        (name, shlex.join(str(word).removeprefix(here) for word in words))
+        for name, words in (metrics.get('commands') or {}).items()
+    ]
+
+
+def _versions() -> list[tuple[str, str]]:
+    """Versions of what was used, and the machine."""
+    rows = [
+        ('DITO for MMDetection', __version__),
+        ('Python', platform.python_version()),
+    ]
+    for names in TESTED:
+        for name in names:
+            try:
+                rows.append((name, metadata.version(name)))
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    cores = f'{os.cpu_count()} CPU cores'
+    machine = f'{platform.system()} {platform.machine()}, {cores}'
+    return [*rows, ('machine', machine)]
+
+
+def _detection(sample: DetectionSample) -> dict[str, Any]:
+    """What the page shows of an image: pictures with texts, and counts."""
+    sides, pictures = dict(Annotated=sample.truth, Found=sample.judged), []
+    scale = max(1, round(_WIDTH / sample.image.shape[1]))
+    for kind, objects in sides.items():
+        drawn = draw_objects(sample.image, objects, scale, _FONT)
+        spoken = ', '.join(item.label for item in objects) or 'nothing'
+        pictures.append((drawn, f'{kind}: {spoken}', kind.lower()))
+    verdicts = [item.verdict for item in sides['Found']]
+    counts = {kind: verdicts.count(kind) for kind in (HIT, WRONG)}
+    return dict(sample=sample, pictures=pictures, **counts)
+
+
+def _similarity(sample: SimilaritySample) -> dict[str, Any]:
+    """What the page shows of a text in an image: pictures with texts."""
+    scale = max(1, round(_WIDTH / sample.image.shape[1]))
+    image = draw_objects(sample.image, (), scale)
+    if sample.box is not None:
+        image = outline(image, sample.box, scale)
+    pictures = [(image, sample.name, sample.name)]
+    for when, values in (('before', sample.before), ('after', sample.after)):
+        heat = draw_heat_map(sample.image, values, scale, sample.box)
+        low, high = 100 * values.min(), 100 * values.max()
+        text = f'Similarity with "{sample.text}" {when} REP'
+        pictures.append((heat, text, f'{when}: {low:.0f} to {high:.0f} %'))
+    return dict(sample=sample, pictures=pictures)
+
+
+def _charts(stage: StageLog) -> list[tuple[str, str]]:
+    """Charts of a training: title and SVG element."""
+    drawn = [(chart.title, chart_svg(chart)) for chart in stage_charts(stage)]
+    return [(title, svg) for title, svg in drawn if svg]
+
+
+def quickstart_report(
+    quickstart_dir: Path,
+    data_root: Path,
+    device: str = 'cpu',
+    out: Path | None = None,
+) -> Path:
+    """Write report.html of a quickstart, and the maps' hits to metrics.json.
+
+    Args:
+        quickstart_dir (Path): Holds metrics.json and the work folders
+            ``rep`` and ``dito``.
+        data_root (Path): The data set, with annotations/val.json.
+        device (str): Where the models run. Defaults to 'cpu'.
+        out (Path, optional): Defaults to report.html in that folder.
+
+    Returns:
+        Path: The report.
+
+    Raises:
+        FileNotFoundError: If something of a finished quickstart is missing.
+    """
+    path = quickstart_dir / 'metrics.json'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'There is no {path}; the report describes a finished quickstart.'
+        )
+    metrics = json.loads(path.read_text(encoding='utf-8'))
+    stages = [
+        read_stage_log(quickstart_dir / name, title)
+        for name, title in _STAGES.items()
+    ]
+    data = read_annotated(data_root / 'annotations/val.json', data_root)
+    detector, similarity = load_models(quickstart_dir, device)
+    pointing = pointing_game(similarity, data.images[:NUM_POINTING])
+    if pointing is not None:
+        hits = dict(
+            rep_map_hits_before=round(pointing.before, 5),
+            rep_map_hits_after=round(pointing.after, 5),
+        )
+        metrics = {**hits, **metrics, **hits}  # They stand first.
+        write_json(path, metrics, indent=1)
+    novel = first_with_novel(data.images)
+    content = ReportData(
+        metrics,
+        _protocol(detector, data),
+        stages,
+        detect_samples(detector, data, novel[:NUM_DETECTIONS], SCORE_THR),
+        SCORE_THR,
+        similarity_samples(similarity, novel, NUM_SIMILARITY),
+        pointing,
+    )
+    return write_report(content, out or quickstart_dir / 'report.html')
+
+
+def _protocol(detector: DITOInferencer, data: AnnotatedSet) -> str:
+    """Say in a sentence what the figures of the evaluation count."""
+    head = detector.model.roi_head
+    return (
+        f'{len(data.images)} validation images; {len(data.names)} classes, '
+        f'{len(data.novel)} of them novel, looked for at once; LVIS protocol, '
+        f'at most {head.test_cfg["max_per_img"]} detections per image with '
+        f'scores above {head.test_cfg["score_thr"]:g}; exponents of the VLM '
+        f'score {head.ensemble.alpha:g} (base) and {head.ensemble.beta:g} '
+        '(novel).'
+    )
