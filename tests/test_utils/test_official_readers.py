@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from golden_arrays import DATA, group
+from tensor_bundle_writer import write_bundle, write_saved_model
 
 from dito.converters.official import OfficialSizes, convert_official
 from dito.converters.official.layout import leaf_order
@@ -17,6 +18,7 @@ from dito.converters.official.readers import (
     name_variables,
     read_checkpoint,
 )
+from dito.converters.official.tensor_bundle import read_bundle
 
 
 @pytest.fixture
@@ -124,34 +126,58 @@ def test_file_written_by_flax():
         })
 
 
-def test_saved_model(params, sizes, tmp_path, monkeypatch):
-    # jax.tree_util and tf.nest sort every level of nested dicts.
-    def leaves(tree):
-        if not isinstance(tree, dict):
-            return [tree]
-        return [x for key in sorted(tree) for x in leaves(tree[key])]
-
-    arrays = {
-        f'variables/{i}/.ATTRIBUTES/VARIABLE_VALUE': x
-        for i, x in enumerate(leaves(dict(params=nested(params))))
-    }
-    arrays['save_counter/.ATTRIBUTES/VARIABLE_VALUE'] = np.int64(1)
-    asked = []
-    reader = SimpleNamespace(
-        get_variable_to_shape_map=lambda: {k: () for k in arrays},
-        get_tensor=arrays.__getitem__)
-    monkeypatch.setitem(
-        sys.modules, 'tensorflow',
-        SimpleNamespace(train=SimpleNamespace(
-            load_checkpoint=lambda p: asked.append(p) or reader)))
-    (tmp_path / 'saved_model.pb').touch()
+def test_saved_model(params, sizes, tmp_path):
+    write_saved_model(tmp_path, params)
     form, got = read_checkpoint(tmp_path, sizes)
     assert form == 'SavedModel'
-    assert asked == [str(tmp_path / 'variables' / 'variables')]
     same(got, params)
     with pytest.raises(ValueError,
                        match='of another shape|has [0-9]+ variables'):
         read_checkpoint(tmp_path)
+
+
+def test_bundle_written_by_tensorflow():
+    """By tf.train.Checkpoint of TensorFlow 2.21, and as it reads it."""
+    folder = DATA / 'official' / 'bundle'
+    got = read_bundle(folder / 'variables')
+    with np.load(folder / 'variables_expected.npz') as file:
+        expected = {k.replace('|', '/'): file[k] for k in file.files}
+    assert {a.dtype.name for a in got.values()} == {
+        'float32', 'float16', 'int64'}
+    assert {a.shape for a in got.values()} > {(), (0, 3), (1, 2, 3), (4, 2)}
+    same(got, expected)
+
+
+@pytest.mark.parametrize('entries', [1, 3, 100])
+def test_bundle_of_several_blocks(tmp_path, entries):
+    arrays = {f'group/{i}/x': np.full((i % 3, 2), i, np.float32)
+              for i in range(300)}
+    write_bundle(tmp_path / 'v', arrays, entries)
+    same(read_bundle(tmp_path / 'v'), arrays)
+
+
+def test_damaged_bundles_are_refused(tmp_path):
+    write_bundle(tmp_path / 'v', dict(a=np.ones(5), b=np.ones(3)))
+    index, data = tmp_path / 'v.index', tmp_path / 'v.data-00000-of-00001'
+    sound, numbers = index.read_bytes(), data.read_bytes()
+    for at in range(len(sound)):
+        for value in (0, 0x7f, 0xff):
+            index.write_bytes(sound[:at] + bytes([value]) + sound[at + 1:])
+            try:
+                read_bundle(tmp_path / 'v')
+            except (ValueError, FileNotFoundError) as error:
+                assert str(index) in str(error) or 'not exist' in str(error)
+    for size in range(len(sound)):
+        index.write_bytes(sound[:size])
+        with pytest.raises(ValueError, match='is damaged, or no checkpoint'):
+            read_bundle(tmp_path / 'v')
+    index.write_bytes(sound)
+    data.write_bytes(numbers[:-1])
+    with pytest.raises(ValueError, match='of 24 bytes has 23'):
+        read_bundle(tmp_path / 'v')
+    data.unlink()
+    with pytest.raises(FileNotFoundError, match='unpack the archive again'):
+        read_bundle(tmp_path / 'v')
 
 
 def test_saved_model_without_masks(params, sizes):
@@ -212,7 +238,6 @@ def test_orbax(params, tmp_path, monkeypatch):
     ('msgpack', lambda p: (p / 'x').write_bytes(b'\x81'), 'msgpack'),
     ('orbax.checkpoint', lambda p: (p / '_METADATA').touch(),
      'orbax-checkpoint'),
-    ('tensorflow', lambda p: (p / 'saved_model.pb').touch(), 'tensorflow'),
 ])
 def test_missing_packages_are_named(tmp_path, monkeypatch, module, make,
                                     package):

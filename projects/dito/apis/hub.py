@@ -7,8 +7,6 @@ report of an evaluation, a model card, and ``dito.json``, which lists them.
 """
 
 import json
-import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,20 +22,20 @@ from dito.version import __version__
 
 from .inferencer import DITOInferencer
 from .model_file import inference_config, test_dataset, weights_meta
+from .published import (
+    FORMAT,
+    MANIFEST,
+    find_published,
+    hub_library,
+    open_published,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     from dito.models.detectors import DITO
 
 PathLike = Union[str, Path]
 
-MANIFEST = 'dito.json'
-_FORMAT = 'dito-model-1'
-_MAX_NAME = 200  # file systems have 255 bytes
-# What a manifest may name, by the suffix that says how it is opened.
-_SUFFIXES = dict(
-    weights=('.safetensors', '.pth'),
-    vocabulary=('.safetensors', ),
-    metrics=('.json', ))
 
 
 def package_model(
@@ -82,7 +80,7 @@ def package_model(
         metrics = read_report(metrics)
     small = inference_config(cfg, dict(state))
     with new_folder(folder) as parts:
-        manifest: Dict[str, Any] = dict(format=_FORMAT, version=__version__)
+        manifest: Dict[str, Any] = dict(format=FORMAT, version=__version__)
         weights = parts / 'weights.safetensors'
         save_safetensors(dict(state), weights,
                          weights_meta(small, dataset_meta))
@@ -146,84 +144,9 @@ def load_pretrained(source: PathLike,
         FileNotFoundError: If there is no such folder.
         ValueError: If a file is missing, or has another hash than listed.
     """
-    folder = _find(source, revision)
-    manifest = read_manifest(folder)
-    weights = folder / manifest['weights']
-    found = sha256_of(weights)
-    if found != manifest['sha256']:
-        raise ValueError(
-            f'{weights} has the sha256 {found[:8]}, but {MANIFEST} says '
-            f'{manifest["sha256"][:8]}; copy or download it again.')
-    vocabulary = manifest.get('vocabulary')
-    return DITOInferencer(
-        weights=weights,
-        vocabulary=Vocabulary.load(folder / vocabulary)
-        if vocabulary else None,
-        device=device)
-
-
-def read_manifest(folder: PathLike) -> Dict[str, Any]:
-    """Read what a published folder holds.
-
-    Args:
-        folder (str | Path): The folder.
-
-    Returns:
-        dict: ``weights``, ``sha256`` and, if there are some, ``vocabulary``
-        and ``metrics``: names of files in the folder.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If the folder is something else.
-    """
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'{folder} has no {MANIFEST}; it is not a folder written by '
-            'tools/model_converters/publish_model.py.')
-    manifest = read_json(str(path))
-    if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT:
-        raise ValueError(f'{path} is not in the format {_FORMAT}.')
-    for key in ('weights', 'vocabulary', 'metrics'):
-        file = manifest.get(key)
-        if file is None and key != 'weights':
-            continue
-        _check_listed(path, key, file)
-    digest = manifest.get('sha256')
-    if not isinstance(digest, str) or not re.fullmatch('[0-9a-f]{64}', digest):
-        raise ValueError(
-            f'{path} has sha256={ascii(digest)[:80]}, which is not that of a '
-            'file; make the folder with '
-            'tools/model_converters/publish_model.py.')
-    return manifest
-
-
-def _check_listed(path: Path, key: str, file: Any) -> None:
-    """Refuse a listed file that is none of this folder, or of its kind."""
-    # A backslash is a separator on Windows.
-    if (not isinstance(file, str) or not 0 < len(file) <= _MAX_NAME
-            or not file.isprintable() or Path(file).name != file
-            or '\\' in file):
-        raise ValueError(
-            f'{path} has {key}={repr(file)[:80]}, not a file name.')
-    if Path(file).suffix.lower() not in _SUFFIXES[key]:
-        raise ValueError(
-            f'{path} has {key}={file!r}, which must end in '
-            f'{" or ".join(_SUFFIXES[key])}; make the folder with '
-            'tools/model_converters/publish_model.py.')
-    if not (path.parent / file).is_file():
-        raise FileNotFoundError(
-            f'{path.parent} lacks {file}, which {MANIFEST} lists; copy or '
-            'download it again.')
-    # The hub's cache keeps files beside the folders of revisions.
-    folder = path.parent.resolve()
-    homes = {folder}
-    if folder.parent.name == 'snapshots':
-        homes.add(folder.parents[1] / 'blobs')
-    if (folder / file).resolve().parent not in homes:
-        raise ValueError(
-            f'{path.parent / file} is a link that leads out of the folder; '
-            'copy the file itself there.')
+    weights, vocabulary = open_published(find_published(source, revision))
+    return DITOInferencer(weights=weights, vocabulary=vocabulary,
+                          device=device)
 
 
 def push_to_hub(folder: PathLike,
@@ -246,7 +169,7 @@ def push_to_hub(folder: PathLike,
         str: Address of the commit.
     """
     read_manifest(folder)
-    api = _hub().HfApi(token=token)
+    api = hub_library().HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     info = api.upload_folder(
         repo_id=repo_id, folder_path=str(folder), commit_message=message)
@@ -276,30 +199,6 @@ def save_pretrained(model: 'DITO',
                          'from: give cfg.')
     options.setdefault('vocabulary', model.vocabulary)
     return package_model(folder, model.state_dict(), cfg, **options)
-
-
-def _find(source: PathLike, revision: Optional[str]) -> Path:
-    """Local folder of a source, downloaded if need be."""
-    folder = Path(os.path.expanduser(source))
-    if folder.is_dir():
-        return folder
-    text = str(source)
-    if text.count('/') != 1 or text.startswith(('.', '/', '~')):
-        raise FileNotFoundError(
-            f'There is no folder {source}; a repository of the hub is '
-            "'owner/name'.")
-    return Path(_hub().snapshot_download(text, revision=revision))
-
-
-def _hub() -> Any:
-    """The optional library."""
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ValueError(
-            'The Hugging Face hub needs huggingface_hub: pip install '
-            'huggingface_hub.') from error
-    return huggingface_hub
 
 
 def _model_card(name: str, manifest: Dict[str, Any],

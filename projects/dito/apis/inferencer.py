@@ -44,6 +44,7 @@ from .model_file import (
     test_dataset,
 )
 from .pictures import Image, PictureReader, file_stems, list_images
+from .published import resolve_published
 from .results import (
     Detections,
     check_options,
@@ -66,13 +67,17 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
     Args:
         model (str | Path | Config | dict, optional): Config file, name of one
             of DITO's configs, a config, or a file of weights that holds its
-            config (every ``.pth`` of a training; :func:`save_model`).
-        weights (str | Path, optional): ``.safetensors`` or ``.pth`` file.
+            config (every ``.pth`` of a training; :func:`save_model`); or a
+            published folder, or 'official', the authors' detector after
+            ``dito get official``.
+        weights (str | Path, optional): ``.safetensors`` or ``.pth`` file, a
+            published folder, 'official', or 'owner/name' on the Hugging Face
+            hub.
         vocabulary (optional): Names to look for unless a call has its own:
             a list, 'red umbrella, anchor', a file of names (see
             :mod:`dito.models.text.name_files`), a vocabulary file, or a
-            :class:`Vocabulary`. Defaults to the classes that the checkpoint
-            was trained on, if it has them.
+            :class:`Vocabulary`. Defaults to the published vocabulary, or the
+            classes that the checkpoint was trained on, if it has them.
         device (str, optional): Defaults to a GPU if there is one.
         negative_names (optional): Names that are not looked for but take
             part in every classification, in the forms of ``vocabulary``, or
@@ -97,6 +102,9 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                  **unknown: Any) -> None:
         refuse_mmdet_arguments(unknown)
         refuse_device_as_names(vocabulary)
+        model, weights, self._known = resolve_published(model, weights)
+        if vocabulary is None:
+            vocabulary = self._known
         cfg, self._checkpoint = load_model_source(model, weights)
         with building(cfg):
             super().__init__(model=cfg, device=device, show_progress=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+from dito.converters.official.vocabulary import FINGERPRINT
 from dito.models.text import Vocabulary
 from dito.models.text.name_checks import trained_names, unseen_names
 from dito.models.text.name_files import as_file, parse_names
@@ -21,11 +22,13 @@ class VocabularyMixin:
     """The names that an inferencer looks for, and their embeddings.
 
     Names are embedded once. ``train_meta`` is the ``dataset_meta`` of the
-    training, ``model`` the detector, ``cfg`` its config.
+    training, ``model`` the detector, ``cfg`` its config, ``_known`` the
+    published vocabulary.
     """
 
     model: Any
     cfg: Any
+    _known: Optional[Vocabulary] = None
     train_meta: Dict[str, Any]
 
     def _init_names(self, negative_names: Optional[Names],
@@ -107,12 +110,28 @@ class VocabularyMixin:
         """Embed names with the detector's tower; unseen ones are novel."""
         tower = self.model.text_encoder
         if tower is None:
-            raise ValueError(
-                'This detector has no text tower to embed names with; give a '
-                'vocabulary file (tools/misc/build_text_embeddings.py).')
+            return self._look_up(names)
         return Vocabulary.from_names(
             names, tower, templates_of(self.cfg),
             novel=unseen_names(names, self.train_meta))
+
+    def _look_up(self, names: Tuple[str, ...]) -> Vocabulary:
+        """Find names in the published vocabulary."""
+        known = self._known
+        if known is None:
+            raise ValueError(
+                'This detector has no text tower to embed names with; give a '
+                'vocabulary file (tools/misc/build_text_embeddings.py).')
+        try:
+            return known.find(names)
+        except ValueError as error:
+            tool = ('dito official-text-embeddings, see '
+                    'docs/official_weights.md'
+                    if known.fingerprint == FINGERPRINT else
+                    'tools/misc/build_text_embeddings.py')
+            raise ValueError(
+                f'{error} This detector has no text tower; a vocabulary file '
+                f'of other names is made by {tool}.') from None
 
     def _base_names(self) -> List[str]:
         """Base classes of the training, as negative names."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from dito.apis import DITOInferencer, parse_names
-from dito.apis.hub import read_manifest
 from dito.apis.results import Detections, to_dict
 from dito.utils.configs import config_root
 from dito.utils.printable import printable
@@ -47,8 +46,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         'for a checkpoint that holds its config')
     parser.add_argument(
         '--checkpoint',
-        help='.pth or .safetensors file, or a published folder (default: the '
-        'shipped detector, which knows drawn symbols only)')
+        help='.pth or .safetensors file, a published folder, "owner/name" on '
+        'the Hugging Face hub, or "official" (default: the shipped detector, '
+        'which knows drawn symbols only)')
     parser.add_argument(
         '--out-dir',
         default='outputs',
@@ -83,12 +83,12 @@ def model_source(config: Optional[str],
     """Config and weights to use.
 
     Returns:
-        tuple: Config file or None; file of weights.
+        tuple: Config file or None; weights as :class:`DITOInferencer` takes
+        them.
 
     Raises:
         FileNotFoundError: If the package lacks the shipped detector.
-        ValueError: If there is a config without weights, or the folder of a
-            checkpoint is no published one.
+        ValueError: If there is a config without weights.
     """
     if checkpoint is None:
         if config is not None:
@@ -96,11 +96,9 @@ def model_source(config: Optional[str],
                              'detector without trained weights finds nothing.')
         checkpoint = str(config_root() / SHIPPED)
         print('Note: the shipped detector has seen drawings only, the 198 '
-              'things of the data set "symbols"; photographs need '
-              '--checkpoint with a detector trained on some.')
-    if Path(checkpoint).is_dir():
-        name = read_manifest(checkpoint)['weights']
-        checkpoint = str(Path(checkpoint) / name)
+              'things of the data set "symbols". Photographs need '
+              '--checkpoint: "official" after "dito get official", or one '
+              'of your own training; docs/routes.md has the ways.')
     return config, checkpoint
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .layout import OfficialSizes, leaf_order
+from .tensor_bundle import read_bundle
 
 Tree = dict[str, np.ndarray]
 
@@ -155,13 +156,11 @@ def _map(tree: Any, function: Any) -> Any:
 
 def _read_variables(path: Path) -> list[np.ndarray]:
     """Variables of a SavedModel by number, without loading its graph."""
-    tf = need_package('tensorflow', 'tensorflow', f'the SavedModel {path}')
-    reader = tf.train.load_checkpoint(str(path / 'variables' / 'variables'))
     found = {}
-    for name in reader.get_variable_to_shape_map():
+    for name, array in read_bundle(path / 'variables' / 'variables').items():
         number = _VARIABLE.fullmatch(name)
         if number:
-            found[int(number[1])] = np.asarray(reader.get_tensor(name))
+            found[int(number[1])] = array
     if sorted(found) != list(range(len(found))) or not found:
         raise ValueError(
             f'{path} is no SavedModel of the release: its variables are not '

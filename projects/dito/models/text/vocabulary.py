@@ -1,9 +1,19 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What a detector can name: class names with their text embeddings."""
 
+import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 import torch.nn.functional as F
@@ -174,6 +184,64 @@ class Vocabulary:
             embeddings=self.embeddings[rows],
             novel=self.novel[rows],
             synonyms=tuple(self.synonyms[i] for i in rows))
+
+    def find(self, names: Sequence[str]) -> 'Vocabulary':
+        """Look names up, as somebody types them who has no text tower.
+
+        A name is that of a class, or the class without its suffix in
+        parentheses, or a synonym, in this order of preference.
+
+        Args:
+            names (Sequence[str]): Names.
+
+        Returns:
+            Vocabulary: Classes in this order, under the names given.
+
+        Raises:
+            ValueError: If a name is not there, fits several classes, or two
+                fit one.
+        """
+        names = check_names(names)
+        rows = [self._row(name) for name in names]
+        absent = [n for n, found in zip(names, rows, strict=True) if not found]
+        if absent:
+            close = [c for n in absent for c in difflib.get_close_matches(
+                readable_name(n), self.readable_names, 1)]
+            hint = f' (did you mean {shorten(close)}?)' if close else ''
+            raise ValueError(
+                f'{len(absent)} names are not among the {len(self)} whose '
+                f'embeddings are at hand: {shorten(absent)}{hint}.')
+        for name, found in zip(names, rows, strict=True):
+            if len(found) > 1:
+                several = [self.names[i] for i in found]
+                raise ValueError(f'The name {name!r} fits {shorten(several)}; '
+                                 'write one of them.')
+        first: dict = {}
+        for name, (row,) in zip(names, rows, strict=True):
+            if first.setdefault(row, name) != name:
+                raise ValueError(
+                    f'{first[row]!r} and {name!r} are both the class '
+                    f'{self.names[row]!r}; keep one.')
+        at = list(first)
+        return replace(
+            self, names=names, embeddings=self.embeddings[at],
+            novel=self.novel[at],
+            synonyms=tuple(self.synonyms[i] for i in at))
+
+    def _row(self, name: str) -> List[int]:
+        """Classes that a name fits, of the best kind of fit alone."""
+        index = self.__dict__.get('_index')
+        if index is None:
+            index = ({}, {}, {})
+            for i, own in enumerate(self.names):
+                short = own.partition('(')[0] or own
+                for kind, forms in enumerate(((own, ), (short, ),
+                                              self.synonyms[i])):
+                    for key in set(map(name_key, forms)):
+                        index[kind].setdefault(key, []).append(i)
+            object.__setattr__(self, '_index', index)
+        key = name_key(name)
+        return next((kind[key] for kind in index if key in kind), [])
 
     def join(self, other: 'Vocabulary') -> 'Vocabulary':
         """Append the classes of another vocabulary that this one lacks.

@@ -1,0 +1,253 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The authors' detector: downloaded, converted, and kept as a folder."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmdet.datasets import CocoDataset, LVISV1Dataset
+from mmengine.config import Config
+
+from dito.converters.official import convert_official
+from dito.converters.official.readers import read_checkpoint
+from dito.converters.official.vocabulary import (
+    ClassRows,
+    convert_vocabulary,
+    read_class_rows,
+)
+from dito.models.text import Vocabulary
+from dito.models.text.name_checks import resolve_synonyms
+from dito.utils.configs import find_config
+from dito.utils.download import Progress, check_known, download, unpack_zip
+from dito.utils.files import read_json
+
+from .hub import package_model
+from .published import OFFICIAL, dito_home
+
+ADDRESS = ('https://storage.googleapis.com/cloud-tpu-checkpoints/detection/'
+           'projects/dito/')
+#: Archives of the release's download scripts that a detector needs.
+ARCHIVES = ('demo_dito_large.zip', 'dito_large_embeddings.zip')
+#: The backbone and heads after stages 1 and 2, for trainings.
+PRETRAINED = 'pretrained_dito_large.zip'
+
+# COCO's ids go to 90, with these left out.
+_NO_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+_CONFIG = 'dito_vitl_official_lvis'
+# Of rows of embeddings that are one row: files may round.
+_SAME = 1e-6
+
+
+class Files(NamedTuple):
+    """What was found in the unpacked archives.
+
+    Attributes:
+        detector (Path): Folder of the detector's SavedModel.
+        lvis, coco, base, background (Path): Arrays of text embeddings.
+        text_model, tokenizer (Path, optional): For other names.
+    """
+
+    detector: Path
+    lvis: Path
+    coco: Path
+    base: Path
+    background: Path
+    text_model: Path | None
+    tokenizer: Path | None
+
+
+def fetch_archives(names: tuple[str, ...],
+                   source: Path | None = None,
+                   address: str = ADDRESS,
+                   accept_change: bool = False,
+                   progress: Callable[[str], Progress] | None = None
+                   ) -> list[Path]:
+    """Download archives, or take those of a folder, and unpack them.
+
+    Args:
+        names (tuple[str]): Of :data:`ARCHIVES`.
+        source (Path, optional): Folder that has them already.
+        address (str): Where they are otherwise.
+        accept_change (bool): Take archives that are not what they were.
+        progress (Callable, optional): Makes one for a name.
+
+    Returns:
+        list[Path]: A folder for each.
+
+    Raises:
+        FileNotFoundError: If ``source`` lacks one.
+        ValueError: If one cannot be fetched, is damaged or has changed.
+    """
+    home = dito_home() / OFFICIAL
+    folders = []
+    for name in names:
+        if source is None:
+            archive = download(f'{address}{name}', home / 'archives' / name,
+                               progress(name) if progress else None)
+            digest = check_known(archive, accept_change)
+        else:
+            archive = source / name
+            if not archive.is_file():
+                raise FileNotFoundError(
+                    f'{source} has no {name}; it is at {ADDRESS}{name}.')
+            digest = check_known(archive, accept_change,
+                                 home / 'archives')
+        # By content, so that another archive goes elsewhere.
+        folder = home / 'files' / f'{Path(name).stem}-{digest[:8]}'
+        folders.append(folder if folder.is_dir()
+                       else unpack_zip(archive, folder))
+    return folders
+
+
+def find_files(folders: list[Path]) -> Files:
+    """Find what a detector needs, wherever in the archives it lies.
+
+    Args:
+        folders (list[Path]): The unpacked archives.
+
+    Returns:
+        Files: The paths.
+
+    Raises:
+        ValueError: If something is missing, with what is there.
+    """
+    every = sorted(p for f in folders for p in f.rglob('*') if p.is_file())
+    models = {p.parent for p in every if p.name == 'saved_model.pb'}
+    texts = {p for p in models if 'text' in p.name.lower()}
+    arrays = {p.name: p for p in every if p.suffix == '.npy'}
+    pieces = [p for p in every if p.suffix == '.model']
+    wanted = {
+        'lvis_embed.npy': arrays.get('lvis_embed.npy'),
+        'coco_embed.npy': arrays.get('coco_embed.npy'),
+        'lvis_base_embed.npy': arrays.get('lvis_base_embed.npy'),
+        'bg_empty_embed.npy': arrays.get('bg_empty_embed.npy'),
+        'a saved_model.pb of the detector':
+            next(iter(sorted(models - texts)), None),
+    }
+    missing = [name for name, path in wanted.items() if path is None]
+    if missing or len(models - texts) > 1:
+        shown = ', '.join(_inside(p, folders) for p in every[:40])
+        trouble = (f'lack {", ".join(missing)}' if missing else
+                   'have several SavedModels beside the text model')
+        raise ValueError(
+            f'The archives {trouble}; they hold: {shown}. Convert what is '
+            'there by hand with "dito official-to-dito" (docs/'
+            'official_weights.md).')
+    lvis, coco, base, background, detector = wanted.values()
+    return Files(detector, lvis, coco, base, background,
+                 next(iter(sorted(texts)), None),
+                 pieces[0] if len(pieces) == 1 else None)
+
+
+def _inside(path: Path, folders: list[Path]) -> str:
+    return str(next(path.relative_to(f.parent) for f in folders
+                    if path.is_relative_to(f)))
+
+
+def make_vocabulary(files: Files, lvis: str | None = None) -> Vocabulary:
+    """Join the precomputed embeddings of LVIS' and COCO's names.
+
+    Rows are category ids. Classes of LVIS that are not among the rows of
+    ``lvis_base_embed.npy`` are novel.
+
+    Args:
+        files (Files): Of :func:`find_files`.
+        lvis (str, optional): Annotations of LVIS v1, for the synonyms.
+
+    Returns:
+        Vocabulary: LVIS' 1,203 classes first, then those of COCO that LVIS
+        names otherwise.
+
+    Raises:
+        ValueError: If the arrays have too few rows, or others than numbers.
+    """
+    table, base = _array(files.lvis), _array(files.base)
+    rows = (read_class_rows(lvis) if lvis else ClassRows(
+        dict(enumerate(LVISV1Dataset.METAINFO['classes'], 1)), []))
+    ids = (i for i in range(1, 91) if i not in _NO_COCO)
+    coco = ClassRows(dict(zip(ids, CocoDataset.METAINFO['classes'],
+                              strict=True)), [])
+    vocabulary = convert_vocabulary(table, rows)
+    vocabulary = vocabulary.with_novel(
+        _absent(table[list(rows.names)], base).tolist())
+    if lvis:
+        vocabulary = replace(vocabulary, synonyms=resolve_synonyms(
+            read_synonyms(lvis), vocabulary.names))
+    return vocabulary.join(convert_vocabulary(_array(files.coco), coco))
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f'{path} is no array in .npy format: {error}.') from error
+    return array[0] if array.ndim == 3 and len(array) == 1 else array
+
+
+def _absent(rows: np.ndarray, among: np.ndarray) -> torch.Tensor:
+    """Which rows are no row of another table; none if tables don't fit."""
+    if rows.shape[1:] != among.shape[1:] or among.dtype.kind != 'f':
+        raise ValueError(
+            f'lvis_base_embed.npy has the shape {among.shape}, lvis_embed.npy '
+            f'rows of {rows.shape[1:]}; they do not go together.')
+    unit = [torch.nn.functional.normalize(
+        torch.from_numpy(t.astype(np.float32)), dim=1) for t in (rows, among)]
+    return (unit[0] @ unit[1].T).amax(1) < 1 - _SAME
+
+
+def read_synonyms(path: str) -> dict[str, list[str]]:
+    """Synonyms of LVIS' classes.
+
+    Args:
+        path (str): Annotations of LVIS v1.
+
+    Returns:
+        dict[str, list[str]]: By class.
+    """
+    content = read_json(path)
+    return {c['name']: [s for s in c.get('synonyms') or ()
+                        if isinstance(s, str)]
+            for c in content['categories']}
+
+
+def make_detector(files: Files, lvis: str | None = None) -> Iterator[str]:
+    """Convert the detector into the published folder.
+
+    Args:
+        files (Files): Of :func:`find_files`.
+        lvis (str, optional): Annotations of LVIS v1, for the synonyms.
+
+    Yields:
+        str: What is done next, then what was made.
+
+    Raises:
+        ValueError: If the arrays are not those of the detector.
+    """
+    yield 'Reading the text embeddings'
+    vocabulary = make_vocabulary(files, lvis)
+    yield f'Converting {files.detector}'
+    form, params = read_checkpoint(files.detector)
+    state = convert_official(params)
+    cfg = Config.fromfile(find_config(_CONFIG))
+    folder = dito_home() / OFFICIAL / 'detector'
+    notes = dict(
+        source=f'{ADDRESS} ({form}), converted',
+        paper='Region-centric Image-Language Pretraining for Open-Vocabulary '
+        'Detection (ECCV 2024)')
+    weights = package_model(
+        folder, state, cfg, name='dito_vitl_official', vocabulary=vocabulary,
+        dataset_meta=_meta(vocabulary), notes=notes)
+    yield (f'{weights}: {len(state)} arrays; {len(vocabulary)} names, '
+           f'{int(vocabulary.novel.sum())} of them novel')
+
+
+def _meta(vocabulary: Vocabulary) -> dict[str, Any]:
+    novel = vocabulary.novel.tolist()
+    return dict(
+        classes=list(vocabulary.names),
+        novel_classes=[n for n, new in zip(vocabulary.names, novel,
+                                           strict=True) if new])

@@ -1,0 +1,211 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Published detectors: where they are, and what their folders hold."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple, Union
+
+from dito.models.text import Vocabulary
+from dito.utils.files import read_json, sha256_of
+
+PathLike = Union[str, Path]
+
+MANIFEST = 'dito.json'
+FORMAT = 'dito-model-1'
+#: The name of the authors' detector, where a published folder can stand.
+OFFICIAL = 'official'
+_MAX_NAME = 200  # file systems have 255 bytes
+# What a manifest may name, by the suffix that says how it is opened.
+_SUFFIXES = dict(
+    weights=('.safetensors', '.pth'),
+    vocabulary=('.safetensors', ),
+    metrics=('.json', ))
+
+
+def dito_home() -> Path:
+    """Folder of what DITO downloads: ``DITO_HOME``, else in the cache."""
+    home = os.environ.get('DITO_HOME')
+    if home:
+        return Path(os.path.expanduser(home))
+    cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return Path(os.path.expanduser(cache), 'dito')
+
+
+def find_published(source: PathLike, revision: Optional[str] = None) -> Path:
+    """Folder of a published detector, downloaded if need be.
+
+    Args:
+        source (str | Path): A folder, 'official', or 'owner/name' of a
+            repository on the Hugging Face hub.
+        revision (str, optional): Branch, tag or commit on the hub.
+
+    Returns:
+        Path: The folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    folder = Path(os.path.expanduser(source))
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    if text == OFFICIAL:
+        folder = dito_home() / OFFICIAL / 'detector'
+        if (folder / MANIFEST).is_file():
+            return folder
+        raise FileNotFoundError(
+            f"There is no detector of the authors' in {folder}; "
+            '"dito get official" downloads and converts it.')
+    if text.count('/') != 1 or text.startswith(('.', '/', '~')):
+        raise FileNotFoundError(
+            f'There is no folder {source}; a repository of the hub is '
+            "'owner/name'.")
+    library = hub_library()
+    try:
+        return Path(library.snapshot_download(text, revision=revision))
+    except (OSError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise FileNotFoundError(
+            f'There is no file or folder {source}, and the hub gives no such '
+            f'repository ({type(error).__name__}: {reason}).') from error
+
+
+def hub_library() -> Any:
+    """The optional library of the hub.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            'The Hugging Face hub needs huggingface_hub: pip install '
+            'huggingface_hub.') from error
+    return huggingface_hub
+
+
+def open_published(folder: Path) -> Tuple[Path, Optional[Vocabulary]]:
+    """Weights and vocabulary of a published folder.
+
+    Args:
+        folder (Path): The folder.
+
+    Returns:
+        tuple: File of weights, and the vocabulary if there is one.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the folder is something else, or the weights have
+            another hash than listed.
+    """
+    manifest = read_manifest(folder)
+    weights = folder / manifest['weights']
+    found = sha256_of(weights)
+    if found != manifest['sha256']:
+        raise ValueError(
+            f'{weights} has the sha256 {found[:8]}, but {MANIFEST} says '
+            f'{manifest["sha256"][:8]}; copy or download it again.')
+    vocabulary = manifest.get('vocabulary')
+    return weights, (Vocabulary.load(folder / vocabulary)
+                     if vocabulary else None)
+
+
+def read_manifest(folder: PathLike) -> Dict[str, Any]:
+    """Read what a published folder holds.
+
+    Args:
+        folder (str | Path): The folder.
+
+    Returns:
+        dict: ``weights``, ``sha256`` and, if there are some, ``vocabulary``
+        and ``metrics``: names of files in the folder.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the folder is something else.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{folder} has no {MANIFEST}; it is not a folder written by '
+            'tools/model_converters/publish_model.py.')
+    manifest = read_json(str(path))
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        raise ValueError(f'{path} is not in the format {FORMAT}.')
+    for key in ('weights', 'vocabulary', 'metrics'):
+        file = manifest.get(key)
+        if file is None and key != 'weights':
+            continue
+        _check_listed(path, key, file)
+    digest = manifest.get('sha256')
+    if not isinstance(digest, str) or not re.fullmatch('[0-9a-f]{64}', digest):
+        raise ValueError(
+            f'{path} has sha256={ascii(digest)[:80]}, which is not that of a '
+            'file; make the folder with '
+            'tools/model_converters/publish_model.py.')
+    return manifest
+
+
+def _check_listed(path: Path, key: str, file: Any) -> None:
+    """Refuse a listed file that is none of this folder, or of its kind."""
+    # A backslash is a separator on Windows.
+    if (not isinstance(file, str) or not 0 < len(file) <= _MAX_NAME
+            or not file.isprintable() or Path(file).name != file
+            or '\\' in file):
+        raise ValueError(
+            f'{path} has {key}={repr(file)[:80]}, not a file name.')
+    if Path(file).suffix.lower() not in _SUFFIXES[key]:
+        raise ValueError(
+            f'{path} has {key}={file!r}, which must end in '
+            f'{" or ".join(_SUFFIXES[key])}; make the folder with '
+            'tools/model_converters/publish_model.py.')
+    if not (path.parent / file).is_file():
+        raise FileNotFoundError(
+            f'{path.parent} lacks {file}, which {MANIFEST} lists; copy or '
+            'download it again.')
+    # The hub's cache keeps files beside the folders of revisions.
+    folder = path.parent.resolve()
+    homes = {folder}
+    if folder.parent.name == 'snapshots':
+        homes.add(folder.parents[1] / 'blobs')
+    if (folder / file).resolve().parent not in homes:
+        raise ValueError(
+            f'{path.parent / file} is a link that leads out of the folder; '
+            'copy the file itself there.')
+
+
+def resolve_published(
+    model: Any, weights: Optional[PathLike]
+) -> Tuple[Any, Optional[PathLike], Optional[Vocabulary]]:
+    """Open what a user gives for a detector where it is a published one.
+
+    Args:
+        model (str | Path | Config | dict, optional): As
+            :class:`DITOInferencer` takes it.
+        weights (str | Path, optional): File of weights, or as
+            :func:`find_published` takes it.
+
+    Returns:
+        tuple: Model and weights without published folders, and the
+        vocabulary of one.
+
+    Raises:
+        FileNotFoundError: If a folder is missing, or a file of it.
+        ValueError: If a folder is no published one.
+    """
+    if _is_published(model) and weights is None:
+        model, weights = None, model
+    if not _is_published(weights) and not (
+            isinstance(weights, str) and re.fullmatch(
+                r'[\w.-]+/[\w.-]+', weights) and not Path(weights).exists()
+            and not Path(weights).suffix):
+        return model, weights, None
+    return model, *open_published(find_published(weights))
+
+
+def _is_published(source: Any) -> bool:
+    """Whether this is a folder or the name of the authors' detector."""
+    return isinstance(source, (str, Path)) and str(source) != '' and (
+        str(source) == OFFICIAL or Path(os.path.expanduser(source)).is_dir())
