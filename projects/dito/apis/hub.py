@@ -27,7 +27,6 @@ from .published import (
     MANIFEST,
     find_published,
     hub_library,
-    open_published,
     read_manifest,
 )
 
@@ -144,9 +143,8 @@ def load_pretrained(source: PathLike,
         FileNotFoundError: If there is no such folder.
         ValueError: If a file is missing, or has another hash than listed.
     """
-    weights, vocabulary = open_published(find_published(source, revision))
-    return DITOInferencer(weights=weights, vocabulary=vocabulary,
-                          device=device)
+    return DITOInferencer(
+        weights=find_published(source, revision), device=device)
 
 
 def push_to_hub(folder: PathLike,

@@ -11,7 +11,7 @@ import torch
 from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmengine.config import Config
 
-from dito.converters.official import convert_official
+from dito.converters.official import OfficialSizes, convert_official
 from dito.converters.official.readers import read_checkpoint
 from dito.converters.official.vocabulary import (
     ClassRows,
@@ -22,7 +22,7 @@ from dito.models.text import Vocabulary
 from dito.models.text.name_checks import resolve_synonyms
 from dito.utils.configs import find_config
 from dito.utils.download import Progress, check_known, download, unpack_zip
-from dito.utils.files import read_json
+from dito.utils.files import new_folder, read_json
 
 from .hub import package_model
 from .published import OFFICIAL, dito_home
@@ -34,9 +34,12 @@ ARCHIVES = ('demo_dito_large.zip', 'dito_large_embeddings.zip')
 #: The backbone and heads after stages 1 and 2, for trainings.
 PRETRAINED = 'pretrained_dito_large.zip'
 
+#: What inference with the detector does.
+CONFIG = 'dito_vitl_official_lvis'
+
 # COCO's ids go to 90, with these left out.
 _NO_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-_CONFIG = 'dito_vitl_official_lvis'
+
 # Of rows of embeddings that are one row: files may round.
 _SAME = 1e-6
 
@@ -214,12 +217,18 @@ def read_synonyms(path: str) -> dict[str, list[str]]:
             for c in content['categories']}
 
 
-def make_detector(files: Files, lvis: str | None = None) -> Iterator[str]:
+def make_detector(files: Files,
+                  lvis: str | None = None,
+                  config: str = CONFIG,
+                  sizes: OfficialSizes = OfficialSizes()  # noqa: B008
+                  ) -> Iterator[str]:
     """Convert the detector into the published folder.
 
     Args:
         files (Files): Of :func:`find_files`.
         lvis (str, optional): Annotations of LVIS v1, for the synonyms.
+        config (str): Config of the detector, or its name.
+        sizes (OfficialSizes): Of the detector. Defaults to ViT-L/16.
 
     Yields:
         str: What is done next, then what was made.
@@ -230,18 +239,21 @@ def make_detector(files: Files, lvis: str | None = None) -> Iterator[str]:
     yield 'Reading the text embeddings'
     vocabulary = make_vocabulary(files, lvis)
     yield f'Converting {files.detector}'
-    form, params = read_checkpoint(files.detector)
+    form, params = read_checkpoint(files.detector, sizes)
     state = convert_official(params)
-    cfg = Config.fromfile(find_config(_CONFIG))
+    cfg = Config.fromfile(find_config(config))
     folder = dito_home() / OFFICIAL / 'detector'
     notes = dict(
         source=f'{ADDRESS} ({form}), converted',
         paper='Region-centric Image-Language Pretraining for Open-Vocabulary '
         'Detection (ECCV 2024)')
-    weights = package_model(
-        folder, state, cfg, name='dito_vitl_official', vocabulary=vocabulary,
-        dataset_meta=_meta(vocabulary), notes=notes)
-    yield (f'{weights}: {len(state)} arrays; {len(vocabulary)} names, '
+    with new_folder(folder) as parts:  # one that is there is replaced
+        weights = package_model(
+            parts, state, cfg, name='dito_vitl_official',
+            vocabulary=vocabulary, dataset_meta=_meta(vocabulary),
+            notes=notes)
+    yield (f'{folder / weights.name}: {len(state)} arrays; '
+           f'{len(vocabulary)} names, '
            f'{int(vocabulary.novel.sum())} of them novel')
 
 

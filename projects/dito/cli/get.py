@@ -13,6 +13,7 @@ from typing import Optional, Sequence
 from dito.apis.official import (
     ADDRESS,
     ARCHIVES,
+    CONFIG,
     PRETRAINED,
     fetch_archives,
     find_files,
@@ -22,6 +23,7 @@ from dito.apis.published import OFFICIAL, dito_home
 from dito.utils.download import Progress
 
 from .errors import one_sentence_errors
+from .official_to_dito import read_sizes
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -40,6 +42,13 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--lvis', metavar='FILE',
         help='annotations of LVIS v1, for the synonyms of its names')
+    parser.add_argument(
+        '--config', default=CONFIG,
+        help='config of the detector (default: %(default)s)')
+    parser.add_argument(
+        '--sizes', nargs='+', default=[], metavar='NAME=NUMBER',
+        help='sizes of a detector that is not ViT-L/16, as of '
+        'official-to-dito')
     parser.add_argument(
         '--accept-change', action='store_true',
         help='take archives that are not what they were when seen first')
@@ -78,9 +87,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f'Unpacked into {folder}; "dito official-to-dito" converts '
               'the checkpoint in it (docs/official_weights.md).')
         return 0
+    sizes = read_sizes(args.sizes)
     files = find_files(fetch_archives(
         ARCHIVES, args.source, address, args.accept_change, bar))
-    for line in make_detector(files, args.lvis):
+    for line in make_detector(files, args.lvis, args.config, sizes):
         print(line)
     print('dito detect PHOTO --checkpoint official --names "dog, traffic '
           'light" finds what LVIS and COCO name.')

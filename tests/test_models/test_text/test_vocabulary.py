@@ -109,6 +109,29 @@ def test_subset_reorders_without_the_tower(encoder) -> None:
         vocabulary.subset(['cat', 'dog'])
 
 
+def test_find_looks_up_what_people_type(encoder) -> None:
+    names = ['car_(automobile)', 'bow_(weapon)', 'bow_(ribbons)', 'bow-tie',
+             'traffic_light', 'auto']
+    known = Vocabulary.from_names(
+        names, encoder, templates='none', novel=['traffic_light'],
+        synonyms={'car_(automobile)': ['auto', 'machine'],
+                  'bow-tie': ['bow tie']})
+    found = known.find(['Traffic  light', 'bow tie', 'car'])
+    assert found.names == ('Traffic  light', 'bow tie', 'car')
+    assert found.embeddings.equal(known.embeddings[[4, 3, 0]])
+    assert found.novel.tolist() == [True, False, False]
+    # A class of this name comes before a synonym of another.
+    assert known.find(['auto']).embeddings[0].equal(known.embeddings[5])
+    assert known.find(['machine']).embeddings[0].equal(known.embeddings[0])
+    with pytest.raises(ValueError, match=r"'bow' fits 'bow_\(weapon\)', 'bow"):
+        known.find(['bow'])
+    with pytest.raises(ValueError, match="2 names are not among the 6.*'dog'"
+                       ".*mean 'traffic light'"):
+        known.find(['dog', 'trafic light', 'car'])
+    with pytest.raises(ValueError, match="'car' and 'machine' are both"):
+        known.find(['car', 'machine'])
+
+
 def test_join_appends_what_is_lacking(encoder) -> None:
     one = Vocabulary.from_names(
         NAMES[:2], encoder, novel=['cat'], synonyms=dict(cat=['kitty']))
