@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from dito.datasets.objects365_names import repair_o365_name
+from dito.datasets.objects365 import repair_o365_name
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
 LVIS_NAMES = LVISV1Dataset.METAINFO['classes']

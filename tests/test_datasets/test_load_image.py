@@ -14,7 +14,8 @@ from detection_files import (
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image, features
 
-from dito.datasets import DITOLoadImageFromFile, DITOLVISDataset, web_image
+from dito.datasets import DITOLoadImageFromFile, DITOLVISDataset
+from dito.datasets import load_image as web_image
 
 
 @pytest.fixture

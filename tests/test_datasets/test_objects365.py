@@ -11,7 +11,7 @@ from detection_files import (
 from mmdet.datasets import Objects365V1Dataset, Objects365V2Dataset
 
 from dito.datasets import DITOObjects365Dataset
-from dito.datasets.objects365_names import (
+from dito.datasets.objects365 import (
     O365_SAME_IN_BOTH,
     O365_V1_OVERLAPS,
     O365_V1_REPAIRS,

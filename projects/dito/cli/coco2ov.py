@@ -8,7 +8,7 @@ smaller files load faster, and other programs can use them.
 import argparse
 from typing import Optional, Sequence
 
-from dito.datasets.coco_split import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
+from dito.datasets.coco import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 from dito.datasets.convert import convert_file
 
 from .errors import one_sentence_errors

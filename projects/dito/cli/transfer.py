@@ -16,8 +16,11 @@ from dito.datasets.annotations import (
     read_annotations,
 )
 from dito.datasets.categories import build_category_table, list_names
-from dito.datasets.objects365 import o365_image_path
-from dito.datasets.objects365_names import find_o365_version, repair_o365_name
+from dito.datasets.objects365 import (
+    find_o365_version,
+    o365_image_path,
+    repair_o365_name,
+)
 from dito.models.text.name_checks import check_names, name_key
 from dito.models.text.name_files import name_list
 from dito.utils.checkpoint import load_from_file

@@ -8,15 +8,7 @@ between releases of the same data set (Objects365) and between splits.
 """
 
 from dataclasses import dataclass
-from typing import (
-    Callable,
-    Collection,
-    Dict,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Callable, Collection, Dict, List, Optional, Sequence, Tuple
 
 from .annotations import sort_key
 

@@ -8,8 +8,7 @@ from dito.utils.files import write_json
 
 from .annotations import ID_LISTS, read_annotations, sort_key
 from .categories import CategoryTable, build_category_table
-from .objects365 import o365_image_path
-from .objects365_names import find_o365_version, repair_o365_name
+from .objects365 import find_o365_version, o365_image_path, repair_o365_name
 
 
 def select_classes(

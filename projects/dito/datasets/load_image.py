@@ -1,8 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Image loading that names the file it could not read."""
+"""Images of files and of the web, with errors that name what was read."""
 
 import logging
-from typing import Optional
+import time
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import mmcv
 import mmengine.fileio as fileio
@@ -14,12 +18,17 @@ from mmengine.logging import print_log
 
 from dito.registry import REGISTRIES
 from dito.utils.files import require_plain_file
+from dito.version import __version__
 
 from .image_text.image_header import open_image, orientation
 from .reduced_image import decode_reduced
-from .web_image import fetch_image, is_web
 
 _TIFF = (b'II*\0', b'MM\0*')
+# Seconds without a byte, and in all.
+_SILENCE = 20
+_MOST_SECONDS = 300
+_MOST_BYTES = 1 << 28
+_PIECE = 1 << 16
 
 
 # In the scope 'dito' by the name that MMDetection's clients look for.
@@ -61,7 +70,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         self.max_skipped = max_skipped
         self.num_skipped = 0
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """Load the image of ``results['img_path']``.
 
         Args:
@@ -144,7 +153,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
             )
         return image.astype(np.float32) if self.to_float32 else image
 
-    def _decode(self, content: bytes) -> Optional[np.ndarray]:
+    def _decode(self, content: bytes) -> np.ndarray | None:
         """Decode by the chosen backend; Pillow knows wanted formats alone."""
         backend = self.imdecode_backend or mmcv_io.imread_backend
         if backend == 'pillow':
@@ -198,3 +207,57 @@ def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
+
+
+# ----------------------------------------------------------------- the web
+
+
+def is_web(path: str) -> bool:
+    """Whether a path is an ``http://`` or ``https://`` address."""
+    return str(path).lower().startswith(('http://', 'https://'))
+
+
+def fetch_image(address: str) -> bytes:
+    """Read what is at an address.
+
+    Args:
+        address (str): Of ``http://`` or ``https://``; redirections are
+            followed.
+
+    Returns:
+        bytes: Whatever the server gives, at most 256 MiB.
+
+    Raises:
+        ValueError: If it cannot be read, is larger, or takes longer than 5
+            minutes or 20 seconds without a byte.
+    """
+    try:
+        request = Request(
+            address, headers={'User-Agent': f'dito/{__version__}'})
+        with urlopen(request, timeout=_SILENCE) as answer:
+            return _read(answer)
+    except HTTPError as error:
+        error.close()
+        reason = f'the server says {error.code} {error.reason}'
+    except (OSError, HTTPException, ValueError) as error:
+        reason = str(getattr(error, 'reason', error)) or type(error).__name__
+    raise ValueError(
+        f'image {address} cannot be fetched ({" ".join(reason.split())}); '
+        'check the address, or download it and give its path')
+
+
+def _read(answer: Any) -> bytes:
+    """Read an answer in pieces, up to the limits."""
+    size = int(answer.headers.get('Content-Length') or 0)
+    content = bytearray()
+    end = time.monotonic() + _MOST_SECONDS
+    while size <= _MOST_BYTES and len(content) <= _MOST_BYTES:
+        piece = answer.read1(_PIECE)
+        if not piece:
+            if len(content) < size:
+                raise ValueError(f'{len(content)} of its {size} bytes came')
+            return bytes(content)
+        content += piece
+        if time.monotonic() > end:
+            raise ValueError(f'it took more than {_MOST_SECONDS} seconds')
+    raise ValueError(f'it has more than {_MOST_BYTES:,} bytes')

@@ -1,12 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-from .collate import image_text_collate
-from .folder_classes import DITOFolderDataset
-from .imagenet_names import imagenet_names
-from .labelled_images import DITOClassificationDataset
+from .labelled_images import (
+    DITOClassificationDataset,
+    DITOFolderDataset,
+    imagenet_names,
+)
 from .position import StreamPosition
 from .retrieval_pairs import DITORetrievalDataset
 from .shards import ImageTextShards
-from .transforms import CropTransform
+from .transforms import CropTransform, image_text_collate
 
 __all__ = [
     'CropTransform', 'DITOClassificationDataset', 'DITOFolderDataset',

@@ -1,16 +1,21 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""MMPretrain's classification sets for zero-shot evaluation."""
+"""Labelled images for zero-shot classification."""
 
-from typing import Any, Dict, Optional, Sequence, Union
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.fileio import get
 from torch.utils.data import Dataset
 
-from dito.utils.files import require_plain_file
+from dito.utils.files import read_json, require_plain_file
 
-from .imagenet_names import imagenet_names
 from .transforms import CropTransform
+
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
 
 
 @DATASETS.register_module()
@@ -35,8 +40,8 @@ class DITOClassificationDataset(Dataset):
         ValueError: If there are not as many names as classes.
     """
 
-    def __init__(self, dataset: Dict[str, Any], size: int, *,
-                 names: Optional[Union[str, Sequence[str]]] = None) -> None:
+    def __init__(self, dataset: dict[str, Any], size: int, *,
+                 names: str | Sequence[str] | None = None) -> None:
         try:
             import mmpretrain.datasets  # noqa: F401  (registers them)
             from mmpretrain.registry import DATASETS as SETS
@@ -64,7 +69,7 @@ class DITOClassificationDataset(Dataset):
         """Return the number of images."""
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Load one image.
 
         Args:
@@ -85,3 +90,107 @@ class DITOClassificationDataset(Dataset):
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
         return dict(inputs=inputs, labels=int(info['gt_label']), keys=path)
+
+
+@DATASETS.register_module()
+class DITOFolderDataset(Dataset):
+    """Labelled images from ``ROOT/CLASS NAME/*.jpg``, centre-cropped.
+
+    ``metainfo`` holds ``classes`` (sorted names, the label order),
+    ``base_classes`` and ``novel_classes``.
+
+    Args:
+        root (str): Folder with one sub-folder a class.
+        size (int): Side of the square output in pixels.
+        categories (str, optional): LVIS-style json, either a list of
+            categories or a dict with ``categories``; names whose
+            ``frequency`` is 'r' are novel. Defaults to None, all base.
+
+    Raises:
+        FileNotFoundError: If the root is missing or holds no image.
+        ValueError: If ``categories`` lacks a class.
+    """
+
+    def __init__(self, root: str, size: int, *,
+                 categories: str | None = None) -> None:
+        self.root = root
+        folder = Path(root)
+        if not folder.is_dir():
+            raise FileNotFoundError(f'there is no folder {root!r}')
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        self.samples: list[tuple[Path, int]] = [
+            (path, label) for label, name in enumerate(names)
+            for path in sorted((folder / name).iterdir())
+            if path.suffix.lower() in _SUFFIXES
+        ]
+        if not self.samples:
+            raise FileNotFoundError(
+                f'{root!r} holds no image; expected CLASS NAME/*.jpg')
+        novel = _novel_names(categories, names)
+        self.metainfo = dict(
+            classes=tuple(names),
+            base_classes=tuple(n for n in names if n not in novel),
+            novel_classes=tuple(n for n in names if n in novel))
+        self.transform = CropTransform(size, scale=None)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Load one image.
+
+        Args:
+            index (int): Number of the image.
+
+        Returns:
+            dict: ``inputs`` (3, size, size) uint8 array RGB, ``labels`` int,
+            ``keys`` str, the path below the root.
+
+        Raises:
+            ValueError: If the image cannot be decoded.
+        """
+        path, label = self.samples[index]
+        try:
+            require_plain_file(path)
+            inputs: np.ndarray = self.transform(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+        return dict(inputs=inputs, labels=label,
+                    keys=f'{path.parent.name}/{path.name}')
+
+
+def _novel_names(categories: str | None, names: list[str]) -> frozenset:
+    """Read the names of frequency 'r', check that all names are known."""
+    if categories is None:
+        return frozenset()
+    content = read_json(categories)
+    if isinstance(content, dict):
+        content = content['categories']
+    frequency = {c['name']: c.get('frequency') for c in content}
+    unknown = [name for name in names if name not in frequency]
+    if unknown:
+        raise ValueError(
+            f'{categories!r} lacks {len(unknown)} of {len(names)} classes, '
+            f'the first is {unknown[0]!r}')
+    return frozenset(name for name in names if frequency[name] == 'r')
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """Return the 1,000 names that CLIP's evaluation uses, in label order.
+
+    open_clip's list holds two names twice ('missile', 'sunglasses'), with
+    which the classes could not be told apart. Where the first WordNet name
+    of such a class, as mmpretrain lists it, is another, it takes its place:
+    'projectile' and 'sunglass'.
+
+    Returns:
+        tuple[str]: Distinct names.
+    """
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+    from open_clip import IMAGENET_CLASSNAMES
+    counts = Counter(IMAGENET_CLASSNAMES)
+    return tuple(
+        name if counts[name] == 1 else wordnet.split(',')[0].strip()
+        for name, wordnet in zip(IMAGENET_CLASSNAMES, IMAGENET_CATEGORIES,
+                                 strict=True))

@@ -1,14 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Open shards: local files, pipes, web and object-store addresses."""
+"""Find and open shards: files, pipes, web and object-store addresses."""
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, Dict, Iterable, Iterator, List, Sequence, Union
+from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlparse
 
 from webdataset.gopen import Pipe, gopen, set_options
 from webdataset.shardlists import expand_urls
+
+from dito.utils.files import require_plain_file
 
 # Program that reads each kind of address; webdataset's gopen starts them,
 # except for s3, which it does not know.
@@ -61,7 +65,7 @@ def open_shard(url: str) -> Iterator[BinaryIO]:
         pipe.close()
 
 
-def expand_shards(shards: Union[str, Sequence[str]]) -> List[str]:
+def expand_shards(shards: str | Sequence[str]) -> list[str]:
     """Expand shard patterns and check what can be checked without reading.
 
     Args:
@@ -92,14 +96,14 @@ def expand_shards(shards: Union[str, Sequence[str]]) -> List[str]:
     return urls
 
 
-def shard_names(urls: Sequence[str]) -> List[str]:
+def shard_names(urls: Sequence[str]) -> list[str]:
     """Return a short name for each shard, different for different shards.
 
     It is the file name without extension, with as many folders before it as
     are needed: ``a/00000.tar`` and ``b/00000.tar`` become ``a/00000`` and
     ``b/00000``. Of a pipe the last word counts.
     """
-    parts: Dict[str, List[str]] = {}
+    parts: dict[str, list[str]] = {}
     for url in urls:
         text = url.split()[-1] if url.split() else url
         text = text.split('?')[0].strip('\'"')
@@ -141,3 +145,29 @@ def _local_path(url: str) -> str:
     if not url.startswith('file:'):
         return url
     return unquote(urlparse(url).path)
+
+
+def find_shards(sources: Sequence[str]) -> list[str]:
+    """List shards of folders, paths, patterns with braces and addresses.
+
+    Args:
+        sources (list[str]): A folder stands for the .tar files in it.
+
+    Returns:
+        list[str]: Addresses.
+
+    Raises:
+        FileNotFoundError: If one is missing, or a folder has no shard.
+    """
+    shards: list[str] = []
+    for source in sources:
+        if Path(source).is_dir():
+            found = sorted(str(path) for path in Path(source).glob('*.tar'))
+            if not found:
+                raise FileNotFoundError(f'{source!r} holds no .tar file')
+            for path in found:
+                require_plain_file(path)
+            shards += found
+        else:
+            shards += expand_shards(source)
+    return shards

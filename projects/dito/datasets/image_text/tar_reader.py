@@ -13,18 +13,10 @@ import json
 import logging
 import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import (
-    Any,
-    Dict,
-    FrozenSet,
-    Iterator,
-    List,
-    Optional,
-    Set,
-    Tuple,
-)
+from typing import Any
 
 from mmengine.logging import print_log
 from webdataset.tariterators import base_plus_ext
@@ -37,6 +29,7 @@ IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'webp')
 TEXT_EXTENSION = 'txt'
 JSON_EXTENSION = 'json'
 DEFAULT_WANTED = frozenset(IMAGE_EXTENSIONS + (TEXT_EXTENSION, ))
+ALL_WANTED = DEFAULT_WANTED | {JSON_EXTENSION}
 # No image or caption is larger; a damaged or hostile file may say so.
 MAX_MEMBER = 1 << 28
 
@@ -58,10 +51,10 @@ class RawSample:
 
     key: str
     index: int
-    parts: Dict[str, bytes] = field(default_factory=dict)
-    places: Dict[str, int] = field(default_factory=dict)
-    fault: Optional[Tuple[str, str]] = None
-    _metadata: Optional[Dict[str, Any]] = None
+    parts: dict[str, bytes] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    fault: tuple[str, str] | None = None
+    _metadata: dict[str, Any] | None = None
 
     def image(self) -> bytes:
         """Return the encoded image.
@@ -79,7 +72,7 @@ class RawSample:
                 return self.parts[extension]
         raise BadSample('no image', f'among {sorted(self.parts)}')
 
-    def metadata(self) -> Dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return the content of the json member, {} where there is none.
 
         Raises:
@@ -96,7 +89,7 @@ class RawSample:
 
 
 def read_shard(url: str, start: int = 0,
-               wanted: FrozenSet[str] = DEFAULT_WANTED,
+               wanted: frozenset[str] = DEFAULT_WANTED,
                retries: int = 0) -> Iterator[RawSample]:
     """Yield the samples of a shard from sample number ``start`` on.
 
@@ -132,7 +125,7 @@ def read_shard(url: str, start: int = 0,
         retries, wait = retries - 1, 4 * wait
 
 
-def count_samples(url: str, limit: Optional[int] = None) -> int:
+def count_samples(url: str, limit: int | None = None) -> int:
     """Count the samples of a shard by its headers, up to where it breaks.
 
     Args:
@@ -150,7 +143,7 @@ def count_samples(url: str, limit: Optional[int] = None) -> int:
 
 
 def _read_once(url: str, start: int,
-               wanted: FrozenSet[str]) -> Iterator[RawSample]:
+               wanted: frozenset[str]) -> Iterator[RawSample]:
     """Yield samples, without a second try."""
     with open_shard(url) as stream:
         walker = TarWalker(stream, is_local(url))
@@ -196,15 +189,15 @@ class _Group:
         self.key = key
         self.tar = tar
         self.sample = RawSample(key, first)
-        self._plain: Set[str] = set()
-        self._dotted: Dict[str, Set[str]] = {}
+        self._plain: set[str] = set()
+        self._dotted: dict[str, set[str]] = {}
 
     def has(self, extension: str) -> bool:
         """Whether a member of the key itself has been met."""
         return extension in self._plain
 
     def add(self, extension: str, size: int, walker: TarWalker, start: int,
-            wanted: FrozenSet[str]) -> None:
+            wanted: frozenset[str]) -> None:
         """Take note of a member, and read it if it is wanted."""
         middle, _, last = extension.rpartition('.')
         if middle and extension not in wanted:
@@ -226,7 +219,7 @@ class _Group:
             self.sample.places[extension] = walker.stream.tell()
         self.sample.parts[extension] = walker.read()
 
-    def samples(self, start: int) -> List[RawSample]:
+    def samples(self, start: int) -> list[RawSample]:
         """Return the samples from number ``start`` on."""
         lost = self._lost()
         first = self.sample.index
@@ -243,12 +236,12 @@ class _Group:
         lost = self._lost()
         return self.sample.index + self._is_sample(lost) + len(lost)
 
-    def _is_sample(self, lost: List[str]) -> bool:
+    def _is_sample(self, lost: list[str]) -> bool:
         """Whether the members of the key itself make a sample."""
         return bool(self._plain) and not (
             lost and self._plain.isdisjoint(IMAGE_EXTENSIONS))
 
-    def _lost(self) -> List[str]:
+    def _lost(self) -> list[str]:
         """List the parts of names with dots that are samples by themselves.
 
         Beside an image of the key's own they must have a caption, too.

@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Decode and crop images for contrastive pretraining, fast, in uint8.
+"""Decode, crop and batch images for contrastive pretraining, in uint8.
 
 Three things make it fast. The crop is resized by PyTorch's uint8 kernel, which
 gives Pillow's antialiased bicubic picture to a rounding error at a fifth of
@@ -10,22 +10,24 @@ its size where that still covers the crop. Normalisation is left to the device
 """
 
 import math
-from typing import Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.registry import FUNCTIONS
 from torch.nn import functional
 
 from .decode import MAX_PIXELS, decode_reduced
 from .image_header import jpeg_size
 
-Box = Tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
+
 
 def random_crop_box(
     height: int,
     width: int,
-    scale: Tuple[float, float],
-    ratio: Tuple[float, float],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> Box:
     """Draw a random-resized-crop box, as torchvision draws it.
@@ -79,8 +81,8 @@ class CropTransform:
         self,
         size: int,
         *,
-        scale: Optional[Tuple[float, float]] = (0.4, 1.0),
-        ratio: Tuple[float, float] = (3 / 4, 4 / 3),
+        scale: tuple[float, float] | None = (0.4, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.0,
         reduce: bool = True,
         max_pixels: int = MAX_PIXELS,
@@ -105,7 +107,7 @@ class CropTransform:
         self.max_pixels = max_pixels
 
     def __call__(self, data: bytes,
-                 rng: Optional[np.random.Generator] = None) -> np.ndarray:
+                 rng: np.random.Generator | None = None) -> np.ndarray:
         """Decode, crop and resize one image.
 
         Args:
@@ -134,15 +136,15 @@ class CropTransform:
             planes = planes[:, :, ::-1]
         return np.ascontiguousarray(planes)
 
-    def _box(self, size: Tuple[int, int],
-             rng: Optional[np.random.Generator]) -> Box:
+    def _box(self, size: tuple[int, int],
+             rng: np.random.Generator | None) -> Box:
         """Choose the crop of an image of (height, width) ``size``."""
         if self.scale is None:
             return center_crop_box(*size)
         return random_crop_box(*size, self.scale, self.ratio, rng)
 
-    def plan(self, size: Tuple[int, int],
-             rng: Optional[np.random.Generator]) -> Tuple[Box, int]:
+    def plan(self, size: tuple[int, int],
+             rng: np.random.Generator | None) -> tuple[Box, int]:
         """Choose the crop and the reduction of a JPEG.
 
         Args:
@@ -178,3 +180,28 @@ def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
         planes = functional.interpolate(
             planes[None], (size, size), mode='bicubic', antialias=True)[0]
     return planes.numpy()
+
+
+@FUNCTIONS.register_module()
+def image_text_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack arrays to tensors and keep everything else as lists.
+
+    Args:
+        samples (list[dict]): Samples with the same keys. Numpy arrays have
+            the same shape in all of them; ``inputs`` is (3, H, W) uint8.
+
+    Returns:
+        dict: ``inputs`` (B, 3, H, W) uint8 tensor, ``texts`` and ``keys``
+        lists of B strings, further arrays as tensors (B, ...), integers as
+        (B,) int64 tensors.
+    """
+    batch: dict[str, Any] = {}
+    for name, first in samples[0].items():
+        values = [sample[name] for sample in samples]
+        if isinstance(first, np.ndarray):
+            batch[name] = torch.from_numpy(np.stack(values))
+        elif isinstance(first, (int, np.integer)):
+            batch[name] = torch.tensor(values, dtype=torch.int64)
+        else:
+            batch[name] = values
+    return batch

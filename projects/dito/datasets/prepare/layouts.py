@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from ..coco_split import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
+from ..coco import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 from ..convert import convert_file, fix_objects365, write_categories
 
 _COCO = 'https://cocodataset.org/#download'

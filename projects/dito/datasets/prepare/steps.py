@@ -10,12 +10,7 @@ from typing import List, Sequence
 from dito.utils.files import replacing
 
 from .layouts import Conversion, Item, Layout
-from .sources import (
-    count_images,
-    find_in_archive,
-    find_item,
-    find_patches,
-)
+from .sources import count_images, find_in_archive, find_item, find_patches
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,36 @@
 
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 from dito.datasets.image_text.bad_samples import BadSample, blame_sample
 from dito.datasets.image_text.captions import CaptionPicker
 from dito.datasets.image_text.decode import decode_reduced
 from dito.datasets.image_text.image_header import image_size, jpeg_size
-from dito.datasets.image_text.open_shard import is_local, open_shard
-from dito.datasets.image_text.tar_reader import RawSample, read_shard
+from dito.datasets.image_text.open_shard import (
+    find_shards,
+    is_local,
+    open_shard,
+)
+from dito.datasets.image_text.tar_reader import (
+    ALL_WANTED,
+    RawSample,
+    read_shard,
+)
 from dito.datasets.image_text.tar_walk import TarWalker
 from dito.utils.files import sha256_of
 
-from .manifest import find_manifest, load_manifest
-from .processes import map_in_processes
-from .scan import WANTED, find_shards
+from .write import find_manifest, load_manifest, map_in_processes
 
 _MAX_EXAMPLES = 5
 
 
-def check_shards(sources: Sequence[str], *, manifest: Optional[str] = None,
+def check_shards(sources: Sequence[str], *, manifest: str | None = None,
                  decode: bool = True, captions: Sequence[str] = ('txt', ),
-                 workers: int = 1) -> List[Dict[str, Any]]:
+                 workers: int = 1) -> list[dict[str, Any]]:
     """Check shards.
 
     Args:
@@ -65,7 +72,7 @@ class _Problems:
 
     def __init__(self) -> None:
         self.counts: Counter = Counter()
-        self.examples: List[str] = []
+        self.examples: list[str] = []
 
     def add(self, kind: str, text: str) -> None:
         """Add one."""
@@ -75,7 +82,7 @@ class _Problems:
 
 
 def _check_one(task: tuple, decode: bool,
-               captions: Sequence[str]) -> Dict[str, Any]:
+               captions: Sequence[str]) -> dict[str, Any]:
     """Check one shard and its record in the manifest (None: not in it)."""
     shard, record = task
     problems = _Problems()
@@ -86,7 +93,7 @@ def _check_one(task: tuple, decode: bool,
     pick = CaptionPicker(captions)
     samples, seen = 0, set()
     try:
-        for raw in read_shard(shard, wanted=WANTED | pick.wanted):
+        for raw in read_shard(shard, wanted=ALL_WANTED | pick.wanted):
             samples += 1
             if raw.key in seen:
                 problems.add('key twice', f'{raw.key} comes again')
@@ -105,7 +112,7 @@ def _check_one(task: tuple, decode: bool,
                 problems=dict(problems.counts), examples=problems.examples)
 
 
-def _check_file(path: Path, record: Dict[str, Any],
+def _check_file(path: Path, record: dict[str, Any],
                 problems: _Problems) -> None:
     """Compare a file with the manifest."""
     size = path.stat().st_size

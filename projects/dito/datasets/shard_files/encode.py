@@ -2,7 +2,7 @@
 """Check an image for a shard; shrink or turn it where that is wanted."""
 
 import io
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -39,7 +39,7 @@ class EncodedImage(NamedTuple):
     original_height: int
 
 
-def prepare_image(data: bytes, max_side: Optional[int] = None,
+def prepare_image(data: bytes, max_side: int | None = None,
                   quality: int = 95) -> EncodedImage:
     """Check that an image can be decoded, and encode it anew if it must be.
 

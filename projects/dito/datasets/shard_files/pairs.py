@@ -9,18 +9,10 @@ import math
 import os
 import re
 import tokenize
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import (
-    Any,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Tuple,
-)
+from typing import Any, NamedTuple
 
 from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.captions import clean_text, decode_text
@@ -58,14 +50,14 @@ class Pair(NamedTuple):
     """
 
     path: str
-    caption: Optional[str]
-    extra: Dict[str, Any]
-    fault: Optional[Tuple[str, str]] = None
+    caption: str | None
+    extra: dict[str, Any]
+    fault: tuple[str, str] | None = None
 
 
 def read_pairs(source: str, *, image_column: str = 'path',
                caption_column: str = 'caption',
-               root: Optional[str] = None) -> List[Pair]:
+               root: str | None = None) -> list[Pair]:
     """Read a list of pairs.
 
     Tables are read by Python's csv: ``.csv`` with quotation marks as
@@ -143,10 +135,10 @@ def _walk(folder: Path) -> Iterator[Pair]:
             yield Pair(path, caption, {}, fault)
 
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 
-def _rows(path: Path) -> Iterator[Tuple[str, Row, int]]:
+def _rows(path: Path) -> Iterator[tuple[str, Row, int]]:
     """Yield (place, row by column, number of surplus fields) of a table.
 
     The number is negative where fields are missing.
@@ -171,7 +163,7 @@ def _rows(path: Path) -> Iterator[Tuple[str, Row, int]]:
 
 
 def _csv_rows(file: Iterable[str], path: Path,
-              tabs: bool) -> Iterator[Tuple[str, Row, int]]:
+              tabs: bool) -> Iterator[tuple[str, Row, int]]:
     """Yield the rows of a .csv or .tsv."""
     csv.field_size_limit(_MAX_FIELD)
     if tabs:
@@ -222,7 +214,7 @@ def _json_row(line: str, path: Path, number: int) -> Row:
     return row
 
 
-def _parquet_rows(path: Path) -> Iterator[Tuple[str, Row, int]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Row, int]]:
     """Yield the rows of a parquet file, a batch in memory at a time."""
     try:
         from pyarrow import ArrowException, parquet
@@ -241,9 +233,9 @@ def _parquet_rows(path: Path) -> Iterator[Tuple[str, Row, int]]:
                          f'{error}') from error
 
 
-def _table_pairs(rows: Iterable[Tuple[str, Row, int]], base: Path,
+def _table_pairs(rows: Iterable[tuple[str, Row, int]], base: Path,
                  image_column: str, caption_column: str,
-                 source: str) -> List[Pair]:
+                 source: str) -> list[Pair]:
     """Make pairs of the rows of a table.
 
     Raises:
@@ -269,7 +261,7 @@ def _table_pairs(rows: Iterable[Tuple[str, Row, int]], base: Path,
 
 
 def _pair(row: Row, base: Path, image_column: str, caption_column: str,
-          place: str, fault: Optional[Tuple[str, str]]) -> Pair:
+          place: str, fault: tuple[str, str] | None) -> Pair:
     """Make a pair of a row."""
     path = row.get(image_column)
     if fault is None and not (isinstance(path, str) and path.strip()):
@@ -286,12 +278,12 @@ def _pair(row: Row, base: Path, image_column: str, caption_column: str,
                 texts[0] if texts else None, extra, fault)
 
 
-def _texts(value: Any) -> Tuple[List[str], bool]:
+def _texts(value: Any) -> tuple[list[str], bool]:
     """Return the captions in a field, and whether it is of a wrong kind."""
     values = value if isinstance(value, (list, tuple)) else [value]
     if isinstance(value, str):
         values = _written_list(value)
-    texts: List[str] = []
+    texts: list[str] = []
     for item in values:
         if item is None or item in (math.inf, -math.inf) or item != item:
             continue  # null, NaN
@@ -305,7 +297,7 @@ def _texts(value: Any) -> Tuple[List[str], bool]:
     return texts, False
 
 
-def _written_list(text: str) -> List[str]:
+def _written_list(text: str) -> list[str]:
     """Read ``['a key', 'a blue key']``, as pandas writes lists to csv.
 
     Arrays have no commas, which would join the texts for Python; json has

@@ -4,18 +4,23 @@
 import hashlib
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 import numpy as np
 
 from dito.datasets.image_text.bad_samples import BadSample, blame_sample
 from dito.datasets.image_text.captions import CaptionPicker
 from dito.datasets.image_text.image_header import image_size
-from dito.datasets.image_text.tar_reader import IMAGE_EXTENSIONS, read_shard
+from dito.datasets.image_text.open_shard import find_shards
+from dito.datasets.image_text.tar_reader import (
+    ALL_WANTED,
+    IMAGE_EXTENSIONS,
+    read_shard,
+)
 
-from .processes import map_in_processes
-from .scan import WANTED, find_shards
+from .write import map_in_processes
 
 # Shorter side in pixels, up to which a bin of the histogram reaches.
 SIDES = (64, 128, 224, 256, 384, 512, 768, 1024)
@@ -29,18 +34,18 @@ class _Figures:
     samples: int = 0
     problems: Counter = field(default_factory=Counter)
     formats: Counter = field(default_factory=Counter)
-    keys: List[str] = field(default_factory=list)
-    captions: List[bytes] = field(default_factory=list)
-    chars: List[int] = field(default_factory=list)
-    words: List[int] = field(default_factory=list)
-    widths: List[int] = field(default_factory=list)
-    heights: List[int] = field(default_factory=list)
-    image_bytes: List[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    captions: list[bytes] = field(default_factory=list)
+    chars: list[int] = field(default_factory=list)
+    words: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
+    image_bytes: list[int] = field(default_factory=list)
 
 
 def shard_statistics(sources: Sequence[str], *,
                      captions: Sequence[str] = ('txt', ),
-                     workers: int = 1) -> Dict[str, Any]:
+                     workers: int = 1) -> dict[str, Any]:
     """Describe shards; images are not decoded.
 
     Args:
@@ -92,7 +97,7 @@ def _figures_of(task: tuple) -> _Figures:
     pick = CaptionPicker(captions)
     figures = _Figures()
     try:
-        for raw in read_shard(shard, wanted=WANTED | pick.wanted):
+        for raw in read_shard(shard, wanted=ALL_WANTED | pick.wanted):
             figures.samples += 1
             figures.keys.append(raw.key)
             try:
@@ -122,7 +127,7 @@ def _figures_of(task: tuple) -> _Figures:
     return figures
 
 
-def _summary(values: Sequence[float]) -> Dict[str, float]:
+def _summary(values: Sequence[float]) -> dict[str, float]:
     """Return mean and quantiles; {} for no values."""
     if not len(values):
         return {}
@@ -132,7 +137,7 @@ def _summary(values: Sequence[float]) -> Dict[str, float]:
                 **dict(zip(names, quantiles.tolist(), strict=True)))
 
 
-def _histogram(sides: np.ndarray) -> Dict[str, int]:
+def _histogram(sides: np.ndarray) -> dict[str, int]:
     """Count sides by bin; each bin holds its upper bound."""
     counts = np.bincount(np.searchsorted(SIDES, sides),
                          minlength=len(SIDES) + 1).tolist()

@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Write image-caption pairs to tar shards with a manifest."""
+"""Write image-caption pairs to tar shards; the manifest beside them."""
 
 import hashlib
 import io
@@ -8,21 +8,23 @@ import math
 import os
 import tarfile
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set
+from typing import Any
 
 import numpy as np
 
 from dito.datasets.image_text.bad_samples import BadSample, blame_sample
-from dito.utils.files import replacing, sha256_of, write_json
+from dito.utils.files import read_json, replacing, sha256_of, write_json
 
 from .encode import prepare_image
-from .manifest import MANIFEST, load_manifest
 from .pairs import Pair
-from .processes import map_in_processes
 
 FORMAT_VERSION = 1
+MANIFEST = 'manifest.json'
+_FIELDS = dict(name=str, samples=int, bytes=int, sha256=str)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class ShardOptions:
 
     shard_size: int = 10_000
     prefix: str = ''
-    seed: Optional[int] = 0
-    max_side: Optional[int] = None
+    seed: int | None = 0
+    max_side: int | None = None
     quality: int = 95
     max_broken_share: float = 0.1
 
@@ -65,7 +67,7 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
                  options: ShardOptions, *, workers: int = 1,
                  overwrite: bool = False,
                  report: Callable[[str], None] = lambda text: None
-                 ) -> Dict[str, Any]:
+                 ) -> dict[str, Any]:
     """Write shards and ``manifest.json``.
 
     The bytes of the result depend on the pairs, their files and the options,
@@ -106,7 +108,7 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
               options) for number in range(math.ceil(len(pairs) / size))
     ]
     _forget(folder, {task.name for task in tasks})
-    shards: List[Dict[str, Any]] = []
+    shards: list[dict[str, Any]] = []
     skipped: Counter = Counter()
     for record in map_in_processes(_write_one, tasks, workers):
         shards.append(record)
@@ -125,7 +127,7 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
     return manifest
 
 
-def _forget(folder: Path, names: Set[str]) -> None:
+def _forget(folder: Path, names: set[str]) -> None:
     """Remove an earlier manifest and its shards of other names.
 
     A manifest must not vouch for shards that are about to change.
@@ -145,7 +147,7 @@ class _Task:
     folder: str
     number: int
     first: int
-    pairs: List[Pair]
+    pairs: list[Pair]
     options: ShardOptions
 
     @property
@@ -163,7 +165,7 @@ class _Task:
         return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()
 
 
-def _write_one(task: _Task) -> Dict[str, Any]:
+def _write_one(task: _Task) -> dict[str, Any]:
     """Write one shard, or keep the one that is there."""
     path = Path(task.folder, task.name)
     note = path.with_name(_record_name(task.name))
@@ -229,7 +231,7 @@ def _add_pair(tar: tarfile.TarFile, key: str, pair: Pair,
 
 def _check_share(skipped: Counter, pairs: Sequence[Pair],
                  options: ShardOptions,
-                 shards: Sequence[Dict[str, Any]]) -> None:
+                 shards: Sequence[dict[str, Any]]) -> None:
     """Refuse to call a set finished of which much was left out."""
     number, total = sum(skipped.values()), len(pairs)
     if number == total or number > options.max_broken_share * total:
@@ -242,11 +244,11 @@ def _check_share(skipped: Counter, pairs: Sequence[Pair],
             'shards were written, but no manifest')
 
 
-def _read_record(path: Path) -> Dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     """Read what a run that was broken off left; {} if it is damaged."""
     try:
-        record = json.loads(path.read_text('utf-8'))
-    except (ValueError, RecursionError):
+        record = read_json(path)
+    except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -254,3 +256,58 @@ def _read_record(path: Path) -> Dict[str, Any]:
 def _record_name(shard: str) -> str:
     """Name of the file that tells a run to come that a shard is whole."""
     return f'.{shard}.record.json'
+
+
+def find_manifest(sources: Sequence[str]) -> str | None:
+    """Return the manifest of the folder that is checked, if it has one."""
+    if len(sources) == 1 and Path(sources[0], MANIFEST).is_file():
+        return str(Path(sources[0], MANIFEST))
+    return None
+
+
+def load_manifest(path: str) -> dict[str, dict[str, Any]]:
+    """Read a manifest as shard name -> record.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is no manifest of shards.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no manifest {path!r}')
+    try:
+        shards = read_json(path)['shards']
+        return {_checked(record)['name']: record for record in shards}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path!r} is no manifest of shards: '
+                         f'{error!r}') from error
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record if it has what is compared, in its type."""
+    for key, kind in _FIELDS.items():
+        if type(record[key]) is not kind:
+            raise TypeError(f'{key} is {record[key]!r:.80}')
+    if Path(record['name']).name != record['name'] or not record[
+            'name'].endswith('.tar'):
+        raise ValueError(f'{record["name"]!r:.80} is no name of a shard')
+    return record
+
+
+def map_in_processes(function: Callable[[Any], Any], tasks: Iterable[Any],
+                     workers: int) -> Iterator[Any]:
+    """Apply a function to each task.
+
+    Args:
+        function (callable): Of a module, so that it can be pickled.
+        tasks (iterable): What it is applied to.
+        workers (int): Number of processes; up to 1 means this one.
+
+    Yields:
+        Any: Results, in the order of the tasks.
+    """
+    tasks = list(tasks)
+    if workers <= 1 or len(tasks) <= 1:
+        yield from map(function, tasks)
+        return
+    with ProcessPoolExecutor(min(workers, len(tasks))) as pool:
+        yield from pool.map(function, tasks)

@@ -7,12 +7,12 @@ from typing import Dict, List, Sequence, Tuple
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from .config import Purpose, rng_for
 from .glyphs import Glyph
 from .palette import COLOUR_NAMES
 from .picture import Placed
 from .rasterizer import GlyphAtlas
 from .renderer import render_scene
-from .seeds import Purpose, rng_for
 
 #: Objects with a smaller visible share are not annotated.
 MIN_VISIBLE = 0.3

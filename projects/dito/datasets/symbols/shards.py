@@ -11,11 +11,11 @@ import numpy as np
 from dito.utils.files import replacing
 
 from .captions import caption_many, caption_one
+from .config import Purpose, rng_for
 from .palette import COLOUR_NAMES
 from .picture import Picture
 from .rasterizer import GlyphAtlas
 from .renderer import render_scene, render_single
-from .seeds import Purpose, rng_for
 
 Sample = Tuple[str, Picture, str]
 # A caption must not name what can hardly be seen.

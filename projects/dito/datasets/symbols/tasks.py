@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import cv2
 
-from .config import SymbolsConfig
+from .config import Purpose, SymbolsConfig, rng_for
 from .detection import (
     SIDES,
     Record,
@@ -21,7 +21,6 @@ from .glyphs import load_glyphs
 from .palette import COLOUR_NAMES
 from .rasterizer import GlyphAtlas
 from .renderer import render_single
-from .seeds import Purpose, rng_for
 from .shards import (
     lone_samples,
     retrieval_samples,

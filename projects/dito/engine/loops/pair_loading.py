@@ -9,8 +9,9 @@ time, so that what they make ahead is bounded whatever the batch.
 import logging
 import math
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size
@@ -22,7 +23,7 @@ from dito.datasets.image_text.shards import ImageTextShards
 
 from .whole_batch import MICRO_BATCHES, BatchPlan, divisors, plan_batch
 
-Batch = Dict[str, Any]
+Batch = dict[str, Any]
 # Least number of pairs, of all processes together, that a worker makes at a
 # time; and up to how many processes it does not depend on their number.
 _TURN, _PROCESSES = 512, 64
@@ -83,7 +84,7 @@ def load_in_turns(loader: Any, plan: BatchPlan) -> Any:
     return loader
 
 
-def read_share(batches: Iterator[Batch], turns: int) -> Optional[Batch]:
+def read_share(batches: Iterator[Batch], turns: int) -> Batch | None:
     """Take the share of a process in a step from its loader.
 
     Args:
@@ -127,7 +128,7 @@ def check_pairs_batch(batch: Any) -> None:
 
 
 def plan_of_loader(loader: Any, total: int,
-                   micro_batch: Optional[int] = None) -> BatchPlan:
+                   micro_batch: int | None = None) -> BatchPlan:
     """Share a batch of stages 1 and 2 out to the processes of this run.
 
     Data with fewer pairs than the batch give a smaller one: a pair that is
@@ -225,7 +226,7 @@ def _smaller(plan: BatchPlan, factor: float) -> int:
     return max(fit, default=2 * plan.processes)
 
 
-def free_memory() -> Optional[int]:
+def free_memory() -> int | None:
     """Count the bytes that can be taken without swapping.
 
     Returns:
