@@ -30,9 +30,9 @@ EXCEPTIONS = {
     # Its documented name, which loads the converters on demand.
     ('dito.utils.official', 'dito.converters.official'),
     # Methods that users look for at the detector; imported when called.
-    ('dito.models.detectors.hub_mixin', 'dito.apis.hub'),
+    ('dito.models.detectors.clients', 'dito.apis.hub'),
     # MMDetection's clients set no vocabulary: the detector asks the hook.
-    ('dito.models.detectors.mmdet_clients', 'dito.engine.hooks'),
+    ('dito.models.detectors.clients', 'dito.engine.hooks'),
 }
 
 

@@ -17,9 +17,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_detector import TEXT_ENCODER, batch, build
 
-from dito.models.roi_heads.score_ops import cosine_logits
+from dito.models.roi_heads.geometric_ensemble import cosine_logits
 from dito.models.text import Vocabulary
-from dito.models.text.templates import resolve_templates
+from dito.models.text.prompts import resolve_templates
 
 ROOT = Path(__file__).parents[1] / 'configs'
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import dito  # noqa: F401  (mmcv's ops, before mmpretrain)
 from dito.models.backbones import DITOViT
-from dito.models.backbones.vit_arch import ARCHS
+from dito.models.backbones.vit_layers import ARCHS
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -23,9 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dito.models.roi_heads.geometric_ensemble import GeometricEnsemble
-from dito.models.roi_heads.nms_ops import topk_class_nms
-from dito.models.roi_heads.score_ops import cosine_logits
+from dito.models.roi_heads.box_ops import topk_class_nms
+from dito.models.roi_heads.geometric_ensemble import (
+    GeometricEnsemble,
+    cosine_logits,
+)
 
 TEMPERATURE, IOU = 0.01, 0.5
 ENSEMBLE = GeometricEnsemble(alpha=0.3, beta=0.65)

@@ -393,7 +393,7 @@ def _names(folder: Path, rng: np.random.Generator) -> Steps:
 def _read_names(path: Path) -> str:
     """Read a file as names, and tokenize them."""
     from dito.models.text.name_files import parse_names
-    from dito.models.text.token_table import collect_token_ids
+    from dito.models.text.tokenizers import collect_token_ids
     found = parse_names(path)
     if not found or not all(isinstance(n, str) and n for n in found):
         return f'lost: names {found!r:.100}'

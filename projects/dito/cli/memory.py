@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 
 from dito.evaluation.result_table import print_table
 from dito.models.backbones import DITOViT
-from dito.models.backbones.vit_arch import read_arch
+from dito.models.backbones.vit_layers import read_arch
 from dito.models.backbones.window_ops import get_layout
 from dito.utils.configs import config_root
 from dito.utils.files import write_json

@@ -16,7 +16,7 @@ from dito.converters.official.vocabulary import (
 )
 from dito.models.text import Vocabulary
 from dito.models.text.name_files import read_names
-from dito.models.text.templates import readable_name, resolve_templates
+from dito.models.text.prompts import readable_name, resolve_templates
 
 from .build_text_embeddings import given_names, novel_names
 from .errors import one_sentence_errors

@@ -20,7 +20,7 @@ from dito.datasets.annotations import (
 )
 from dito.datasets.masks import to_rle
 from dito.datasets.symbols.captions import with_article
-from dito.models.text.templates import readable_name
+from dito.models.text.prompts import readable_name
 from dito.visualization.objects import (
     Box,
     ShownObject,

@@ -8,7 +8,7 @@ import torch
 from timm.layers import AttentionPoolLatent
 
 from dito.models.backbones import DITOViT, EmbedHead
-from dito.models.backbones.attention_pool import AttentionPool
+from dito.models.backbones.embed_head import AttentionPool
 
 ARCH = dict(embed_dims=16, num_layers=3, num_heads=2, mlp_ratio=2)
 TOWERS = dict(

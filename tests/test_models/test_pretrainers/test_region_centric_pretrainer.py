@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from pretrainer_models import build, clip_cfg, make_batch, rep_cfg
 
-from dito.models.pretrainers.region_ops import to_rois
+from dito.models.pretrainers.random_regions import to_rois
 
 
 def run(model, batch, mode='loss'):

@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from dito.models.pretrainers.region_ops import (
+from dito.models.pretrainers.random_regions import (
     objectness_loss,
     objectness_targets,
     to_rois,

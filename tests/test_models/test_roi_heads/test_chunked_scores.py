@@ -5,9 +5,11 @@ import pytest
 import torch
 from test_dito_roi_head import build, inputs, predict
 
-from dito.models.roi_heads.geometric_ensemble import GeometricEnsemble
-from dito.models.roi_heads.nms_ops import topk_class_nms
-from dito.models.roi_heads.score_ops import cosine_logits
+from dito.models.roi_heads.box_ops import topk_class_nms
+from dito.models.roi_heads.geometric_ensemble import (
+    GeometricEnsemble,
+    cosine_logits,
+)
 
 CASES = [
     dict(),

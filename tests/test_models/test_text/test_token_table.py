@@ -8,7 +8,7 @@ import pytest
 from open_clip import SimpleTokenizer
 
 from dito.models.text import DITOTextEncoder
-from dito.models.text.token_table import (
+from dito.models.text.tokenizers import (
     bpe_tokenizer,
     collect_token_ids,
     cut_text,

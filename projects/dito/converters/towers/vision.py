@@ -15,7 +15,7 @@ from timm.models.vision_transformer import (
 )
 from torch import nn
 
-from dito.models.backbones.vit_arch import ARCHS, VitArch
+from dito.models.backbones.vit_layers import ARCHS, VitArch
 
 from .key_report import KeyReport
 

@@ -14,8 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .embed_head import EmbedHead
 from .pos_embed import resize_pos_embed
-from .vit_arch import VitArch, read_arch
-from .vit_layers import ACTIVATIONS, Block, PatchEmbed
+from .vit_layers import ACTIVATIONS, Block, PatchEmbed, VitArch, read_arch
 from .window_ops import Pair
 from .window_plan import Layouts, WindowPlan
 

@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""The layers of a vision transformer, on tokens sorted into sets.
+"""Layers of the vision transformer, and the sizes of its variants.
 
 Tokens come as one (rows, C) matrix with ``groups``, a tuple of
 (number of sets, length): first all sets of one length, then those of the
@@ -8,13 +8,74 @@ next. Attention stays within a set. Global attention is the one group
 set of its own.
 """
 
-from typing import Dict, Optional, Type
+from typing import Dict, NamedTuple, Optional, Sequence, Type, Union
 
 import torch
 import torch.nn.functional as F
+from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers import DITOLayerNorm2d
 from .window_ops import Groups
+
+
+class VitArch(NamedTuple):
+    """Sizes of a vision transformer.
+
+    Attributes:
+        embed_dims (int): Channels C of a token.
+        num_layers (int): Number of transformer layers.
+        num_heads (int): Number of attention heads, a divisor of C.
+        mlp_ratio (float): Hidden channels of the MLP over C.
+    """
+
+    embed_dims: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: float = 4
+
+
+ARCHS: Dict[str, VitArch] = dict(
+    tiny=VitArch(192, 12, 3),
+    small=VitArch(384, 12, 6),
+    base=VitArch(768, 12, 12),
+    large=VitArch(1024, 24, 16),
+    huge=VitArch(1280, 32, 16),
+)
+
+
+def read_arch(arch: Union[str, dict]) -> VitArch:
+    """Look an architecture up by name, or check a given one.
+
+    Args:
+        arch (str | dict): A key of :data:`ARCHS`, or a dict with
+            ``embed_dims``, ``num_layers``, ``num_heads`` and optionally
+            ``mlp_ratio``.
+
+    Returns:
+        VitArch: Its sizes.
+
+    Raises:
+        ValueError: If the name is not known, a key is missing or unknown, or
+            the heads do not divide the channels.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(
+                f'arch={arch!r} is not known: choose from {list(ARCHS)} or '
+                'give a dict.')
+        return ARCHS[arch]
+    needed = {'embed_dims', 'num_layers', 'num_heads'}
+    if not needed <= set(arch) <= needed | {'mlp_ratio'}:
+        raise ValueError(
+            f'arch has the keys {sorted(arch)}, but needs {sorted(needed)} '
+            'and may have mlp_ratio.')
+    sizes = VitArch(**arch)
+    if sizes.embed_dims % sizes.num_heads:
+        raise ValueError(
+            f'embed_dims={sizes.embed_dims} is not divisible by '
+            f'num_heads={sizes.num_heads}.')
+    return sizes
 
 
 class GELUTanh(nn.GELU):
@@ -186,3 +247,47 @@ class Block(nn.Module):
         """Map (rows, C) to (rows, C); see :class:`Attention`."""
         x = x + self.ls1(self.attn(self.norm1(x), groups))
         return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+@MODELS.register_module()
+class DITOConvStem(nn.Module):
+    """Patch embedding by a few small convolutions.
+
+    Not part of the paper: a small tower learns from few images much sooner
+    with it than with one linear projection of large patches.
+
+    Args:
+        channels (Sequence[int]): Output channels of the 3x3 convolutions of
+            stride 2. The stem's stride is 2 to the power of their number.
+        in_channels (int): Channels of the image. Defaults to 3.
+        embed_dims (int): Channels C of a token.
+        norm_eps (float): Epsilon of the channel LayerNorms.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        in_channels: int = 3,
+        embed_dims: int,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if not channels:
+            raise ValueError(
+                'channels is empty: give one number for each halving.')
+        self.stride = 2 ** len(channels)
+        layers = []
+        for width in channels:
+            layers += [
+                nn.Conv2d(in_channels, width, 3, stride=2, padding=1),
+                DITOLayerNorm2d(width, eps=norm_eps),
+                nn.GELU(),
+            ]
+            in_channels = width
+        self.layers = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(in_channels, embed_dims, 1)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, C, H / stride, W / stride)."""
+        return self.proj(self.layers(img))

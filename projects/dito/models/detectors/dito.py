@@ -33,17 +33,14 @@ from ..protocols import (
 )
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
-from .frozen_teacher import FrozenTeacher
+from .clients import HubMixin, MMDetClientsMixin
+from .frozen_backbones import FrozenTeacher, VLMBackboneMixin, connect_regions
 from .given_boxes import (
     annotated_boxes,
     check_score,
     note_scores,
     score_boxes,
 )
-from .hub_mixin import HubMixin
-from .mmdet_clients import MMDetClientsMixin
-from .region_embedding import connect_regions
-from .vlm_backbone import VLMBackboneMixin
 
 
 @MODELS.register_module()

@@ -3,10 +3,8 @@
 
 from .batch_place import BatchPlace
 from .clip_pretrainer import CLIPPretrainer
-from .frozen_tower_pretrainer import FrozenTowerPretrainer
-from .image_text_preprocessor import ImageTextPreprocessor
-from .image_text_pretrainer import ImageTextPretrainer
-from .pyramid_pretrainer import PyramidPretrainer
+from .image_text_pretrainer import ImageTextPreprocessor, ImageTextPretrainer
+from .pyramid_pretrainer import FrozenTowerPretrainer, PyramidPretrainer
 from .random_regions import RandomRegions
 from .region_centric_pretrainer import RegionCentricPretrainer
 

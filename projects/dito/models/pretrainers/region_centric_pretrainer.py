@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..losses.contrastive_ops import normalize
 from .batch_place import BatchPlace
-from .frozen_tower_pretrainer import FrozenTowerPretrainer
 from .image_text_pretrainer import Features
-from .random_regions import RandomRegions
-from .region_ops import (
+from .pyramid_pretrainer import FrozenTowerPretrainer
+from .random_regions import (
+    RandomRegions,
     objectness_loss,
     objectness_targets,
     to_rois,

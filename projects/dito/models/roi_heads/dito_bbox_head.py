@@ -17,8 +17,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..layers import DITOLayerNorm2d
-from .nms_ops import topk_class_nms
-from .score_ops import cosine_logits
+from .box_ops import topk_class_nms
+from .geometric_ensemble import cosine_logits
 
 if TYPE_CHECKING:
     from ..text import Vocabulary

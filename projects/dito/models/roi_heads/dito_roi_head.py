@@ -16,9 +16,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..protocols import Ensemble, require
-from .chunked_scores import ChunkedScores
 from .dito_bbox_head import Classes
-from .score_ops import cosine_logits
+from .geometric_ensemble import ChunkedScores, cosine_logits
 
 RegionEmbed = Callable[[Tensor], Tensor]
 # Regions whose crops are embedded at a time.

@@ -2,7 +2,7 @@
 """Text tower, prompts and vocabularies."""
 
 from .base_text_encoder import BaseTextEncoder
-from .templates import readable_name, resolve_templates
+from .prompts import readable_name, resolve_templates
 from .text_encoder import DITOTextEncoder
 from .vocabulary import Vocabulary
 

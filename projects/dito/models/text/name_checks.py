@@ -17,7 +17,7 @@ from typing import (
 import torch
 from torch import Tensor
 
-from .templates import readable_name
+from .prompts import readable_name
 
 _MAX_LENGTH = 1000  # a text tower reads about 300
 

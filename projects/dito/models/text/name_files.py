@@ -17,7 +17,7 @@ and others         with commas between; a list or map as in yaml; before
                    categories of COCO or LVIS; any of these under
                    ``names``, ``classes``, ``labels``, ``id2label`` ...
 ``.yaml .yml``     the same; every value is a text (``no`` is a name)
-``.csv .tsv``      table with a column of names, see :mod:`.name_tables`
+``.csv .tsv``      table with a column of names, see :mod:`.name_trees`
 ``.pbtxt``         label map of TensorFlow: ``display_name``, or ``name``
 ``.safetensors``   names of a vocabulary file
 ================== =====================================================
@@ -42,7 +42,6 @@ import yaml
 from dito.utils.files import encoding_of
 
 from .name_checks import check_names
-from .name_tables import from_table
 from .name_trees import (
     HOW,
     UNSEEN,
@@ -50,6 +49,7 @@ from .name_trees import (
     NoNames,
     clean,
     from_pbtxt,
+    from_table,
     from_tree,
     is_texts,
     parse,

@@ -21,10 +21,10 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .base_text_encoder import BaseTextEncoder
-from .foreign_tokenizer import ForeignTokenizer
 from .name_checks import say_unread
 from .text_tower import build_text_tower, is_plain
-from .token_table import (
+from .tokenizers import (
+    ForeignTokenizer,
     TokenIds,
     bpe_tokenizer,
     collect_token_ids,

@@ -29,8 +29,7 @@ from .name_checks import (
     resolve_synonyms,
     shorten,
 )
-from .prompt_ensemble import embed_phrases
-from .templates import readable_name, resolve_templates
+from .prompts import embed_phrases, readable_name, resolve_templates
 
 _FORMAT = 'dito-vocabulary-1'
 

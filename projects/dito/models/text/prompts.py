@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Prompt-averaged embeddings of phrases, in chunks and with a cache."""
+"""Prompt templates, and embeddings of phrases averaged over them."""
 
 import hashlib
 import json
@@ -10,12 +10,69 @@ from typing import Dict, List, Sequence, Tuple, Union
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
+from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from dito.utils.checkpoint import load_from_safetensors, save_safetensors
 
 from ..protocols import VocabularySource
-from .templates import fill_templates
+
+# open_clip keeps functions; a text with a placeholder can be saved in a file.
+TEMPLATE_SETS = {
+    'openai': tuple(f('{}') for f in OPENAI_IMAGENET_TEMPLATES),
+    'simple': tuple(f('{}') for f in SIMPLE_IMAGENET_TEMPLATES),
+    'none': ('{}', ),
+}
+
+
+def readable_name(name: str) -> str:
+    """Turn a dataset's class name into words.
+
+    Underscores become spaces. LVIS tells homonyms apart by a suffix in
+    parentheses; it stays, as context for the text tower.
+
+    Examples:
+        >>> readable_name('aerosol_can')
+        'aerosol can'
+        >>> readable_name('bat_(animal)')
+        'bat (animal)'
+    """
+    return ' '.join(name.replace('_', ' ').split())
+
+
+def resolve_templates(
+        templates: Union[str, Sequence[str], None]) -> Tuple[str, ...]:
+    """Look up a named set, or check own templates.
+
+    Args:
+        templates (str | Sequence[str], optional): 'openai' (the 80 prompts
+            of CLIP), 'simple' (7 of them), 'none' (the bare name), one text
+            with a ``{}``, or several. None means 'openai'.
+
+    Returns:
+        tuple[str]: Texts with one or more ``{}`` each.
+
+    Raises:
+        ValueError: If a set is unknown, empty, or a text has no ``{}``.
+    """
+    if templates is None:
+        templates = 'openai'
+    if isinstance(templates, str):
+        if templates in TEMPLATE_SETS:
+            return TEMPLATE_SETS[templates]
+        templates = (templates, )
+    result = tuple(templates)
+    bad = [t for t in result if not isinstance(t, str) or '{}' not in t]
+    if bad or not result:
+        raise ValueError(
+            f'Prompt templates must be one of {sorted(TEMPLATE_SETS)} or '
+            f'texts that contain {{}}, got {bad[:3] or list(result)}.')
+    return result
+
+
+def fill_templates(templates: Sequence[str], phrase: str) -> Tuple[str, ...]:
+    """Put one phrase into every template."""
+    return tuple(t.replace('{}', phrase) for t in templates)
 
 
 def embed_phrases(groups: Sequence[Tuple[str, ...]],

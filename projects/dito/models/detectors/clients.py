@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""What MMDetection's own clients ask of a detector.
+"""What the Hugging Face hub and MMDetection's clients ask of a detector.
 
 ``DetInferencer``, ``inference_detector`` and what is built on them (sahi,
 ``demo/image_demo.py``) know a detector by two attributes that they set:
@@ -8,6 +8,7 @@ classes of the checkpoint. Names of a call, their ``texts``, travel through
 the pipeline as meta data of a sample.
 """
 
+from pathlib import Path
 from typing import (
     Any,
     Callable,
@@ -26,6 +27,47 @@ from mmengine.config import ConfigDict
 from ..text import Vocabulary
 from ..text.name_checks import unseen_names
 from ..text.name_files import parse_names, split_prompt
+
+
+class HubMixin:
+    """``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
+
+    The work is done in :mod:`dito.apis.hub`, which is imported on use: it
+    needs the detectors itself.
+    """
+
+    @classmethod
+    def from_pretrained(cls,
+                        source: Union[str, Path],
+                        *,
+                        revision: Optional[str] = None,
+                        device: str = 'cpu') -> Any:
+        """Load a published detector.
+
+        Args:
+            source (str | Path): Folder of a published model, or 'owner/name'
+                on the hub.
+            revision (str, optional): Branch, tag or commit on the hub.
+            device (str): Defaults to 'cpu'.
+
+        Returns:
+            DITO: In evaluation mode, with the published vocabulary.
+        """
+        from dito.apis.hub import load_pretrained
+        return load_pretrained(
+            source, revision=revision, device=device).model
+
+    def save_pretrained(self, folder: Union[str, Path],
+                        **options: Any) -> Path:
+        """Write a folder; see :func:`dito.apis.hub.save_pretrained`."""
+        from dito.apis.hub import save_pretrained
+        return save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the detector; see :func:`dito.apis.hub.push_model`."""
+        from dito.apis.hub import push_model
+        return push_model(self, repo_id, **options)
+
 
 # Meta data of ``texts`` and its like, which test pipelines leave out.
 _PROMPT_KEYS = ('text', 'tokens_positive', 'stuff_text')

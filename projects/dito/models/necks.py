@@ -9,7 +9,9 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..layers import DITOLayerNorm2d
+from .layers import DITOLayerNorm2d
+
+__all__ = ['SimpleFPN']
 
 
 @MODELS.register_module()
