@@ -1,8 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Weights of each part of the release's detector.
 
-Each function takes the flat Flax tree of one part, arrays by path, and gives
-the state dict of the module here, float32.
+Each function takes the flat Flax tree of one part, arrays by path
+(``dict[str, ndarray]``), and returns the state dict of the module here
+(``dict[str, Tensor]``, float32); a ValueError says which parameter is missing
+or not known.
 
     (height, width, in, out) of a convolution becomes (out, in, height, width)
     (in, out) of a linear layer becomes (out, in)
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor
 
 StateDict = dict[str, Tensor]
+# Box deltas are (dy, dx, dh, dw) in the release, (dx, dy, dw, dh) here.
+_XYWH = [1, 0, 3, 2]
 
 
 class ParamTree:
@@ -68,6 +72,11 @@ class ParamTree:
         """Bias as one vector."""
         return to_tensor(self.read(f'{path}/bias').ravel())
 
+    def whole(self, kind: str, path: str, name: str) -> StateDict:
+        """Kernel, by the method of its kind, and bias as ``name``'s."""
+        return {f'{name}.weight': getattr(self, kind)(path),
+                f'{name}.bias': self.bias(path)}
+
     def norm(self, path: str, name: str) -> StateDict:
         """LayerNorm scale and bias as ``name``'s weight and bias."""
         return {
@@ -93,170 +102,121 @@ def to_tensor(array: np.ndarray) -> Tensor:
 
 
 def convert_vit(params: Mapping[str, np.ndarray]) -> StateDict:
-    """Convert the release's vision transformer to :class:`DITOViT`.
+    """Convert the vision transformer to :class:`DITOViT`.
 
-    The tower it fits has ``act='gelu_tanh'`` and ``norm_eps=1e-6``.
-
-    Args:
-        params (Mapping[str, ndarray]): Flat Flax tree with paths such as
-            'conv1/kernel', 'transformer/resblocks.0/attn/query/kernel'.
-
-    Returns:
-        dict[str, Tensor]: State dict of the tower.
-
-    Raises:
-        ValueError: If a parameter is missing or not known.
+    The tower it fits has ``act='gelu_tanh'`` and ``norm_eps=1e-6``. Paths are
+    such as 'conv1/kernel', 'transformer/resblocks.0/attn/query/kernel'.
     """
     tree = ParamTree(params, 'vision transformer')
-    state = {
-        'patch_embed.proj.weight': tree.conv('conv1'),
-        'patch_embed.proj.bias': tree.bias('conv1'),
-        'pos_embed': to_tensor(tree.read('positional_embedding')[None]),
-    }
+    state = tree.whole('conv', 'conv1', 'patch_embed.proj')
+    state['pos_embed'] = to_tensor(tree.read('positional_embedding')[None])
     prefix = 'transformer/resblocks.'
     numbers = {
         int(path[len(prefix):].split('/')[0])
         for path in params if path.startswith(prefix)
     }
     for number in sorted(numbers):
-        state.update(_convert_block(tree, f'{prefix}{number}',
-                                    f'blocks.{number}'))
-    state.update(tree.norm('ln_post', 'norm'))
+        state |= _convert_block(tree, f'{prefix}{number}', f'blocks.{number}')
+    state |= tree.norm('ln_post', 'norm')
     tree.finish()
     return state
 
 
 def _convert_block(tree: ParamTree, path: str, name: str) -> StateDict:
     """Convert one transformer layer."""
-    qkv = []
+    weights, biases = [], []
     for part in ('query', 'key', 'value'):
         # (C, heads, C / heads) -> (out, in)
         kernel = tree.read(f'{path}/attn/{part}/kernel')
-        qkv.append(to_tensor(kernel.reshape(len(kernel), -1).T))
+        weights.append(to_tensor(kernel.reshape(len(kernel), -1).T))
+        biases.append(tree.bias(f'{path}/attn/{part}'))
     # (heads, C / heads, C) -> (out, in)
     out = tree.read(f'{path}/attn/out/kernel')
     state = {
-        f'{name}.attn.qkv.weight': torch.cat(qkv),
-        f'{name}.attn.qkv.bias': torch.cat([
-            tree.bias(f'{path}/attn/{part}')
-            for part in ('query', 'key', 'value')
-        ]),
+        f'{name}.attn.qkv.weight': torch.cat(weights),
+        f'{name}.attn.qkv.bias': torch.cat(biases),
         f'{name}.attn.proj.weight':
             to_tensor(out.reshape(-1, out.shape[-1]).T),
         f'{name}.attn.proj.bias': tree.bias(f'{path}/attn/out'),
     }
     for theirs, ours in (('c_fc', 'fc1'), ('c_proj', 'fc2')):
-        state[f'{name}.mlp.{ours}.weight'] = tree.linear(
-            f'{path}/mlp/{theirs}')
-        state[f'{name}.mlp.{ours}.bias'] = tree.bias(f'{path}/mlp/{theirs}')
+        state |= tree.whole(
+            'linear', f'{path}/mlp/{theirs}', f'{name}.mlp.{ours}')
     for number in (1, 2):
-        state.update(tree.norm(f'{path}/ln_{number}', f'{name}.norm{number}'))
+        state |= tree.norm(f'{path}/ln_{number}', f'{name}.norm{number}')
     return state
 
 
 def convert_fpn(params: Mapping[str, np.ndarray]) -> StateDict:
-    """Convert the release's feature pyramid to :class:`SimpleFPN`.
+    """Convert the feature pyramid to :class:`SimpleFPN`.
 
     Flax numbers unnamed layers in the order they were made: level by level,
-    the 1x1 before the 3x3 convolution.
-
-    Args:
-        params (Mapping[str, ndarray]): Flat Flax tree with paths such as
-            'Conv_0/kernel', 'simfpn-l2-ln-out-1/scale'.
-
-    Returns:
-        dict[str, Tensor]: State dict of the pyramid.
-
-    Raises:
-        ValueError: If a parameter is missing or not known.
+    the 1x1 before the 3x3 convolution. Paths are such as 'Conv_0/kernel',
+    'simfpn-l2-ln-out-1/scale'.
     """
     tree = ParamTree(params, 'feature pyramid')
     state = {
         'up4.0.weight': tree.conv_transpose('ConvTranspose_0'),
         'up4.3.weight': tree.conv_transpose('ConvTranspose_1'),
         'up2.weight': tree.conv_transpose('ConvTranspose_2'),
+        **tree.norm('simfpn-l2-ln-d2', 'up4.1'),
     }
-    state.update(tree.norm('simfpn-l2-ln-d2', 'up4.1'))
     for index, level in enumerate(range(2, 6)):
         for part, name in enumerate(('lateral_convs', 'fpn_convs')):
             state[f'{name}.{index}.conv.weight'] = tree.conv(
                 f'Conv_{2 * index + part}')
-            state.update(
-                tree.norm(f'simfpn-l{level}-ln-out-{part + 1}',
-                          f'{name}.{index}.ln'))
+            state |= tree.norm(f'simfpn-l{level}-ln-out-{part + 1}',
+                               f'{name}.{index}.ln')
     tree.finish()
     return state
 
 
 def convert_rpn_head(params: Mapping[str, np.ndarray]) -> StateDict:
-    """Convert the release's proposal head to :class:`DITORPNHead`.
+    """Convert the proposal head to :class:`DITORPNHead`.
 
-    The box convolution gives (left, right, top, bottom) on both sides. What
-    the release calls 'bn' are LayerNorms, one set a level.
-
-    Args:
-        params (Mapping[str, ndarray]): Flat Flax tree with paths such as
-            'rpn/kernel', 'SubRpnHead_0/rpn-l2-bn/scale'.
-
-    Returns:
-        dict[str, Tensor]: State dict of the head.
-
-    Raises:
-        ValueError: If a parameter is missing or not known.
+    The box convolution gives (left, right, top, bottom) on both sides; there
+    is one set of norms a level. Paths are such as 'rpn/kernel',
+    'SubRpnHead_0/rpn-l2-bn/scale'.
     """
     tree = ParamTree(params, 'proposal head')
     state: StateDict = {}
-    layers = {'rpn_convs.0': 'rpn', 'rpn_convs.1': 'rpn-1',
-              'rpn_cls': 'rpn-class', 'rpn_reg': 'rpn-box'}
-    for name, path in layers.items():
-        state[f'{name}.weight'] = tree.conv(path)
-        state[f'{name}.bias'] = tree.bias(path)
+    for path, name in (('rpn', 'rpn_convs.0'), ('rpn-1', 'rpn_convs.1'),
+                       ('rpn-class', 'rpn_cls'), ('rpn-box', 'rpn_reg')):
+        state |= tree.whole('conv', path, name)
     for index, level in enumerate(range(2, 6)):
         for conv, suffix in enumerate(('', '-1')):
-            state.update(
-                tree.norm(f'SubRpnHead_{index}/rpn-l{level}-bn{suffix}',
-                          f'rpn_norms.{index}.{conv}'))
+            state |= tree.norm(f'SubRpnHead_{index}/rpn-l{level}-bn{suffix}',
+                               f'rpn_norms.{index}.{conv}')
     tree.finish()
     return state
 
 
-# Box deltas are (dy, dx, dh, dw) in the release, (dx, dy, dw, dh) here.
-_XYWH = [1, 0, 3, 2]
-
-
 def convert_box_head(params: Mapping[str, np.ndarray],
                      temperature: np.ndarray | None = None) -> StateDict:
-    """Convert the release's box head to :class:`DITOBBoxHead`.
+    """Convert the box head to :class:`DITOBBoxHead`.
 
     RoI features are flattened as (height, width, channel) in Flax and as
     (channel, height, width) here, and box deltas change places.
 
     Args:
-        params (Mapping[str, ndarray]): Flat Flax tree with paths such as
-            'conv_0/kernel', 'fc6_bn/scale', 'class-predict/kernel'.
+        params (dict[str, ndarray]): Paths such as 'conv_0/kernel',
+            'fc6_bn/scale', 'class-predict/kernel'.
         temperature (ndarray, optional): The learnt scalar, one number, which
             the release keeps outside of this tree; without it 1, its start.
-
-    Returns:
-        dict[str, Tensor]: State dict of the head.
-
-    Raises:
-        ValueError: If a parameter is missing or not known.
     """
     tree = ParamTree(params, 'box head')
     state: StateDict = {}
     num_convs = sum(p.startswith('conv_') and p.endswith('/kernel')
                     for p in params)
+    channels = 1
     for i in range(num_convs):
-        state[f'shared_convs.{i}.conv.weight'] = tree.conv(f'conv_{i}')
-        state[f'shared_convs.{i}.conv.bias'] = tree.bias(f'conv_{i}')
-        state.update(tree.norm(f'conv_{i}_bn', f'shared_convs.{i}.ln'))
-    channels = len(state[f'shared_convs.{num_convs - 1}.conv.bias']
-                   ) if num_convs else 1
+        state |= tree.whole('conv', f'conv_{i}', f'shared_convs.{i}.conv')
+        state |= tree.norm(f'conv_{i}_bn', f'shared_convs.{i}.ln')
+        channels = len(state[f'shared_convs.{i}.conv.bias'])
+    state |= tree.whole('linear', 'fc6', 'shared_fc')
     state['shared_fc.weight'] = _flatten_channels_first(
-        tree.linear('fc6'), channels)
-    state['shared_fc.bias'] = tree.bias('fc6')
-    state.update(tree.norm('fc6_bn', 'shared_norm'))
+        state['shared_fc.weight'], channels)
+    state |= tree.norm('fc6_bn', 'shared_norm')
     state['fc_embed.weight'] = tree.linear('class-predict')
     state['fc_reg.weight'] = tree.linear('box-predict')[_XYWH]
     state['fc_reg.bias'] = tree.bias('box-predict')[_XYWH]
@@ -278,28 +238,17 @@ def _flatten_channels_first(weight: Tensor, channels: int) -> Tensor:
 
 
 def convert_mask_head(params: Mapping[str, np.ndarray]) -> StateDict:
-    """Convert the release's mask head to :class:`DITOMaskHead`.
+    """Convert the mask head to :class:`DITOMaskHead`.
 
-    Args:
-        params (Mapping[str, ndarray]): Flat Flax tree with paths such as
-            'mask-conv-l0/kernel', 'conv5-mask/kernel'.
-
-    Returns:
-        dict[str, Tensor]: State dict of the head.
-
-    Raises:
-        ValueError: If a parameter is missing or not known.
+    Paths are such as 'mask-conv-l0/kernel', 'conv5-mask/kernel'.
     """
     tree = ParamTree(params, 'mask head')
     state: StateDict = {}
     for i in range(4):
-        state[f'convs.{i}.conv.weight'] = tree.conv(f'mask-conv-l{i}')
-        state[f'convs.{i}.conv.bias'] = tree.bias(f'mask-conv-l{i}')
-        state.update(tree.norm(f'mask-conv-l{i}-bn', f'convs.{i}.ln'))
-    state['upsample.weight'] = tree.conv_transpose('conv5-mask')
-    state['upsample.bias'] = tree.bias('conv5-mask')
-    state.update(tree.norm('conv5-mask-bn', 'upsample_norm'))
-    state['conv_logits.weight'] = tree.conv('mask_fcn_logits')
-    state['conv_logits.bias'] = tree.bias('mask_fcn_logits')
+        state |= tree.whole('conv', f'mask-conv-l{i}', f'convs.{i}.conv')
+        state |= tree.norm(f'mask-conv-l{i}-bn', f'convs.{i}.ln')
+    state |= tree.whole('conv_transpose', 'conv5-mask', 'upsample')
+    state |= tree.norm('conv5-mask-bn', 'upsample_norm')
+    state |= tree.whole('conv', 'mask_fcn_logits', 'conv_logits')
     tree.finish()
     return state

@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Reading of public image-text models from local files."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from dito.models.text.text_tower import text_arch_of
 from dito.utils.checkpoint import load_state_dict_file
-from dito.utils.files import PathLike, sha256_of
+from dito.utils.files import PathLike, read_json, sha256_of
 
 _CONFIG = 'open_clip_config.json'
 _WEIGHTS = (HF_SAFE_WEIGHTS_NAME, 'open_clip_pytorch_model.safetensors',
@@ -181,9 +180,9 @@ def _read_folder(folder: Path, weights: PathLike | None) -> TowerSource:
             f'{folder} has no {_CONFIG}; only folders of open_clip models '
             'can be read, give the name of a model and its weights instead.')
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_json(path)
         config = content['model_cfg']
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} is no config of an open_clip model: {error!r}.'
         ) from error
