@@ -161,6 +161,18 @@ def test_another_config_is_refused(tmp_path: Path) -> None:
         store.prepare('r', 0, Config(dict(a=2)))
 
 
+def test_several_processes_have_a_launcher(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for gpus, number in ((1, 1), (4, 5)):
+        planner = Planner(Settings(tmp_path, gpus=gpus))
+        job, = planner.jobs([TABLES['4a'].select(('rovit', ))])[:1]
+        words = planner.stage(job).command
+        assert Path(words[number]) == config_root().parent / 'tools/train.py'
+        assert ('--nproc_per_node=4' in words[:number]) == (gpus == 4)
+        assert (words[-2:] == ['--launcher', 'pytorch']) == (gpus == 4)
+
+
 def test_unknown_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert ablation.main(['4a', '--rows', 'sql', '--dry-run']) == 2
     assert "no row 'sql'; its rows are rovit" in capsys.readouterr().err
