@@ -28,18 +28,12 @@ _CHUNK = 1024
 
 
 class SimilarityMaps(NamedTuple):
-    """Maps of one picture for some texts.
+    """Maps of one picture for T texts, float32, (T, h, w) each."""
 
-    Attributes:
-        backbone (np.ndarray): Cosine of the backbone's final map with the
-            texts, float32, (T, h, w).
-        regions (np.ndarray, optional): The same of the region embeddings of
-            the box head that slides over pyramid level 4, the best of its
-            windows at each place, (T, h, w); None for a model without a box
-            head.
-    """
-
-    backbone: np.ndarray
+    backbone: np.ndarray  #: Cosine of the backbone's final map and the texts.
+    #: The same of the region embeddings of the box head that slides over
+    #: pyramid level 4, the best of its windows at each place; None for a
+    #: model without a box head.
     regions: np.ndarray | None
 
 
@@ -257,7 +251,7 @@ def cosine_maps(features: Tensor, text: Tensor) -> Tensor:
         text (Tensor): Shape (T, D), of any scale.
 
     Returns:
-        Tensor: Cosines, float32, shape (T, h, w).
+        Tensor: float32, shape (T, h, w).
     """
     features = F.normalize(features.float(), dim=0)
     return torch.einsum(

@@ -94,11 +94,7 @@ def readme_figure(
 ) -> np.ndarray:
     """Put judged detections beside the maps of the same pictures.
 
-    Args:
-        detections (Sequence[DetectionSample]): One per row.
-        similarity (Sequence[SimilaritySample]): A map before and one after
-            region-centric pretraining for each picture; may be empty: then
-            the detections stand three in a row.
+    There is one picture per row, or three where there are no maps.
 
     Returns:
         np.ndarray: RGB, uint8, up to three tiles wide, with a legend below.

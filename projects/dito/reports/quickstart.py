@@ -4,7 +4,7 @@
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,6 @@ class Plan:
     work_dir: Path  #: For checkpoints, logs and the report.
     rep_iters: int  #: Iterations of stage 2.
     det_iters: int  #: Iterations of stage 3.
-    #: Further config options by stage.
-    options: dict[str, list[str]] = field(default_factory=dict)
     #: Whether stage 2 starts with the tower alone instead of the shipped
     #: result of a long stage 2.
     from_tower: bool = False
@@ -173,8 +171,8 @@ class Plan:
         """A script with a config, in a work folder of its name."""
         script, config = tool
         given = [str(config_root() / config), *arguments]
-        given += ['--work-dir', str(self.work_dir / name), '--cfg-options']
-        given += [*options, *self.options.get(name, [])]
+        given += ['--work-dir', str(self.work_dir / name)]
+        given += ['--cfg-options', *options]
         return Stage(name, title, script, given, cost)
 
 
