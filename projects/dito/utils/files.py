@@ -255,9 +255,15 @@ def new_folder(folder: PathLike) -> Iterator[Path]:
         parts = Path(scratch, 'new')
         parts.mkdir()
         yield parts
+        old = Path(scratch, 'old')
         if folder.exists():
-            folder.rename(Path(scratch, 'old'))
-        parts.rename(folder)
+            folder.rename(old)
+        try:
+            parts.rename(folder)
+        except BaseException:
+            if old.exists():  # it would go with the scratch
+                old.rename(folder)
+            raise
 
 
 def write_text(path: PathLike, text: str) -> None:
