@@ -5,26 +5,16 @@
 #   tools/dist_test.sh configs/dito_vitb_lvis_openclip.py CHECKPOINT GPUS
 #
 # The batch is that of dito_vitb_lvis.py, on any number of GPUs.
-_base_ = './dito_vitb_lvis.py'
-
-text_dims = 512
+_base_ = [
+    './_base_/models/dito_vitb_openclip.py',
+    './_base_/datasets/lvis_ov_instance.py',
+    './_base_/schedules/dito_lvis_37k.py',
+    './_base_/default_runtime.py',
+]
 
 # Result of stage 2; its backbone is also the teacher.
 load_from = 'work_dirs/rep_vitb16_openclip/iter_30000.pth'
 
-model = dict(
-    backbone=dict(
-        class_token=True,
-        pre_norm=True,
-        patch_bias=False,
-        act='gelu',
-        norm_eps=1e-5,
-        # Regions: the mean of the last layer's values, then projected. Other
-        # ways by dense='avg'.
-        head=dict(pool='token', out_dims=text_dims)),
-    roi_head=dict(
-        bbox_head=dict(embed_dims=text_dims),
-        # Samples at the centres of cells: the whole image is the image.
-        vlm_roi_extractor=dict(roi_layer=dict(aligned=True))),
-    text_encoder=dict(embed_dims=text_dims),
-    teacher=dict(checkpoint=load_from))
+model = dict(teacher=dict(checkpoint=load_from))
+
+train_dataloader = dict(batch_size=8)

@@ -137,7 +137,9 @@ def test_batch_comes_out(name, monkeypatch):
     assert cfg.get('auto_scale_lr', dict(base_batch_size=total)
                    )['base_batch_size'] == total
     numbers = [n for n in (1, 2, 4, 8, 16, 32, 64) if total % n == 0]
-    if 'symbols' not in name:
+    if '_own_' in name or 'cc3m' in name:  # for one GPU
+        assert total in (16, 512) and numbers[-1] >= 16
+    elif 'symbols' not in name:
         assert total in (128, 4096, 16384) and numbers[-1] == 64
     for number in numbers:
         monkeypatch.setenv('WORLD_SIZE', str(number))

@@ -7,13 +7,15 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from dito.datasets.annotations import read_annotations
+from dito.models.text.name_checks import name_key
 from dito.utils.configs import find_config
 
 _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
@@ -53,6 +55,83 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help='set by torch.distributed.launch')
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data``, ``--images``, ``--val-data`` and ``--val-images``."""
+    parser.add_argument(
+        '--data', metavar='FILE',
+        help="annotations to train on instead of the config's, in COCO's "
+        'format; all their categories are trained')
+    parser.add_argument('--images', metavar='DIR', help='their images')
+    parser.add_argument(
+        '--val-data', metavar='FILE',
+        help='annotations to evaluate on (default: none, no evaluation); '
+        'names that --data lacks are novel')
+    parser.add_argument(
+        '--val-images', metavar='DIR',
+        help='their images (default: those of --images)')
+
+
+def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Put a user's files in the place of the config's, in place.
+
+    Args:
+        cfg (Config): Of a detector whose set is an ``OpenVocabularyDataset``.
+        args (Namespace): With what :func:`add_data_arguments` adds.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If an option lacks another, or the config has no such
+            set.
+    """
+    if args.data is None:
+        given = [k for k in ('images', 'val_data', 'val_images')
+                 if getattr(args, k) is not None]
+        if given:
+            raise ValueError(f'--{given[0].replace("_", "-")} goes with '
+                             '--data: give the annotations too.')
+        return
+    if args.images is None:
+        raise ValueError(f'--data {args.data} needs --images: the folder of '
+                         'its images.')
+    kind = cfg.train_dataloader.dataset.get('type')
+    if kind != 'OpenVocabularyDataset':
+        raise ValueError(
+            f'--data is for configs of own data, such as '
+            f'dito_vitb_own_openclip; the set of {cfg.filename} is a {kind}.')
+    trained = _names_of(args.data)
+    _point(cfg.train_dataloader, args.data, args.images)
+    _point(cfg.test_dataloader, args.val_data or args.data,
+           args.val_images or args.images)
+    cfg.test_evaluator.ann_file = args.val_data or args.data
+    if args.val_data is None:
+        cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+        return
+    names = _names_of(args.val_data)
+    known = set(map(name_key, trained))
+    cfg.test_dataloader.dataset.metainfo = dict(
+        classes=names,
+        novel_classes=[n for n in names if name_key(n) not in known])
+    cfg.val_dataloader, cfg.val_evaluator = (
+        cfg.test_dataloader, cfg.test_evaluator)
+
+
+def _point(dataloader: Any, file: str, images: str) -> None:
+    """Let a loader read other annotations and images."""
+    if not Path(images).is_dir():
+        raise FileNotFoundError(f'There is no folder {images} of images.')
+    dataloader.dataset.update(
+        data_root='', ann_file=file, data_prefix=dict(img=images))
+
+
+def _names_of(file: str) -> List[str]:
+    """Categories of annotations, in the order of their ids."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f'There is no file {file} of annotations.')
+    read = read_annotations(file)
+    read.refuse_faults(files=True)
+    return [c['name'] for c in read.categories]
 
 
 def load_config(name: str,

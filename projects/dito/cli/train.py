@@ -27,6 +27,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = OneVoiceParser(description=__doc__)
     common.add_config_arguments(parser)
     common.add_run_arguments(parser)
+    common.add_data_arguments(parser)
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -207,6 +208,7 @@ def _train(args: argparse.Namespace) -> None:
             model='it is a part to inherit from, not a config to run',
             train_dataloader='it cannot be trained',
             optim_wrapper='it cannot be trained'))
+    common.set_own_data(cfg, args)
     common.set_work_dir(cfg, args.work_dir)
     if args.amp:
         set_amp(cfg)

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
 from .annotations import (
@@ -46,6 +47,7 @@ def reads_masks(pipeline: Sequence[Any]) -> bool:
     return False
 
 
+@DATASETS.register_module()
 class OpenVocabularyDataset(CocoDataset):
     """COCO-style annotations with base and novel classes.
 
