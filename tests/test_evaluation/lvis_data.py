@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Random federated data: objects, absent and half-annotated categories."""
 
+import logging
+
 import numpy as np
 import pycocotools.mask as mask_utils
 
@@ -96,3 +98,36 @@ def make_results(rng, content, per_image=40, size=160):
                 )
             )
     return [results[i] for i in rng.permutation(len(results))]
+
+
+def best_of_images(results, number):
+    """The best results of each image; of equal ones the first."""
+    best = []
+    for image in dict.fromkeys(r['image_id'] for r in results):
+        own = [r for r in results if r['image_id'] == image]
+        best += sorted(own, key=lambda r: -r['score'])[:number]
+    return best
+
+
+def run_lvis(content, results, iou_type):
+    """Precision (T, 101, K, A) and recall (T, K, A) of the lvis package."""
+    from lvis import LVIS, LVISEval, LVISResults
+
+    truth = LVIS.__new__(LVIS)
+    truth.logger = logging.getLogger('lvis')
+    truth.dataset = content
+    truth._create_index()
+    for result in results:
+        result.pop('segmentation' if iou_type == 'bbox' else 'bbox', None)
+    # Already limited: its own limit ends with equal scores.
+    run = LVISEval(truth, LVISResults(truth, results, max_dets=-1), iou_type)
+    run.evaluate()
+    had_alias = 'float' in vars(np)
+    # lvis 0.5.3 needs what numpy 1.24 removed.
+    np.float = float
+    try:
+        run.accumulate()
+    finally:
+        if not had_alias:
+            del np.float
+    return run.eval['precision'], run.eval['recall']

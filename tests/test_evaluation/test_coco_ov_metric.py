@@ -8,8 +8,12 @@ import pytest
 import torch
 from lvis_data import make_ground_truth, make_results
 from mmdet.evaluation import OVCocoMetric
+from naive_ap import naive_precision
 
-from dito.evaluation import DITOCocoMetric
+from dito.datasets.annotations import normalise
+from dito.evaluation import DITOCocoMetric, LVISDetections
+from dito.evaluation.average_precision import evaluate as evaluate_categories
+from dito.evaluation.ground_truth import GroundTruth
 
 CLASSES = ('name5', 'name0', 'name3', 'name2', 'name1', 'name6')
 NOVEL = ('name3', 'name1')
@@ -154,22 +158,28 @@ def test_masks_of_tensors_are_encoded(scene):
     assert evaluate(DITOCocoMetric(path, 'segm'), samples) == expected
 
 
-@pytest.mark.parametrize('backend', ['faster', 'pycocotools'])
-def test_categories_a_few_at_a_time_give_the_same(
-    scene, monkeypatch, capsys, backend
-):
-    path, content, results = scene
-    samples = to_samples(content, results)
-    for iou_type in ('bbox', 'segm'):
-        metric = DITOCocoMetric(path, iou_type, backend=backend)
-        expected = evaluate(metric, samples)
-        monkeypatch.setattr('dito.evaluation.federated_ap._BLOCK', 50)
-        again = DITOCocoMetric(path, iou_type, backend=backend)
-        assert evaluate(again, samples) == pytest.approx(expected, abs=1e-12)
-        assert again.per_category == metric.per_category
-        # The libraries would report each block.
-        assert 'valuat' not in capsys.readouterr().out
-        monkeypatch.undo()
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@pytest.mark.parametrize('seed, limit', [(1, 100), (2, 100), (3, 4)])
+def test_equal_to_the_rules_step_by_step(seed, limit, iou_type, capsys):
+    rng = np.random.default_rng(seed)
+    content = make_ground_truth(rng, num_images=8)
+    results = make_results(rng, content)
+    for ann in content['annotations']:
+        ann['iscrowd'] = int(rng.random() < 0.2)
+        # Neither means anything to COCO.
+        ann['ignore'] = int(rng.random() < 0.2)
+    for result in results[::9]:
+        result['bbox'][2] = 0.0
+    gt = GroundTruth(normalise(copy.deepcopy(content), 'val.json'))
+    detections = LVISDetections.from_results(results)
+    found = evaluate_categories(gt, detections, iou_type, max_dets=limit)
+    precision, recall = naive_precision(
+        content, results, iou_type, federated=False, limit=limit)
+    np.testing.assert_allclose(found.precision, precision, atol=1e-9)
+    np.testing.assert_allclose(found.recall, recall, atol=1e-9)
+    assert (precision > 0).any() and (precision == -1).any()
+    # The library would report each category.
+    assert capsys.readouterr() == ('', '')
 
 
 @pytest.mark.parametrize('backend', ['faster', 'pycocotools'])
@@ -256,5 +266,7 @@ def test_errors_name_the_cause(scene):
         DITOCocoMetric(path, 'proposal')
     with pytest.raises(ValueError, match="not 'slow'"):
         DITOCocoMetric(path, backend='slow')
+    with pytest.raises(ValueError, match="spool_dir='/tmp' has no meaning"):
+        DITOCocoMetric(path, spool_dir='/tmp')
     with pytest.raises(FileNotFoundError, match='gone.json'):
         DITOCocoMetric('gone.json')

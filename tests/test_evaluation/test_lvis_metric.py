@@ -317,7 +317,7 @@ def test_table_names_the_protocol(scene, monkeypatch):
     path, content, results = scene
     lines = []
     monkeypatch.setattr(
-        'dito.evaluation.lvis_metric.MMLogger.get_current_instance',
+        'dito.evaluation.detection_metric.MMLogger.get_current_instance',
         lambda: type('L', (), dict(info=lambda self, t: lines.append(t)))(),
     )
     classes = names_of(content)
@@ -340,7 +340,7 @@ def test_table_names_the_protocol(scene, monkeypatch):
         max_dets='300 an image over all classes',
         most_dets_of_an_image='40',
         lowest_score='0.08333',
-        backend='federated',
+        backend='faster-coco-eval',
         alpha='0.3',
         beta='0.65',
         note='images without results count as empty',
@@ -424,6 +424,7 @@ def test_repeated_images_are_refused(scene):
         (dict(metric='proposal'), ValueError, "but got 'proposal'"),
         (dict(metric=[]), ValueError, r'but got \[\]'),
         (dict(backend='slow'), ValueError, "not 'slow'"),
+        (dict(spool_dir='x'), ValueError, "spool_dir='x' has no meaning"),
         (dict(protocols='loose'), ValueError, "but got .*'loose'"),
         (dict(protocols=[]), ValueError, r'but got \[\]'),
         (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dito.evaluation import DITORegionMetric
-from dito.evaluation.region_metric import is_right
+from dito.evaluation.classification import is_right
 
 META = dict(classes=('a', 'b', 'c', 'd'), novel_classes=('c', 'd'),
             frequency=('f', 'c', 'r', 'r'))

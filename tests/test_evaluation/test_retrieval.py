@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from dito.evaluation import DITORetrievalMetric
-from dito.evaluation.retrieval_ops import merge_captions, ranks
+from dito.evaluation.retrieval import merge_captions, ranks
 
 
 def naive(image, captions, texts, k):

@@ -157,7 +157,7 @@ LOSSES = {
              lambda _: lambda ann, image: ann['bbox'][2] > 15 or None),
     'pictures': ('dito.datasets.checks.config_checks.check_images',
                  lambda _: lambda *args: []),
-    'metrics': ('dito.evaluation.lvis_ground_truth.LVISGroundTruth.'
+    'metrics': ('dito.evaluation.ground_truth.LVISGroundTruth.'
                 '_take_annotations', _shifted),
 }
 

@@ -15,8 +15,10 @@ from dito.engine.hooks.best_checkpoint import (
     BestCheckpointHook,
     find_figure,
 )
-from dito.evaluation.ap_summary import summarize_lvis
-from dito.evaluation.precision_recall import PrecisionRecall
+from dito.evaluation.average_precision import (
+    PrecisionRecall,
+    summarize_lvis,
+)
 from dito.utils.checkpoint import load_from_file
 
 CHECKPOINTS = dict(type='DITOCheckpointHook', by_epoch=False, interval=1)

@@ -21,7 +21,7 @@ import numpy as np
 import pycocotools.mask as mask_utils
 
 from dito.evaluation import LVISDetections, LVISGroundTruth, evaluate_lvis
-from dito.evaluation.ap_summary import summarize_lvis
+from dito.evaluation.average_precision import summarize_lvis
 
 SIZE = (480, 640)
 _NEVER = (np.inf, np.inf)

@@ -3,8 +3,8 @@
 
 Feeds DITOLVISMetric random detections with masks, image by image, as a
 detector would, and prints one JSON line: memory held while they arrive
-(Python's and numpy's own, by tracemalloc), the largest resident memory above
-that before the first image, and the size of the files.
+(Python's and numpy's own, by tracemalloc), and the largest resident memory
+above that before the first image.
 
 Example:
     python tools/analysis_tools/benchmark_metric_memory.py --images 2000
@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace,
     classes = tuple(c['name'] for c in content['categories'])
     del content
     metric = DITOLVISMetric(
-        path, ['bbox', 'segm'], spool_dir=folder,
+        path, ['bbox', 'segm'],
         protocols=['standard', 'fixed'] if args.fixed else 'standard')
     metric.dataset_meta = dict(classes=classes)
     # Reads the annotations, which are no part of what is measured.
@@ -90,8 +90,6 @@ def measure(args: argparse.Namespace,
         held = round(tracemalloc.get_traced_memory()[0] / 2**20, 2)
         tracemalloc.stop()
     arrived = peak_kb()
-    size = sum(p.stat().st_size for p in Path(folder).rglob('*')
-               if p.name in ('keys', 'bodies', 'masks'))
     start = time.process_time()
     with open(os.devnull, 'w') as silent, contextlib.redirect_stdout(silent):
         metric.evaluate(len(images))
@@ -99,7 +97,6 @@ def measure(args: argparse.Namespace,
         held_mb=held,
         rss_arriving_mb=round((arrived - before) / 1024, 1),
         rss_evaluating_mb=round((peak_kb() - before) / 1024, 1),
-        files_mb=round(size / 2**20, 1),
         evaluation_s=round(time.process_time() - start, 1))
 
 

@@ -238,7 +238,7 @@ def _load_all(path: str, kind: str, problems: bool) -> str:
 def _metrics(folder: Path, rng: np.random.Generator) -> Steps:
     """Annotation files, to the metrics; what is right scores 1."""
     from dito.datasets.annotations import read_annotations
-    from dito.evaluation.lvis_ground_truth import LVISGroundTruth
+    from dito.evaluation.ground_truth import LVISGroundTruth
     path = _write_annotations(folder, rng)
     for kind in ('DITOCocoMetric', 'DITOLVISMetric'):
         for metric in (['bbox'], ['bbox', 'segm']):

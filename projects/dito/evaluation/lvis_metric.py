@@ -9,29 +9,28 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import exists
-from mmengine.logging import MMLogger
 
-from dito.utils.files import write_json, write_json_list
+from dito.utils.files import write_json
 
 from ..datasets.annotations import Id, require_masks
 from ..datasets.categories import list_names, match_names
-from .ap_summary import summarize_categories, summarize_lvis
-from .detection_spool import DetectionSpool, SpoolEntry
-from .federated_ap import is_in_sorted
-from .lvis_backends import BACKENDS, evaluate_lvis
-from .lvis_detections import LVISDetections
-from .lvis_ground_truth import LVISGroundTruth
-from .metric_inputs import (
-    ClassesFirstMixin,
-    check_predictions,
-    encode_masks,
-    refuse_repeated,
-    result_parts,
+from .average_precision import (
+    evaluate_lvis,
+    summarize_categories,
+    summarize_lvis,
+)
+from .detection_metric import (
+    DetectionMetricMixin,
+    ImageDetections,
+    check_options,
+    pack_predictions,
+    read_labels,
     to_numpy,
 )
-from .report import ReportMixin, render_extremes
-from .result_table import render_categories, render_scores
+from .detections import LVISDetections
+from .ground_truth import LVISGroundTruth
 
+_BACKENDS = ('federated', 'faster', 'lvis')
 _SHOWN = (
     'AP', 'AP50', 'AP75', 'APr', 'APc', 'APf', 'APs', 'APm', 'APl',
     'base_AP', 'base_AP50', 'novel_AP', 'novel_AP50',
@@ -39,12 +38,12 @@ _SHOWN = (
 
 
 @METRICS.register_module()
-class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
+class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
     """LVIS AP of boxes and masks, standard and fixed.
 
     'standard' is the official protocol: the best 300 detections of an image
     count, over all classes. 'fixed' (boxes only) is fixed AP of Dave et al.:
-    no limit an image, but the best 10,000 of each class over all images. Its
+    no limit per image, but the best 10,000 of each class over all images. Its
     figures are named ``bbox_fixed_AP`` and so on.
 
     Reported in full precision for boxes and masks: AP, AP50, AP75, by size
@@ -53,16 +52,16 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
     ``novel_classes`` of the data set, or those of frequency 'r'. A group
     without objects has -1, as in the lvis package.
 
-    Labels become category ids by class name. Detections wait on disk, not in
-    memory: those that the ground truth can judge, or all where fixed AP or
-    result files are wanted.
+    Labels become category ids by class name. Of the detections those are
+    kept, packed, that the ground truth can judge, or all where fixed AP or
+    result files are wanted. After an evaluation ``per_category`` and
+    ``report`` are set (:class:`.DetectionMetricMixin`).
 
     Args:
         ann_file (str): Annotation file in LVIS form.
         metric (str | Sequence[str]): 'bbox' and/or 'segm'.
             Defaults to 'bbox'.
-        backend (str): 'federated' (default, fast), 'faster'
-            (faster-coco-eval) or 'lvis' (the reference); same figures.
+        backend (str, optional): Has no effect; accepted for one release.
         max_dets (int): Detections that count in an image. Defaults to 300.
         protocols (Sequence[str]): 'standard' and/or 'fixed'. Defaults to
             'standard'.
@@ -77,13 +76,7 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
         prefix (str, optional): Prefix of the names. Defaults to 'lvis'.
         backend_args (dict, optional): File backend of the annotation file.
-        spool_dir (str, optional): Where detections wait. Defaults to the
-            system's folder for temporary files.
-
-    Attributes:
-        per_category (dict[str, list[dict]]): After an evaluation, for 'bbox'
-            and 'segm', the output of :func:`.summarize_categories`.
-        report (dict): See :class:`.ReportMixin`.
+        spool_dir (str, optional): Refused; it has no meaning any more.
 
     Raises:
         FileNotFoundError: If the annotation file does not exist.
@@ -97,7 +90,7 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
         self,
         ann_file: str,
         metric: Union[str, Sequence[str]] = 'bbox',
-        backend: str = 'federated',
+        backend: Optional[str] = None,
         max_dets: int = 300,
         protocols: Union[str, Sequence[str]] = 'standard',
         max_dets_per_class: int = 10_000,
@@ -110,16 +103,7 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
         spool_dir: Optional[str] = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.metrics = [metric] if isinstance(metric, str) else list(metric)
-        wrong = [name for name in self.metrics if name not in ('bbox', 'segm')]
-        if wrong or not self.metrics:
-            raise ValueError(
-                f"metric must be 'bbox' and/or 'segm', but got {metric!r}"
-            )
-        if backend not in BACKENDS:
-            raise ValueError(
-                f'backend must be one of {sorted(BACKENDS)}, not {backend!r}'
-            )
+        self.metrics = check_options(metric, backend, _BACKENDS, spool_dir)
         if isinstance(protocols, str):
             protocols = [protocols]
         if not protocols or set(protocols) - {'standard', 'fixed'}:
@@ -134,7 +118,6 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
                 f'annotation file {ann_file} of the metric does not exist'
             )
         self.ann_file = ann_file
-        self.backend = backend
         self.max_dets = max_dets
         self.protocols = tuple(protocols)
         self.max_dets_per_class = max_dets_per_class
@@ -142,8 +125,7 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
         self.outfile_prefix = outfile_prefix
         self.protocol = dict(protocol or {})
         self.backend_args = backend_args
-        self.per_category: Dict[str, List[dict]] = {}
-        self._spool = DetectionSpool(spool_dir)
+        self.per_category = {}
 
     @cached_property
     def ground_truth(self) -> LVISGroundTruth:
@@ -214,104 +196,55 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
                 self._store(sample['img_id'], sample['pred_instances'])
             )
 
-    def _store(self, image_id: Id, pred: dict) -> SpoolEntry:
-        """Write the detections of an image that can count, best first."""
-        labels = to_numpy(pred['labels']).astype(np.int64)
-        scores = to_numpy(pred['scores'])
-        check_predictions(
-            image_id, labels, scores, len(self._label_to_category))
-        order = np.argsort(-scores, kind='stable')
+    def _store(self, image_id: Id, pred: dict) -> ImageDetections:
+        """Keep the detections of an image that can count, best first."""
+        gt = self.ground_truth
+        labels = read_labels(image_id, pred, len(self._label_to_category))
         category = self._label_to_category[labels]
-        keys = self.ground_truth.pair_keys(
-            self.ground_truth.to_image_index([self._number(image_id)]),
-            category[order],
-        )
-        counts = is_in_sorted(keys, self.ground_truth.judged_keys)
-        counts |= self.outfile_prefix is not None
-        counts[self.max_dets :] = False
-        masks: Optional[List[Optional[dict]]] = None
-        # In fixed AP what is not judged has a place among the 10,000, too.
-        kept = order if 'fixed' in self.protocols else order[counts]
-        if 'segm' in self.metrics:
-            encoded = iter(encode_masks(image_id, pred, order[counts]))
-            here = counts if len(kept) == len(order) else [True] * len(kept)
-            masks = [next(encoded) if yes else None for yes in here]
-        return self._spool.add(
-            image_id,
-            category[kept],
-            scores[kept],
-            to_numpy(pred['bboxes'])[kept],
-            masks,
-            seen=len(scores),
-            lowest=float(scores.min(initial=np.inf)),
-        )
-
-    def _number(self, image_id: Id) -> int:
-        """Number of an image, which must be in the file."""
-        number = self.ground_truth.images.find(image_id)
+        number = gt.images.find(image_id)
         if number is None:
             raise ValueError(
                 f'1 image ids are not in {self.ann_file}: [{image_id!r}]; '
                 'are these results of another data set?'
             )
-        return number
+        order = np.argsort(-to_numpy(pred['scores']), kind='stable')
+        counts = gt.judges(gt.to_image_index([number]), category[order])
+        counts |= self.outfile_prefix is not None
+        counts[self.max_dets :] = False
+        # In fixed AP what is not judged has a place among the 10,000, too.
+        if 'fixed' not in self.protocols:
+            order, counts = order[counts], counts[counts]
+        masked = counts if 'segm' in self.metrics else None
+        return pack_predictions(image_id, pred, category, order, masked)
 
-    def evaluate(self, size: int) -> Dict[str, float]:
-        """Evaluate the detections of all processes.
-
-        Args:
-            size (int): Number of images of the data set.
-
-        Returns:
-            dict[str, float]: Figures by name with prefix.
-        """
-        self.results = self._spool.share(self.results)
-        try:
-            return super().evaluate(size)
-        finally:
-            self._spool.clear()
-
-    def compute_metrics(self, results: List[SpoolEntry]) -> Dict[str, float]:
+    def compute_metrics(
+        self, results: List[ImageDetections]
+    ) -> Dict[str, float]:
         """Evaluate the collected results.
 
         Args:
-            results (list[SpoolEntry]): One an image, of all ranks.
+            results (list[ImageDetections]): One per image, of all ranks.
 
         Returns:
             dict[str, float]: Figures named 'bbox_AP', 'segm_novel_AP' ...
         """
-        logger: MMLogger = MMLogger.get_current_instance()
-        refuse_repeated(results)
-        detections = self._spool.load(
-            results,
-            self.ground_truth.category_ids,
-            'segm' in self.metrics,
-            [self._number(entry.image_id) for entry in results],
-        )
-        protocol = self._describe(results)
+        gt = self.ground_truth
+        detections = self._load(results, gt, gt.category_ids)
+        scores = {
+            row: self._evaluate_row(row, detections, iou_type, fixed)
+            for row, iou_type, fixed in self._rows()
+        }
+        figures = {
+            f'{row}_{name}': value
+            for row, values in scores.items()
+            for name, value in values.items()
+        }
         title = f'LVIS {os.path.basename(self.ann_file)}'
-        figures: Dict[str, float] = {}
-        scores: Dict[str, Dict[str, float]] = {}
-        for row, iou_type, fixed in self._rows():
-            scores[row] = self._evaluate_row(row, detections, iou_type, fixed)
-            for name, value in scores[row].items():
-                figures[f'{row}_{name}'] = value
-            if self.classwise:
-                logger.info(
-                    render_categories(
-                        f'{title}, {row}', self.per_category[row]
-                    )
-                )
-        first = next(iter(scores))
-        extremes = render_extremes(
-            f'{title}, {first}', self.per_category[first]
-        )
-        if extremes:
-            logger.info(extremes)
-        table = render_scores(title, scores, _SHOWN)
-        self.publish(title, protocol, figures, table, self.per_category)
+        self._show(title, self._protocol(results), scores, _SHOWN, figures)
         if self.outfile_prefix is not None:
-            self._write(detections)
+            self._write_results(detections.limit_per_image(self.max_dets), gt)
+            path = f'{self.outfile_prefix}.categories.json'
+            write_json(path, self.per_category)
         return figures
 
     def _rows(self) -> Iterator[tuple]:
@@ -332,10 +265,10 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
             detections,
             iou_type,
             self.max_dets,
-            self.backend,
-            self.max_dets_per_class if fixed else None,
+            max_dets_per_class=self.max_dets_per_class if fixed else None,
         )
-        self.per_category[row] = summarize_categories(output, gt, self.novel)
+        self.per_category[row] = summarize_categories(
+            output.precision[..., 0], gt, self.novel)
         return summarize_lvis(
             output,
             gt.frequency,
@@ -343,46 +276,25 @@ class DITOLVISMetric(ClassesFirstMixin, ReportMixin, BaseMetric):
             None if fixed else self.max_dets,
         )
 
-    def _describe(self, results: List[SpoolEntry]) -> Dict[str, Any]:
+    def _protocol(self, results: List[ImageDetections]) -> Dict[str, Any]:
         """The protocol."""
-        gt = self.ground_truth
-        lowest = min((e.lowest for e in results), default=np.inf)
-        most = max((e.seen for e in results), default=0)
         names = dict(standard='standard', fixed='fixed (boxes)')
         limits = dict(
             standard=f'{self.max_dets} an image over all classes',
             fixed=f'{self.max_dets_per_class} a class over all images',
         )
-        parts = self.with_run(dict(
+        parts = self._describe(
+            results,
+            self.ground_truth,
+            int(self.novel.sum()),
             benchmark='LVIS',
-            split=os.path.basename(self.ann_file),
-            images=f'{len(results)} of {gt.num_images}',
-            classes=f'{gt.num_categories} ({int(self.novel.sum())} novel)',
-            overlap=' and '.join(
-                dict(bbox='boxes', segm='masks')[m] for m in self.metrics
-            ),
             AP=' and '.join(names[p] for p in self.protocols),
             max_dets='; '.join(limits[p] for p in self.protocols),
-            most_dets_of_an_image=most,
-            lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
-            backend=self.backend,
-        ))
-        if len(results) < gt.num_images:
-            parts['note'] = 'images without results count as empty'
+        )
+        most = parts['most_dets_of_an_image']
         if 'fixed' in self.protocols and most <= self.max_dets:
             parts['note_on_fixed'] = (
                 f'the detector gave at most {most} an image, and fixed AP '
                 'has no such limit: raise test_cfg.rcnn.max_per_img'
             )
         return parts
-
-    def _write(self, detections: LVISDetections) -> None:
-        """Write result files, each first under another name."""
-        gt = self.ground_truth
-        detections = detections.limit_per_image(self.max_dets)
-        for iou_type in self.metrics:
-            write_json_list(
-                f'{self.outfile_prefix}.{iou_type}.json',
-                result_parts(detections, iou_type, gt.images, gt.categories),
-            )
-        write_json(f'{self.outfile_prefix}.categories.json', self.per_category)

@@ -1,10 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detections as columns, a few bytes each instead of a dict each."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Any, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 import pycocotools.mask as mask_utils
@@ -17,6 +17,66 @@ from ..datasets.annotations import IdNumbers, as_id, show
 _MASKS_PER_CALL = 255
 
 
+class PackedMasks:
+    """Run lengths of masks in few pieces: a sequence of RLE dicts.
+
+    As Python objects they would take 300 bytes each beside the run lengths.
+
+    Args:
+        pieces (Sequence[bytes]): Run lengths, many masks in each.
+        columns (np.ndarray): Piece, first byte, one behind the last, height
+            and width of each mask, shape (N, 5), int64.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], columns: np.ndarray) -> None:
+        self._pieces = list(pieces)
+        self._columns = columns
+
+    @classmethod
+    def pack(cls, masks: Sequence[Optional[dict]]) -> 'PackedMasks':
+        """Put masks in one piece.
+
+        Args:
+            masks (Sequence[dict | None]): N compressed RLE masks; None for
+                one that does not count, which becomes an empty one.
+
+        Returns:
+            PackedMasks: The same.
+        """
+        masks = [mask or dict(size=(0, 0), counts=b'') for mask in masks]
+        counts = [mask['counts'] for mask in masks]
+        counts = [c.encode() if isinstance(c, str) else c for c in counts]
+        columns = np.zeros((len(masks), 5), np.int64)
+        columns[:, 2] = np.cumsum([len(c) for c in counts])
+        columns[1:, 1] = columns[:-1, 2]
+        columns[:, 3:] = np.reshape([m['size'] for m in masks], (-1, 2))
+        return cls([b''.join(counts)], columns)
+
+    @classmethod
+    def join(cls, parts: Sequence['PackedMasks']) -> 'PackedMasks':
+        """Masks of several in a row; run lengths are not copied."""
+        pieces: List[bytes] = []
+        columns = [np.zeros((0, 5), np.int64)]
+        for part in parts:
+            columns.append(part._columns + [len(pieces), 0, 0, 0, 0])
+            pieces += part._pieces
+        return cls(pieces, np.concatenate(columns))
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def take(self, index: np.ndarray) -> 'PackedMasks':
+        """Select and reorder; run lengths are not copied."""
+        return PackedMasks(self._pieces, self._columns[index])
+
+    def __getitem__(self, index: slice) -> List[dict]:
+        return [
+            dict(size=[height, width], counts=self._pieces[piece][start:stop])
+            for piece, start, stop, height, width
+            in self._columns[index].tolist()
+        ]
+
+
 @dataclass(frozen=True)
 class LVISDetections:
     """Detections of many images in COCO's result form, stored by column.
@@ -26,19 +86,38 @@ class LVISDetections:
         category_ids (np.ndarray): Shape (N,), int64.
         scores (np.ndarray): Shape (N,), float64.
         boxes (np.ndarray, optional): x, y, width, height, shape (N, 4),
-            float64; or a column in a file (:mod:`.spool_columns`).
-        masks (list[dict], optional): Compressed RLE masks, N of them; or a
-            column in a file.
+            float64.
+        masks (PackedMasks, optional): N of them.
     """
 
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
-    boxes: Any = None
-    masks: Any = None
+    boxes: Optional[np.ndarray] = None
+    masks: Optional[PackedMasks] = None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @classmethod
+    def join(cls, parts: Sequence['LVISDetections']) -> 'LVISDetections':
+        """Detections of several in a row, all with boxes.
+
+        Args:
+            parts (Sequence[LVISDetections]): In order.
+
+        Returns:
+            LVISDetections: With masks if all of them have masks.
+        """
+        parts = [cls.from_results([]), *parts]
+        masks = [part.masks for part in parts]
+        return cls(
+            np.concatenate([part.image_ids for part in parts]),
+            np.concatenate([part.category_ids for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            None if None in masks else PackedMasks.join(masks),
+        )
 
     @classmethod
     def from_results(
@@ -65,7 +144,7 @@ class LVISDetections:
         masks = boxes = None
         number = len(results)
         if not results or 'segmentation' in results[0]:
-            masks = [result['segmentation'] for result in results]
+            masks = PackedMasks.pack([r['segmentation'] for r in results])
         if not results or 'bbox' in results[0]:
             flat = chain.from_iterable(map(itemgetter('bbox'), results))
             boxes = np.fromiter(flat, np.float64)
@@ -78,13 +157,7 @@ class LVISDetections:
         scores = np.fromiter(
             map(itemgetter('score'), results), np.float64, number)
         _require_finite(scores, results, 'score')
-        return cls(
-            image_ids=ids[0],
-            category_ids=ids[1],
-            scores=scores,
-            boxes=boxes,
-            masks=masks,
-        )
+        return cls(*ids, scores, boxes, masks)
 
     @classmethod
     def from_file(
@@ -126,44 +199,39 @@ class LVISDetections:
                 the area of an object is that of its mask.
 
         Returns:
-            list[dict]: One dict a detection.
+            list[dict]: One dict per detection.
         """
+        key, shapes = 'segmentation', self.masks
+        if iou_type == 'bbox':
+            key, shapes = 'bbox', self.boxes.tolist()
         columns = zip(
             self.image_ids.tolist(),
             self.category_ids.tolist(),
             self.scores.tolist(),
+            shapes[:],
             strict=True,
         )
-        results = [
-            dict(image_id=image, category_id=category, score=score)
-            for image, category, score in columns
+        return [
+            {'image_id': image, 'category_id': category, 'score': score,
+             key: shape}
+            for image, category, score, shape in columns
         ]
-        if iou_type == 'bbox':
-            boxes = np.asarray(self.boxes).tolist()
-            for result, box in zip(results, boxes, strict=True):
-                result['bbox'] = box
-        else:
-            for result, mask in zip(results, self.masks[:], strict=True):
-                result['segmentation'] = mask
-        return results
 
     def take(self, index: np.ndarray) -> 'LVISDetections':
         """Select and reorder detections.
 
         Args:
-            index (np.ndarray): Positions or a boolean mask.
+            index (np.ndarray): Positions, shape (M,), int64.
 
         Returns:
             LVISDetections: The selected ones.
         """
-        if index.dtype == bool:
-            index = np.flatnonzero(index)
         return LVISDetections(
-            image_ids=self.image_ids[index],
-            category_ids=self.category_ids[index],
-            scores=self.scores[index],
-            boxes=_take(self.boxes, index),
-            masks=_take(self.masks, index),
+            self.image_ids[index],
+            self.category_ids[index],
+            self.scores[index],
+            None if self.boxes is None else self.boxes[index],
+            None if self.masks is None else self.masks.take(index),
         )
 
     def areas(self, iou_type: str) -> np.ndarray:
@@ -176,8 +244,7 @@ class LVISDetections:
             np.ndarray: Shape (N,), float64.
         """
         if iou_type == 'bbox':
-            boxes = np.asarray(self.boxes)
-            return boxes[:, 2] * boxes[:, 3]
+            return self.boxes[:, 2] * self.boxes[:, 3]
         areas = np.zeros(len(self))
         for start in range(0, len(self), _MASKS_PER_CALL):
             part = slice(start, start + _MASKS_PER_CALL)
@@ -191,7 +258,7 @@ class LVISDetections:
             max_dets (int): How many, over all categories.
 
         Returns:
-            LVISDetections: At most ``max_dets`` an image; of equal scores
+            LVISDetections: At most ``max_dets`` per image; of equal scores
             the earlier one stays.
         """
         return self._limit(self.image_ids, max_dets)
@@ -203,8 +270,8 @@ class LVISDetections:
             max_dets (int): How many, over all images.
 
         Returns:
-            LVISDetections: At most ``max_dets`` a category; of equal scores
-            the earlier one stays.
+            LVISDetections: At most ``max_dets`` per category; of equal
+            scores the earlier one stays.
         """
         return self._limit(self.category_ids, max_dets)
 
@@ -217,14 +284,6 @@ class LVISDetections:
         if rank.max(initial=0) < number:
             return self
         return self.take(np.sort(order[rank < number]))
-
-    def in_memory(self) -> 'LVISDetections':
-        """Read columns that are in files."""
-        return replace(
-            self,
-            boxes=None if self.boxes is None else np.asarray(self.boxes),
-            masks=None if self.masks is None else self.masks[:],
-        )
 
 
 def _numbers(
@@ -254,13 +313,3 @@ def _require_finite(
     if len(wrong):
         raise ValueError(f'{key} {show(results[wrong[0]][key])}, finite '
                          'numbers are expected')
-
-
-def _take(column: Any, index: np.ndarray) -> Any:
-    """Select from an array, a list or a column in a file."""
-    if column is None:
-        return None
-    if isinstance(column, list):
-        return [column[i] for i in index.tolist()]
-    return column.take(index, **({} if not isinstance(column, np.ndarray)
-                                 else dict(axis=0)))
