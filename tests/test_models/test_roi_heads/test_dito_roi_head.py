@@ -212,6 +212,17 @@ def test_options_of_older_configs_reach_the_ensemble():
         alpha=0.2, objectness_power=2)).ensemble.facts()
 
 
+def test_options_of_older_configs_are_told_their_new_form(monkeypatch):
+    said = []
+    monkeypatch.setattr('dito.models.roi_heads.dito_roi_head.print_log',
+                        lambda text, **_: said.append(text))
+    build(alpha=0.2, renormalise=True)
+    assert len(said) == 1 and said[0].endswith(
+        'roi_head.ensemble=dict(alpha=0.2, renormalise=True).')
+    build(ensemble=dict(alpha=0.2))
+    assert len(said) == 1
+
+
 def test_another_ensemble():
     """A class of a few lines takes the place of equation 2."""
 

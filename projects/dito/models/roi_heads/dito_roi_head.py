@@ -36,9 +36,10 @@ def _moved_options(options: dict) -> dict:
     """Take options of the ensemble out of an older config, in place."""
     moved = {name: options.pop(name) for name in _MOVED if name in options}
     if moved:
+        given = ', '.join(f'{k}={v!r}' for k, v in moved.items())
         print_log(
-            f'roi_head has {", ".join(moved)}, which belong to '
-            'roi_head.ensemble now; they are taken as if they were there.',
+            f'roi_head has {", ".join(moved)}, which are taken as if they '
+            f'stood where they belong: roi_head.ensemble=dict({given}).',
             logger='current',
             level=logging.WARNING)
     return moved
