@@ -10,7 +10,7 @@ _base_ = [
     './_base_/models/dito_vitb_openclip.py',
     './_base_/datasets/coco_ov_detection.py',
     './_base_/schedules/dito_coco_11k.py',
-    './_base_/default_runtime.py',
+    './_base_/tower_runtime.py',
 ]
 
 load_from = 'pretrained/vitb16_openclip.safetensors'
@@ -20,13 +20,3 @@ model = dict(
     teacher=dict(checkpoint=load_from))
 
 train_dataloader = dict(batch_size=2)
-
-# Pyramid and heads start anew, unless load_from has them.
-custom_hooks = [
-    dict(type='DITOVocabularyHook', templates='openai'),
-    dict(
-        type='DITOLoadReportHook',
-        required=['backbone', 'text_encoder'],
-        allowed_missing=['neck', 'rpn_head', 'roi_head'],
-        allowed_unused=['logit_scale', 'logit_bias', 'level_proj']),
-]

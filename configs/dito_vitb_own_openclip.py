@@ -14,7 +14,7 @@ _base_ = [
     './_base_/models/dito_vitb_openclip.py',
     './_base_/datasets/own_detection.py',
     './_base_/schedules/dito_own_5k.py',
-    './_base_/default_runtime.py',
+    './_base_/tower_runtime.py',
 ]
 
 load_from = 'pretrained/vitb16_openclip.safetensors'
@@ -25,13 +25,3 @@ model = dict(
     # Boxes only.
     roi_head=dict(mask_roi_extractor=None, mask_head=None),
     teacher=dict(checkpoint=load_from))
-
-# Pyramid and heads start anew, unless load_from has them.
-custom_hooks = [
-    dict(type='DITOVocabularyHook', templates='openai'),
-    dict(
-        type='DITOLoadReportHook',
-        required=['backbone', 'text_encoder'],
-        allowed_missing=['neck', 'rpn_head', 'roi_head'],
-        allowed_unused=['logit_scale', 'logit_bias', 'level_proj']),
-]
