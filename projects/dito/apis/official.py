@@ -17,12 +17,13 @@ from dito.converters.official.vocabulary import (
     ClassRows,
     convert_vocabulary,
     read_class_rows,
+    read_embeddings,
 )
 from dito.models.text import Vocabulary
 from dito.models.text.name_checks import resolve_synonyms
 from dito.utils.configs import find_config
 from dito.utils.download import Progress, check_known, download, unpack_zip
-from dito.utils.files import new_folder, read_json
+from dito.utils.files import new_folder
 
 from .hub import package_model
 from .published import OFFICIAL, dito_home
@@ -167,7 +168,7 @@ def make_vocabulary(files: Files, lvis: str | None = None) -> Vocabulary:
     Raises:
         ValueError: If the arrays have too few rows, or others than numbers.
     """
-    table, base = _array(files.lvis), _array(files.base)
+    table, base = read_embeddings(files.lvis), read_embeddings(files.base)
     rows = (read_class_rows(lvis) if lvis else ClassRows(
         dict(enumerate(LVISV1Dataset.METAINFO['classes'], 1)), []))
     ids = (i for i in range(1, 91) if i not in _NO_COCO)
@@ -176,19 +177,11 @@ def make_vocabulary(files: Files, lvis: str | None = None) -> Vocabulary:
     vocabulary = convert_vocabulary(table, rows)
     vocabulary = vocabulary.with_novel(
         _absent(table[list(rows.names)], base).tolist())
-    if lvis:
+    if rows.synonyms:
         vocabulary = replace(vocabulary, synonyms=resolve_synonyms(
-            read_synonyms(lvis), vocabulary.names))
-    return vocabulary.join(convert_vocabulary(_array(files.coco), coco))
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f'{path} is no array in .npy format: {error}.') from error
-    return array[0] if array.ndim == 3 and len(array) == 1 else array
+            rows.synonyms, vocabulary.names))
+    return vocabulary.join(
+        convert_vocabulary(read_embeddings(files.coco), coco))
 
 
 def _absent(rows: np.ndarray, among: np.ndarray) -> torch.Tensor:
@@ -200,21 +193,6 @@ def _absent(rows: np.ndarray, among: np.ndarray) -> torch.Tensor:
     unit = [torch.nn.functional.normalize(
         torch.from_numpy(t.astype(np.float32)), dim=1) for t in (rows, among)]
     return (unit[0] @ unit[1].T).amax(1) < 1 - _SAME
-
-
-def read_synonyms(path: str) -> dict[str, list[str]]:
-    """Synonyms of LVIS' classes.
-
-    Args:
-        path (str): Annotations of LVIS v1.
-
-    Returns:
-        dict[str, list[str]]: By class.
-    """
-    content = read_json(path)
-    return {c['name']: [s for s in c.get('synonyms') or ()
-                        if isinstance(s, str)]
-            for c in content['categories']}
 
 
 def make_detector(files: Files,

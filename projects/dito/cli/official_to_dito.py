@@ -7,13 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
-import numpy as np
-
 from dito.converters.official import OfficialSizes, convert_official
 from dito.converters.official.readers import read_checkpoint
 from dito.converters.official.vocabulary import (
     convert_vocabulary,
     read_class_rows,
+    read_embeddings,
 )
 from dito.models.text import Vocabulary
 from dito.models.text.name_files import read_names
@@ -83,16 +82,8 @@ def make_vocabulary(embeddings: str, names: Optional[str],
     if names is None:
         raise ValueError(
             'The embeddings have rows and no names: give --names too.')
-    if not Path(embeddings).is_file():
-        raise FileNotFoundError(
-            f'The embeddings {embeddings} do not exist; check the path.')
-    try:
-        table = np.load(embeddings, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f'{embeddings} is no array in .npy format: {error}.') from error
     return convert_vocabulary(
-        table, read_class_rows(names),
+        read_embeddings(embeddings), read_class_rows(names),
         read_names(novel).names if novel else (), keep_rest)
 
 

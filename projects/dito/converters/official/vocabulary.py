@@ -32,10 +32,36 @@ class ClassRows(NamedTuple):
     Attributes:
         names (dict[int, str]): Name by row, in the order of the rows.
         rare (list[str]): Names of frequency 'r' (LVIS).
+        synonyms (dict[str, list[str]]): By name (LVIS).
     """
 
     names: dict[int, str]
     rare: list[str]
+    synonyms: dict[str, list[str]] = {}
+
+
+def read_embeddings(path: str | Path) -> np.ndarray:
+    """Read a file of the release's embeddings.
+
+    Args:
+        path (str | Path): In .npy format.
+
+    Returns:
+        ndarray: Shape (R, D); a first axis of one is dropped.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no array.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'The embeddings {path} do not exist; check the path.')
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f'{path} is no array in .npy format: {error}.') from error
+    return table[0] if table.ndim == 3 and len(table) == 1 else table
 
 
 def read_class_rows(path: str | Path) -> ClassRows:
@@ -61,6 +87,7 @@ def read_class_rows(path: str | Path) -> ClassRows:
         return ClassRows(dict(enumerate(read_names(path).names, 1)), [])
     content = read_json(path)
     rare: list[str] = []
+    synonyms: dict[str, list[str]] = {}
     if isinstance(content, dict) and 'categories' in content:
         content = content['categories']
     if isinstance(content, list) and content and all(
@@ -68,6 +95,8 @@ def read_class_rows(path: str | Path) -> ClassRows:
             for c in content):
         rare = [c['name'] for c in content if c.get('frequency') == 'r']
         pairs = [(c['id'], c['name']) for c in content]
+        synonyms = {c['name']: [s for s in c.get('synonyms') or ()
+                                if isinstance(s, str)] for c in content}
     elif isinstance(content, dict) and content and all(
             isinstance(v, str) for v in content.values()):
         pairs = list(content.items())
@@ -75,7 +104,7 @@ def read_class_rows(path: str | Path) -> ClassRows:
         raise ValueError(
             f'{path} tells no rows: it must be a mapping from id to name, or '
             'annotations whose categories have ids and names.')
-    return ClassRows(_by_row(pairs, path), rare)
+    return ClassRows(_by_row(pairs, path), rare, synonyms)
 
 
 def _by_row(pairs: Iterable[Sequence[Any]], path: Path) -> dict[int, str]:
@@ -112,8 +141,6 @@ def convert_vocabulary(embeddings: np.ndarray,
     Raises:
         ValueError: If rows are missing, zero or not finite.
     """
-    if embeddings.ndim == 3 and len(embeddings) == 1:
-        embeddings = embeddings[0]
     if embeddings.ndim != 2 or embeddings.dtype.kind != 'f':
         raise ValueError(
             'The embeddings must be a float array (rows, size), got '
