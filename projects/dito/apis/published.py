@@ -57,7 +57,7 @@ def find_published(source: PathLike, revision: Optional[str] = None) -> Path:
         raise FileNotFoundError(
             f"There is no detector of the authors' in {folder}; "
             '"dito get official" downloads and converts it.')
-    if text.count('/') != 1 or text.startswith(('.', '/', '~')):
+    if not _is_repository(text):
         raise FileNotFoundError(
             f'There is no folder {source}; a repository of the hub is '
             "'owner/name'.")
@@ -197,12 +197,16 @@ def resolve_published(
     """
     if _is_published(model) and weights is None:
         model, weights = None, model
-    if not _is_published(weights) and not (
-            isinstance(weights, str) and re.fullmatch(
-                r'[\w.-]+/[\w.-]+', weights) and not Path(weights).exists()
-            and not Path(weights).suffix):
+    on_hub = (isinstance(weights, str) and _is_repository(weights)
+              and not Path(weights).exists() and not Path(weights).suffix)
+    if not on_hub and not _is_published(weights):
         return model, weights, None
     return model, *open_published(find_published(weights))
+
+
+def _is_repository(text: str) -> bool:
+    """Whether a text can be 'owner/name' of the hub."""
+    return re.fullmatch(r'\w[\w.-]*/[\w.-]+', text) is not None
 
 
 def _is_published(source: Any) -> bool:

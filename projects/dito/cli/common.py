@@ -100,7 +100,6 @@ def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
         raise ValueError(
             f'--data is for configs of own data, such as '
             f'dito_vitb_own_openclip; the set of {cfg.filename} is a {kind}.')
-    trained = _names_of(args.data)
     _point(cfg.train_dataloader, args.data, args.images)
     _point(cfg.test_dataloader, args.val_data or args.data,
            args.val_images or args.images)
@@ -109,7 +108,7 @@ def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
         return
     names = _names_of(args.val_data)
-    known = set(map(name_key, trained))
+    known = set(map(name_key, _names_of(args.data)))
     cfg.test_dataloader.dataset.metainfo = dict(
         classes=names,
         novel_classes=[n for n in names if name_key(n) not in known])
@@ -119,6 +118,8 @@ def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
 
 def _point(dataloader: Any, file: str, images: str) -> None:
     """Let a loader read other annotations and images."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f'There is no file {file} of annotations.')
     if not Path(images).is_dir():
         raise FileNotFoundError(f'There is no folder {images} of images.')
     dataloader.dataset.update(
@@ -127,10 +128,7 @@ def _point(dataloader: Any, file: str, images: str) -> None:
 
 def _names_of(file: str) -> List[str]:
     """Categories of annotations, in the order of their ids."""
-    if not Path(file).is_file():
-        raise FileNotFoundError(f'There is no file {file} of annotations.')
-    read = read_annotations(file)
-    read.refuse_faults(files=True)
+    read = read_annotations(file).refuse_faults(files=True)
     return [c['name'] for c in read.categories]
 
 

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -174,6 +175,7 @@ def without_data() -> Iterator[None]:
         get_layout.cache_clear()
 
 
+@cache
 def parameter_count(arch: str) -> int:
     """Parameters of a tower of :class:`DITOViT`."""
     with torch.device('meta'):

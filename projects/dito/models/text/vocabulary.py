@@ -3,9 +3,11 @@
 
 import difflib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import (
     Any,
+    Dict,
     Iterable,
     List,
     Mapping,
@@ -229,18 +231,20 @@ class Vocabulary:
 
     def _row(self, name: str) -> List[int]:
         """Classes that a name fits, of the best kind of fit alone."""
-        index = self.__dict__.get('_index')
-        if index is None:
-            index = ({}, {}, {})
-            for i, own in enumerate(self.names):
-                short = own.partition('(')[0] or own
-                for kind, forms in enumerate(((own, ), (short, ),
-                                              self.synonyms[i])):
-                    for key in set(map(name_key, forms)):
-                        index[kind].setdefault(key, []).append(i)
-            object.__setattr__(self, '_index', index)
         key = name_key(name)
-        return next((kind[key] for kind in index if key in kind), [])
+        return next((kind[key] for kind in self._index if key in kind), [])
+
+    @cached_property
+    def _index(self) -> Tuple[Dict[str, List[int]], ...]:
+        """Classes by name, by name without suffix, and by synonym."""
+        index: Tuple[Dict[str, List[int]], ...] = ({}, {}, {})
+        for i, own in enumerate(self.names):
+            short = own.partition('(')[0] or own
+            for kind, forms in zip(index, ((own, ), (short, ),
+                                           self.synonyms[i]), strict=True):
+                for key in set(map(name_key, forms)):
+                    kind.setdefault(key, []).append(i)
+        return index
 
     def join(self, other: 'Vocabulary') -> 'Vocabulary':
         """Append the classes of another vocabulary that this one lacks.
