@@ -15,6 +15,21 @@ from dito.datasets.symbols import SymbolsConfig, build_symbols
 DEFAULT = SymbolsConfig()
 
 
+# Fields of SymbolsConfig that are options of their names.
+NUMBERS = dict(
+    size='side of the detection pictures in pixels',
+    single_shards='image-text shards with one object a picture',
+    scene_shards='image-text shards with several objects a picture',
+    lone_shards='image-text shards with one object somewhere in a scene',
+    shard_size='samples a shard',
+    single_size='side of the single-object pictures in pixels',
+    scene_size='side of the image-text scenes in pixels',
+    retrieval_images='held-out image-text pairs',
+    zero_shot_images='held-out single objects a category, and of held-out '
+    'drawings',
+)
+
+
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -39,60 +54,9 @@ def parse_args() -> argparse.Namespace:
         default=DEFAULT.val_drawings_images,
         help='detection pictures of known names in held-out drawings',
     )
-    add(
-        '--size',
-        type=int,
-        default=DEFAULT.size,
-        help='side of the detection pictures in pixels',
-    )
-    add(
-        '--single-shards',
-        type=int,
-        default=DEFAULT.single_shards,
-        help='image-text shards with one object a picture',
-    )
-    add(
-        '--scene-shards',
-        type=int,
-        default=DEFAULT.scene_shards,
-        help='image-text shards with several objects a picture',
-    )
-    add(
-        '--lone-shards',
-        type=int,
-        default=DEFAULT.lone_shards,
-        help='image-text shards with one object somewhere in a scene',
-    )
-    add(
-        '--shard-size',
-        type=int,
-        default=DEFAULT.shard_size,
-        help='samples a shard',
-    )
-    add(
-        '--single-size',
-        type=int,
-        default=DEFAULT.single_size,
-        help='side of the single-object pictures in pixels',
-    )
-    add(
-        '--scene-size',
-        type=int,
-        default=DEFAULT.scene_size,
-        help='side of the image-text scenes in pixels',
-    )
-    add(
-        '--retrieval-images',
-        type=int,
-        default=DEFAULT.retrieval_images,
-        help='held-out image-text pairs',
-    )
-    add(
-        '--zero-shot-images',
-        type=int,
-        default=DEFAULT.zero_shot_images,
-        help='held-out single objects a category, and of held-out drawings',
-    )
+    for name, text in NUMBERS.items():
+        option = f'--{name.replace("_", "-")}'
+        add(option, type=int, default=getattr(DEFAULT, name), help=text)
     add(
         '--workers',
         type=int,
@@ -117,15 +81,7 @@ def main() -> None:
             train_images=args.images[0],
             val_images=args.images[1],
             val_drawings_images=args.drawings_images,
-            size=args.size,
-            single_shards=args.single_shards,
-            scene_shards=args.scene_shards,
-            lone_shards=args.lone_shards,
-            shard_size=args.shard_size,
-            retrieval_images=args.retrieval_images,
-            zero_shot_images=args.zero_shot_images,
-            single_size=args.single_size,
-            scene_size=args.scene_size,
+            **{name: getattr(args, name) for name in NUMBERS},
         )
         manifest = build_symbols(
             args.out, cfg, args.workers, args.overwrite, report=print

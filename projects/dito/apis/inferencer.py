@@ -260,15 +260,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 results['errors'].append(item.error)
             if return_vis:
                 results['visualization'].append(item.drawn)
-            wanted: Any = None
-            if item.error is None:
-                if return_datasamples:
-                    wanted = with_masks(
-                        item.every if return_all else item.kept)
-                else:
-                    wanted = (to_dict(item.every, item.names) if return_all
-                              else item.result)
-            results['predictions'].append(wanted)
+            results['predictions'].append(
+                _prediction(item, return_all, return_datasamples))
         return results
 
     def stream(self,
@@ -387,3 +380,12 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             self.visualizer.add_datasample(
                 'image', picture, kept, draw_gt=False, pred_score_thr=-1)
             return self.visualizer.get_image()
+
+
+def _prediction(item: Detections, every: bool, as_sample: bool) -> Any:
+    """What a call returns of an image; None where it could not be read."""
+    if item.error is not None:
+        return None
+    if as_sample:
+        return with_masks(item.every if every else item.kept)
+    return to_dict(item.every, item.names) if every else item.result
