@@ -68,6 +68,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='a pretraining for every seed (default: one for all)',
     )
+    add(
+        '--rep',
+        type=Path,
+        metavar='CHECKPOINT',
+        help='result of the full stage 2, for the rows w/REP: it is not '
+        'trained then (Tables 4b and 4c compare it with others, which are '
+        'trained by the schedule)',
+    )
     add('--gpus', type=int, default=1, help='processes of a run; see above')
     add(
         '--work-dir',
@@ -90,6 +98,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.seeds < 1 or args.gpus < 1:
         parser.error('--seeds and --gpus must be at least 1')
+    if args.rep and not args.rep.is_file():
+        parser.error(f'--rep {args.rep} is not a file')
     return args
 
 
@@ -113,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds=args.seeds,
         factor=args.iters_scale,
         own_pretraining=args.own_pretraining,
+        rep=args.rep,
         gpus=args.gpus,
         options=dict(args.cfg_options),
     )
@@ -192,12 +203,16 @@ def render_markdown(table: Table, planner: Planner) -> str:
     settings = planner.settings
     ruler = ['---', *['---:'] * (len(heads) - 1)]
     lines = [f'| {" | ".join(row)} |' for row in (heads, ruler, *rows)]
-    own = settings.own_pretraining
+    pretraining = 'one for all seeds'
+    if settings.own_pretraining:
+        pretraining = 'one per seed'
+    if settings.rep:
+        pretraining = f'of the rows w/REP {settings.rep.name}'
     note = (
         f'On {settings.data}, in percent: mean ± standard deviation of the '
         'sample (number of seeds), or one seed; schedules times '
         f'{settings.factor:g}; pretraining: '
-        f'{"one per seed" if own else "one for all seeds"}. '
+        f'{pretraining}. '
         'The paper: ViT-L/16 on LVIS.'
     )
     title = f'### Table {table.name}: {table.title}'

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from dito.utils.printable import Console
 
 from .ablation_results import Store, run_config
-from .ablation_tables import RUNS, Run, Table
+from .ablation_tables import FULL_REP, RUNS, Run, Table
 from .logs import measured_pace, newest_run, read_test_metrics
 from .steps import Cost, Reporter, Stage
 
@@ -41,6 +41,8 @@ class Settings:
     factor: float = 1.0  #: Of the schedules' lengths, for both stages.
     #: Whether every seed has a pretraining of its own, or that of seed 0.
     own_pretraining: bool = False
+    #: Result of the full stage 2, which is then not trained.
+    rep: Path | None = None
     gpus: int = 1  #: Processes of a run.
     #: More config settings for every training.
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +61,8 @@ class Job:
     start: tuple[str, int] | None = None
     start_anew: tuple[str, ...] = ()  #: Modules the start may lack.
     trained: bool = True  #: False evaluates the start.
+    checkpoint: str | None = None  #: That is there, instead of a ``start``.
+    options: tuple[tuple[str, Any], ...] = ()  #: Settings of the run.
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -105,7 +109,8 @@ class Planner:
 
         def identity(run: Run) -> tuple[Any, ...]:
             start = (run.pretraining or {}).get(data)
-            return run.configs.get(data), start, run.trained, run.start_anew
+            rest = run.trained, run.start_anew, run.options
+            return run.configs.get(data), start, *rest
 
         wanted = identity(RUNS[name])
         return next(k for k, run in RUNS.items() if identity(run) == wanted)
@@ -117,19 +122,29 @@ class Planner:
     def _jobs(self, name: str, seed: int, evaluation: str) -> list[Job]:
         """The jobs of a row for a seed, in order."""
         name = self.shared(name)
-        run, jobs, start = RUNS[name], [], None
+        run, jobs, start, checkpoint = RUNS[name], [], None, None
         if seed not in self.seeds_of(name):
             return []
-        if run.pretraining:
+        if run.pretraining is FULL_REP and self.settings.rep:
+            checkpoint = str(self.settings.rep)
+        elif run.pretraining:
             config = self._config(name, run.pretraining)
             own = self.settings.own_pretraining
             start = f'pretraining-{Path(config).stem}', seed if own else 0
             jobs.append(Job(*start, 'train', 'pretraining', config))
         config = self._config(name, run.configs)
-        rest = 'training', config, start, run.start_anew, run.trained
-        return jobs + [
-            Job(name, seed, k, *rest) for k in ('train', evaluation)
-        ]
+        common = dict(
+            run=name,
+            seed=seed,
+            kind='training',
+            config=config,
+            start=start,
+            start_anew=run.start_anew,
+            trained=run.trained,
+            checkpoint=checkpoint,
+            options=run.options,
+        )
+        return jobs + [Job(what=k, **common) for k in ('train', evaluation)]
 
     def _config(self, name: str, configs: Mapping[str, str]) -> str:
         if self.settings.data not in configs:
@@ -154,12 +169,13 @@ class Planner:
 
     def make_config(self, job: Job) -> Config:
         """Config of the training that a job belongs to."""
-        start, settings = None, self.settings
+        start, settings = job.checkpoint, self.settings
         if job.start is not None:
             train = self.store.read(*job.start, 'train') or {}
             missing = self.store.folder(*job.start) / 'not_trained_yet.pth'
             start = train.get('checkpoint') or str(missing)
-        rest = start, job.start_anew, settings.options
+        options = {**dict(job.options), **settings.options}
+        rest = start, job.start_anew, options
         return run_config(job.config, settings.factor, job.seed, *rest)
 
     def estimate(self, job: Job) -> float | None:
