@@ -21,7 +21,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint clean
+.PHONY: help env quickstart test lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -56,9 +56,14 @@ test: env  ## Run the tests
 	    --dist loadfile
 
 lint: env  ## Check style (ruff) and that every file compiles
-	@echo '==> Checking style'
+	@echo '==> Checking style (make format mends most of it)'
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/python -m compileall -q $(SOURCES)
+
+format: env  ## Bring every file into the one format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 clean:  ## Remove build output and caches (keeps .venv, data, work_dirs)
 	@echo '==> Removing build output and caches'

@@ -39,7 +39,8 @@ class BuildWithMim(build_py):
                 shutil.copytree(
                     source,
                     mim / item,
-                    ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+                    ignore=shutil.ignore_patterns('__pycache__', '*.pyc'),
+                )
             else:
                 shutil.copy2(source, mim / item)
 

@@ -17,6 +17,7 @@ load_from = 'pretrained/vitb16_openclip.safetensors'
 
 model = dict(
     roi_head=dict(mask_roi_extractor=None, mask_head=None),
-    teacher=dict(checkpoint=load_from))
+    teacher=dict(checkpoint=load_from),
+)
 
 train_dataloader = dict(batch_size=2)

@@ -19,5 +19,4 @@ _base_ = [
 
 load_from = 'pretrained/vitb16_openclip.safetensors'
 
-model = dict(
-    teacher=dict(checkpoint=load_from))
+model = dict(teacher=dict(checkpoint=load_from))

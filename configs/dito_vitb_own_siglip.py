@@ -22,4 +22,5 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=640),
     # Boxes only.
     roi_head=dict(mask_roi_extractor=None, mask_head=None),
-    teacher=dict(checkpoint=load_from))
+    teacher=dict(checkpoint=load_from),
+)

@@ -21,6 +21,7 @@ load_from = 'work_dirs/rep_vitl16_laion2b/iter_30000.pth'
 
 model = dict(
     roi_head=dict(mask_roi_extractor=None, mask_head=None),
-    teacher=dict(checkpoint=load_from))
+    teacher=dict(checkpoint=load_from),
+)
 
 train_dataloader = dict(batch_size=4)

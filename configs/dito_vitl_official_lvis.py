@@ -34,7 +34,8 @@ model = dict(
         shift_size=8,
         shift_mask=False,
         pos_embed_after_shift=True,
-        with_cp=False),
+        with_cp=False,
+    ),
     # The frozen backbone has windows in all layers but the last, and the
     # shift too.
     vlm_backbone=dict(global_layers=1),
@@ -48,22 +49,28 @@ model = dict(
             beta=0.65,
             renormalise=True,
             vlm_background=True,
-            objectness_power=3),
+            objectness_power=3,
+        ),
         vlm_roi_scale=0.7,
         vlm_temperature=0.01,
         bbox_roi_extractor=dict(
-            roi_layer=dict(_delete_=True, output_size=7, **cell_align)),
+            roi_layer=dict(_delete_=True, output_size=7, **cell_align)
+        ),
         bbox_head=dict(bbox_coder=dict(type='DITOPlusOneBBoxCoder')),
         mask_roi_extractor=dict(
-            roi_layer=dict(_delete_=True, output_size=14, **cell_align)),
+            roi_layer=dict(_delete_=True, output_size=14, **cell_align)
+        ),
         # The mean of 14 x 14 samples.
         vlm_roi_extractor=dict(
             roi_layer=dict(
                 _delete_=True,
                 type='DITOCellAlign',
                 output_size=1,
-                sampling_ratio=14)),
-        loss_distill=None),
+                sampling_ratio=14,
+            )
+        ),
+        loss_distill=None,
+    ),
     # Class names are embedded once, by the release's own text model.
     text_encoder=None,
     test_cfg=dict(
@@ -72,11 +79,15 @@ model = dict(
             nms=None,
             drop_duplicates=True,
             max_per_img=1000,
-            min_bbox_size=-1),
+            min_bbox_size=-1,
+        ),
         rcnn=dict(
             score_thr=0.0,
             nms=dict(type='nms', iou_threshold=0.5),
-            max_per_img=300)))
+            max_per_img=300,
+        ),
+    ),
+)
 
 # TensorFlow's old bilinear resize, padding of CLIP's mean colour, pixels
 # rounded to bfloat16; clipping is to the padded square, as in the release.
@@ -86,8 +97,14 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor')),
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 
 train_dataloader = None

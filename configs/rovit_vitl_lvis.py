@@ -12,9 +12,8 @@ _base_ = './dito_vitl_lvis.py'
 load_from = 'work_dirs/clip_vitl16_laion2b/iter_500000.pth'
 
 model = dict(
-    backbone=dict(shift=None),
-    teacher=None,
-    roi_head=dict(loss_distill=None))
+    backbone=dict(shift=None), teacher=None, roi_head=dict(loss_distill=None)
+)
 
 custom_hooks = [
     _base_.custom_hooks[0],
@@ -22,5 +21,6 @@ custom_hooks = [
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder'],
         allowed_missing=['neck', 'rpn_head', 'roi_head'],
-        allowed_unused=['logit_scale']),
+        allowed_unused=['logit_scale'],
+    ),
 ]

@@ -3,7 +3,7 @@
 
 import os
 import sys
-from typing import Callable, Iterator, List
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -21,8 +21,10 @@ os.environ.pop('COLUMNS', None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option of test_training/test_golden_losses.py."""
     parser.addoption(
-        '--remake-losses', action='store_true',
-        help='write tests/data/losses anew from what is trained now')
+        '--remake-losses',
+        action='store_true',
+        help='write tests/data/losses anew from what is trained now',
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +78,7 @@ PARITY = (
 )
 
 
-def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that CI runs with other kernels too."""
     for item in items:
         place = item.path.relative_to(TESTS).as_posix()

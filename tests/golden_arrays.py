@@ -11,15 +11,16 @@ largest one it was summed from: tolerances are relative to that magnitude.
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 DATA = Path(__file__).parent / 'data'
 GOLDEN = Path(os.environ.get('DITO_GOLDEN', DATA / 'golden'))
-Arrays = Dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 XYXY = [1, 0, 3, 2]  # (y1, x1, y2, x2), and (dy, dx, dh, dw)
 
@@ -38,7 +39,7 @@ def load_golden(name: str) -> Arrays:
         return dict(arrays)
 
 
-def golden_cases(name: str, pattern: str) -> List[Any]:
+def golden_cases(name: str, pattern: str) -> list[Any]:
     """Find what the keys of a file match, in order and without repeats.
 
     Args:
@@ -60,19 +61,25 @@ def golden_cases(name: str, pattern: str) -> List[Any]:
 def group(arrays: Arrays, prefix: str) -> Arrays:
     """Take the arrays below a prefix, without it."""
     return {
-        name[len(prefix):]: array
-        for name, array in arrays.items() if name.startswith(prefix)
+        name[len(prefix) :]: array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
     }
 
 
-def levels(arrays: Arrays, prefix: str) -> Tuple[int, ...]:
+def levels(arrays: Arrays, prefix: str) -> tuple[int, ...]:
     """Pyramid levels for which a file has ``<prefix>LEVEL``, ascending."""
-    ends = (name[len(prefix):] for name in arrays if name.startswith(prefix))
+    ends = (name[len(prefix) :] for name in arrays if name.startswith(prefix))
     return tuple(sorted(int(end) for end in ends if end.isdigit()))
 
 
-def close(got: Any, expected: Any, rel: float = NETWORK, size: float = 0,
-          err_msg: str = '') -> None:
+def close(
+    got: Any,
+    expected: Any,
+    rel: float = NETWORK,
+    size: float = 0,
+    err_msg: str = '',
+) -> None:
     """Compare arrays relative to their magnitude.
 
     Args:
@@ -85,15 +92,22 @@ def close(got: Any, expected: Any, rel: float = NETWORK, size: float = 0,
     """
     got, expected = (
         x.detach().numpy() if hasattr(x, 'detach') else np.asarray(x)
-        for x in (got, expected))
+        for x in (got, expected)
+    )
     assert got.shape == expected.shape
     size = size or float(np.abs(expected).max(initial=0))
     np.testing.assert_allclose(
-        got, expected, rtol=0, atol=rel * size, err_msg=err_msg)
+        got, expected, rtol=0, atol=rel * size, err_msg=err_msg
+    )
 
 
-def close_ranked(got: Sequence[Any], expected: Sequence[Any],
-                 rel_score: float, rel_box: float, size: float) -> None:
+def close_ranked(
+    got: Sequence[Any],
+    expected: Sequence[Any],
+    rel_score: float,
+    rel_box: float,
+    size: float,
+) -> None:
     """Compare two rankings of boxes, whose near ties may change places.
 
     Args:
@@ -105,7 +119,8 @@ def close_ranked(got: Sequence[Any], expected: Sequence[Any],
         size (float): Magnitude of the coordinates.
     """
     got, expected = (
-        [np.asarray(x, np.float64) for x in rows] for rows in (got, expected))
+        [np.asarray(x, np.float64) for x in rows] for rows in (got, expected)
+    )
     close(got[0], expected[0], rel_score)
     if not len(expected[0]):
         return
@@ -123,4 +138,5 @@ def close_ranked(got: Sequence[Any], expected: Sequence[Any],
         # Beyond the last place a near tie may have been cut off.
         assert score - expected[0][-1] <= 2 * slack, (
             f'row {i} of score {score:.6g} and box {expected[1][i]} has no '
-            f'counterpart; the nearest is {far[row]:.3g} away')
+            f'counterpart; the nearest is {far[row]:.3g} away'
+        )

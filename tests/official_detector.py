@@ -2,7 +2,7 @@
 """The release's detector at the tiny sizes of its golden arrays."""
 
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from dito.models import Vocabulary
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'dito_vitl_official_lvis.py'
 
+
 def tower_config(arrays: Arrays, grids: np.ndarray) -> dict:
     """Arguments of a tower of the sizes that a golden file has.
 
@@ -25,21 +26,24 @@ def tower_config(arrays: Arrays, grids: np.ndarray) -> dict:
         arrays (dict): With ``cfg/``: sizes of patches, map and tower.
         grids (ndarray): Windows per side of each layer; 0 for none.
     """
-    grid, = set(grids[grids > 0].tolist()) or {1}
+    (grid,) = set(grids[grids > 0].tolist()) or {1}
     patch = int(arrays['cfg/patch_size'])
     return dict(
         arch=dict(
             embed_dims=int(arrays['cfg/features']),
             num_layers=int(arrays['cfg/num_layers']),
-            num_heads=int(arrays['cfg/num_heads'])),
+            num_heads=int(arrays['cfg/num_heads']),
+        ),
         patch_size=patch,
         img_size=int(arrays['cfg/pretrained_pos_emb_size']) * patch,
         window=dict(grid=grid),
-        global_layers=np.flatnonzero(grids == 0).tolist())
+        global_layers=np.flatnonzero(grids == 0).tolist(),
+    )
 
 
-def tiny_official_config(mask: bool = True,
-                         arrays: Optional[Arrays] = None) -> ConfigDict:
+def tiny_official_config(
+    mask: bool = True, arrays: Arrays | None = None
+) -> ConfigDict:
     """The shipped config of the release, with other sizes only.
 
     Args:
@@ -55,10 +59,12 @@ def tiny_official_config(mask: bool = True,
     model.data_preprocessor.pad_size_divisor = cfg['image_size']
     model.backbone.update(
         tower_config(arrays, arrays['cfg/window_grid']),
-        shift_size=cfg['window_attention_shift_size'])
+        shift_size=cfg['window_attention_shift_size'],
+    )
     frozen = tower_config(arrays, arrays['cfg/window_grid_frozen'])
     model.vlm_backbone.update(
-        window=frozen['window'], global_layers=frozen['global_layers'])
+        window=frozen['window'], global_layers=frozen['global_layers']
+    )
     model.neck.update(in_channels=width, out_channels=filters)
     model.rpn_head.update(in_channels=filters, feat_channels=filters)
     head = model.roi_head
@@ -68,13 +74,15 @@ def tiny_official_config(mask: bool = True,
         in_channels=filters,
         embed_dims=arrays['in/text_features'].shape[-1],
         conv_out_channels=filters,
-        fc_out_channels=cfg['fc_dims'])
+        fc_out_channels=cfg['fc_dims'],
+    )
     head.mask_roi_extractor.out_channels = filters
     head.mask_head.update(in_channels=filters, conv_out_channels=filters)
     if not mask:
         head.mask_head = head.mask_roi_extractor = None
     model.test_cfg.rpn.update(
-        nms_pre=cfg['rpn_pre_nms'], max_per_img=cfg['rpn_post_nms'])
+        nms_pre=cfg['rpn_pre_nms'], max_per_img=cfg['rpn_post_nms']
+    )
     model.test_cfg.rcnn.max_per_img = cfg['detections']
     return model
 
@@ -103,12 +111,13 @@ def images(arrays: Arrays) -> Tensor:
     return torch.from_numpy(arrays['in/image']).permute(0, 3, 1, 2)
 
 
-def samples(arrays: Arrays, scale: float = 1.0) -> List[DetDataSample]:
+def samples(arrays: Arrays, scale: float = 1.0) -> list[DetDataSample]:
     """Samples of the images, whose whole square is valid."""
     size = arrays['in/image'].shape[1:3]
     meta = dict(
         img_shape=size,
         batch_input_shape=size,
         ori_shape=tuple(round(side / scale) for side in size),
-        scale_factor=(scale, scale))
+        scale_factor=(scale, scale),
+    )
     return [DetDataSample(metainfo=meta) for _ in arrays['in/image']]

@@ -13,8 +13,8 @@ TYPES = {'float32': 1, 'float64': 2, 'int32': 3, 'int64': 9, 'float16': 19}
 
 def varint(value: int) -> bytes:
     out = b''
-    while value > 0x7f:
-        out, value = out + bytes([value & 0x7f | 0x80]), value >> 7
+    while value > 0x7F:
+        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
     return out + bytes([value])
 
 
@@ -28,17 +28,28 @@ def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
     """Entries that share what their keys begin with; no compression."""
     out, before = b'', b''
     for key, value in pairs:
-        shared = next((i for i, (a, b) in enumerate(
-            zip(key, before, strict=False)) if a != b),
-            min(len(key), len(before)))
-        out += (varint(shared) + varint(len(key) - shared)
-                + varint(len(value)) + key[shared:] + value)
+        shared = next(
+            (
+                i
+                for i, (a, b) in enumerate(zip(key, before, strict=False))
+                if a != b
+            ),
+            min(len(key), len(before)),
+        )
+        out += (
+            varint(shared)
+            + varint(len(key) - shared)
+            + varint(len(value))
+            + key[shared:]
+            + value
+        )
         before = key
     return out + bytes(4) + (1).to_bytes(4, 'little')
 
 
-def write_bundle(prefix: Path, arrays: dict[str, np.ndarray],
-                 entries: int = 7) -> None:
+def write_bundle(
+    prefix: Path, arrays: dict[str, np.ndarray], entries: int = 7
+) -> None:
     """Write ``prefix.index`` and its data.
 
     Args:
@@ -50,17 +61,24 @@ def write_bundle(prefix: Path, arrays: dict[str, np.ndarray],
     for name, array in sorted(arrays.items()):
         raw = np.ascontiguousarray(array).tobytes()
         shape = b''.join(field(2, field(1, n)) for n in array.shape)
-        pairs.append((name.encode(), field(1, TYPES[str(array.dtype)])
-                      + field(2, shape) + field(4, len(data))
-                      + field(5, len(raw))))
+        pairs.append(
+            (
+                name.encode(),
+                field(1, TYPES[str(array.dtype)])
+                + field(2, shape)
+                + field(4, len(data))
+                + field(5, len(raw)),
+            )
+        )
         data += raw
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_name(f'{prefix.name}.data-00000-of-00001').write_bytes(data)
     out, index = b'', []
     for at in range(0, len(pairs), entries):
-        part = pairs[at:at + entries]
-        index.append((part[-1][0], varint(len(out))
-                      + varint(len(block(part)))))
+        part = pairs[at : at + entries]
+        index.append(
+            (part[-1][0], varint(len(out)) + varint(len(block(part))))
+        )
         out += block(part) + bytes(5)
     handles = []
     for content in (block([]), block(index)):

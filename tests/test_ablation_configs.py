@@ -33,10 +33,16 @@ ROWS = {
     'rep': {},
     'fd': {},
 }
-BASE = dict(rovit_symbols='ablations/rovit_symbols.py',
-            rovit_vitl_lvis='rovit_vitl_lvis.py')
-CASES = [(base, row) for base in BASE for row in ROWS
-         if (ROOT / f'ablations/{base}_{row}.py').is_file()]
+BASE = dict(
+    rovit_symbols='ablations/rovit_symbols.py',
+    rovit_vitl_lvis='rovit_vitl_lvis.py',
+)
+CASES = [
+    (base, row)
+    for base in BASE
+    for row in ROWS
+    if (ROOT / f'ablations/{base}_{row}.py').is_file()
+]
 
 
 def plain(name):
@@ -45,15 +51,27 @@ def plain(name):
 
 def test_all_rows_of_the_paper_are_there():
     rows = {row for base, row in CASES if base == 'rovit_vitl_lvis'}
-    assert rows == {'swl', 'swin', 'global', 'l0', 'l0_swl', 'l12',
-                    'l12_swl', 'l24_swl', 'rep', 'fd'}
+    assert rows == {
+        'swl',
+        'swin',
+        'global',
+        'l0',
+        'l0_swl',
+        'l12',
+        'l12_swl',
+        'l24_swl',
+        'rep',
+        'fd',
+    }
 
 
 @pytest.mark.parametrize('base,row', CASES)
 def test_a_row_changes_what_it_says(base, row):
     baseline, cfg = plain(BASE[base]), plain(f'ablations/{base}_{row}.py')
     assert cfg['model'].pop('backbone') == {
-        **baseline['model'].pop('backbone'), **ROWS[row]}
+        **baseline['model'].pop('backbone'),
+        **ROWS[row],
+    }
     if row == 'rep':
         for key in ('load_from', 'custom_hooks'):
             assert cfg.pop(key) != baseline.pop(key)
@@ -65,11 +83,21 @@ def test_a_row_changes_what_it_says(base, row):
     assert cfg == baseline
 
 
-@pytest.mark.parametrize('base,dito,no_fd', [
-    ('ablations/rovit_symbols.py', 'symbols/dito_symbols.py',
-     'ablations/dito_symbols_no-fd.py'),
-    ('rovit_vitl_lvis.py', 'dito_vitl_lvis.py',
-     'ablations/dito_vitl_lvis_no-fd.py')])
+@pytest.mark.parametrize(
+    'base,dito,no_fd',
+    [
+        (
+            'ablations/rovit_symbols.py',
+            'symbols/dito_symbols.py',
+            'ablations/dito_symbols_no-fd.py',
+        ),
+        (
+            'rovit_vitl_lvis.py',
+            'dito_vitl_lvis.py',
+            'ablations/dito_vitl_lvis_no-fd.py',
+        ),
+    ],
+)
 def test_the_whole_is_its_parts(base, dito, no_fd):
     """Table 4a: baseline + REP + SWL, then + FD."""
     rovit, whole, parts = plain(base), plain(dito), plain(no_fd)
@@ -85,8 +113,9 @@ def test_the_whole_is_its_parts(base, dito, no_fd):
     assert whole['model'] == rovit['model']
 
 
-@pytest.mark.parametrize('name', ['fvlm_vitl_lvis.py',
-                                  'ablations/fvlm_symbols.py'])
+@pytest.mark.parametrize(
+    'name', ['fvlm_vitl_lvis.py', 'ablations/fvlm_symbols.py']
+)
 def test_frozen_backbone(name):
     backbone = Config.fromfile(ROOT / name).model.backbone
     with torch.device('meta'):
@@ -109,10 +138,15 @@ def test_what_the_rows_train(data):
             model = MODELS.build(cfg.model)
         trained = {n for n, p in model.named_parameters() if p.requires_grad}
         assert {n.split('.')[0] for n in trained} == {
-            'backbone', 'neck', 'rpn_head', 'roi_head'}, name
+            'backbone',
+            'neck',
+            'rpn_head',
+            'roi_head',
+        }, name
         names_of_all = {n for n, _ in model.named_parameters()}
         assert names_of_all - trained == {
-            n for n in names_of_all if n.startswith('text_encoder.')}
+            n for n in names_of_all if n.startswith('text_encoder.')
+        }
         # FD is a teacher, its loss and a projection: all or none.
         with_fd = name.endswith(('_fd', 'dito_symbols', 'dito_vitl_lvis'))
         assert (model._teacher is not None) == with_fd, name
@@ -121,23 +155,28 @@ def test_what_the_rows_train(data):
         # No row has the release's frozen backbone at inference.
         assert model.vlm_backbone is None
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-        rates = {id(p): g['lr'] for g in wrapper.param_groups
-                 for p in g['params']}
+        rates = {
+            id(p): g['lr'] for g in wrapper.param_groups for p in g['params']
+        }
         base = cfg.optim_wrapper.optimizer.lr
         for key, p in model.named_parameters():
             # The paper adds the projection to the backbone.
             slow = key.startswith(('backbone.', 'roi_head.vlm_proj.'))
             assert key not in trained or rates[id(p)] == pytest.approx(
-                base * (factor if slow else 1)), key
+                base * (factor if slow else 1)
+            ), key
 
 
 def test_all_layers_global_leaves_nothing_to_shift():
     arch = dict(embed_dims=16, num_layers=2, num_heads=2)
     towers = [
-        DITOViT(arch, 8, img_size=32, **kwargs).eval() for kwargs in (
+        DITOViT(arch, 8, img_size=32, **kwargs).eval()
+        for kwargs in (
             dict(window=None),
             dict(window=dict(grid=2), global_layers='all'),
-            dict(window=dict(grid=2), global_layers='all', shift='swl'))]
+            dict(window=dict(grid=2), global_layers='all', shift='swl'),
+        )
+    ]
     for tower in towers[1:]:
         tower.load_state_dict(towers[0].state_dict())
     image = torch.randn(1, 3, 40, 32)

@@ -27,11 +27,17 @@ from dito.models import Vocabulary
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
-    str(p.relative_to(ROOT)) for p in ROOT.rglob('*.py')
-    if not {'_base_', 'assets'} & set(p.parts))
+    str(p.relative_to(ROOT))
+    for p in ROOT.rglob('*.py')
+    if not {'_base_', 'assets'} & set(p.parts)
+)
 SMALL = [c for c in CONFIGS if 'symbols' in c]
-PAPER = ['dito_vits_lvis.py', 'dito_vitb_lvis.py', 'dito_vitl_lvis.py',
-         'dito_vitl_coco.py']
+PAPER = [
+    'dito_vits_lvis.py',
+    'dito_vitb_lvis.py',
+    'dito_vitl_lvis.py',
+    'dito_vitl_coco.py',
+]
 
 
 def read(name):
@@ -85,8 +91,7 @@ def test_model_and_optimizer_can_be_built(name):
     if 'optim_wrapper' in cfg:
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         held = {id(p) for g in wrapper.param_groups for p in g['params']}
-        assert {id(p) for p in model.parameters()
-                if p.requires_grad} <= held
+        assert {id(p) for p in model.parameters() if p.requires_grad} <= held
 
 
 @pytest.mark.parametrize('name', PAPER)
@@ -106,9 +111,11 @@ def test_optimizer_of_the_paper(name):
             backbone = key.startswith(('backbone.', 'roi_head.vlm_proj.'))
             kernel = key.endswith('.weight') and param.ndim > 1
             assert group['lr'] == pytest.approx(
-                base * 0.6 if backbone else base), key
+                base * 0.6 if backbone else base
+            ), key
             assert group['weight_decay'] == (
-                1e-4 if kernel and not backbone else 0), key
+                1e-4 if kernel and not backbone else 0
+            ), key
 
 
 @pytest.mark.parametrize('name', PAPER)
@@ -118,9 +125,9 @@ def test_schedule_of_the_paper(name):
     warmup, steps = cfg.param_scheduler
     assert cfg.train_cfg.max_iters == steps.end == iters
     assert cfg.optim_wrapper.optimizer.lr * warmup.start_factor == (
-        pytest.approx(0.0032))
-    assert steps.milestones == [
-        int(iters * f / 100) for f in (80, 90, 95)]
+        pytest.approx(0.0032)
+    )
+    assert steps.milestones == [int(iters * f / 100) for f in (80, 90, 95)]
     header = (ROOT / name).read_text()
     assert '# A step has the 128 images of the schedule' in header
     assert f'takes {cfg.train_dataloader.batch_size} at a time' in header
@@ -134,8 +141,12 @@ def test_batch_comes_out(name, monkeypatch):
     if cfg.get('train_dataloader') is None or 'optim_wrapper' not in cfg:
         return
     total = cfg.train_cfg.total_batch_size
-    assert cfg.get('auto_scale_lr', dict(base_batch_size=total)
-                   )['base_batch_size'] == total
+    assert (
+        cfg.get('auto_scale_lr', dict(base_batch_size=total))[
+            'base_batch_size'
+        ]
+        == total
+    )
     numbers = [n for n in (1, 2, 4, 8, 16, 32, 64) if total % n == 0]
     if '_own_' in name or 'cc3m' in name:  # for one GPU
         assert total in (16, 512) and numbers[-1] >= 16
@@ -164,8 +175,9 @@ def test_learning_rate_of_every_step(name):
     ]
     for step in range(iters):
         # Linear from 0.0032 over 1,000 steps, x 0.1 at 80, 90 and 95 percent.
-        expected = base * 0.1**sum(
-            step >= iters * percent // 100 for percent in (80, 90, 95))
+        expected = base * 0.1 ** sum(
+            step >= iters * percent // 100 for percent in (80, 90, 95)
+        )
         if step < 999:
             expected = 0.0032 + (base - 0.0032) * step / 999
         got = optimizer.param_groups[0]['lr']
@@ -177,8 +189,11 @@ def test_learning_rate_of_every_step(name):
 
 def rule(assigner):
     """Thresholds of a match, and whether the best anchor is forced."""
-    return (assigner.pos_iou_thr, assigner.neg_iou_thr,
-            assigner.match_low_quality)
+    return (
+        assigner.pos_iou_thr,
+        assigner.neg_iou_thr,
+        assigner.match_low_quality,
+    )
 
 
 @pytest.mark.parametrize('name', PAPER)
@@ -209,13 +224,20 @@ def test_constants_of_the_release_in_training(name):
     extractors = [roi.bbox_roi_extractor]
     extractors += [roi.mask_roi_extractor] if roi.with_mask else []
     for extractor in extractors:
-        boxes = torch.tensor([[0., 0, 0, s, s] for s in (
-            111, 112, 223, 224, 447, 448)])
+        boxes = torch.tensor(
+            [[0.0, 0, 0, s, s] for s in (111, 112, 223, 224, 447, 448)]
+        )
         assert extractor.map_roi_levels(boxes, 4).tolist() == [
-            0, 1, 1, 2, 2, 3]
+            0,
+            1,
+            1,
+            2,
+            2,
+            3,
+        ]
         assert extractor.featmap_strides == [4, 8, 16, 32]
     sizes = [e.roi_layers[0].output_size[0] for e in extractors]
-    assert sizes == [7, 14][:len(sizes)]
+    assert sizes == [7, 14][: len(sizes)]
     rpn, rcnn = model.test_cfg.rpn, model.test_cfg.rcnn
     assert (rpn.nms_pre, rpn.max_per_img, rpn.nms) == (2000, 1000, None)
     assert (rcnn.nms.iou_threshold, rcnn.score_thr) == (0.5, 0)
@@ -228,8 +250,12 @@ def test_numbers_of_the_paper(name):
     model = build_meta(cfg)
     roi, backbone = model.roi_head, cfg.model.backbone
     assert roi.ensemble.facts() == dict(
-        alpha=0.3, beta=0.65, renormalise=False, vlm_background=False,
-        objectness_power=3)
+        alpha=0.3,
+        beta=0.65,
+        renormalise=False,
+        vlm_background=False,
+        objectness_power=3,
+    )
     assert backbone.window == dict(grid=4) and backbone.shift == 'swl'
     assert backbone.global_layers == 4
     assert roi.loss_distill.loss_weight == 1
@@ -245,8 +271,12 @@ def test_numbers_of_the_release():
     model = build_meta(cfg)
     roi = model.roi_head
     assert roi.ensemble.facts() == dict(
-        alpha=0.35, beta=0.65, renormalise=True, vlm_background=True,
-        objectness_power=3)
+        alpha=0.35,
+        beta=0.65,
+        renormalise=True,
+        vlm_background=True,
+        objectness_power=3,
+    )
     assert roi.vlm_roi_scale == 0.7
     assert roi.loss_distill is None and model.text_encoder is None
     assert model.backbone.plan.global_layers == {5, 11, 17, 23}
@@ -263,15 +293,17 @@ def test_numbers_of_the_release():
     # All of the release's numbers have a place, and there are no others.
     shapes = OfficialSizes().detector().values()
     assert sum(np.prod(shape) for shape in shapes) == sum(
-        value.numel() for value in model.state_dict().values())
+        value.numel() for value in model.state_dict().values()
+    )
     # Evaluated, not trained.
     assert cfg.train_dataloader is None and 'optim_wrapper' not in cfg
 
 
 def image_size(cfg):
     """Pixels of a side, from the preprocessor or the config."""
-    size = cfg.model.data_preprocessor.get('pad_size_divisor',
-                                           cfg.get('image_size', 64))
+    size = cfg.model.data_preprocessor.get(
+        'pad_size_divisor', cfg.get('image_size', 64)
+    )
     return size if isinstance(size, int) else size[0]
 
 
@@ -282,30 +314,41 @@ def run_detector(cfg):
     model = MODELS.build(cfg.model)
     dims, size = model.backbone.embed_dims, image_size(cfg)
     rows = F.normalize(torch.randn(4, dims), dim=1)
-    names = Vocabulary(('a', 'b', 'c'), rows[:3], rows[3],
-                       torch.tensor([False, False, True]), '')
+    names = Vocabulary(
+        ('a', 'b', 'c'),
+        rows[:3],
+        rows[3],
+        torch.tensor([False, False, True]),
+        '',
+    )
     model.roi_head.bbox_head.set_vocabulary(names)
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),
             ori_shape=(size, size),
-            scale_factor=(1.0, 1.0)))
+            scale_factor=(1.0, 1.0),
+        )
+    )
     sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[8., 8., size / 2, size / 3]]),
-        labels=torch.tensor([1]))
+        bboxes=torch.tensor([[8.0, 8.0, size / 2, size / 3]]),
+        labels=torch.tensor([1]),
+    )
     if model.roi_head.with_mask:
         from mmdet.structures.mask import BitmapMasks
+
         mask = np.zeros((1, size, size), np.uint8)
-        mask[0, 8:size // 3, 8:size // 2] = 1
+        mask[0, 8 : size // 3, 8 : size // 2] = 1
         sample.gt_instances.masks = BitmapMasks(mask, size, size)
     image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
     data = model.data_preprocessor(
-        dict(inputs=[image], data_samples=[sample]), True)
+        dict(inputs=[image], data_samples=[sample]), True
+    )
     total, _ = model.parse_losses(model(**data, mode='loss'))
     total.backward()
     assert torch.isfinite(total)
-    result, = model.eval().test_step(
-        dict(inputs=[image], data_samples=[sample]))
+    (result,) = model.eval().test_step(
+        dict(inputs=[image], data_samples=[sample])
+    )
     assert len(result.pred_instances) > 0
 
 

@@ -8,8 +8,11 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / 'docs' / 'pretraining.md'
 # Width, layers of the image tower; of the text tower.
-TOWERS = dict(S=((384, 12), (384, 12)), B=((768, 12), (512, 12)),
-              L=((1024, 24), (768, 12)))
+TOWERS = dict(
+    S=((384, 12), (384, 12)),
+    B=((768, 12), (512, 12)),
+    L=((1024, 24), (768, 12)),
+)
 
 
 def tower(width, layers, tokens):
@@ -24,7 +27,8 @@ def rows(columns):
         if len(cells) == columns and cells[0].startswith('ViT-'):
             found[cells[0][4]] = [
                 float(re.match(r'[\d.e,]+', cell)[0].replace(',', ''))
-                for cell in cells[1:]]
+                for cell in cells[1:]
+            ]
     assert set(found) == set(TOWERS)
     return found
 

@@ -55,8 +55,9 @@ def imports_of(name: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ''
             if node.level:
-                above = package.split('.')[:len(package.split('.'))
-                                           - node.level + 1]
+                above = package.split('.')[
+                    : len(package.split('.')) - node.level + 1
+                ]
                 base = '.'.join([*above, *base.split('.')]).rstrip('.')
             # A name may be a module or something in one.
             found = [f'{base}.{alias.name}' for alias in node.names]
@@ -71,8 +72,14 @@ def layer(name: str) -> str:
     return (name.split('.') + [''])[1]
 
 
-ARROWS = sorted({(name, target) for name in MODULES
-                 for target in imports_of(name) if target != name})
+ARROWS = sorted(
+    {
+        (name, target)
+        for name in MODULES
+        for target in imports_of(name)
+        if target != name
+    }
+)
 
 
 def test_every_sub_package_has_its_place():
@@ -81,10 +88,14 @@ def test_every_sub_package_has_its_place():
 
 def test_arrows_point_downwards():
     upwards = [
-        (name, target) for name, target in ARROWS
-        if layer(name) and layer(name) != layer(target) and (
+        (name, target)
+        for name, target in ARROWS
+        if layer(name)
+        and layer(name) != layer(target)
+        and (
             not layer(target)
-            or LAYERS.index(layer(name)) < LAYERS.index(layer(target)))
+            or LAYERS.index(layer(name)) < LAYERS.index(layer(target))
+        )
     ]
     assert set(upwards) == EXCEPTIONS
 

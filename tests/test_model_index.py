@@ -3,7 +3,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 import yaml
@@ -40,12 +40,17 @@ MODEL = {
     'Weights': str,
 }
 RESULT = {'Task': str, 'Dataset': str, 'Metrics': dict}
-TASKS = {'Object Detection', 'Instance Segmentation', 'Zero-Shot Detection',
-         'Zero-Shot Classification'}
+TASKS = {
+    'Object Detection',
+    'Instance Segmentation',
+    'Zero-Shot Detection',
+    'Zero-Shot Classification',
+}
 
 
-def check(value: Dict[str, Any], schema: Dict[str, Any],
-          required: List[str]) -> None:
+def check(
+    value: dict[str, Any], schema: dict[str, Any], required: list[str]
+) -> None:
     """Known keys of the right types, and none missing."""
     assert set(value) <= set(schema), set(value) - set(schema)
     assert set(required) <= set(value), set(required) - set(value)
@@ -53,13 +58,15 @@ def check(value: Dict[str, Any], schema: Dict[str, Any],
         assert isinstance(item, schema[key]), (key, item)
 
 
-def contents() -> List[Dict[str, Any]]:
+def contents() -> list[dict[str, Any]]:
     return [yaml.safe_load((ROOT / path).read_text()) for path in METAFILES]
 
 
 def test_index_lists_every_metafile() -> None:
-    found = sorted(p.relative_to(ROOT).as_posix()
-                   for p in (ROOT / 'configs').rglob('metafile.yml'))
+    found = sorted(
+        p.relative_to(ROOT).as_posix()
+        for p in (ROOT / 'configs').rglob('metafile.yml')
+    )
     assert sorted(METAFILES) == found
 
 
@@ -81,11 +88,13 @@ def test_schema(path: str) -> None:
         for result in model.get('Results', ()):
             check(result, RESULT, list(RESULT))
             assert result['Task'] in TASKS
-            assert all(isinstance(v, (int, float))
-                       for v in result['Metrics'].values())
+            assert all(
+                isinstance(v, (int, float)) for v in result['Metrics'].values()
+            )
         if 'Weights' in model:
-            assert re.search(r'-[0-9a-f]{8}\.(safetensors|pth)$',
-                             model['Weights'])
+            assert re.search(
+                r'-[0-9a-f]{8}\.(safetensors|pth)$', model['Weights']
+            )
 
 
 def test_names_are_unique() -> None:
@@ -101,8 +110,12 @@ def test_read_as_mim_reads_it() -> None:
     assert {model.name for model in index.models} == wanted
     # Paths of READMEs start at the root, as in OpenMMLab's own metafiles; the
     # reader looks beside the metafile. test_schema checks them.
-    errors = [text for found in index.collect_check_errors()
-              for text in found['errors'] if 'README' not in text]
+    errors = [
+        text
+        for found in index.collect_check_errors()
+        for text in found['errors']
+        if 'README' not in text
+    ]
     assert errors == []
     for model in index.models:
         assert model.in_collection and model.metadata.training_data

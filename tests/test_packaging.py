@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
 
 import pytest
 import yaml
@@ -18,7 +17,7 @@ from dito.utils.configs import list_configs
 ROOT = Path(__file__).parents[1]
 
 
-def requirements(name: str) -> List[str]:
+def requirements(name: str) -> list[str]:
     """Lines of a file under requirements/."""
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
     return [line for line in lines if line and not line.startswith('#')]
@@ -35,9 +34,9 @@ def test_torch_is_not_pinned() -> None:
         assert re.fullmatch(rf'{name}>=[\d.]+', lines[name])
 
 
-@pytest.mark.parametrize('name',
-                         ['runtime', 'tests', 'optional', 'docs',
-                          'constraints'])
+@pytest.mark.parametrize(
+    'name', ['runtime', 'tests', 'optional', 'docs', 'constraints']
+)
 def test_requirements_are_sorted_and_clean(name: str) -> None:
     lines = requirements(name)
     names = [package_name(line) for line in lines]
@@ -67,8 +66,7 @@ def test_metafile_names_every_config() -> None:
             assert not weights.startswith('http') or weights.count('/') > 3
     listed = {m['Config'].removeprefix('configs/')[:-3] for m in models}
     wanted = {
-        name
-        for name in list_configs() if not name.startswith('ablations/')
+        name for name in list_configs() if not name.startswith('ablations/')
     }
     assert wanted <= listed
 
@@ -88,14 +86,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / 'source'
     source.mkdir()
     for item in ('configs', 'tools', 'requirements'):
-        shutil.copytree(ROOT / item, source / item,
-                        ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(
+            ROOT / item,
+            source / item,
+            ignore=shutil.ignore_patterns('__pycache__'),
+        )
     shutil.copytree(
         ROOT / 'projects' / 'dito',
         source / 'projects' / 'dito',
-        ignore=shutil.ignore_patterns('__pycache__', '.mim'))
-    for item in ('setup.py', 'setup.cfg', 'pyproject.toml', 'MANIFEST.in',
-                 'README.md', 'LICENSE', 'NOTICE', 'model-index.yml'):
+        ignore=shutil.ignore_patterns('__pycache__', '.mim'),
+    )
+    for item in (
+        'setup.py',
+        'setup.cfg',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'README.md',
+        'LICENSE',
+        'NOTICE',
+        'model-index.yml',
+    ):
         shutil.copy(ROOT / item, source)
     # Without pip's isolation, which would download setuptools.
     target = folder / 'lib'
@@ -103,18 +113,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', target],
         cwd=source,
         check=True,
-        capture_output=True)
+        capture_output=True,
+    )
     return target
 
 
 def test_package_holds_all_modules_configs_and_tools(wheel: Path) -> None:
-    for part, source in (('', ROOT / 'projects' / 'dito'),
-                         ('.mim/configs', ROOT / 'configs'),
-                         ('.mim/tools', ROOT / 'tools')):
+    for part, source in (
+        ('', ROOT / 'projects' / 'dito'),
+        ('.mim/configs', ROOT / 'configs'),
+        ('.mim/tools', ROOT / 'tools'),
+    ):
         for path in source.rglob('*'):
             name = path.relative_to(source)
-            if path.is_file() and not ({'.mim', '__pycache__'}
-                                       & set(name.parts)):
+            if path.is_file() and not (
+                {'.mim', '__pycache__'} & set(name.parts)
+            ):
                 assert (wheel / 'dito' / part / name).is_file(), path
     assert (wheel / 'dito' / '.mim' / 'model-index.yml').is_file()
     assert not list(wheel.rglob('__pycache__'))
@@ -122,8 +136,9 @@ def test_package_holds_all_modules_configs_and_tools(wheel: Path) -> None:
 
 def test_works_outside_a_clone(wheel: Path, tmp_path: Path) -> None:
     own = tmp_path / 'own.py'
-    own.write_text("_base_ = 'dito::_base_/../dito_vitl_lvis.py'\n"
-                   "log_level = 'DEBUG'\n")
+    own.write_text(
+        "_base_ = 'dito::_base_/../dito_vitl_lvis.py'\nlog_level = 'DEBUG'\n"
+    )
     env = {**os.environ, 'PYTHONPATH': str(wheel)}
     code = (
         'import dito, sys; from mmengine.config import Config; '
@@ -134,13 +149,16 @@ def test_works_outside_a_clone(wheel: Path, tmp_path: Path) -> None:
         'VISUALIZERS.build(b.visualizer); '
         'from dito.cli.print_config import main; '
         "sys.exit(main(['dito_vitl_lvis', '--save-path', 'whole.py']) or "
-        'print(dito.__file__, a.model.type, b.log_level))')
-    done = subprocess.run([sys.executable, '-c', code],
-                          cwd=tmp_path,
-                          env=env,
-                          capture_output=True,
-                          text=True,
-                          timeout=600)
+        'print(dito.__file__, a.model.type, b.log_level))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     assert last == f'{wheel}/dito/__init__.py DITO DEBUG'
@@ -151,5 +169,4 @@ def test_version_is_one() -> None:
     assert re.fullmatch(r'\d+\.\d+\.\d+', dito.__version__)
     changes = (ROOT / 'CHANGELOG.md').read_text()
     assert f'## {dito.__version__}' in changes
-    assert 'attr: dito.version.__version__' in (ROOT /
-                                                'setup.cfg').read_text()
+    assert 'attr: dito.version.__version__' in (ROOT / 'setup.cfg').read_text()

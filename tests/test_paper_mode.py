@@ -52,9 +52,11 @@ def test_templates_are_averaged_as_unit_vectors():
     templates = ['a {}', 'a photo of a {}', '{} {}']
     vocabulary = model.build_vocabulary(['cat', 'dog'], templates=templates)
     tower = model.text_encoder
-    for name, found in zip(('cat', 'dog', 'background'),
-                           [*vocabulary.embeddings, vocabulary.background],
-                           strict=True):
+    for name, found in zip(
+        ('cat', 'dog', 'background'),
+        [*vocabulary.embeddings, vocabulary.background],
+        strict=True,
+    ):
         each = tower.encode([t.replace('{}', name) for t in templates])
         mean = each.mean(dim=0)
         torch.testing.assert_close(found, mean / mean.norm())
@@ -64,8 +66,8 @@ def test_temperature(model):
     """Cosines over 0.01, the detector's times a learnt scalar from 1."""
     head = model.roi_head
     assert head.vlm_temperature == head.bbox_head.temperature == 0.01
-    logits = cosine_logits(torch.tensor([[3., 4.]]), torch.eye(2), 0.01)
-    torch.testing.assert_close(logits, torch.tensor([[60., 80.]]))
+    logits = cosine_logits(torch.tensor([[3.0, 4.0]]), torch.eye(2), 0.01)
+    torch.testing.assert_close(logits, torch.tensor([[60.0, 80.0]]))
 
 
 def test_softmax_over_base_classes_in_training_over_all_in_tests():
@@ -74,14 +76,17 @@ def test_softmax_over_base_classes_in_training_over_all_in_tests():
     model.init_weights()
     seen = []
     real = model.roi_head.bbox_head.classify
-    model.roi_head.bbox_head.classify = lambda *x: seen.append(
-        real(*x)) or seen[-1]
+    model.roi_head.bbox_head.classify = lambda *x: (
+        seen.append(real(*x)) or seen[-1]
+    )
     model.build_vocabulary(['cat', 'dog'], templates='none')
     data = model.data_preprocessor(
-        batch((2, 1), num_classes=2, mask=False), True)
+        batch((2, 1), num_classes=2, mask=False), True
+    )
     model(**data, mode='loss')
-    model.build_vocabulary(['cat', 'dog', 'bird'], novel=['bird'],
-                           templates='none')
+    model.build_vocabulary(
+        ['cat', 'dog', 'bird'], novel=['bird'], templates='none'
+    )
     with torch.no_grad():
         model.eval().test_step(batch((2, 1), mask=False))
     assert [x.shape[1] for x in seen] == [3, 4, 4]

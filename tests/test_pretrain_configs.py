@@ -24,8 +24,10 @@ def read(name):
 
 
 @pytest.mark.parametrize('tower', 'lbs')
-@pytest.mark.parametrize('stage,batch,iters,size', [
-    ('clip', 16384, 500000, 224), ('rep', 4096, 30000, 256)])
+@pytest.mark.parametrize(
+    'stage,batch,iters,size',
+    [('clip', 16384, 500000, 224), ('rep', 4096, 30000, 256)],
+)
 def test_numbers_of_the_paper(stage, batch, iters, size, tower):
     path = f'pretrain/{stage}_vit{tower}16_laion2b.py'
     cfg, loader = read(path), read(path).train_dataloader
@@ -46,22 +48,27 @@ def test_numbers_of_the_paper(stage, batch, iters, size, tower):
     assert cfg.model.backbone.get('window') is None
     warmup = [s for s in cfg.param_scheduler if s.type == 'LinearLR']
     assert [(s.begin, s.end) for s in warmup] == (
-        [(0, 2000)] if stage == 'clip' else [])
+        [(0, 2000)] if stage == 'clip' else []
+    )
     decay = cfg.param_scheduler[-1]
     assert (decay.power, decay.eta_min) == (1, 0)
     assert decay.begin == (2000 if stage == 'clip' else 0)
     if stage == 'clip':
         assert cfg.optim_wrapper.optimizer.lr == (
-            4e-4 if tower == 'l' else 5e-4)
+            4e-4 if tower == 'l' else 5e-4
+        )
         assert cfg.model.cpe == dict(
-            up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
+            up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0)
+        )
     else:
         assert cfg.optim_wrapper.optimizer.lr == 1e-4
         assert cfg.model.regions.num_regions == (400, 200, 100, 50)
         previous = f'clip_vit{tower}16_laion2b'
         assert cfg.load_from == f'work_dirs/{previous}/iter_500000.pth'
-        assert cfg.model.text_encoder == read(
-            f'pretrain/{previous}.py').model.text_encoder
+        assert (
+            cfg.model.text_encoder
+            == read(f'pretrain/{previous}.py').model.text_encoder
+        )
 
 
 @pytest.mark.parametrize('stage, decay', [('clip', 0.2), ('rep', 0.01)])
@@ -70,7 +77,8 @@ def test_what_is_decayed(stage, decay):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(
-        model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+        model, dict(cfg.optim_wrapper, type='OptimWrapper')
+    )
     names = {id(p): n for n, p in model.named_parameters()}
     for group in wrapper.param_groups:
         for param in group['params']:
@@ -80,15 +88,18 @@ def test_what_is_decayed(stage, decay):
             # Kernels alone; neither norms, biases, positions nor the scale.
             kernel = param.ndim > 1 and 'pos' not in key
             assert group['weight_decay'] == (decay if kernel else 0), key
-    assert not [n for n in names.values()
-                if model.get_parameter(n).requires_grad]
+    assert not [
+        n for n in names.values() if model.get_parameter(n).requires_grad
+    ]
 
 
 @pytest.mark.parametrize('tower', 'lbs')
 def test_both_stages_and_the_detector_share_names(tower):
-    parts = [f'pretrain/clip_vit{tower}16_laion2b.py',
-             f'pretrain/rep_vit{tower}16_laion2b.py',
-             f'dito_vit{tower}_lvis.py']
+    parts = [
+        f'pretrain/clip_vit{tower}16_laion2b.py',
+        f'pretrain/rep_vit{tower}16_laion2b.py',
+        f'dito_vit{tower}_lvis.py',
+    ]
     with torch.device('meta'):
         models = []
         for part in parts:
@@ -96,25 +107,31 @@ def test_both_stages_and_the_detector_share_names(tower):
             cfg.model.pop('teacher', None)
             models.append(MODELS.build(cfg.model))
     clip, rep, detector = (
-        {k: v.shape for k, v in m.state_dict().items()} for m in models)
+        {k: v.shape for k, v in m.state_dict().items()} for m in models
+    )
     assert all(rep[name] == shape for name, shape in clip.items())
     for name, shape in rep.items():
         assert name == 'logit_scale' or detector[name] == shape, name
 
 
-@pytest.mark.parametrize('name', ['symbols/clip_symbols.py',
-                                  'symbols/rep_symbols.py'])
+@pytest.mark.parametrize(
+    'name', ['symbols/clip_symbols.py', 'symbols/rep_symbols.py']
+)
 def test_what_is_trained_has_a_gradient(name):
     cfg = read(name)
-    cfg.model.text_encoder.token_ids = DITOTextEncoder.collect_token_ids(
-        TEXTS)
+    cfg.model.text_encoder.token_ids = DITOTextEncoder.collect_token_ids(TEXTS)
     model = MODELS.build(cfg.model)
     model.init_weights()
     model.train()
     size = cfg.train_dataloader.dataset.size
-    loss, _ = model.parse_losses(model(
-        torch.randn(3, 3, size, size), TEXTS, place=BatchPlace(0, 0, 0, 3),
-        mode='loss'))
+    loss, _ = model.parse_losses(
+        model(
+            torch.randn(3, 3, size, size),
+            TEXTS,
+            place=BatchPlace(0, 0, 0, 3),
+            mode='loss',
+        )
+    )
     loss.backward()
     for key, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, key
@@ -124,7 +141,7 @@ def test_what_is_trained_has_a_gradient(name):
 def test_evaluation_during_training_is_known():
     """Sets, metrics and loop of the file to inherit from exist."""
     cfg = Config.fromfile(ROOT / '_base_/datasets/image_text_eval.py')
-    extra, = cfg.val_cfg.extra
+    (extra,) = cfg.val_cfg.extra
     assert LOOPS.get(cfg.val_cfg.type) is not None
     for evaluator in (cfg.val_evaluator, extra.evaluator):
         METRICS.build(evaluator)
@@ -132,7 +149,7 @@ def test_evaluation_during_training_is_known():
         assert DATASETS.get(loader.dataset.type) is not None
         assert loader.sampler == dict(type='DefaultSampler', shuffle=False)
         assert loader.dataset.size == 224
-    hook, = (HOOKS.build(h) for h in cfg.custom_hooks)
+    (hook,) = (HOOKS.build(h) for h in cfg.custom_hooks)
     assert hook.templates == 'openai'
     both = Config.fromfile(ROOT / 'pretrain/clip_vitl16_laion2b.py')
     both.merge_from_dict(cfg.to_dict())
@@ -143,24 +160,29 @@ def test_evaluation_of_symbols_during_training():
     """Both stages measure retrieval; stage 1 is tested by its classes."""
     for stage, size in (('clip', 64), ('rep', 128)):
         cfg = read(f'symbols/{stage}_symbols.py')
-        parts = [dict(dataloader=cfg.val_dataloader,
-                      evaluator=cfg.val_evaluator),
-                 *cfg.val_cfg.get('extra', [])]
+        parts = [
+            dict(dataloader=cfg.val_dataloader, evaluator=cfg.val_evaluator),
+            *cfg.val_cfg.get('extra', []),
+        ]
         pairs = parts[-1]
         assert type(METRICS.build(pairs['evaluator'])).__name__ == (
-            'DITORetrievalMetric')
+            'DITORetrievalMetric'
+        )
         assert pairs['dataloader'].sampler == dict(
-            type='DefaultSampler', shuffle=False)
+            type='DefaultSampler', shuffle=False
+        )
         assert pairs['dataloader'].dataset == dict(
-            type='DITORetrievalDataset', size=size,
-            shards='data/symbols/image_text/val-000000.tar')
+            type='DITORetrievalDataset',
+            size=size,
+            shards='data/symbols/image_text/val-000000.tar',
+        )
         assert cfg.train_dataloader.dataset.size == size
         assert cfg.train_cfg.val_interval <= cfg.train_cfg.max_iters
     clip = read('symbols/clip_symbols.py')
     assert clip.val_cfg.type == 'DITOMultiValLoop'
     assert clip.test_evaluator == dict(type='DITOZeroShotMetric')
     assert clip.test_dataloader.dataset.type == 'DITOFolderDataset'
-    hook, = clip.custom_hooks
+    (hook,) = clip.custom_hooks
     assert hook.type == 'DITOZeroShotHook'
     saved = clip.default_hooks.checkpoint.save_best
     assert saved.startswith('zero_shot/')

@@ -60,16 +60,21 @@ def test_variant_trains_and_starts_the_detector(variant, ids, detector):
     model.init_weights()
     model.train()
     assert not model.backbone.training and not model.text_encoder.training
-    values = model(torch.randn(3, 3, 64, 64), TEXTS,
-                   place=BatchPlace(0, 0, 0, 3), mode='loss')
+    values = model(
+        torch.randn(3, 3, 64, 64),
+        TEXTS,
+        place=BatchPlace(0, 0, 0, 3),
+        mode='loss',
+    )
     loss, _ = model.parse_losses(values)
     loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         if name.startswith(('backbone.', 'text_encoder.')):
             assert not parameter.requires_grad, name
-    trained = {n.split('.')[0] for n, p in model.named_parameters()
-               if p.requires_grad}
+    trained = {
+        n.split('.')[0] for n, p in model.named_parameters() if p.requires_grad
+    }
     assert {'neck', 'logit_scale'} <= trained
     logged_as_promised(variant, values)
     fits(model, detector, VARIANTS[variant])
@@ -93,16 +98,18 @@ def fits(model, detector, random):
     cfg, target = detector
     state = fit_state_dict(target, dict(state_dict=model.state_dict()))
     report = LoadReport.compare(target.state_dict(), state)
-    hook_cfg = next(h for h in cfg.custom_hooks
-                    if h.type == 'DITOLoadReportHook').to_dict()
+    hook_cfg = next(
+        h for h in cfg.custom_hooks if h.type == 'DITOLoadReportHook'
+    ).to_dict()
     expected = [*hook_cfg['allowed_missing'], *random]
     assert all(under(key, expected) for key in report.missing)
     for part in random:
-        assert any(under(key, (part, )) for key in report.missing)
+        assert any(under(key, (part,)) for key in report.missing)
     assert not report.mismatched
     assert set(report.unused) <= {'logit_scale', 'level_proj.weight'}
     HOOKS.build(dict(hook_cfg, allowed_missing=expected))._check(
-        target, report, True)
+        target, report, True
+    )
     if random:
         with pytest.raises(ValueError, match='must get from the checkpoint'):
             HOOKS.build(hook_cfg)._check(target, report, True)
@@ -119,15 +126,18 @@ def test_large_variant_is_the_small_one(variant):
     if variant != 'fpn':
         counts = large.regions.num_regions
         # Proportional to the side of the map: half of it, half the boxes.
-        assert all(a == 2 * b for a, b in zip(counts, counts[1:],
-                                              strict=False))
+        assert all(
+            a == 2 * b for a, b in zip(counts, counts[1:], strict=False)
+        )
         assert [c / counts[0] for c in counts] == [
-            c / small.regions.num_regions[0]
-            for c in small.regions.num_regions]
+            c / small.regions.num_regions[0] for c in small.regions.num_regions
+        ]
 
 
-@pytest.mark.parametrize('name,loss', [
-    ('focal', 'DITOFocalContrastiveLoss'), ('sigmoid', 'DITOSigmoidLoss')])
+@pytest.mark.parametrize(
+    'name,loss',
+    [('focal', 'DITOFocalContrastiveLoss'), ('sigmoid', 'DITOSigmoidLoss')],
+)
 def test_other_losses_of_stage_one(name, loss):
     cfg = read(f'pretrain/clip_vitl16_laion2b_{name}.py')
     with torch.device('meta'):

@@ -3,7 +3,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,12 +23,18 @@ PIPELINE = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor')),
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 
 
-def write_images(folder: Path) -> List[Path]:
+def write_images(folder: Path) -> list[Path]:
     """Write two pictures of noise, of two sizes."""
     rng = np.random.default_rng(0)
     paths = []
@@ -39,15 +45,18 @@ def write_images(folder: Path) -> List[Path]:
     return paths
 
 
-def write_annotations(folder: Path, images: List[Path]) -> Path:
+def write_annotations(folder: Path, images: list[Path]) -> Path:
     """Write a COCO file with one box an image."""
-    content: Dict[str, Any] = dict(
-        images=[], annotations=[],
-        categories=[dict(id=i + 1, name=n) for i, n in enumerate(NAMES)])
+    content: dict[str, Any] = dict(
+        images=[],
+        annotations=[],
+        categories=[dict(id=i + 1, name=n) for i, n in enumerate(NAMES)],
+    )
     for number, path in enumerate(images):
         height, width = cv2.imread(str(path)).shape[:2]
         content['images'].append(
-            dict(id=number, file_name=path.name, height=height, width=width))
+            dict(id=number, file_name=path.name, height=height, width=width)
+        )
         content['annotations'].append(
             dict(
                 id=number + 1,
@@ -55,13 +64,15 @@ def write_annotations(folder: Path, images: List[Path]) -> Path:
                 category_id=number + 1,
                 bbox=[5, 5, 30, 30],
                 area=900,
-                iscrowd=0))
+                iscrowd=0,
+            )
+        )
     path = folder / 'annotations.json'
     path.write_text(json.dumps(content))
     return path
 
 
-def untrained_detector(folder: Path) -> Tuple[List[Path], Config, Any]:
+def untrained_detector(folder: Path) -> tuple[list[Path], Config, Any]:
     """Write pictures and annotations; build a detector with random weights.
 
     Returns:
@@ -76,7 +87,7 @@ def untrained_detector(folder: Path) -> Tuple[List[Path], Config, Any]:
     return images, cfg, model
 
 
-def write_detector(folder: Path) -> Dict[str, Any]:
+def write_detector(folder: Path) -> dict[str, Any]:
     """Write an untrained detector, its config and pictures.
 
     Returns:
@@ -92,14 +103,20 @@ def write_detector(folder: Path) -> Dict[str, Any]:
 def detector_config(folder: Path, annotations: Path) -> Config:
     """Config of the detector with its test of the data set."""
     words = [
-        *NAMES, 'background', 'a photo of the', 'red', 'blue kite', 'wheel'
+        *NAMES,
+        'background',
+        'a photo of the',
+        'red',
+        'blue kite',
+        'wheel',
     ]
     tower = dict(
         type='DITOTextEncoder',
         arch=dict(width=16, layers=1, heads=2),
         embed_dims=DIMS,
         context_length=16,
-        token_ids=DITOTextEncoder.collect_token_ids(words))
+        token_ids=DITOTextEncoder.collect_token_ids(words),
+    )
     return Config(
         dict(
             custom_imports=dict(imports=['dito']),
@@ -117,11 +134,14 @@ def detector_config(folder: Path, annotations: Path) -> Config:
                     ann_file=str(annotations),
                     data_prefix=dict(img=str(folder)),
                     metainfo=dict(
-                        classes=tuple(NAMES),
-                        novel_classes=('chess knight', )),
+                        classes=tuple(NAMES), novel_classes=('chess knight',)
+                    ),
                     test_mode=True,
-                    pipeline=PIPELINE)),
+                    pipeline=PIPELINE,
+                ),
+            ),
             test_cfg=dict(type='TestLoop'),
-            test_evaluator=dict(
-                type='CocoMetric', ann_file=str(annotations)),
-            work_dir=str(folder / 'work')))
+            test_evaluator=dict(type='CocoMetric', ann_file=str(annotations)),
+            work_dir=str(folder / 'work'),
+        )
+    )

@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """A detector small enough for tests, its vocabulary and its batches."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,9 @@ TEXT_ENCODER = dict(
     embed_dims=DIMS,
     context_length=8,
     token_ids=DITOTextEncoder.collect_token_ids(
-        ['a photo of a red green blue cat dog bird background']))
+        ['a photo of a red green blue cat dog bird background']
+    ),
+)
 
 
 def extractor(size: int) -> dict:
@@ -29,13 +32,12 @@ def extractor(size: int) -> dict:
     return dict(
         type='DITORoIExtractor',
         roi_layer=dict(
-            type='RoIAlign',
-            output_size=size,
-            sampling_ratio=1,
-            aligned=False),
+            type='RoIAlign', output_size=size, sampling_ratio=1, aligned=False
+        ),
         out_channels=8,
         featmap_strides=STRIDES,
-        finest_scale=28)
+        finest_scale=28,
+    )
 
 
 def assigner(pos: float, neg: float) -> dict:
@@ -44,7 +46,8 @@ def assigner(pos: float, neg: float) -> dict:
         type='MaxIoUAssigner',
         pos_iou_thr=pos,
         neg_iou_thr=neg,
-        gt_max_assign_all=False)
+        gt_max_assign_all=False,
+    )
 
 
 def rpn_train_cfg() -> ConfigDict:
@@ -56,7 +59,9 @@ def rpn_train_cfg() -> ConfigDict:
             type='RandomSampler',
             num=256,
             pos_fraction=255 / 256,
-            add_gt_as_proposals=False))
+            add_gt_as_proposals=False,
+        ),
+    )
 
 
 def rpn_head(**kwargs: Any) -> dict:
@@ -70,7 +75,9 @@ def rpn_head(**kwargs: Any) -> dict:
             scales=[8],
             ratios=[1.0],
             strides=STRIDES,
-            center_offset=0.5))
+            center_offset=0.5,
+        ),
+    )
     return dict(cfg, **kwargs)
 
 
@@ -82,7 +89,8 @@ def bbox_head(**kwargs: Any) -> dict:
         embed_dims=DIMS,
         conv_out_channels=8,
         num_shared_convs=1,
-        fc_out_channels=16)
+        fc_out_channels=16,
+    )
     return dict(cfg, **kwargs)
 
 
@@ -103,9 +111,12 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
                 type='RoIAlign',
                 output_size=1,
                 sampling_ratio=14,
-                aligned=False),
+                aligned=False,
+            ),
             out_channels=DIMS,
-            featmap_strides=[8]))
+            featmap_strides=[8],
+        ),
+    )
     if mask:
         roi_head.update(
             mask_roi_extractor=extractor(14),
@@ -113,7 +124,9 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
                 type='DITOMaskHead',
                 in_channels=8,
                 conv_out_channels=8,
-                num_convs=1))
+                num_convs=1,
+            ),
+        )
     cfg = dict(
         type='DITO',
         data_preprocessor=dict(
@@ -121,7 +134,8 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
             mean=[123.0, 117.0, 104.0],
             std=[68.0, 67.0, 70.0],
             pad_mask=True,
-            pad_size_divisor=64),
+            pad_size_divisor=64,
+        ),
         backbone=dict(
             type='DITOViT',
             arch=dict(embed_dims=DIMS, num_layers=2, num_heads=2),
@@ -129,7 +143,8 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
             img_size=64,
             window=dict(grid=2),
             global_layers=[1],
-            shift='swl'),
+            shift='swl',
+        ),
         neck=dict(type='SimpleFPN', in_channels=DIMS, out_channels=8),
         rpn_head=rpn_head(),
         roi_head=roi_head,
@@ -139,24 +154,29 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
                 nms_pre=100,
                 nms=dict(type='nms', iou_threshold=0.7),
                 max_per_img=50,
-                min_bbox_size=0),
+                min_bbox_size=0,
+            ),
             rcnn=dict(
                 assigner=dict(
                     type='MaxIoUAssigner',
                     pos_iou_thr=0.5,
                     neg_iou_thr=0.5,
-                    match_low_quality=False),
-                sampler=dict(
-                    type='RandomSampler', num=32, pos_fraction=0.25),
-                mask_size=28)),
+                    match_low_quality=False,
+                ),
+                sampler=dict(type='RandomSampler', num=32, pos_fraction=0.25),
+                mask_size=28,
+            ),
+        ),
         test_cfg=dict(
-            rpn=dict(
-                nms_pre=100, nms=None, max_per_img=50, min_bbox_size=0),
+            rpn=dict(nms_pre=100, nms=None, max_per_img=50, min_bbox_size=0),
             rcnn=dict(
                 score_thr=0.0,
                 nms=dict(type='nms', iou_threshold=0.5),
                 max_per_img=20,
-                mask_thr_binary=0.5)))
+                mask_thr_binary=0.5,
+            ),
+        ),
+    )
     config = Config(dict(model=cfg))
     config.merge_from_dict(dict(model=kwargs))
     return config.model
@@ -177,8 +197,9 @@ def pretrained(folder: Path) -> str:
     return str(path)
 
 
-def vocabulary(num: int, novel: Sequence[int] = (),
-               seed: int = 0) -> Vocabulary:
+def vocabulary(
+    num: int, novel: Sequence[int] = (), seed: int = 0
+) -> Vocabulary:
     """Random classes c0, c1, ... with the given ones novel."""
     gen = torch.Generator().manual_seed(seed)
     rows = F.normalize(torch.randn(num + 1, DIMS, generator=gen), dim=1)
@@ -188,14 +209,15 @@ def vocabulary(num: int, novel: Sequence[int] = (),
     return Vocabulary(names, rows[:-1], rows[-1], flags, 'test tower')
 
 
-def batch(num_items: Sequence[int] = (2, 0),
-          num_classes: int = 3,
-          mask: bool = True) -> dict:
+def batch(
+    num_items: Sequence[int] = (2, 0), num_classes: int = 3, mask: bool = True
+) -> dict:
     """Raw batch: an image of 64 x 48 pixels and one of 60 x 64."""
-    shapes = [(3, 64, 48), (3, 60, 64)][:len(num_items)]
+    shapes = [(3, 64, 48), (3, 60, 64)][: len(num_items)]
     return demo_mm_inputs(
         len(num_items),
         shapes,
         num_items=list(num_items),
         num_classes=num_classes,
-        with_mask=mask)
+        with_mask=mask,
+    )

@@ -35,7 +35,8 @@ def main() -> int:
         for name in list(logging.root.manager.loggerDict):
             if name.startswith('torch.distributed.elastic'):
                 logging.getLogger(name).addFilter(
-                    lambda _: not refusal.exists())
+                    lambda _: not refusal.exists()
+                )
         try:
             run.main()
         except ChildFailedError as error:

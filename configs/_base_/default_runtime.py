@@ -7,15 +7,19 @@ default_hooks = dict(
     logger=dict(type='DITOLoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='DITOCheckpointHook', by_epoch=False, interval=1000,
-        max_keep_ckpts=2),
+        type='DITOCheckpointHook',
+        by_epoch=False,
+        interval=1000,
+        max_keep_ckpts=2,
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     evaluation_report=dict(type='DITOEvaluationReportHook'),
     run_length_masks=dict(type='DITORunLengthMasksHook'),
     iteration_seed=dict(type='DITOIterationSeedHook'),
     guard=dict(type='DITONonFiniteGuardHook'),
-    throughput=dict(type='DITOThroughputHook'))
+    throughput=dict(type='DITOThroughputHook'),
+)
 
 # The text tower of the model embeds the class names of the data set; files
 # made by tools/misc/build_text_embeddings.py can be given as train= and test=.
@@ -25,21 +29,27 @@ custom_hooks = [
     dict(
         type='DITOLoadReportHook',
         required=[
-            'backbone', 'neck', 'rpn_head', 'roi_head.bbox_head',
-            'text_encoder'
+            'backbone',
+            'neck',
+            'rpn_head',
+            'roi_head.bbox_head',
+            'text_encoder',
         ],
         allowed_missing=['roi_head.mask_head', 'roi_head.vlm_proj'],
-        allowed_unused=['logit_scale', 'logit_bias', 'level_proj']),
+        allowed_unused=['logit_scale', 'logit_bias', 'level_proj'],
+    ),
 ]
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 # TensorBoard or Weights & Biases as well: see log_backends.py.
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(
-    type='DITOLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+    type='DITOLocalVisualizer', vis_backends=vis_backends, name='visualizer'
+)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
 log_level = 'INFO'
 load_from = None

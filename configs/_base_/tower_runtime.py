@@ -8,5 +8,6 @@ custom_hooks = [
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder'],
         allowed_missing=['neck', 'rpn_head', 'roi_head'],
-        allowed_unused=['logit_scale', 'logit_bias', 'level_proj']),
+        allowed_unused=['logit_scale', 'logit_bias', 'level_proj'],
+    ),
 ]

@@ -14,5 +14,6 @@ custom_hooks = [
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder'],
         allowed_missing=['neck', 'rpn_head', 'roi_head'],
-        allowed_unused=['logit_scale']),
+        allowed_unused=['logit_scale'],
+    ),
 ]

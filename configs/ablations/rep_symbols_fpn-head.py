@@ -10,5 +10,6 @@ custom_hooks = [
     dict(
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder', 'logit_scale'],
-        allowed_missing=['neck', 'roi_head']),
+        allowed_missing=['neck', 'roi_head'],
+    ),
 ]

@@ -12,11 +12,13 @@ model = dict(
     backbone=_base_.model.backbone,
     neck=_base_.model.neck,
     text_encoder=_base_.model.text_encoder,
-    loss=_base_.model.loss)
+    loss=_base_.model.loss,
+)
 
 custom_hooks = [
     dict(
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder', 'logit_scale'],
-        allowed_missing=['neck', 'level_proj']),
+        allowed_missing=['neck', 'level_proj'],
+    ),
 ]

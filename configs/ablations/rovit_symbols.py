@@ -6,6 +6,5 @@
 _base_ = './dito_symbols_no-rep.py'
 
 model = dict(
-    backbone=dict(shift=None),
-    teacher=None,
-    roi_head=dict(loss_distill=None))
+    backbone=dict(shift=None), teacher=None, roi_head=dict(loss_distill=None)
+)

@@ -8,4 +8,7 @@ model = dict(
     teacher=dict(_delete_=True, checkpoint=_base_.load_from),
     roi_head=dict(
         loss_distill=dict(
-            _delete_=True, type='DITOCosineDistillLoss', loss_weight=1.0)))
+            _delete_=True, type='DITOCosineDistillLoss', loss_weight=1.0
+        )
+    ),
+)

@@ -5,6 +5,5 @@
 _base_ = '../dito_vitl_lvis.py'
 
 model = dict(
-    backbone=dict(shift=None),
-    teacher=None,
-    roi_head=dict(loss_distill=None))
+    backbone=dict(shift=None), teacher=None, roi_head=dict(loss_distill=None)
+)

@@ -9,7 +9,6 @@ _base_ = './clip_vitl16_laion2b.py'
 
 model = dict(
     loss=dict(
-        type='DITOFocalContrastiveLoss',
-        alpha=0.5,
-        gamma=1.0,
-        normalizer=16384))
+        type='DITOFocalContrastiveLoss', alpha=0.5, gamma=1.0, normalizer=16384
+    )
+)

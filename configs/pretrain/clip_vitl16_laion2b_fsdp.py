@@ -10,5 +10,4 @@ _base_ = './clip_vitl16_laion2b.py'
 
 runner_type = 'DITOFlexibleRunner'
 # One copy of the weights within each machine of 8 devices.
-strategy = dict(
-    type='DITOFSDPStrategy', shard_size=8, param_dtype='bfloat16')
+strategy = dict(type='DITOFSDPStrategy', shard_size=8, param_dtype='bfloat16')

@@ -11,7 +11,9 @@ _base_ = './clip_vitl16_laion2b.py'
 model = dict(
     loss=dict(_delete_=True, type='DITOSigmoidLoss'),
     logit_scale_init=2.302585092994046,  # ln 10
-    logit_bias_init=-10.0)
+    logit_bias_init=-10.0,
+)
 
 optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(logit_bias=dict(decay_mult=0.))))
+    paramwise_cfg=dict(custom_keys=dict(logit_bias=dict(decay_mult=0.0)))
+)

@@ -18,8 +18,10 @@ model = dict(
         patch_bias=False,
         act='gelu',
         norm_eps=1e-5,
-        head=dict(pool='token', out_dims=text_dims)),
+        head=dict(pool='token', out_dims=text_dims),
+    ),
     roi_head=dict(bbox_head=dict(embed_dims=text_dims)),
-    text_encoder=dict(embed_dims=text_dims))
+    text_encoder=dict(embed_dims=text_dims),
+)
 
 load_from = 'pretrained/vitb16_openclip.safetensors'

@@ -16,4 +16,5 @@ optim_wrapper = dict(optimizer=dict(lr=3.5e-5))
 # Shards of 10,000 pairs; their number must be that of the files.
 train_dataloader = dict(
     num_workers=4,
-    dataset=dict(shards='data/cc3m/{00000..00331}.tar', num_streams=64))
+    dataset=dict(shards='data/cc3m/{00000..00331}.tar', num_streams=64),
+)

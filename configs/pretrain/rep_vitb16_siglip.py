@@ -13,14 +13,18 @@ _base_ = './rep_vitb16_laion2b.py'
 
 model = dict(
     data_preprocessor=dict(
-        mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+        mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]
+    ),
     backbone=dict(act='gelu', head=dict(pool='attn_pool')),
     text_encoder=dict(
         arch='ViT-B-16-SigLIP',
         context_length=64,
         tokenizer=dict(
-            path='pretrained/siglip_tokenizer', clean='canonicalize')),
+            path='pretrained/siglip_tokenizer', clean='canonicalize'
+        ),
+    ),
     loss=dict(type='DITOSigmoidLoss'),
-    logit_bias_init=-10.0)
+    logit_bias_init=-10.0,
+)
 
 load_from = 'pretrained/vitb16_siglip.safetensors'

@@ -16,11 +16,13 @@ load_from = 'work_dirs/clip_vits16_laion2b/iter_500000.pth'
 
 # 750 boxes an image: few are embedded at a time.
 train_dataloader = dict(
-    batch_size=32, num_workers=8, dataset=dict(size=crop_size))
+    batch_size=32, num_workers=8, dataset=dict(size=crop_size)
+)
 
 custom_hooks = [
     dict(
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder', 'logit_scale'],
-        allowed_missing=['neck', 'rpn_head', 'roi_head']),
+        allowed_missing=['neck', 'rpn_head', 'roi_head'],
+    ),
 ]

@@ -30,7 +30,8 @@ model = dict(
     text_encoder={{_base_.symbols_text_encoder}},
     loss=dict(type='DITOContrastiveLoss'),
     # The grid has 8 x 8 places: enlarged by the paper's factor 64 / 14.
-    cpe=dict(up_size=36))
+    cpe=dict(up_size=36),
+)
 
 train_dataloader = dict(
     batch_size=batch_size,
@@ -44,7 +45,9 @@ train_dataloader = dict(
         shards=data_root + 'image_text/single-{000000..000071}.tar',
         size=image_size,
         scale=(0.7, 1.0),
-        num_streams=1))
+        num_streams=1,
+    ),
+)
 val_dataloader = dict(
     batch_size=256,
     num_workers=0,
@@ -54,7 +57,9 @@ val_dataloader = dict(
         type='DITOFolderDataset',
         root=data_root + 'zero_shot',
         categories=data_root + 'categories.json',
-        size=image_size))
+        size=image_size,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='DITOZeroShotMetric')
 test_evaluator = val_evaluator
@@ -63,7 +68,8 @@ train_cfg = dict(
     type='ImageTextTrainLoop',
     total_batch_size=batch_size,
     max_iters=max_iters,
-    val_interval=250)
+    val_interval=250,
+)
 auto_scale_lr = dict(base_batch_size=batch_size, enable=False)
 # Beside zero-shot classes, retrieval on held-out pairs, of which half are
 # scenes of several objects.
@@ -76,22 +82,30 @@ val_cfg = dict(
                 dataset=dict(
                     type='DITORetrievalDataset',
                     shards=data_root + 'image_text/val-000000.tar',
-                    size=image_size)),
-            evaluator=dict(type='DITORetrievalMetric')),
-    ])
+                    size=image_size,
+                ),
+            ),
+            evaluator=dict(type='DITORetrievalMetric'),
+        ),
+    ],
+)
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
-        type='AdamW', lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.05),
+        type='AdamW', lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.05
+    ),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys=dict(
-            logit_scale=dict(decay_mult=0.),
-            pos_embed=dict(decay_mult=0.),
-            positional_embedding=dict(decay_mult=0.))))
+            logit_scale=dict(decay_mult=0.0),
+            pos_embed=dict(decay_mult=0.0),
+            positional_embedding=dict(decay_mult=0.0),
+        ),
+    ),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=100),
     dict(
@@ -100,14 +114,16 @@ param_scheduler = [
         begin=100,
         end=decay_from,
         T_max=6000,
-        eta_min=1e-5),
+        eta_min=1e-5,
+    ),
     dict(
         type='PolyLR',
         power=1.0,
-        eta_min=0.,
+        eta_min=0.0,
         by_epoch=False,
         begin=decay_from,
-        end=max_iters),
+        end=max_iters,
+    ),
 ]
 
 default_hooks = dict(
@@ -120,23 +136,27 @@ default_hooks = dict(
         interval=250,
         max_keep_ckpts=2,
         save_best='zero_shot/all_top1',
-        rule='greater'),
+        rule='greater',
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     evaluation_report=dict(type='DITOEvaluationReportHook'),
-    guard=dict(type='DITONonFiniteGuardHook'))
+    guard=dict(type='DITONonFiniteGuardHook'),
+)
 custom_hooks = [
     dict(type='DITOZeroShotHook', templates=['a photo of a {}.']),
 ]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 # Shares of one batch are noisy: logged are means, as of losses.
 log_processor = dict(
     type='LogProcessor',
     window_size=50,
     by_epoch=False,
-    mean_pattern=r'.*(loss|time|grad_norm|recall|win_|rpn_target).*')
+    mean_pattern=r'.*(loss|time|grad_norm|recall|win_|rpn_target).*',
+)
 log_level = 'INFO'
 randomness = dict(seed=0)
 load_from = None

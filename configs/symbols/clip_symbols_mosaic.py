@@ -16,7 +16,8 @@ load_from = 'work_dirs/clip_symbols/iter_4000.pth'
 
 model = dict(
     backbone=dict(window=dict(size=8), global_layers=0),
-    mosaic=dict(grid=3, jitter=0.35, prob=0.75, global_prob=0.5))
+    mosaic=dict(grid=3, jitter=0.35, prob=0.75, global_prob=0.5),
+)
 
 # Closer views: an object often fills its box, as in detection.
 train_dataloader = dict(dataset=dict(scale=(0.4, 1.0)))
@@ -27,9 +28,10 @@ param_scheduler = [
     dict(
         type='PolyLR',
         power=1.0,
-        eta_min=0.,
+        eta_min=0.0,
         by_epoch=False,
         begin=50,
-        end=max_iters),
+        end=max_iters,
+    ),
 ]
 default_hooks = dict(checkpoint=dict(interval=125))

@@ -20,6 +20,7 @@ param_scheduler = [
         eta_min=1e-4,
         by_epoch=False,
         begin=50,
-        end=max_iters),
+        end=max_iters,
+    ),
 ]
 default_hooks = dict(checkpoint=dict(interval=150))

@@ -19,5 +19,6 @@ param_scheduler = [
         begin=30,
         end=max_iters,
         T_max=max_iters - 30,
-        eta_min_ratio=0.02),
+        eta_min_ratio=0.02,
+    ),
 ]

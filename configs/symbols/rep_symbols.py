@@ -30,7 +30,9 @@ train_dataloader = dict(
         shards=data_root + 'image_text/lone-{000000..000009}.tar',
         size=128,
         scale=(0.7, 1.0),
-        num_streams=2))
+        num_streams=2,
+    ),
+)
 
 # Retrieval on held-out pairs once training is over; seconds. Half of them are
 # scenes of several objects, with which the text tower can do little.
@@ -42,7 +44,9 @@ val_dataloader = dict(
     dataset=dict(
         type='DITORetrievalDataset',
         shards=data_root + 'image_text/val-000000.tar',
-        size=128))
+        size=128,
+    ),
+)
 val_evaluator = dict(type='DITORetrievalMetric')
 val_cfg = dict(type='ValLoop')
 test_dataloader = val_dataloader
@@ -53,33 +57,43 @@ train_cfg = dict(
     type='ImageTextTrainLoop',
     total_batch_size=18,
     max_iters=max_iters,
-    val_interval=max_iters)
+    val_interval=max_iters,
+)
 auto_scale_lr = dict(base_batch_size=18, enable=False)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys=dict(
-            logit_scale=dict(decay_mult=0.),
+            logit_scale=dict(decay_mult=0.0),
             # The paper's rate. The L1 loss has gradients of one size however
             # near its target is; ten times the rate kills hidden units.
-            rpn_head=dict(lr_mult=0.1))))
+            rpn_head=dict(lr_mult=0.1),
+        ),
+    ),
+)
 # Linear decay, as in the paper, after a short warm-up: at a cosine scale of
 # 40 a first step of full size throws random heads far off.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=60),
     dict(
-        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=60,
-        end=max_iters),
+        type='PolyLR',
+        power=1.0,
+        eta_min=0.0,
+        by_epoch=False,
+        begin=60,
+        end=max_iters,
+    ),
 ]
 default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(interval=max_iters))
+    logger=dict(interval=50), checkpoint=dict(interval=max_iters)
+)
 custom_hooks = [
     dict(
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder', 'logit_scale'],
-        allowed_missing=['neck', 'rpn_head', 'roi_head']),
+        allowed_missing=['neck', 'rpn_head', 'roi_head'],
+    ),
 ]

@@ -13,12 +13,19 @@ max_iters = 3000
 
 train_dataloader = dict(
     dataset=dict(
-        shards=_base_.data_root + 'image_text/lone-{000000..000039}.tar'))
+        shards=_base_.data_root + 'image_text/lone-{000000..000039}.tar'
+    )
+)
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=60),
     dict(
-        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=60,
-        end=max_iters),
+        type='PolyLR',
+        power=1.0,
+        eta_min=0.0,
+        by_epoch=False,
+        begin=60,
+        end=max_iters,
+    ),
 ]
 default_hooks = dict(checkpoint=dict(interval=250))

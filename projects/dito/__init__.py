@@ -14,10 +14,15 @@ if sys.argv[1:2] == ['check-env'] and sys.argv[0].endswith(('-m', 'dito')):
     import os
 
     _CHECKS = os.path.join(os.path.dirname(__file__), 'utils', 'env.py')
-    os.execv(sys.executable, [
-        sys.executable, '-c', 'import runpy, sys; runpy.run_path('
-        f'{_CHECKS!r}, run_name="__main__")'
-    ])
+    os.execv(
+        sys.executable,
+        [
+            sys.executable,
+            '-c',
+            'import runpy, sys; runpy.run_path('
+            f'{_CHECKS!r}, run_name="__main__")',
+        ],
+    )
 
 from .utils import (  # noqa: E402
     checkpoint,
@@ -35,7 +40,8 @@ printable.install()
 # Printed at each import, on the level of debugging: mmdet without the optional
 # client of a data-set service. It reads as if the installation were broken.
 compat.import_without_line(
-    'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.')
+    'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.'
+)
 
 from . import (  # noqa: E402
     datasets,

@@ -4,7 +4,7 @@
 import difflib
 import importlib
 import sys
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from dito.cli.errors import one_sentence_errors
 from dito.version import __version__
@@ -39,7 +39,7 @@ TOOLS = {
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Hand over to one tool.
 
     Args:
@@ -52,8 +52,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] in ('-h', '--help'):
         lines = [f'  {name:<26}{text}' for name, text in TOOLS.items()]
-        print('usage: dito TOOL ... (or: python -m dito TOOL ...)', *lines,
-              'dito TOOL --help tells more.', sep='\n')
+        print(
+            'usage: dito TOOL ... (or: python -m dito TOOL ...)',
+            *lines,
+            'dito TOOL --help tells more.',
+            sep='\n',
+        )
         return 0 if given else 2
     if given[0] == '--version':
         print(f'dito {__version__}')
@@ -61,12 +65,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     tool, rest = given[0], given[1:]
     if tool not in TOOLS:
         close = difflib.get_close_matches(tool, TOOLS)
-        hint = (f'did you mean {" or ".join(close)}?'
-                if close else 'dito --help lists them.')
+        hint = (
+            f'did you mean {" or ".join(close)}?'
+            if close
+            else 'dito --help lists them.'
+        )
         print(f'error: there is no tool "{tool}"; {hint}', file=sys.stderr)
         return 2
     if tool == 'check-env':
         from dito.utils import env
+
         return env.main()
     # argparse and torchrun show and use this name.
     sys.argv = [f'dito {tool}', *rest]

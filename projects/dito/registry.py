@@ -7,18 +7,17 @@ inherits by ``_base_ = 'dito::...'`` with the scope ``dito``, imports this
 module to find it, and looks further in the parents.
 """
 
-from typing import Dict
-
 from mmdet import registry as mmdet_registry
 from mmengine.registry import Registry
 
 # A registry imports its own locations, not those of its parents.
-REGISTRIES: Dict[str, Registry] = {
+REGISTRIES: dict[str, Registry] = {
     name: Registry(
         parent.name,
         parent=parent,
         scope='dito',
-        locations=['dito', *parent._locations])
+        locations=['dito', *parent._locations],
+    )
     for name, parent in vars(mmdet_registry).items()
     if isinstance(parent, Registry) and parent.scope == 'mmdet'
 }

@@ -4,8 +4,9 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -19,27 +20,43 @@ from dito.cli import publish_model
 from dito.models import DITO
 from dito.utils.checkpoint import load_from_file, save_safetensors
 
-REPORT = dict(results=[
-    dict(metric='DITOLVISMetric', protocol=dict(split='val|x.json', alpha=.3),
-         figures=dict(bbox_AP=0.25, bbox_APl=-1.0, bbox_AP50=1 / 3))
-])
+REPORT = dict(
+    results=[
+        dict(
+            metric='DITOLVISMetric',
+            protocol=dict(split='val|x.json', alpha=0.3),
+            figures=dict(bbox_AP=0.25, bbox_APl=-1.0, bbox_AP50=1 / 3),
+        )
+    ]
+)
 
 
 @pytest.fixture(scope='module')
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """An untrained detector, its config and a published folder of it."""
     folder = tmp_path_factory.mktemp('hub')
     images, cfg, model = untrained_detector(folder)
-    model.build_vocabulary(NAMES, novel=NAMES[1:2],
-                           templates=['a photo of {}'])
+    model.build_vocabulary(
+        NAMES, novel=NAMES[1:2], templates=['a photo of {}']
+    )
     weights = model.eval().save_pretrained(
-        folder / 'published', cfg=cfg, name='tiny', metrics=REPORT,
-        dataset_meta=dict(classes=NAMES[:2]), notes=dict(license='mit'))
-    return dict(model=model, cfg=cfg, weights=weights, images=images,
-                folder=folder / 'published')
+        folder / 'published',
+        cfg=cfg,
+        name='tiny',
+        metrics=REPORT,
+        dataset_meta=dict(classes=NAMES[:2]),
+        notes=dict(license='mit'),
+    )
+    return dict(
+        model=model,
+        cfg=cfg,
+        weights=weights,
+        images=images,
+        folder=folder / 'published',
+    )
 
 
-def test_round_trip(parts: Dict[str, Any]) -> None:
+def test_round_trip(parts: dict[str, Any]) -> None:
     model = DITO.from_pretrained(parts['folder'])
     assert isinstance(model, DITO) and not model.training
     expected = parts['model'].state_dict()
@@ -49,11 +66,13 @@ def test_round_trip(parts: Dict[str, Any]) -> None:
     assert model.vocabulary.names == tuple(NAMES)
     assert model.vocabulary.novel.tolist() == [False, True, False]
     torch.testing.assert_close(
-        model.vocabulary.embeddings, parts['model'].vocabulary.embeddings)
+        model.vocabulary.embeddings, parts['model'].vocabulary.embeddings
+    )
 
 
-def test_loaded_twice_it_detects_the_same(parts: Dict[str, Any],
-                                          tmp_path: Path) -> None:
+def test_loaded_twice_it_detects_the_same(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
     first = load_pretrained(parts['folder'], device='cpu')
     again = first.model.save_pretrained(tmp_path / 'again')
     second = load_pretrained(again.parent, device='cpu')
@@ -63,29 +82,39 @@ def test_loaded_twice_it_detects_the_same(parts: Dict[str, Any],
     assert first.train_meta['classes'] == NAMES[:2]
 
 
-def test_files(parts: Dict[str, Any]) -> None:
+def test_files(parts: dict[str, Any]) -> None:
     folder, weights = parts['folder'], parts['weights']
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert weights.name == f'tiny-{digest[:8]}.safetensors'
     assert {path.name for path in folder.iterdir()} == {
-        weights.name, 'config.py', 'vocabulary.safetensors', 'metrics.json',
-        'README.md', 'dito.json'
+        weights.name,
+        'config.py',
+        'vocabulary.safetensors',
+        'metrics.json',
+        'README.md',
+        'dito.json',
     }
     assert json.loads((folder / 'metrics.json').read_text()) == REPORT
     card = (folder / 'README.md').read_text()
-    for text in ('license: mit', digest, '| bbox_AP | 0.25 |',
-                 '| bbox_APl | - |', '| bbox_AP50 | 0.3333 |',
-                 'val\\|x.json'):
+    for text in (
+        'license: mit',
+        digest,
+        '| bbox_AP | 0.25 |',
+        '| bbox_APl | - |',
+        '| bbox_AP50 | 0.3333 |',
+        'val\\|x.json',
+    ):
         assert text in card
     assert 'data_root' not in (folder / 'config.py').read_text()
     assert [p.name for p in folder.parent.iterdir() if 'tmp' in p.name] == []
 
 
-def test_damaged_folders_are_refused(parts: Dict[str, Any],
-                                     tmp_path: Path) -> None:
+def test_damaged_folders_are_refused(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
     folder = tmp_path / 'copy'
 
-    def copy() -> Dict[str, Any]:
+    def copy() -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(parts['folder'], folder)
         return json.loads((folder / 'dito.json').read_text())
@@ -120,7 +149,7 @@ def test_damaged_folders_are_refused(parts: Dict[str, Any],
         package_model(parts['folder'], {}, parts['cfg'])
 
 
-def test_suffixes_in_capitals(parts: Dict[str, Any], tmp_path: Path) -> None:
+def test_suffixes_in_capitals(parts: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / 'copy'
     shutil.copytree(parts['folder'], folder)
     manifest = json.loads((folder / 'dito.json').read_text())
@@ -131,15 +160,16 @@ def test_suffixes_in_capitals(parts: Dict[str, Any], tmp_path: Path) -> None:
     (folder / 'dito.json').write_text(json.dumps(manifest))
     image = str(parts['images'][0])
     assert load_pretrained(folder, device='cpu')(image) == load_pretrained(
-        parts['folder'], device='cpu')(image)
+        parts['folder'], device='cpu'
+    )(image)
 
 
-def test_an_endless_name_is_cut(parts: Dict[str, Any],
-                                tmp_path: Path) -> None:
+def test_an_endless_name_is_cut(parts: dict[str, Any], tmp_path: Path) -> None:
     manifest = json.loads((parts['folder'] / 'dito.json').read_text())
     for name in 'w' * 300 + '.pth', 'w' * 3_000_000, ['w' * 3_000_000]:
         (tmp_path / 'dito.json').write_text(
-            json.dumps(dict(manifest, weights=name)))
+            json.dumps(dict(manifest, weights=name))
+        )
         with pytest.raises(ValueError, match='not a file name') as error:
             load_pretrained(tmp_path)
         assert len(str(error.value)) < len(str(tmp_path)) + 200
@@ -151,14 +181,28 @@ def _evil(path: Path) -> str:
     return path.name
 
 
-@pytest.mark.parametrize('key, name', [
-    ('weights', 'evil.py'), ('weights', 'evil.pkl'), ('weights', 'x.JSON'),
-    ('vocabulary', 'evil.py'), ('vocabulary', 'evil.txt'),
-    ('vocabulary', 'evil.pth'), ('metrics', 'evil.py'), ('weights', '.pth'),
-    ('weights', 'a\\b.pth'), ('weights', '..'), ('weights', 'a\x1b.pth'),
-    ('weights', ['evil.pth']), ('vocabulary', dict(a=1)), ('metrics', 7)])
+@pytest.mark.parametrize(
+    'key, name',
+    [
+        ('weights', 'evil.py'),
+        ('weights', 'evil.pkl'),
+        ('weights', 'x.JSON'),
+        ('vocabulary', 'evil.py'),
+        ('vocabulary', 'evil.txt'),
+        ('vocabulary', 'evil.pth'),
+        ('metrics', 'evil.py'),
+        ('weights', '.pth'),
+        ('weights', 'a\\b.pth'),
+        ('weights', '..'),
+        ('weights', 'a\x1b.pth'),
+        ('weights', ['evil.pth']),
+        ('vocabulary', dict(a=1)),
+        ('metrics', 7),
+    ],
+)
 def test_a_manifest_does_not_choose_how_files_are_read(
-        parts: Dict[str, Any], tmp_path: Path, key: str, name: Any) -> None:
+    parts: dict[str, Any], tmp_path: Path, key: str, name: Any
+) -> None:
     folder = tmp_path / 'copy'
     shutil.copytree(parts['folder'], folder)
     manifest = json.loads((folder / 'dito.json').read_text())
@@ -175,8 +219,9 @@ def test_a_manifest_does_not_choose_how_files_are_read(
 
 
 @pytest.mark.parametrize('key', ['weights', 'vocabulary', 'metrics'])
-def test_links_out_of_a_folder_are_refused(parts: Dict[str, Any],
-                                           tmp_path: Path, key: str) -> None:
+def test_links_out_of_a_folder_are_refused(
+    parts: dict[str, Any], tmp_path: Path, key: str
+) -> None:
     folder = tmp_path / 'copy'
     shutil.copytree(parts['folder'], folder)
     file = folder / json.loads((folder / 'dito.json').read_text())[key]
@@ -186,8 +231,9 @@ def test_links_out_of_a_folder_are_refused(parts: Dict[str, Any],
         load_pretrained(folder, device='cpu')
 
 
-def test_the_cache_of_the_hub_links_its_files(parts: Dict[str, Any],
-                                              tmp_path: Path) -> None:
+def test_the_cache_of_the_hub_links_its_files(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
     folder, blobs = tmp_path / 'snapshots' / 'abc', tmp_path / 'blobs'
     folder.mkdir(parents=True)
     shutil.copytree(parts['folder'], blobs)
@@ -196,7 +242,7 @@ def test_the_cache_of_the_hub_links_its_files(parts: Dict[str, Any],
     assert len(load_pretrained(folder, device='cpu').vocabulary) == 3
 
 
-def _republish(folder: Path, change: Callable[[Dict[str, Any]], None]) -> None:
+def _republish(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Put another config into the weights of a published folder."""
     manifest = json.loads((folder / 'dito.json').read_text())
     weights = folder / manifest['weights']
@@ -211,8 +257,11 @@ def _republish(folder: Path, change: Callable[[Dict[str, Any]], None]) -> None:
 
 @pytest.mark.parametrize('part', ['model', 'step', 'nms', 'scope', 'import'])
 def test_a_config_in_a_folder_runs_nothing(
-        parts: Dict[str, Any], tmp_path: Path, part: str,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: dict[str, Any],
+    tmp_path: Path,
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folder = tmp_path / 'copy'
     shutil.copytree(parts['folder'], folder)
     monkeypatch.chdir(tmp_path)
@@ -222,14 +271,15 @@ def test_a_config_in_a_folder_runs_nothing(
         _evil(tmp_path / name)
     command = dict(type='mmengine.call_command', cmd=['touch', 'ran'])
 
-    def change(config: Dict[str, Any]) -> None:
+    def change(config: dict[str, Any]) -> None:
         if part == 'model':
             config['model']['neck'] = command
         elif part == 'step':
             config['test_dataloader']['dataset']['pipeline'].append(command)
         elif part == 'nms':
             config['model']['test_cfg']['rcnn']['nms']['type'] = (
-                "open('ran', 'w')")
+                "open('ran', 'w')"
+            )
         elif part == 'scope':
             config['default_scope'] = 'here'
         else:
@@ -241,9 +291,10 @@ def test_a_config_in_a_folder_runs_nothing(
     assert not list(tmp_path.rglob('ran'))
 
 
-def test_from_the_hub(parts: Dict[str, Any],
-                      monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: List[tuple] = []
+def test_from_the_hub(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple] = []
 
     def download(name: str, revision: Any = None) -> str:
         asked.append((name, revision))
@@ -254,20 +305,21 @@ def test_from_the_hub(parts: Dict[str, Any],
     assert asked == [('someone/tiny', 'v1')] and len(model.vocabulary) == 3
 
 
-def test_to_the_hub(parts: Dict[str, Any], tmp_path: Path,
-                    monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: List[tuple] = []
+def test_to_the_hub(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple] = []
 
     class Api:
-
         def __init__(self, token: Any) -> None:
             calls.append(('token', token))
 
         def create_repo(self, name: str, **options: Any) -> None:
             calls.append((name, options))
 
-        def upload_folder(self, repo_id: str, folder_path: str,
-                          commit_message: str) -> str:
+        def upload_folder(
+            self, repo_id: str, folder_path: str, commit_message: str
+        ) -> str:
             files = {path.name for path in Path(folder_path).iterdir()}
             assert {'dito.json', 'config.py', 'README.md'} <= files
             return f'https://hub/{repo_id}'
@@ -275,8 +327,10 @@ def test_to_the_hub(parts: Dict[str, Any], tmp_path: Path,
     monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
     url = push_to_hub(parts['folder'], 'me/tiny', private=True, token='t')
     assert url == 'https://hub/me/tiny'
-    assert calls == [('token', 't'),
-                     ('me/tiny', dict(private=True, exist_ok=True))]
+    assert calls == [
+        ('token', 't'),
+        ('me/tiny', dict(private=True, exist_ok=True)),
+    ]
     url = parts['model'].push_to_hub('me/other', cfg=parts['cfg'])
     assert url == 'https://hub/me/other'
     with pytest.raises(FileNotFoundError, match='has no dito.json'):
@@ -289,18 +343,24 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         load_pretrained('someone/tiny')
 
 
-def test_tool_writes_a_folder(parts: Dict[str, Any], tmp_path: Path,
-                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_tool_writes_a_folder(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = tmp_path / 'model.safetensors'
-    save_model(weights, parts['model'], parts['cfg'],
-               dict(classes=NAMES[:2]))
+    save_model(weights, parts['model'], parts['cfg'], dict(classes=NAMES[:2]))
     report = tmp_path / 'evaluation.json'
     report.write_text(json.dumps(REPORT))
     vocabulary = tmp_path / 'names.safetensors'
     parts['model'].vocabulary.save(vocabulary)
     out = tmp_path / 'tiny-model'
-    options = ['--vocabulary', str(vocabulary), '--metrics', str(report),
-               '--note', 'license=mit']
+    options = [
+        '--vocabulary',
+        str(vocabulary),
+        '--metrics',
+        str(report),
+        '--note',
+        'license=mit',
+    ]
     assert publish_model.main([str(weights), str(out), *options]) == 0
     assert 'tiny-model-' in capsys.readouterr().out
     assert load_pretrained(out).train_meta['classes'] == NAMES[:2]
@@ -308,24 +368,26 @@ def test_tool_writes_a_folder(parts: Dict[str, Any], tmp_path: Path,
     assert 'is not empty' in capsys.readouterr().err
     assert publish_model.main([str(weights), 'x.pth']) == 2
     # What the umask allows, not the owner alone.
-    assert out.joinpath('dito.json').stat().st_mode == next(
-        out.glob('*model*.safetensors')).stat().st_mode
+    assert (
+        out.joinpath('dito.json').stat().st_mode
+        == next(out.glob('*model*.safetensors')).stat().st_mode
+    )
     with pytest.raises(SystemExit):
         publish_model.main([str(weights), 'x.safetensors', *options])
 
 
 def test_figures_of_other_weights_are_refused(
-        parts: Dict[str, Any], tmp_path: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = tmp_path / 'model.safetensors'
-    save_model(weights, parts['model'], parts['cfg'],
-               dict(classes=NAMES[:2]))
+    save_model(weights, parts['model'], parts['cfg'], dict(classes=NAMES[:2]))
     report = tmp_path / 'evaluation.json'
     argv = [str(weights), str(tmp_path / 'out'), '--metrics', str(report)]
 
     def publish(digest: str) -> int:
-        result = dict(metric='M', figures={},
-                      protocol=dict(checkpoint_sha256=digest))
+        result = dict(
+            metric='M', figures={}, protocol=dict(checkpoint_sha256=digest)
+        )
         report.write_text(json.dumps(dict(results=[result])))
         return publish_model.main(argv)
 
@@ -339,12 +401,12 @@ def test_figures_of_other_weights_are_refused(
     assert publish(hashlib.sha256(weights.read_bytes()).hexdigest()) == 0
 
 
-def test_half_precision(parts: Dict[str, Any], tmp_path: Path,
-                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_precision(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Half the size, the same names, rounded; what does not fit is said."""
     weights = tmp_path / 'model.safetensors'
-    save_model(weights, parts['model'], parts['cfg'],
-               dict(classes=NAMES[:2]))
+    save_model(weights, parts['model'], parts['cfg'], dict(classes=NAMES[:2]))
     out = tmp_path / 'half'
     assert publish_model.main([str(weights), str(out), '--half']) == 0
     file = next(out.glob('*-*.safetensors'))
@@ -354,11 +416,16 @@ def test_half_precision(parts: Dict[str, Any], tmp_path: Path,
     assert small.keys() == whole.keys()
     for name, value in whole.items():
         torch.testing.assert_close(
-            small[name].to(value.dtype), value, rtol=1e-3, atol=1e-7)
+            small[name].to(value.dtype), value, rtol=1e-3, atol=1e-7
+        )
     assert load_pretrained(out).train_meta['classes'] == NAMES[:2]
     large = tmp_path / 'large.safetensors'
     save_safetensors({'a.b': torch.tensor([1.0, -70_000])}, large)
-    assert publish_model.main(
-        [str(large), str(tmp_path / 'x.safetensors'), '--half']) == 2
+    assert (
+        publish_model.main(
+            [str(large), str(tmp_path / 'x.safetensors'), '--half']
+        )
+        == 2
+    )
     assert 'a.b holds 7e+04' in capsys.readouterr().err
     assert not (tmp_path / 'x.safetensors').exists()

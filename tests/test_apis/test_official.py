@@ -47,18 +47,24 @@ def release(tmp_path_factory):
     arrays = load_golden('detector_end_to_end')
     params = group(arrays, 'params/')
     write_saved_model(folder / 'model', params)
-    demo = {f'vit_large_demo/{p.relative_to(folder / "model")}': p.read_bytes()
-            for p in (folder / 'model').rglob('*') if p.is_file()}
+    demo = {
+        f'vit_large_demo/{p.relative_to(folder / "model")}': p.read_bytes()
+        for p in (folder / 'model').rglob('*')
+        if p.is_file()
+    }
     demo['text_model/saved_model.pb'] = b''
     demo['tokenizer/dito_tokenizer.model'] = b''
     width = arrays['in/text_features'].shape[-1]
     rng = np.random.default_rng(0)
-    lvis, coco = (rng.standard_normal((n, width)).astype(np.float32)
-                  for n in (1204, 92))
+    lvis, coco = (
+        rng.standard_normal((n, width)).astype(np.float32) for n in (1204, 92)
+    )
     base = np.delete(lvis, RARE, 0)
     rows = {
-        'lvis_embed': lvis, 'coco_embed': coco, 'lvis_base_embed': base,
-        'bg_empty_embed': lvis[:2]
+        'lvis_embed': lvis,
+        'coco_embed': coco,
+        'lvis_base_embed': base,
+        'bg_empty_embed': lvis[:2],
     }
     # The sizes of the golden file, in the shipped config.
     cfg = Config.fromfile(CONFIG)
@@ -66,20 +72,30 @@ def release(tmp_path_factory):
     side = int(arrays['cfg/image_size'])
     cfg.test_dataloader.dataset.pipeline[1].size = side
     cfg.dump(str(folder / 'tiny.py'))
-    tree = {k.partition('/')[2]: v for k, v in params.items()
-            if k.startswith('vision_model/')}
+    tree = {
+        k.partition('/')[2]: v
+        for k, v in params.items()
+        if k.startswith('vision_model/')
+    }
     pyramid = group(params, 'task_heads_0/feature_pyramid_fn/')
     box = group(params, 'task_heads_0/fastrcnn_head_fn/')
     sizes = OfficialSizes.infer(tree, pyramid, box)
     return SimpleNamespace(
         archives={
             DEMO: zipped(demo),
-            EMBEDDINGS: zipped({f'embeddings/{k}.npy': npy(v)
-                                for k, v in rows.items()}),
+            EMBEDDINGS: zipped(
+                {f'embeddings/{k}.npy': npy(v) for k, v in rows.items()}
+            ),
         },
-        lvis=lvis, coco=coco,
-        options=['--config', str(folder / 'tiny.py'), '--sizes',
-                 *(f'{k}={v}' for k, v in asdict(sizes).items())])
+        lvis=lvis,
+        coco=coco,
+        options=[
+            '--config',
+            str(folder / 'tiny.py'),
+            '--sizes',
+            *(f'{k}={v}' for k, v in asdict(sizes).items()),
+        ],
+    )
 
 
 class Server(BaseHTTPRequestHandler):
@@ -95,7 +111,8 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self):
         content = self.state.files.get(self.path.strip('/'))
         self.state.asked.append(
-            (self.path.strip('/'), self.headers.get('Range')))
+            (self.path.strip('/'), self.headers.get('Range'))
+        )
         if content is None:
             self.send_error(404)
             return
@@ -133,21 +150,38 @@ def home(tmp_path, monkeypatch):
 
 
 def get(server, release, *more):
-    return main(['get', 'official', '--address', server.address,
-                 *release.options, *more])
+    return main(
+        [
+            'get',
+            'official',
+            '--address',
+            server.address,
+            *release.options,
+            *more,
+        ]
+    )
 
 
-def test_from_the_archives_to_detections(release, server, home, tmp_path,
-                                         capsys):
+def test_from_the_archives_to_detections(
+    release, server, home, tmp_path, capsys
+):
     server.files.update(release.archives)
     assert get(server, release) == 0
     out = capsys.readouterr().out
     assert '1224 names, 1 of them novel' in out, out
     assert 'official-text-embeddings' in out and f'{DEMO}: ' in out
-    Image.fromarray(np.random.default_rng(1).integers(
-        0, 255, (60, 80, 3), np.uint8)).save(tmp_path / 'photo.png')
-    arguments = ['detect', str(tmp_path / 'photo.png'), '--checkpoint',
-                 'official', '--out-dir', str(tmp_path / 'out'), '--names']
+    Image.fromarray(
+        np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
+    ).save(tmp_path / 'photo.png')
+    arguments = [
+        'detect',
+        str(tmp_path / 'photo.png'),
+        '--checkpoint',
+        'official',
+        '--out-dir',
+        str(tmp_path / 'out'),
+        '--names',
+    ]
     assert main([*arguments, 'dog, traffic light', '--score-thr', '0']) == 0
     assert (tmp_path / 'out' / 'vis' / 'photo.jpg').is_file()
     capsys.readouterr()
@@ -189,7 +223,8 @@ def test_archives_of_a_folder(release, home, tmp_path, capsys):
     options = ['get', 'official', '--from', str(tmp_path), *release.options]
     assert main(options) == 0
     assert sorted(p.name for p in tmp_path.glob('*.zip')) == sorted(
-        release.archives)
+        release.archives
+    )
     assert not (home / 'official' / 'archives' / DEMO).exists()
     changed = zipped({'x.npy': npy(np.ones(3))})
     (tmp_path / EMBEDDINGS).write_bytes(changed)
@@ -208,8 +243,10 @@ def test_archives_of_a_folder(release, home, tmp_path, capsys):
 
 
 def test_official_that_is_not_there(home, capsys):
-    assert main(['detect', 'x.jpg', '--checkpoint', 'official', '--names',
-                 'dog']) == 2
+    assert (
+        main(['detect', 'x.jpg', '--checkpoint', 'official', '--names', 'dog'])
+        == 2
+    )
     assert '"dito get official" downloads' in capsys.readouterr().err
 
 
@@ -222,8 +259,11 @@ def test_a_download_goes_on_where_it_broke_off(server, tmp_path):
         download(f'{server.address}/x.zip', tmp_path / 'x.zip')
     have = (tmp_path / 'x.zip.part').stat().st_size
     assert 0 < have <= 1_200_000 and not (tmp_path / 'x.zip').exists()
-    download(f'{server.address}/x.zip', tmp_path / 'x.zip',
-             lambda *state: seen.append(state))
+    download(
+        f'{server.address}/x.zip',
+        tmp_path / 'x.zip',
+        lambda *state: seen.append(state),
+    )
     assert (tmp_path / 'x.zip').read_bytes() == content
     assert server.asked[-1] == ('x.zip', f'bytes={have}-')
     assert seen[-1] == (len(content), len(content)) and seen[0][0] > have
@@ -266,10 +306,16 @@ def link(name):
     return member
 
 
-@pytest.mark.parametrize('member, message', [
-    ('../x', 'leads out of the folder'), ('/etc/x', 'leads out'),
-    ('a/../../x', 'leads out'), ('a\\..\\x', 'leads out'),
-    (link('x'), 'a link or a device')])
+@pytest.mark.parametrize(
+    'member, message',
+    [
+        ('../x', 'leads out of the folder'),
+        ('/etc/x', 'leads out'),
+        ('a/../../x', 'leads out'),
+        ('a\\..\\x', 'leads out'),
+        (link('x'), 'a link or a device'),
+    ],
+)
 def test_hostile_archives_are_not_unpacked(tmp_path, member, message):
     (tmp_path / 'x.zip').write_bytes(zipped({'good': b'1', member: b'/etc'}))
     with pytest.raises(ValueError, match=message):
@@ -280,8 +326,12 @@ def test_hostile_archives_are_not_unpacked(tmp_path, member, message):
 def test_damaged_archives_leave_nothing(tmp_path):
     sound = zipped({'a/b': bytes(1000), 'c': b'1'})
     file = tmp_path / 'x.zip'
-    for content in (b'', sound[:-30], sound[:500] + b'?' + sound[501:],
-                    zipped({'a': b'1', 'a/b': b'2'})):
+    for content in (
+        b'',
+        sound[:-30],
+        sound[:500] + b'?' + sound[501:],
+        zipped({'a': b'1', 'a/b': b'2'}),
+    ):
         file.write_bytes(content)
         with pytest.raises(ValueError, match='no sound zip archive'):
             unpack_zip(file, tmp_path / 'out')

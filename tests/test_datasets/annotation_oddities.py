@@ -3,7 +3,7 @@
 
 import random
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_utils
@@ -37,7 +37,7 @@ class Object:
 
     image: int
     category: int
-    box: Tuple[float, ...]
+    box: tuple[float, ...]
     crowd: bool = False
     ignore: bool = False
     rle: Any = None
@@ -66,8 +66,8 @@ class Oddity:
         problems (set[str]): What the check must say of it.
     """
 
-    content: Dict[str, Any]
-    objects: List[Object]
+    content: dict[str, Any]
+    objects: list[Object]
     form: str
     masks: bool
     problems: set = field(default_factory=set)
@@ -79,25 +79,34 @@ def spell(value: Any, rng: random.Random) -> Any:
         return value
     if value != int(value):
         return rng.choice([value, str(value)])
-    forms = [int(value), str(int(value)), f' {int(value)} ',
-             f'{int(value)}.0']
+    forms = [int(value), str(int(value)), f' {int(value)} ', f'{int(value)}.0']
     return rng.choice(forms + [float(value)] * (abs(value) < 2**53))
 
 
-def draw_ids(number: int, rng: random.Random) -> List[Any]:
+def draw_ids(number: int, rng: random.Random) -> list[Any]:
     """Ids without gaps: numbers from anywhere, text, or both."""
     first = rng.choice([0, 1, 5, -2, 10**12, 10**17])
-    ids: List[Any] = list(range(first, first + number))
+    ids: list[Any] = list(range(first, first + number))
     if rng.random() < 0.4:
-        ids[rng.randrange(number - 1):] = []
-        texts = ['015', 'scan-15', 'a b', 'Ä', '1e3', '-', '+1', '1_0', '٣',
-                 'null']
+        ids[rng.randrange(number - 1) :] = []
+        texts = [
+            '015',
+            'scan-15',
+            'a b',
+            'Ä',
+            '1e3',
+            '-',
+            '+1',
+            '1_0',
+            '٣',
+            'null',
+        ]
         ids += rng.sample(texts, number - len(ids))
     rng.shuffle(ids)
     return ids
 
 
-def draw_box(image: int, rng: random.Random) -> Tuple[float, ...]:
+def draw_box(image: int, rng: random.Random) -> tuple[float, ...]:
     """A box in its image or over its edge."""
     width, height = SIZES[image]
     x, y = rng.uniform(0, width - 20), rng.uniform(0, height - 20)
@@ -114,7 +123,7 @@ def draw_box(image: int, rng: random.Random) -> Tuple[float, ...]:
     return tuple(round(v, 3) for v in (x, y, w, h))
 
 
-def draw_mask(image: int, rng: random.Random) -> Tuple[Any, dict]:
+def draw_mask(image: int, rng: random.Random) -> tuple[Any, dict]:
     """A mask in one of its forms, and the pixels it means."""
     width, height = SIZES[image]
     x, y = rng.randint(0, width - 20), rng.randint(0, height - 20)
@@ -137,12 +146,20 @@ def draw_mask(image: int, rng: random.Random) -> Tuple[Any, dict]:
     return dict(size=size, counts=counts), rle
 
 
-def _polygons(polygon: List[int], rng: random.Random) -> Any:
+def _polygons(polygon: list[int], rng: random.Random) -> Any:
     """A polygon as files have it, with others that are none."""
-    return rng.choice([
-        [polygon], polygon, [polygon, []], [polygon, [1, 2, 3, 4]],
-        [[1, 2, 3, 4, 5, 6, 7], polygon], [[str(v) for v in polygon]],
-        [[float(v) for v in polygon]], [polygon, polygon]])
+    return rng.choice(
+        [
+            [polygon],
+            polygon,
+            [polygon, []],
+            [polygon, [1, 2, 3, 4]],
+            [[1, 2, 3, 4, 5, 6, 7], polygon],
+            [[str(v) for v in polygon]],
+            [[float(v) for v in polygon]],
+            [polygon, polygon],
+        ]
+    )
 
 
 def _maybe(entry: dict, key: str, value: Any, rng: random.Random) -> None:
@@ -151,34 +168,52 @@ def _maybe(entry: dict, key: str, value: Any, rng: random.Random) -> None:
         entry[key] = value
 
 
-def _draw_image(place: int, number: Any, lists: List[List[Any]],
-                form: str, rng: random.Random) -> dict:
+def _draw_image(
+    place: int,
+    number: Any,
+    lists: list[list[Any]],
+    form: str,
+    rng: random.Random,
+) -> dict:
     width, height = SIZES[place]
-    entry = dict(id=spell(number, rng), width=spell(width, rng),
-                 height=spell(height, rng), license=None)
+    entry = dict(
+        id=spell(number, rng),
+        width=spell(width, rng),
+        height=spell(height, rng),
+        license=None,
+    )
     if rng.random() < 0.7:
         entry['file_name'] = f'{place}.png'
     else:
         _maybe(entry, 'file_name', rng.choice([None, '', NAN]), rng)
         entry['coco_url'] = f'http://images.org/{place}.png'
     for name, ids in zip(
-            ('neg_category_ids', 'not_exhaustive_category_ids'), lists,
-            strict=True):
+        ('neg_category_ids', 'not_exhaustive_category_ids'), lists, strict=True
+    ):
         if form == 'lvis':
             entry[name] = [spell(i, rng) for i in ids]
     return entry
 
 
-def _draw_object(item: Object, number: Any, ids: Tuple[Any, Any],
-                 masks: str, rng: random.Random) -> dict:
+def _draw_object(
+    item: Object,
+    number: Any,
+    ids: tuple[Any, Any],
+    masks: str,
+    rng: random.Random,
+) -> dict:
     """Write an object; sets its flags and mask."""
-    entry: Dict[str, Any] = dict(
-        id=spell(number, rng), image_id=spell(ids[0], rng),
+    entry: dict[str, Any] = dict(
+        id=spell(number, rng),
+        image_id=spell(ids[0], rng),
         category_id=spell(ids[1], rng),
-        bbox=[spell(v, rng) for v in item.box], extra=None)
+        bbox=[spell(v, rng) for v in item.box],
+        extra=None,
+    )
     x, y, w, h = item.box
-    _maybe(entry, 'area', rng.choice([*NO_AREA, spell(max(w * h, 1), rng)]),
-           rng)
+    _maybe(
+        entry, 'area', rng.choice([*NO_AREA, spell(max(w * h, 1), rng)]), rng
+    )
     for name, share in (('crowd', 0.1), ('ignore', 0.1)):
         yes = rng.random() < share
         setattr(item, name, yes)
@@ -218,62 +253,123 @@ def draw(seed: int, form: str) -> Oddity:
         objects.append(Object(place, rng.randrange(3), box))
     numbers = draw_ids(len(objects), rng)
     annotations = [
-        _draw_object(item, number,
-                     (images[item.image], categories[item.category]), masks,
-                     rng)
+        _draw_object(
+            item,
+            number,
+            (images[item.image], categories[item.category]),
+            masks,
+            rng,
+        )
         for item, number in zip(objects, numbers, strict=True)
     ]
-    content: Dict[str, Any] = dict(annotations=annotations, info=None)
+    content: dict[str, Any] = dict(annotations=annotations, info=None)
     content['images'] = []
     for place, number in enumerate(images):
         present = {o.category for o in objects if o.image == place}
         absent = [i for k, i in enumerate(categories) if k not in present]
-        lists = [absent * rng.randint(0, 2),
-                 [categories[k] for k in present if rng.random() < 0.2]]
-        content['images'].append(
-            _draw_image(place, number, lists, form, rng))
+        lists = [
+            absent * rng.randint(0, 2),
+            [categories[k] for k in present if rng.random() < 0.2],
+        ]
+        content['images'].append(_draw_image(place, number, lists, form, rng))
     content['categories'] = [
         dict(id=spell(number, rng), name=name, supercategory=None)
-        for number, name in zip(categories, NAMES, strict=True)]
+        for number, name in zip(categories, NAMES, strict=True)
+    ]
     for category, group in zip(content['categories'], 'rcf', strict=True):
         if form == 'lvis':
             category['frequency'] = group
     order = rng.sample(range(3), 3)
     content['categories'] = [content['categories'][k] for k in order]
-    return Oddity(content, objects, form,
-                  all(o.rle is not None for o in objects), problems)
+    return Oddity(
+        content,
+        objects,
+        form,
+        all(o.rle is not None for o in objects),
+        problems,
+    )
 
 
 # What breaks a rule, by the kind that the check names: a place in the file,
 # and values for it.
-_FAULTY: Dict[str, Tuple[str, Dict[str, list]]] = dict(
-    bad_image=('images', dict(
-        id=[None, NAN, True, 3.5, '', [1], {}],
-        width=[None, NAN, 0, -5, 1.5, 'wide', 1 << 21, 10**400, True, []],
-        height=[None, '0', '-3', float('inf'), {}])),
-    bad_category=('categories', dict(
-        id=[None, NAN, False, 0.5, '', []],
-        name=[None, '', ' ', 5, ['a'], NAN, 'half \ud83d'])),
-    bad_annotation=('annotations', dict(
-        id=[None, NAN, True, 1.5, '', {}],
-        image_id=[None, NAN, 0.5, [0]],
-        category_id=[None, '', 7.25, True])),
-    bad_box=('annotations', dict(bbox=[
-        None, NAN, [], [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, NAN, 4],
-        [1, 2, 'inf', 4], [1, 2, None, 4], [1, 2, 2e7, 4], [10**400] * 4,
-        '[1, 2, 3, 4]', {'x': 1}, [[1, 2, 3, 4]], [True, 1, 2, 3]])),
-    bad_flag=('annotations', dict(
-        iscrowd=[2, -1, 0.5, 'perhaps', [], {}],
-        ignore=[2, 'nein', [1]])),
-    bad_mask=('annotations', dict(segmentation=[
-        [[2, 8, NAN, 8, 22, 32]], [[2, 8, 1e9, 8, 22, 32]],
-        [[2, 8, float('-inf'), 8, 22, 32]], [[2, 8, None, 8, 22, 32]],
-        [[2, 8, 10**400, 8, 22, 32]], [[1, 2, 3, 4]], [[[1, 2], [3, 4]]],
-        'none', 7, dict(counts=[9]), dict(size=[9, 9], counts=[81]),
-        dict(size=None, counts='PP')])),
+_FAULTY: dict[str, tuple[str, dict[str, list]]] = dict(
+    bad_image=(
+        'images',
+        dict(
+            id=[None, NAN, True, 3.5, '', [1], {}],
+            width=[None, NAN, 0, -5, 1.5, 'wide', 1 << 21, 10**400, True, []],
+            height=[None, '0', '-3', float('inf'), {}],
+        ),
+    ),
+    bad_category=(
+        'categories',
+        dict(
+            id=[None, NAN, False, 0.5, '', []],
+            name=[None, '', ' ', 5, ['a'], NAN, 'half \ud83d'],
+        ),
+    ),
+    bad_annotation=(
+        'annotations',
+        dict(
+            id=[None, NAN, True, 1.5, '', {}],
+            image_id=[None, NAN, 0.5, [0]],
+            category_id=[None, '', 7.25, True],
+        ),
+    ),
+    bad_box=(
+        'annotations',
+        dict(
+            bbox=[
+                None,
+                NAN,
+                [],
+                [1, 2, 3],
+                [1, 2, 3, 4, 5],
+                [1, 2, NAN, 4],
+                [1, 2, 'inf', 4],
+                [1, 2, None, 4],
+                [1, 2, 2e7, 4],
+                [10**400] * 4,
+                '[1, 2, 3, 4]',
+                {'x': 1},
+                [[1, 2, 3, 4]],
+                [True, 1, 2, 3],
+            ]
+        ),
+    ),
+    bad_flag=(
+        'annotations',
+        dict(iscrowd=[2, -1, 0.5, 'perhaps', [], {}], ignore=[2, 'nein', [1]]),
+    ),
+    bad_mask=(
+        'annotations',
+        dict(
+            segmentation=[
+                [[2, 8, NAN, 8, 22, 32]],
+                [[2, 8, 1e9, 8, 22, 32]],
+                [[2, 8, float('-inf'), 8, 22, 32]],
+                [[2, 8, None, 8, 22, 32]],
+                [[2, 8, 10**400, 8, 22, 32]],
+                [[1, 2, 3, 4]],
+                [[[1, 2], [3, 4]]],
+                'none',
+                7,
+                dict(counts=[9]),
+                dict(size=[9, 9], counts=[81]),
+                dict(size=None, counts='PP'),
+            ]
+        ),
+    ),
 )
-FAULTS = [*_FAULTY, 'duplicate_image', 'duplicate_category', 'no_file',
-          'duplicate_annotation', 'unknown_image', 'unknown_category']
+FAULTS = [
+    *_FAULTY,
+    'duplicate_image',
+    'duplicate_category',
+    'no_file',
+    'duplicate_annotation',
+    'unknown_image',
+    'unknown_category',
+]
 
 
 def spoil(content: dict, kind: str, rng: random.Random) -> None:
@@ -288,7 +384,8 @@ def spoil(content: dict, kind: str, rng: random.Random) -> None:
         else:
             entry[name] = value
         if kind in ('bad_image', 'bad_category', 'bad_annotation') and (
-                rng.random() < 0.3):
+            rng.random() < 0.3
+        ):
             content[part].append(rng.choice([None, 3, [], 'a']))
     elif kind == 'no_file':
         entry = rng.choice(content['images'])
@@ -298,8 +395,11 @@ def spoil(content: dict, kind: str, rng: random.Random) -> None:
         entry = rng.choice(content['annotations'])
         entry[kind.split('_')[1] + '_id'] = rng.choice([10**6, '99', 'lost'])
     else:
-        part = dict(duplicate_image='images', duplicate_category='categories',
-                    duplicate_annotation='annotations')[kind]
+        part = dict(
+            duplicate_image='images',
+            duplicate_category='categories',
+            duplicate_annotation='annotations',
+        )[kind]
         first, second = rng.sample(content[part], 2)
         field_name = rng.choice(['id', 'name']) if 'name' in first else 'id'
         again = first[field_name]

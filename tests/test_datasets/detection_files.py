@@ -2,8 +2,8 @@
 """Small annotation files in LVIS, COCO and Objects365 form."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -17,9 +17,9 @@ def write_json(path: Path, content: dict) -> str:
 
 def make_categories(
     names: Sequence[str],
-    frequency: Optional[Sequence[str]] = None,
+    frequency: Sequence[str] | None = None,
     first_id: int = 1,
-) -> List[dict]:
+) -> list[dict]:
     """Categories with ids in the order of names."""
     categories = [
         dict(id=first_id + i, name=name) for i, name in enumerate(names)

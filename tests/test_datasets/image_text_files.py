@@ -32,16 +32,23 @@ def write_shards(folder, counts):
         members = []
         for i in range(count):
             key = f'{number}_{i}'
-            members += [(f'{key}.jpg', jpeg(value=10 * number + i)),
-                        (f'{key}.txt', f'photo {key}'.encode()),
-                        (f'{key}.json', b'{}')]
+            members += [
+                (f'{key}.jpg', jpeg(value=10 * number + i)),
+                (f'{key}.txt', f'photo {key}'.encode()),
+                (f'{key}.json', b'{}'),
+            ]
         write_tar(folder / f'{number:03d}.tar', members)
     return str(folder / f'{{000..{len(counts) - 1:03d}}}.tar')
 
 
 def loader(dataset, batch_size=4, num_workers=0, drop_last=False):
-    return DataLoader(dataset, batch_size, num_workers=num_workers,
-                      collate_fn=image_text_collate, drop_last=drop_last)
+    return DataLoader(
+        dataset,
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=image_text_collate,
+        drop_last=drop_last,
+    )
 
 
 def texts_of(batches, number=None):

@@ -74,31 +74,45 @@ def test_area_comes_from_the_box_where_there_is_none(area):
     assert read(dict(area='150.5')).annotations[0]['area'] == 150.5
 
 
-@pytest.mark.parametrize('bbox, area, expected', [
-    ([0, 0, 20, 10], 1e10, 1e10),
-    ([0, 0, 20, 10], 1.01e10, 200),
-    ([0, 0, 1e5, 1e5], None, 1e10),
-    ([0, 0, 1e6, 1e6], None, 1e10),
-])
+@pytest.mark.parametrize(
+    'bbox, area, expected',
+    [
+        ([0, 0, 20, 10], 1e10, 1e10),
+        ([0, 0, 20, 10], 1.01e10, 200),
+        ([0, 0, 1e5, 1e5], None, 1e10),
+        ([0, 0, 1e6, 1e6], None, 1e10),
+    ],
+)
 def test_areas_end_where_evaluation_does(bbox, area, expected):
     """COCO and LVIS leave out what is larger than 1e5 x 1e5."""
-    ann, = read(dict(bbox=bbox, area=area)).annotations
+    (ann,) = read(dict(bbox=bbox, area=area)).annotations
     assert ann['area'] == expected
 
 
-@pytest.mark.parametrize('bbox, reason', [
-    # Of a picture of 64 x 48: touching its edges from within and without.
-    ((0, 0, 64, 48), None), ((63, 0, 1, 9), None), ((0, 47, 9, 1), None),
-    ((0, 0, 1, 1), None), ((63, 47, 9, 9), None), ((-9, -9, 10, 10), None),
-    ((63.5, 0, 9, 9), None), ((-9, 0, 9.5, 9), None),
-    ((0, 47.5, 9, 9), None), ((0, -9, 9, 9.5), None),
-    ((64, 0, 9, 9), 'outside the image'), ((-9, 0, 9, 9), 'outside the image'),
-    ((0, 48, 9, 9), 'outside the image'), ((0, -9, 9, 9), 'outside the image'),
-    ((0, 0, 0.99, 9), 'narrower than a pixel'),
-])
+@pytest.mark.parametrize(
+    'bbox, reason',
+    [
+        # Of a picture of 64 x 48: touching its edges from within and without.
+        ((0, 0, 64, 48), None),
+        ((63, 0, 1, 9), None),
+        ((0, 47, 9, 1), None),
+        ((0, 0, 1, 1), None),
+        ((63, 47, 9, 9), None),
+        ((-9, -9, 10, 10), None),
+        ((63.5, 0, 9, 9), None),
+        ((-9, 0, 9.5, 9), None),
+        ((0, 47.5, 9, 9), None),
+        ((0, -9, 9, 9.5), None),
+        ((64, 0, 9, 9), 'outside the image'),
+        ((-9, 0, 9, 9), 'outside the image'),
+        ((0, 48, 9, 9), 'outside the image'),
+        ((0, -9, 9, 9), 'outside the image'),
+        ((0, 0, 0.99, 9), 'narrower than a pixel'),
+    ],
+)
 def test_boxes_at_the_edge_are_left_out_as_mmdetection_does(bbox, reason):
     result = read(dict(bbox=list(bbox)))
-    ann, = result.annotations
+    (ann,) = result.annotations
     assert left_out(ann, result.images[0]) == reason
 
 
@@ -112,7 +126,7 @@ def test_boxes_at_the_edge_are_left_out_as_mmdetection_does(bbox, reason):
 )  # fmt: skip
 @pytest.mark.parametrize('name', ['iscrowd', 'ignore'])
 def test_flags(name, given, expected):
-    ann, = read({name: given}).annotations
+    (ann,) = read({name: given}).annotations
     assert ann[name] == expected and type(ann[name]) is int
 
 
@@ -139,7 +153,11 @@ def test_other_boxes_are_named(box):
 
 def test_boxes_of_text_are_numbers():
     assert read(dict(bbox=['1', 2.5, '3e0', 4])).annotations[0]['bbox'] == [
-        1, 2.5, 3, 4]
+        1,
+        2.5,
+        3,
+        4,
+    ]
 
 
 @pytest.mark.parametrize('mask', [None, NAN, [], {}, [[]], [[], []], '', 0])
@@ -149,11 +167,18 @@ def test_no_mask(mask):
 
 
 @pytest.mark.parametrize(
-    'mask', [BOX, BOX[0], BOX + [[]], BOX + [[1, 2, 3, 4]],
-             [[str(v) for v in BOX[0]]], [[float(v) for v in BOX[0]]]]
+    'mask',
+    [
+        BOX,
+        BOX[0],
+        BOX + [[]],
+        BOX + [[1, 2, 3, 4]],
+        [[str(v) for v in BOX[0]]],
+        [[float(v) for v in BOX[0]]],
+    ],
 )
 def test_polygons(mask):
-    found, = read(dict(segmentation=mask)).refuse_faults().annotations
+    (found,) = read(dict(segmentation=mask)).refuse_faults().annotations
     assert found['segmentation'] == BOX
     rle = to_rle(found['segmentation'], 48, 64)
     assert mask_utils.area(rle) == 200
@@ -214,7 +239,8 @@ def test_run_lengths_are_those_of_pycocotools(seed):
     assert (np.repeat(flags, runs) == pixels.ravel(order='F')).all()
     for counts in (rle['counts'].decode(), runs.tolist()):
         mask, fault = read_mask(
-            dict(size=[int(height), int(width)], counts=counts), height, width)
+            dict(size=[int(height), int(width)], counts=counts), height, width
+        )
         assert fault == ''
         assert (mask_utils.decode(to_rle(mask, height, width)) == pixels).all()
 
@@ -229,14 +255,16 @@ def test_ids_of_several_forms_are_the_same():
         ],
     )  # fmt: skip
     result = normalise(content, 'own.json').refuse_faults(files=True)
-    ids = [(a['id'], a['image_id'], a['category_id'])
-           for a in result.annotations]
+    ids = [
+        (a['id'], a['image_id'], a['category_id']) for a in result.annotations
+    ]
     assert ids == [(0, 15, 0), ('x', 0, 'pet'), (7, 'scan', 0)]
     assert result.spelling == dict(images={15: '15'}, categories={0: '0'})
 
 
-@pytest.mark.parametrize('value', [
-    None, 0, -5, 1.5, 'wide', NAN, 1 << 21, 10**400, True, []])
+@pytest.mark.parametrize(
+    'value', [None, 0, -5, 1.5, 'wide', NAN, 1 << 21, 10**400, True, []]
+)
 def test_images_need_a_size(value):
     with pytest.raises(ValueError, match=r"an image has no \['width'\]: {'"):
         read(image=dict(width=value)).refuse_faults()
@@ -265,8 +293,9 @@ def test_categories_need_a_name(name):
     assert [cat['name'] for cat in result.categories] == ['a']
 
 
-@pytest.mark.parametrize('field', [
-    'neg_category_ids', 'not_exhaustive_category_ids'])
+@pytest.mark.parametrize(
+    'field', ['neg_category_ids', 'not_exhaustive_category_ids']
+)
 def test_lists_of_lvis(field):
     def ids(given):
         result = read(image={field: given})
@@ -281,9 +310,12 @@ def test_lists_of_lvis(field):
 
 def test_of_many_faults_the_first_and_their_number_are_said():
     content = dict(
-        images=[make_image(1)], categories=make_categories('a'),
-        annotations=[make_annotation(i, 1, 1) | dict(bbox=None)
-                     for i in range(3000)])
+        images=[make_image(1)],
+        categories=make_categories('a'),
+        annotations=[
+            make_annotation(i, 1, 1) | dict(bbox=None) for i in range(3000)
+        ],
+    )
     with pytest.raises(ValueError) as error:
         normalise(content, 'own.json').refuse_faults()
     assert 'annotation 0 has the bbox None (and 2999 more' in str(error.value)
@@ -291,24 +323,31 @@ def test_of_many_faults_the_first_and_their_number_are_said():
 
 def test_ids_that_lead_nowhere_are_said_once_each():
     content = dict(
-        images=[make_image(1)], categories=make_categories('a'),
+        images=[make_image(1)],
+        categories=make_categories('a'),
         annotations=[
             make_annotation(k, image, category)
             for k, (image, category) in enumerate(
-                [(1, 9), (1, 7), (8, 9), (1, 1), (1, 'x')])])
+                [(1, 9), (1, 7), (8, 9), (1, 1), (1, 'x')]
+            )
+        ],
+    )
     faults = normalise(content, 'own.json').faults
     assert faults.numbers == dict(unknown_category=4, unknown_image=1)
     assert faults.examples == dict(
         unknown_category=[
             'the category_id 7 of 1 annotation is not in categories',
             'the category_id 9 of 2 annotations is not in categories',
-            "the category_id 'x' of 1 annotation is not in categories"],
-        unknown_image=['the image_id 8 of 1 annotation is not in images'])
+            "the category_id 'x' of 1 annotation is not in categories",
+        ],
+        unknown_image=['the image_id 8 of 1 annotation is not in images'],
+    )
     with pytest.raises(ValueError) as error:
         normalise(content, 'own.json').refuse_faults()
     assert str(error.value) == (
         'own.json: the category_id 7 of 1 annotation is not in categories '
-        '(and 2 more like it); add the category, or remove its annotations')
+        '(and 2 more like it); add the category, or remove its annotations'
+    )
 
 
 def test_long_values_are_cut():
@@ -341,15 +380,23 @@ def test_other_files_are_refused_in_a_sentence(tmp_path, text, message):
         read_annotations(path)
 
 
-@pytest.mark.parametrize('content', [
-    dict(images=[1, None], categories=[None, 'a', []], annotations=[3, None]),
-    dict(images=[[]], categories=[{}], annotations=[{}, []]),
-])
+@pytest.mark.parametrize(
+    'content',
+    [
+        dict(
+            images=[1, None], categories=[None, 'a', []], annotations=[3, None]
+        ),
+        dict(images=[[]], categories=[{}], annotations=[{}, []]),
+    ],
+)
 def test_entries_of_other_forms_are_faults(content):
     result = normalise(content, 'own.json')
     assert result.images == result.categories == result.annotations == []
     assert set(result.faults.numbers) == {
-        'bad_image', 'bad_category', 'bad_annotation'}
+        'bad_image',
+        'bad_category',
+        'bad_annotation',
+    }
     with pytest.raises(ValueError, match='own.json: the category'):
         result.refuse_faults()
 
@@ -357,8 +404,10 @@ def test_entries_of_other_forms_are_faults(content):
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-32'])
 def test_files_of_other_encodings_are_read(tmp_path, encoding):
     path = tmp_path / 'own.json'
-    text = json.dumps(dict(images=[], categories=make_categories(['Käse'])),
-                      ensure_ascii=False)
+    text = json.dumps(
+        dict(images=[], categories=make_categories(['Käse'])),
+        ensure_ascii=False,
+    )
     path.write_text(text, encoding=encoding)
     assert read_annotations(path).categories[0]['name'] == 'Käse'
 
@@ -378,7 +427,8 @@ def test_long_ids_are_text_and_keep_their_spelling():
     content = dict(
         images=[make_image(i) for i in given],
         categories=make_categories('a'),
-        annotations=[make_annotation(k, i, 1) for k, i in enumerate(given)])
+        annotations=[make_annotation(k, i, 1) for k, i in enumerate(given)],
+    )
     result = normalise(content, 'own.json').refuse_faults()
     ids = [str(i) for i in given]
     assert [ann['image_id'] for ann in result.annotations] == ids
@@ -386,15 +436,27 @@ def test_long_ids_are_text_and_keep_their_spelling():
     assert [numbers.spell(numbers.find(i)) for i in given] == given
 
 
-@pytest.mark.parametrize('text, message', [
-    ('{"images": [], "images": [{}]}', "an object has 'images' twice"),
-    ('{"images": [{"id": 1, "id": 2}]}', "own.json: an object has 'id' tw"),
-    ('{"a": {"' + 'x' * 10**6 + '": 1, "' + 'x' * 10**6 + '": 2}}', 'twice'),
-    (gzip.compress(b'{}', mtime=0),
-     'own.json is compressed by gzip; unpack it'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('{"images": [], "images": [{}]}', "an object has 'images' twice"),
+        (
+            '{"images": [{"id": 1, "id": 2}]}',
+            "own.json: an object has 'id' tw",
+        ),
+        (
+            '{"a": {"' + 'x' * 10**6 + '": 1, "' + 'x' * 10**6 + '": 2}}',
+            'twice',
+        ),
+        (
+            gzip.compress(b'{}', mtime=0),
+            'own.json is compressed by gzip; unpack it',
+        ),
+    ],
+)
 def test_unclear_files_are_refused_in_a_short_sentence(
-        tmp_path, text, message):
+    tmp_path, text, message
+):
     path = tmp_path / 'own.json'
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message) as error:
@@ -417,7 +479,7 @@ def test_names_and_paths_of_megabytes_are_cut():
     with pytest.raises(ValueError, match='1 of 1 classes are not') as error:
         build_category_table(content, classes=['y' * 10**6])
     assert len(str(error.value)) < 1000
-    finding, = gather('missing_image', ['x' * 10**6])
+    (finding,) = gather('missing_image', ['x' * 10**6])
     assert len(finding.examples[0]) == 5000
     size = dict(size=[[1] * 10**6], counts=[1])
     assert len(read_mask(size, 48, 64)[1]) < 200

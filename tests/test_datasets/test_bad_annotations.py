@@ -63,13 +63,21 @@ def load(ann_file, **kwargs):
         ),
         (dict(images=[dict(id=1, file_name='a')]), r"no \['width', 'height"),
         (
-            dict(annotations=[make_annotation(1, 1, 1, bbox=(1, 2, 3, 4))
-                              | dict(bbox=[1, 2, 3])]),
+            dict(
+                annotations=[
+                    make_annotation(1, 1, 1, bbox=(1, 2, 3, 4))
+                    | dict(bbox=[1, 2, 3])
+                ]
+            ),
             r'annotation 1 has the bbox \[1, 2, 3\]; four finite',
         ),
         (
-            dict(annotations=[make_annotation(1, 1, 1)
-                              | dict(bbox=[1, 2, float('nan'), 3])]),
+            dict(
+                annotations=[
+                    make_annotation(1, 1, 1)
+                    | dict(bbox=[1, 2, float('nan'), 3])
+                ]
+            ),
             'annotation 1 has the bbox .*nan.*; four finite',
         ),
         (
@@ -95,15 +103,23 @@ def test_ids_with_gaps_give_labels_by_name(tmp_path):
 
 
 def test_boxes_that_no_loader_keeps_are_counted(tmp_path):
-    boxes = [(4, 5, 20, 10), (4, 5, 0, 10), (4, 5, 20, -3), (64, 5, 9, 9),
-             (-9, 5, 9, 9), (60, 40, 30, 30)]
+    boxes = [
+        (4, 5, 20, 10),
+        (4, 5, 0, 10),
+        (4, 5, 20, -3),
+        (64, 5, 9, 9),
+        (-9, 5, 9, 9),
+        (60, 40, 30, 30),
+    ]
     annotations = [
         make_annotation(i + 1, 1, 1, bbox=box) for i, box in enumerate(boxes)
     ]
     annotations.append(make_annotation(7, 1, 1, ignore=1))
     dataset = load(write(tmp_path, annotations))
     assert [i['bbox'] for i in dataset[0]['instances']] == [
-        [4, 5, 24, 15], [60, 40, 90, 70]]
+        [4, 5, 24, 15],
+        [60, 40, 90, 70],
+    ]
     assert dataset.num_skipped == {
         'narrower than a pixel': 2,
         'outside the image': 2,

@@ -92,9 +92,18 @@ def test_a_good_set_passes_and_is_counted(folder, capsys):
     assert 'No problems.' in folder.printed
     train, val = folder.sets['train'], folder.sets['val, test']
     assert train['counts'] == dict(
-        images=2, annotations=3, categories=3, classes=2, used_boxes=2,
-        base_classes=2, base_boxes=2, novel_classes=1, novel_boxes=1,
-        unknown_classes=0, unknown_boxes=0)
+        images=2,
+        annotations=3,
+        categories=3,
+        classes=2,
+        used_boxes=2,
+        base_classes=2,
+        base_boxes=2,
+        novel_classes=1,
+        novel_boxes=1,
+        unknown_classes=0,
+        unknown_boxes=0,
+    )
     assert val['counts']['classes'] == 3 and val['counts']['used_boxes'] == 3
 
 
@@ -118,7 +127,8 @@ def id_gaps(folder):
         for category in content['categories']:
             del category['frequency']
     folder.text = folder.text.replace(
-        'pipeline=[]', "pipeline=[], metainfo=dict(novel_classes=['c'])")
+        'pipeline=[]', "pipeline=[], metainfo=dict(novel_classes=['c'])"
+    )
 
 
 def unknown_category(folder):
@@ -163,17 +173,22 @@ def bad_mask(folder):
 
 def mask_of_other_size(folder):
     folder.val['annotations'][0]['segmentation'] = dict(
-        size=[64, 48], counts='')
+        size=[64, 48], counts=''
+    )
 
 
 def empty_mask(folder):
     folder.val['annotations'][0]['segmentation'] = dict(
-        size=[48, 64], counts=[3072])
+        size=[48, 64], counts=[3072]
+    )
 
 
 def missing_mask(folder):
-    folder.text = folder.text.replace('pipeline=[]', """pipeline=[dict(
-        type='LoadAnnotations', with_bbox=True, with_mask=True)]""")
+    folder.text = folder.text.replace(
+        'pipeline=[]',
+        """pipeline=[dict(
+        type='LoadAnnotations', with_bbox=True, with_mask=True)]""",
+    )
     folder.train['annotations'][1]['segmentation'] = None
 
 
@@ -205,20 +220,22 @@ def far_vertex(folder):
 
 def missing_class(folder):
     folder.text = folder.text.replace(
-        'pipeline=[]', "pipeline=[], metainfo=dict(classes=['a', 'zebra'])")
+        'pipeline=[]', "pipeline=[], metainfo=dict(classes=['a', 'zebra'])"
+    )
 
 
 def bad_classes(folder):
     folder.text = folder.text.replace(
-        'pipeline=[]', "pipeline=[], metainfo=dict(classes=['a', 'a'])")
+        'pipeline=[]', "pipeline=[], metainfo=dict(classes=['a', 'a'])"
+    )
 
 
 def class_order(folder):
     folder.text = folder.text.replace('DITOLVISDataset', 'CocoDataset')
     folder.text = folder.text.replace("split='base', ", '')
     folder.text = folder.text.replace(
-        'pipeline=[]',
-        "pipeline=[], metainfo=dict(classes=['b', 'a', 'c'])")
+        'pipeline=[]', "pipeline=[], metainfo=dict(classes=['b', 'a', 'c'])"
+    )
 
 
 def novel_in_training(folder):
@@ -250,11 +267,13 @@ def shared_image(folder):
 def vocabulary(folder):
     rows = torch.nn.functional.normalize(torch.randn(3, 4), dim=1)
     words = Vocabulary(
-        ('a', 'b'), rows[:2], rows[2], torch.zeros(2, dtype=torch.bool), '')
+        ('a', 'b'), rows[:2], rows[2], torch.zeros(2, dtype=torch.bool), ''
+    )
     words.save(folder.root / 'words.safetensors')
     folder.text = folder.text.replace(
         "VocabularyHook'",
-        f"VocabularyHook', test='{folder.root}/words.safetensors'")
+        f"VocabularyHook', test='{folder.root}/words.safetensors'",
+    )
 
 
 def no_boxes(folder):
@@ -274,14 +293,41 @@ def bad_file(folder):
 
 
 FAULTS = [
-    duplicate_category, duplicate_id, nameless_category, id_gaps,
-    unknown_category, unknown_image, duplicate_annotation, duplicate_image,
-    bad_image, listed_ids, bad_box, zero_area_box, box_outside_image,
-    bad_mask, mask_of_other_size, empty_mask, missing_mask,
-    masks_to_evaluate, metric_form, bad_annotation, bad_flag, far_vertex,
-    missing_class, bad_classes, class_order,
-    novel_in_training, wrong_split, missing_image, undecodable_image,
-    image_size, shared_image, vocabulary, no_boxes, metric_file, bad_file,
+    duplicate_category,
+    duplicate_id,
+    nameless_category,
+    id_gaps,
+    unknown_category,
+    unknown_image,
+    duplicate_annotation,
+    duplicate_image,
+    bad_image,
+    listed_ids,
+    bad_box,
+    zero_area_box,
+    box_outside_image,
+    bad_mask,
+    mask_of_other_size,
+    empty_mask,
+    missing_mask,
+    masks_to_evaluate,
+    metric_form,
+    bad_annotation,
+    bad_flag,
+    far_vertex,
+    missing_class,
+    bad_classes,
+    class_order,
+    novel_in_training,
+    wrong_split,
+    missing_image,
+    undecodable_image,
+    image_size,
+    shared_image,
+    vocabulary,
+    no_boxes,
+    metric_file,
+    bad_file,
 ]
 # Where a fault is not named after the kind that must be found, or where it
 # keeps the classes from being compared, too.
@@ -302,8 +348,11 @@ def test_a_fault_is_found_and_nothing_else(folder, capsys, fault):
     expected = EXPECTED.get(fault.__name__, {fault.__name__})
     assert problems == expected, folder.printed
     assert all(kind in folder.printed for kind in expected)
-    number = sum(not finding['note'] for one in folder.sets.values()
-                 for finding in one['findings'])
+    number = sum(
+        not finding['note']
+        for one in folder.sets.values()
+        for finding in one['findings']
+    )
     what = 'problem' if number == 1 else 'problems'
     assert f'\n{number} {what}: ' in folder.printed
 
@@ -312,20 +361,30 @@ def test_what_loading_leaves_out_is_counted_in_its_words(folder, capsys):
     boxes = [(4, 5, 0, 10), (4, 5, 0.5, 10), (64, 5, 9, 9), (4, 5, 9, 9)]
     for i, box in enumerate(boxes):
         folder.train['annotations'].append(
-            make_annotation(20 + i, 1, 1, bbox=box, segmentation=[]))
+            make_annotation(20 + i, 1, 1, bbox=box, segmentation=[])
+        )
     folder.train['annotations'][-1]['ignore'] = 'true'
     folder.train['annotations'][0]['iscrowd'] = '1'
     code, problems, notes = folder.check(capsys)
     assert (code, problems) == (1, {'zero_area_box', 'box_outside_image'})
-    left, = [f for f in folder.sets['train']['findings']
-             if f['kind'] == 'left_out_objects']
+    (left,) = [
+        f
+        for f in folder.sets['train']['findings']
+        if f['kind'] == 'left_out_objects'
+    ]
     dataset = DITOLVISDataset(
-        ann_file=str(folder.root / 'train.json'), split='base')
+        ann_file=str(folder.root / 'train.json'), split='base'
+    )
     assert left['number'] == 4 == sum(dataset.num_skipped.values())
     assert sorted(left['examples']) == sorted(
-        f'{number} {reason}' for reason, number in dataset.num_skipped.items())
-    boxes = [i for image in dataset for i in image['instances']
-             if not i['ignore_flag']]
+        f'{number} {reason}' for reason, number in dataset.num_skipped.items()
+    )
+    boxes = [
+        i
+        for image in dataset
+        for i in image['instances']
+        if not i['ignore_flag']
+    ]
     assert folder.sets['train']['counts']['used_boxes'] == len(boxes) == 1
 
 
@@ -333,8 +392,11 @@ def test_boxes_alone_are_fine_without_masks_in_the_pipeline(folder, capsys):
     for ann in folder.train['annotations'] + folder.val['annotations']:
         del ann['segmentation']
     assert folder.check(capsys)[:2] == (0, set())
-    folder.text = folder.text.replace('pipeline=[]', """pipeline=[dict(
-        type='LoadAnnotations', with_bbox=True, with_mask=True)]""")
+    folder.text = folder.text.replace(
+        'pipeline=[]',
+        """pipeline=[dict(
+        type='LoadAnnotations', with_bbox=True, with_mask=True)]""",
+    )
     assert folder.check(capsys)[:2] == (1, {'missing_mask'})
 
 
@@ -359,11 +421,16 @@ def test_what_benchmarks_have_is_only_counted(folder, capsys):
         content['annotations'][1]['category_id'] = 30
     folder.train['annotations'][0].update(
         bbox=[-5, 5, 20, 10],
-        segmentation=dict(size=[48, 64], counts=[0, 480, 2592]))
+        segmentation=dict(size=[48, 64], counts=[0, 480, 2592]),
+    )
     code, problems, notes = folder.check(capsys)
     assert (code, problems) == (0, set()), folder.printed
     assert notes == {
-        'left_out_boxes', 'id_gaps', 'box_over_edge', 'mixed_masks'}
+        'left_out_boxes',
+        'id_gaps',
+        'box_over_edge',
+        'mixed_masks',
+    }
 
 
 def full_size(tmp_path, capsys, names, config, ids=None, frequency=None):
@@ -375,15 +442,19 @@ def full_size(tmp_path, capsys, names, config, ids=None, frequency=None):
         make_annotation(i + 1, 1, category['id'])
         for i, category in enumerate(categories)
     ]
-    content = dict(images=[make_image(1)], annotations=annotations,
-                   categories=categories[::-1])
+    content = dict(
+        images=[make_image(1)],
+        annotations=annotations,
+        categories=categories[::-1],
+    )
     write_json(tmp_path / 'all.json', content)
     write_images(tmp_path, content['images'])
     path = tmp_path / 'config.py'
     path.write_text(
-        "test_dataloader = dict(dataset=dict(pipeline=[], "
+        'test_dataloader = dict(dataset=dict(pipeline=[], '
         f"data_root='{tmp_path}/', ann_file='all.json', "
-        f'data_prefix=dict(img=""), test_mode=True, {config}))')
+        f'data_prefix=dict(img=""), test_mode=True, {config}))'
+    )
     code = main([str(path), '--json', str(tmp_path / 'found.json')])
     report = json.loads((tmp_path / 'found.json').read_text())
     return code, report['sets'][0]
@@ -393,8 +464,8 @@ def test_lvis_with_all_its_names(tmp_path, capsys):
     names = LVISV1Dataset.METAINFO['classes']
     frequency = ['r'] * 337 + ['c'] * 461 + ['f'] * 405
     code, found = full_size(
-        tmp_path, capsys, names, "type='DITOLVISDataset'",
-        frequency=frequency)
+        tmp_path, capsys, names, "type='DITOLVISDataset'", frequency=frequency
+    )
     counts = found['counts']
     assert code == 0 and found['findings'] == []
     assert (counts['base_classes'], counts['novel_classes']) == (866, 337)
@@ -405,20 +476,28 @@ def test_coco_with_all_its_names(tmp_path, capsys):
     gone = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
     ids = [i for i in range(1, 91) if i not in gone]
     code, found = full_size(
-        tmp_path, capsys, CocoDataset.METAINFO['classes'],
-        "type='DITOCocoDataset'", ids)
+        tmp_path,
+        capsys,
+        CocoDataset.METAINFO['classes'],
+        "type='DITOCocoDataset'",
+        ids,
+    )
     assert code == 0
     counts = {k: v for k, v in found['counts'].items() if 'classes' in k}
     assert counts == dict(
-        classes=65, base_classes=48, novel_classes=17, unknown_classes=15)
+        classes=65, base_classes=48, novel_classes=17, unknown_classes=15
+    )
     kinds = {f['kind']: f['number'] for f in found['findings']}
     assert kinds == dict(id_gaps=10, unused_category=15, left_out_boxes=15)
 
 
 def test_objects365_with_all_its_names(tmp_path, capsys):
     code, found = full_size(
-        tmp_path, capsys, Objects365V2Dataset.METAINFO['classes'],
-        "type='DITOObjects365Dataset'")
+        tmp_path,
+        capsys,
+        Objects365V2Dataset.METAINFO['classes'],
+        "type='DITOObjects365Dataset'",
+    )
     assert code == 0 and found['counts']['classes'] == 365
     kinds = {f['kind']: f['number'] for f in found['findings']}
     assert kinds == dict(respelt_class=19)
@@ -426,8 +505,12 @@ def test_objects365_with_all_its_names(tmp_path, capsys):
 
 def test_files_without_a_config(folder, capsys):
     write_json(folder.root / 'own.json', folder.val)
-    argv = ['--data', str(folder.root / 'own.json'), '--images',
-            str(folder.root / 'images')]
+    argv = [
+        '--data',
+        str(folder.root / 'own.json'),
+        '--images',
+        str(folder.root / 'images'),
+    ]
     assert main(argv) == 0
     broken = copy.deepcopy(folder.val)
     broken['annotations'][0]['category_id'] = 9

@@ -201,10 +201,13 @@ def test_objects365_tool(tmp_path, run_tool, version):
     content = json.loads(out.read_text())
     assert [cat['id'] for cat in content['categories']] == [*range(1, 366)]
     first = content['images'][0]['file_name']
-    assert first == dict(
-        v1='val/objects365_v2_00908726.jpg',
-        v2='patch16/objects365_v2_00908727.jpg',
-    )[version]
+    assert (
+        first
+        == dict(
+            v1='val/objects365_v2_00908726.jpg',
+            v2='patch16/objects365_v2_00908727.jpg',
+        )[version]
+    )
 
 
 def test_objects365_tool_refuses_other_sets(lvis_file, run_tool):

@@ -116,8 +116,9 @@ def test_lvis(lvis_root):
     assert metric.novel.sum() == 337
     assert (metric._label_to_category == np.arange(1203)).all()
     assert config['test_evaluator'] == config['val_evaluator']
-    assert config['test_dataloader']['dataset'] == (
-        config['val_dataloader']['dataset']
+    assert (
+        config['test_dataloader']['dataset']
+        == (config['val_dataloader']['dataset'])
     )
 
 
@@ -170,8 +171,9 @@ def test_objects365(tmp_path, lvis_root):
     metric._find_categories()
     assert metric.cat_ids == list(range(1, 366))
     assert config['test_evaluator'] == config['val_evaluator']
-    assert config['test_dataloader']['dataset'] == (
-        config['val_dataloader']['dataset']
+    assert (
+        config['test_dataloader']['dataset']
+        == (config['val_dataloader']['dataset'])
     )
 
 
@@ -195,6 +197,9 @@ def test_symbols(tmp_path):
     lvis, coco, region = map(METRICS.build, config['test_evaluator'])
     assert lvis.protocols == ('standard', 'fixed')
     assert [m.default_prefix for m in (lvis, coco, region)] == [
-        'lvis', 'coco', 'region']
+        'lvis',
+        'coco',
+        'region',
+    ]
     model = CONFIGS.parent / 'models' / 'dito_symbols.py'
     assert Config.fromfile(model).model.test_cfg.given_boxes == 'vlm'

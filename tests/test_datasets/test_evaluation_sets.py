@@ -32,17 +32,29 @@ def write_tar(path, members, mode='w'):
 
 
 def test_pairs_by_number(tmp_path):
-    write_tar(tmp_path / '0.tar', [
-        ('a.png', picture(10)), ('a.txt', b' a grey square\n'),
-        ('b.txt', b'no image'), ('c.jpg', picture(90, '.jpg')),
-        ('c.txt', b'  '), ('d.png', picture(50)),
-        ('d.txt', 'ein zweites Bild, größer'.encode())])
-    write_tar(tmp_path / '1.tar', [
-        ('a.txt', b'another a'), ('a.jpg', picture(200, '.jpg'))])
+    write_tar(
+        tmp_path / '0.tar',
+        [
+            ('a.png', picture(10)),
+            ('a.txt', b' a grey square\n'),
+            ('b.txt', b'no image'),
+            ('c.jpg', picture(90, '.jpg')),
+            ('c.txt', b'  '),
+            ('d.png', picture(50)),
+            ('d.txt', 'ein zweites Bild, größer'.encode()),
+        ],
+    )
+    write_tar(
+        tmp_path / '1.tar',
+        [('a.txt', b'another a'), ('a.jpg', picture(200, '.jpg'))],
+    )
     data = DITORetrievalDataset(str(tmp_path / '{0..1}.tar'), 8)
     assert len(data) == 3
     assert [data[i]['texts'] for i in range(3)] == [
-        ['a grey square'], ['ein zweites Bild, größer'], ['another a']]
+        ['a grey square'],
+        ['ein zweites Bild, größer'],
+        ['another a'],
+    ]
     assert [int(data[i]['inputs'].mean()) for i in range(3)] == [10, 50, 200]
     batch = image_text_collate([data[2], data[0]])
     assert batch['inputs'].shape == (2, 3, 8, 8)
@@ -51,14 +63,19 @@ def test_pairs_by_number(tmp_path):
 
 def test_several_captions_from_json(tmp_path):
     for name, value in (('a', ['one', ' ', 'two']), ('b', 'three')):
-        write_tar(tmp_path / f'{name}.tar', [
-            (f'{name}.jpg', picture(9, '.jpg')),
-            (f'{name}.json', json.dumps(dict(captions=value)).encode())])
+        write_tar(
+            tmp_path / f'{name}.tar',
+            [
+                (f'{name}.jpg', picture(9, '.jpg')),
+                (f'{name}.json', json.dumps(dict(captions=value)).encode()),
+            ],
+        )
     data = DITORetrievalDataset(
-        [str(tmp_path / 'a.tar'), str(tmp_path / 'b.tar')], 8,
-        caption='json.captions')
-    assert [pair.texts for pair in data.pairs] == [('one', 'two'),
-                                                   ('three', )]
+        [str(tmp_path / 'a.tar'), str(tmp_path / 'b.tar')],
+        8,
+        caption='json.captions',
+    )
+    assert [pair.texts for pair in data.pairs] == [('one', 'two'), ('three',)]
     with pytest.raises(FileNotFoundError, match="caption in 'json.title'"):
         DITORetrievalDataset(str(tmp_path / 'a.tar'), 8, caption='json.title')
 
@@ -82,21 +99,33 @@ def test_bad_shards_are_named(tmp_path):
 def test_broken_pairs_are_left_out_at_the_start(tmp_path, monkeypatch):
     """A validation after a week must not stop at an image."""
     jpeg = picture(90, '.jpg')
-    write_tar(tmp_path / '0.tar', [
-        ('a.jpg', jpeg), ('a.json', b'{"text": "a"}'),
-        ('b.jpg', jpeg[:-20]), ('b.json', b'{"text": "b"}'),
-        ('c.png', b''), ('c.json', b'{"text": "c"}'),
-        ('d.jpg', jpeg), ('d.json', b'{"text": '),
-        ('e.jpg', jpeg), ('e.json', b'[]'),
-        ('f.jpg', jpeg + b'more'), ('f.json', b'{"text": "f"}')])
+    write_tar(
+        tmp_path / '0.tar',
+        [
+            ('a.jpg', jpeg),
+            ('a.json', b'{"text": "a"}'),
+            ('b.jpg', jpeg[:-20]),
+            ('b.json', b'{"text": "b"}'),
+            ('c.png', b''),
+            ('c.json', b'{"text": "c"}'),
+            ('d.jpg', jpeg),
+            ('d.json', b'{"text": '),
+            ('e.jpg', jpeg),
+            ('e.json', b'[]'),
+            ('f.jpg', jpeg + b'more'),
+            ('f.json', b'{"text": "f"}'),
+        ],
+    )
     said = []
     monkeypatch.setattr(
         'dito.datasets.image_text.retrieval_pairs.print_log',
-        lambda text, **kwargs: said.append(text))
-    data = DITORetrievalDataset(str(tmp_path / '0.tar'), 8,
-                                caption='json.text')
+        lambda text, **kwargs: said.append(text),
+    )
+    data = DITORetrievalDataset(
+        str(tmp_path / '0.tar'), 8, caption='json.text'
+    )
     assert [data[i]['keys'] for i in range(len(data))] == ['a', 'f']
-    text, = said
+    (text,) = said
     assert '4 of 6 samples are left out' in text
     assert '2 json cannot be read' in text
     assert '1 image cannot be decoded' in text
@@ -118,16 +147,26 @@ def imagenet_layout(root, count=3):
         folder.mkdir(parents=True)
         for copy in range(2):
             (folder / f'{copy}.jpg').write_bytes(
-                picture(40 * number + 20, '.jpg'))
+                picture(40 * number + 20, '.jpg')
+            )
 
 
 def test_folders_of_imagenet(tmp_path):
     imagenet_layout(tmp_path)
-    source = dict(type='ImageNet', data_root=str(tmp_path), split='val',
-                  metainfo=dict(classes=['x', 'y', 'z']))
-    data = DATASETS.build(dict(
-        type='DITOClassificationDataset', dataset=source, size=8,
-        names=['tench', 'goldfish', 'shark']))
+    source = dict(
+        type='ImageNet',
+        data_root=str(tmp_path),
+        split='val',
+        metainfo=dict(classes=['x', 'y', 'z']),
+    )
+    data = DATASETS.build(
+        dict(
+            type='DITOClassificationDataset',
+            dataset=source,
+            size=8,
+            names=['tench', 'goldfish', 'shark'],
+        )
+    )
     assert len(data) == 6
     assert data.metainfo['classes'] == ('tench', 'goldfish', 'shark')
     assert [data[i]['labels'] for i in range(6)] == [0, 0, 1, 1, 2, 2]

@@ -31,18 +31,26 @@ from dito.datasets.image_text.transforms import (
 )
 
 
-@pytest.mark.parametrize('counts,streams', [([5, 3, 4, 6], 1),
-                                            ([5, 3, 4, 6], 2),
-                                            ([5, 3, 4, 6], 4),
-                                            ([5, 3], 4), ([7], 3)])
+@pytest.mark.parametrize(
+    'counts,streams',
+    [
+        ([5, 3, 4, 6], 1),
+        ([5, 3, 4, 6], 2),
+        ([5, 3, 4, 6], 4),
+        ([5, 3], 4),
+        ([7], 3),
+    ],
+)
 @pytest.mark.parametrize('block', [0, 2])
 def test_an_epoch_holds_every_sample_once(tmp_path, counts, streams, block):
     shards = write_shards(tmp_path, counts)
-    dataset = ImageTextShards(shards, 16, num_streams=streams, epochs=1,
-                              shuffle_block=block)
+    dataset = ImageTextShards(
+        shards, 16, num_streams=streams, epochs=1, shuffle_block=block
+    )
     found = Counter(texts_of(loader(dataset)))
-    expected = {f'photo {n}_{i}' for n, c in enumerate(counts)
-                for i in range(c)}
+    expected = {
+        f'photo {n}_{i}' for n, c in enumerate(counts) for i in range(c)
+    }
     assert set(found) == expected and set(found.values()) == {1}
 
 
@@ -56,8 +64,7 @@ def test_order_is_kept_without_shuffling(tmp_path):
 
 def test_one_stream_a_worker_keeps_neighbours_in_a_batch(tmp_path):
     shards = write_shards(tmp_path, [8, 8])
-    dataset = ImageTextShards(shards, 16, num_streams=2,
-                              shuffle_shards=False)
+    dataset = ImageTextShards(shards, 16, num_streams=2, shuffle_shards=False)
     batches = iter(loader(dataset, 4, num_workers=2))
     for number in (0, 1, 0, 1):
         keys = next(batches)['keys']
@@ -68,9 +75,16 @@ def test_one_stream_a_worker_keeps_neighbours_in_a_batch(tmp_path):
 
 def test_shuffling_changes_the_order_and_only_with_the_seed(tmp_path):
     shards = write_shards(tmp_path, [20])
-    orders = [texts_of(loader(
-        ImageTextShards(shards, 16, epochs=1, shuffle_block=10, seed=seed)))
-        for seed in (0, 0, 1)]
+    orders = [
+        texts_of(
+            loader(
+                ImageTextShards(
+                    shards, 16, epochs=1, shuffle_block=10, seed=seed
+                )
+            )
+        )
+        for seed in (0, 0, 1)
+    ]
     assert orders[0] == orders[1] != orders[2]
     plain = texts_of(loader(ImageTextShards(shards, 16, epochs=1)))
     assert orders[0] != plain and sorted(orders[0]) == sorted(plain)
@@ -90,13 +104,16 @@ def test_batches_are_uint8_tensors(tmp_path):
 
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('world_size', [2, 4])
-def test_processes_see_the_batches_of_one_process(tmp_path, monkeypatch,
-                                                  workers, world_size):
+def test_processes_see_the_batches_of_one_process(
+    tmp_path, monkeypatch, workers, world_size
+):
     shards = write_shards(tmp_path, [5, 3, 4, 6, 7, 5, 4, 3])
 
     def batches(rank, size, batch_size):
-        monkeypatch.setattr('dito.datasets.image_text.shards.get_dist_info',
-                            lambda: (rank, size))
+        monkeypatch.setattr(
+            'dito.datasets.image_text.shards.get_dist_info',
+            lambda: (rank, size),
+        )
         dataset = ImageTextShards(shards, 32, num_streams=8, shuffle_block=2)
         iterator = iter(loader(dataset, batch_size, workers))
         return [next(iterator) for _ in range(7)]
@@ -106,8 +123,9 @@ def test_processes_see_the_batches_of_one_process(tmp_path, monkeypatch,
         part = batches(rank, world_size, 3)
         for one, other in zip(whole, part, strict=True):
             assert one['texts'][rank::world_size] == other['texts']
-            assert torch.equal(one['inputs'][rank::world_size],
-                               other['inputs'])
+            assert torch.equal(
+                one['inputs'][rank::world_size], other['inputs']
+            )
 
 
 @pytest.mark.parametrize('workers', [0, 2, 3])
@@ -138,13 +156,14 @@ def test_resume_goes_on_with_the_next_sample(tmp_path, workers, used, block):
 def test_resume_opens_only_the_shard_it_needs(tmp_path, monkeypatch):
     shards = write_shards(tmp_path, [4] * 6)
     dataset = ImageTextShards(shards, 16, shuffle_shards=False)
-    dataset.load_state_dict(
-        dict(cursors=[[3, 4, 2]], counts=[90], batches=5))
+    dataset.load_state_dict(dict(cursors=[[3, 4, 2]], counts=[90], batches=5))
     opened = []
     monkeypatch.setattr(
         'dito.datasets.image_text.streams.read_shard',
-        lambda url, start, *args: opened.append(
-            (url[-7:], start)) or read_shard(url, start, *args))
+        lambda url, start, *args: (
+            opened.append((url[-7:], start)) or read_shard(url, start, *args)
+        ),
+    )
     assert next(iter(dataset))['keys'] == '004/4_2'
     assert opened == [('004.tar', 2)]
 
@@ -157,11 +176,19 @@ def test_state_of_other_streams_is_refused(tmp_path):
 
 
 def test_broken_samples_are_counted_and_skipped(tmp_path):
-    good = [(f'{i}{e}', d) for i in range(8)
-            for e, d in (('.jpg', jpeg()), ('.txt', b'a photo'))]
-    bad = [('a.jpg', b'\xff\xd8 not a photo'), ('a.txt', b'text'),
-           ('b.jpg', jpeg()), ('b.txt', b'  \n'), ('c.txt', b'text'),
-           ('d.jpg', jpeg())]
+    good = [
+        (f'{i}{e}', d)
+        for i in range(8)
+        for e, d in (('.jpg', jpeg()), ('.txt', b'a photo'))
+    ]
+    bad = [
+        ('a.jpg', b'\xff\xd8 not a photo'),
+        ('a.txt', b'text'),
+        ('b.jpg', jpeg()),
+        ('b.txt', b'  \n'),
+        ('c.txt', b'text'),
+        ('d.jpg', jpeg()),
+    ]
     path = write_tar(tmp_path / 'x.tar', good[:6] + bad + good[6:])
     samples = list(ImageTextShards(path, 16, epochs=1))
     assert [s['keys'] for s in samples] == [f'x/{i}' for i in range(8)]
@@ -174,8 +201,7 @@ def test_a_truncated_shard_ends_early(tmp_path):
     shards = write_shards(tmp_path, [4, 4])
     path = tmp_path / '000.tar'
     path.write_bytes(path.read_bytes()[:7000])
-    samples = list(ImageTextShards(shards, 16, epochs=1,
-                                   shuffle_shards=False))
+    samples = list(ImageTextShards(shards, 16, epochs=1, shuffle_shards=False))
     keys = [s['keys'] for s in samples]
     assert keys[-4:] == [f'001/1_{i}' for i in range(4)]
     assert keys[0] == '000/0_0'
@@ -186,11 +212,14 @@ def test_a_truncated_shard_ends_early(tmp_path):
 def test_too_many_broken_samples_stop_the_run(tmp_path):
     members = []
     for i in range(400):
-        members += [(f'{i}.jpg', jpeg() if i % 2 else b'x'),
-                    (f'{i}.txt', b'text')]
+        members += [
+            (f'{i}.jpg', jpeg() if i % 2 else b'x'),
+            (f'{i}.txt', b'text'),
+        ]
     path = write_tar(tmp_path / 'x.tar', members)
-    with pytest.raises(RuntimeError,
-                       match='101 of 201 samples are broken .101 image'):
+    with pytest.raises(
+        RuntimeError, match='101 of 201 samples are broken .101 image'
+    ):
         list(ImageTextShards(path, 8, epochs=1, max_broken_share=0.499))
 
 
@@ -202,16 +231,19 @@ def test_a_stream_without_samples_stops_the_run(tmp_path):
 
 @pytest.mark.parametrize('size,streams,broken', [(5, 5, 1), (3, 40, 1)])
 def test_a_stream_outlives_a_share_of_broken_samples(
-        tmp_path, size, streams, broken):
+    tmp_path, size, streams, broken
+):
     members = []
     for i in range(size):
-        members += [(f'{i}.jpg', jpeg() if i >= broken else b'x'),
-                    (f'{i}.txt', b'text')]
+        members += [
+            (f'{i}.jpg', jpeg() if i >= broken else b'x'),
+            (f'{i}.txt', b'text'),
+        ]
     path = write_tar(tmp_path / 'x.tar', members)
-    samples = iter(ImageTextShards(
-        path, 8, num_streams=streams, max_broken_share=1.))
-    found = Counter(
-        next(samples)['keys'] for _ in range(6 * streams * size))
+    samples = iter(
+        ImageTextShards(path, 8, num_streams=streams, max_broken_share=1.0)
+    )
+    found = Counter(next(samples)['keys'] for _ in range(6 * streams * size))
     assert sorted(found) == [f'x/{i}' for i in range(broken, size)]
     assert max(found.values()) < 2 * min(found.values())
 
@@ -222,8 +254,9 @@ def test_a_share_is_given_up_after_all_of_the_shard(tmp_path):
         members += [(f'{i}.jpg', b'x'), (f'{i}.txt', b'text')]
     path = write_tar(tmp_path / 'x.tar', members)
     with pytest.raises(RuntimeError, match='no usable sample in 4 epochs: 5 '):
-        next(iter(ImageTextShards(
-            path, 8, num_streams=4, max_broken_share=1.)))
+        next(
+            iter(ImageTextShards(path, 8, num_streams=4, max_broken_share=1.0))
+        )
 
 
 def test_missing_shards_are_named_at_once(tmp_path):
@@ -235,8 +268,9 @@ def test_missing_shards_are_named_at_once(tmp_path):
 
 
 def test_streams_must_fill_workers_and_processes(tmp_path):
-    dataset = ImageTextShards(write_shards(tmp_path, [2] * 3), 16,
-                              num_streams=3)
+    dataset = ImageTextShards(
+        write_shards(tmp_path, [2] * 3), 16, num_streams=3
+    )
     with pytest.raises(ValueError, match='divisible by 2 workers'):
         next(iter(loader(dataset, 1, num_workers=2)))
 
@@ -273,10 +307,16 @@ def test_length(tmp_path):
 
 def test_works_as_a_runner_loader(tmp_path):
     cfg = dict(
-        batch_size=2, num_workers=0, sampler=None,
+        batch_size=2,
+        num_workers=0,
+        sampler=None,
         collate_fn=dict(type='image_text_collate'),
-        dataset=dict(type='mmdet.ImageTextShards', size=16,
-                     shards=write_shards(tmp_path, [4])))
+        dataset=dict(
+            type='mmdet.ImageTextShards',
+            size=16,
+            shards=write_shards(tmp_path, [4]),
+        ),
+    )
     batch = next(iter(Runner.build_dataloader(cfg)))
     assert batch['inputs'].shape == (2, 3, 16, 16)
 
@@ -327,11 +367,14 @@ def test_reduced_decoding_keeps_the_picture():
     data = photo(480, 640)
     # 480 // 100 is 4.
     assert CropTransform(100, scale=None).plan((480, 640), None) == (
-        (0, 80, 480, 480), 4)
+        (0, 80, 480, 480),
+        4,
+    )
     for scale in (None, (0.5, 1.0)):
         pair = [
             CropTransform(100, scale=scale, reduce=reduce)(
-                data, np.random.default_rng(3)).astype(float)
+                data, np.random.default_rng(3)
+            ).astype(float)
             for reduce in (True, False)
         ]
         difference = pair[0] - pair[1]
@@ -342,17 +385,21 @@ def test_flip_mirrors_the_image():
     data = photo(80, 80)
     plain = CropTransform(80, scale=None)(data)
     flipped = CropTransform(80, scale=None, flip=1.0)(
-        data, np.random.default_rng(0))
+        data, np.random.default_rng(0)
+    )
     assert np.array_equal(plain[:, :, ::-1], flipped)
 
 
-@pytest.mark.parametrize('kwargs,text', [
-    (dict(size=0), 'at least 1 pixel'),
-    (dict(size=8, scale=(0, 1)), 'within'),
-    (dict(size=8, scale=0.5), 'such as .0.4, 1.0.'),
-    (dict(size=8, ratio=(2, 1)), 'positive range'),
-    (dict(size=8, flip=2), 'probability'),
-])
+@pytest.mark.parametrize(
+    'kwargs,text',
+    [
+        (dict(size=0), 'at least 1 pixel'),
+        (dict(size=8, scale=(0, 1)), 'within'),
+        (dict(size=8, scale=0.5), 'such as .0.4, 1.0.'),
+        (dict(size=8, ratio=(2, 1)), 'positive range'),
+        (dict(size=8, flip=2), 'probability'),
+    ],
+)
 def test_wrong_arguments(kwargs, text):
     with pytest.raises(ValueError, match=text):
         CropTransform(**kwargs)
@@ -368,21 +415,30 @@ def test_folder_dataset(tmp_path):
         for i in range(count):
             (folder / f'{i}.jpg').write_bytes(jpeg())
     categories = tmp_path / 'categories.json'
-    categories.write_text(json.dumps(dict(categories=[
-        dict(name='dog', frequency='r'), dict(name='blue cat',
-                                              frequency='f')])))
-    dataset = DITOFolderDataset(str(tmp_path / 'images'), 16,
-                                categories=str(categories))
+    categories.write_text(
+        json.dumps(
+            dict(
+                categories=[
+                    dict(name='dog', frequency='r'),
+                    dict(name='blue cat', frequency='f'),
+                ]
+            )
+        )
+    )
+    dataset = DITOFolderDataset(
+        str(tmp_path / 'images'), 16, categories=str(categories)
+    )
     assert dataset.metainfo['classes'] == ('blue cat', 'dog')
-    assert dataset.metainfo['novel_classes'] == ('dog', )
-    assert dataset.metainfo['base_classes'] == ('blue cat', )
+    assert dataset.metainfo['novel_classes'] == ('dog',)
+    assert dataset.metainfo['base_classes'] == ('blue cat',)
     batch = image_text_collate([dataset[i] for i in range(3)])
     assert batch['labels'].tolist() == [0, 1, 1]
     assert batch['inputs'].shape == (3, 3, 16, 16)
     categories.write_text('[]')
     with pytest.raises(ValueError, match='lacks 2 of 2'):
-        DITOFolderDataset(str(tmp_path / 'images'), 16,
-                          categories=str(categories))
+        DITOFolderDataset(
+            str(tmp_path / 'images'), 16, categories=str(categories)
+        )
     with pytest.raises(FileNotFoundError, match='no folder'):
         DITOFolderDataset(str(tmp_path / 'none'), 16)
     (tmp_path / 'images' / 'dog' / '0.jpg').write_bytes(b'x')

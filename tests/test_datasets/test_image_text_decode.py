@@ -58,21 +58,48 @@ def difference(one, other):
 
 def png(height, width, depth, kind, rows):
     """A PNG by hand: Pillow writes no 16-bit colour."""
+
     def chunk(name, data):
-        return (len(data).to_bytes(4, 'big') + name + data
-                + zlib.crc32(name + data).to_bytes(4, 'big'))
-    head = (width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
-            + bytes([depth, kind, 0, 0, 0]))
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head)
-            + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+        return (
+            len(data).to_bytes(4, 'big')
+            + name
+            + data
+            + zlib.crc32(name + data).to_bytes(4, 'big')
+        )
+
+    head = (
+        width.to_bytes(4, 'big')
+        + height.to_bytes(4, 'big')
+        + bytes([depth, kind, 0, 0, 0])
+    )
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', head)
+        + chunk(b'IDAT', zlib.compress(rows))
+        + chunk(b'IEND', b'')
+    )
 
 
-@pytest.mark.parametrize('mode,kind,tolerance', [
-    ('RGB', 'JPEG', 0), ('RGB', 'PNG', 0), ('L', 'JPEG', 0), ('L', 'PNG', 0),
-    ('1', 'PNG', 0), ('P', 'PNG', 0), ('RGBA', 'PNG', 0), ('LA', 'PNG', 0),
-    ('CMYK', 'JPEG', 1.5), ('RGB', 'WEBP', 0.5), ('RGBA', 'WEBP', 0.5),
-    # Not among the extensions of shards, but files are often misnamed.
-    ('RGB', 'BMP', 0), ('RGB', 'TIFF', 0), ('P', 'GIF', 0)])
+@pytest.mark.parametrize(
+    'mode,kind,tolerance',
+    [
+        ('RGB', 'JPEG', 0),
+        ('RGB', 'PNG', 0),
+        ('L', 'JPEG', 0),
+        ('L', 'PNG', 0),
+        ('1', 'PNG', 0),
+        ('P', 'PNG', 0),
+        ('RGBA', 'PNG', 0),
+        ('LA', 'PNG', 0),
+        ('CMYK', 'JPEG', 1.5),
+        ('RGB', 'WEBP', 0.5),
+        ('RGBA', 'WEBP', 0.5),
+        # Not among the extensions of shards, but files are often misnamed.
+        ('RGB', 'BMP', 0),
+        ('RGB', 'TIFF', 0),
+        ('P', 'GIF', 0),
+    ],
+)
 def test_modes_and_formats_give_what_pillow_gives(mode, kind, tolerance):
     data = encoded(picture().convert(mode), kind)
     assert image_size(data) == (60, 80)
@@ -118,7 +145,7 @@ def test_a_file_that_breaks_off_is_broken(kind):
     decode(data)
     for share in (0.5, 0.9):
         with pytest.raises(BadSample, match='cannot be decoded'):
-            decode(data[:int(share * len(data))])
+            decode(data[: int(share * len(data))])
     with pytest.raises(BadSample, match='cannot be decoded'):
         CropTransform(16, scale=None)(data[:-30])
 
@@ -137,16 +164,18 @@ def test_a_reduced_image_is_cut_at_the_same_places(end):
     box, factor = transform.plan((203, 301), np.random.default_rng(1))
     assert factor == 4 and not any(v % 4 for v in box)
     want = tvf.resized_crop(
-        Image.open(io.BytesIO(data)), *box, [48, 48],
-        InterpolationMode.BICUBIC)
+        Image.open(io.BytesIO(data)), *box, [48, 48], InterpolationMode.BICUBIC
+    )
     got = transform(data, np.random.default_rng(1)).transpose(1, 2, 0)
     assert difference(got, np.asarray(want)) < 1
 
 
 def test_no_bytes_and_no_image():
-    for data, reason in ((b'', 'empty image file'),
-                         (b'<html>', 'image cannot be decoded'),
-                         (b'\xff\xd8\xff\xd9', 'image cannot be decoded')):
+    for data, reason in (
+        (b'', 'empty image file'),
+        (b'<html>', 'image cannot be decoded'),
+        (b'\xff\xd8\xff\xd9', 'image cannot be decoded'),
+    ):
         with pytest.raises(BadSample) as info:
             CropTransform(8, scale=None)(data)
         assert info.value.reason == reason
@@ -165,7 +194,7 @@ def test_a_20000_pixel_jpeg_is_decoded_at_an_eighth(monkeypatch):
     monkeypatch.setattr(cv2, 'imdecode', spy)
     out = CropTransform(64, scale=None, max_pixels=10_000_000)(data)
     assert shapes == [(250, 2500, 3)]
-    assert out.shape == (3, 64, 64) and (np.abs(out - 90.) <= 1).all()
+    assert out.shape == (3, 64, 64) and (np.abs(out - 90.0) <= 1).all()
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
@@ -184,20 +213,25 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
 def test_a_long_thin_image():
     data = encoded(Image.new('RGB', (20_000, 3), (9, 99, 199)), 'PNG')
     out = CropTransform(16)(data, np.random.default_rng(0))
-    assert np.abs(out.reshape(3, -1).T - (9., 99., 199.)).max() == 0
+    assert np.abs(out.reshape(3, -1).T - (9.0, 99.0, 199.0)).max() == 0
 
 
-@pytest.mark.parametrize('height,width,box', [
-    (300, 400, (10, 20, 250, 300)), (120, 90, (0, 0, 120, 90)),
-    (40, 50, (3, 4, 30, 40))])
+@pytest.mark.parametrize(
+    'height,width,box',
+    [
+        (300, 400, (10, 20, 250, 300)),
+        (120, 90, (0, 0, 120, 90)),
+        (40, 50, (3, 4, 30, 40)),
+    ],
+)
 def test_the_resized_crop_is_pillows(height, width, box):
     """To a rounding error, shrinking and enlarging."""
     data = encoded(picture(height, width), 'PNG')
     transform = CropTransform(64, scale=(0.5, 1))
     transform._box = lambda size, rng: box
     want = tvf.resized_crop(
-        Image.open(io.BytesIO(data)), *box, [64, 64],
-        InterpolationMode.BICUBIC)
+        Image.open(io.BytesIO(data)), *box, [64, 64], InterpolationMode.BICUBIC
+    )
     got = transform(data, np.random.default_rng(0)).transpose(1, 2, 0)
     gap = np.abs(got.astype(int) - np.asarray(want))
     assert gap.max() <= 1 and gap.mean() < 0.1
@@ -206,18 +240,26 @@ def test_the_resized_crop_is_pillows(height, width, box):
 def test_odd_images_in_a_shard(tmp_path):
     grey = encoded(picture().convert('L'), 'JPEG')
     images = dict(
-        a=('jpg', grey), b=('JPEG', encoded(picture(), 'JPEG')),
-        c=('png', encoded(picture(), 'PNG')), d=('jpg', b''),
-        e=('webp', encoded(picture(), 'WEBP')), f=('jpg', grey[:-50]),
-        g=('jpg', encoded(picture().convert('CMYK'), 'JPEG')))
+        a=('jpg', grey),
+        b=('JPEG', encoded(picture(), 'JPEG')),
+        c=('png', encoded(picture(), 'PNG')),
+        d=('jpg', b''),
+        e=('webp', encoded(picture(), 'WEBP')),
+        f=('jpg', grey[:-50]),
+        g=('jpg', encoded(picture().convert('CMYK'), 'JPEG')),
+    )
     members = []
     for key, (extension, data) in images.items():
         members += [(f'{key}.{extension}', data), (f'{key}.txt', b'text')]
     dataset = ImageTextShards(
-        write_tar(tmp_path / 's.tar', members), 32, epochs=1)
+        write_tar(tmp_path / 's.tar', members), 32, epochs=1
+    )
     assert [s['keys'] for s in dataset] == [f's/{k}' for k in 'abceg']
     assert dict(dataset.counter.broken) == {
-        'empty image file': 1, 'image cannot be decoded': 1}
+        'empty image file': 1,
+        'image cannot be decoded': 1,
+    }
     assert dataset.counter.summary() == (
         '7 samples read, 2 broken (1 empty image file, 1 image cannot be '
-        'decoded), 0 filtered')
+        'decoded), 0 filtered'
+    )

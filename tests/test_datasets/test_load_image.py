@@ -57,9 +57,7 @@ def test_same_result_as_mmcv(folder):
     assert ours['img_shape'] == ours['ori_shape'] == (48, 64)
 
 
-@pytest.mark.parametrize(
-    'name, size', [('000003.jpg', 12), ('000005.jpg', 0)]
-)
+@pytest.mark.parametrize('name, size', [('000003.jpg', 12), ('000005.jpg', 0)])
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 def test_broken_image_is_named(folder, name, size, backend):
     transform = DITOLoadImageFromFile(imdecode_backend=backend)

@@ -177,10 +177,14 @@ def test_image_without_name_and_url_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     'annotation, message',
     [
-        (make_annotation(1, 1, 77),
-         'the category_id 77 of 1 annotation is not in categories; add the'),
-        (make_annotation(1, 99, 1),
-         'the image_id 99 of 1 annotation is not in images; add the image'),
+        (
+            make_annotation(1, 1, 77),
+            'the category_id 77 of 1 annotation is not in categories; add the',
+        ),
+        (
+            make_annotation(1, 99, 1),
+            'the image_id 99 of 1 annotation is not in images; add the image',
+        ),
     ],
 )
 def test_dangling_annotations_are_reported(tmp_path, annotation, message):

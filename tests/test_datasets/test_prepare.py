@@ -49,8 +49,7 @@ def lvis_download(folder):
     names = LVISV1Dataset.METAINFO['classes']
     frequency = ['r'] * 337 + ['c'] * 461 + ['f'] * 405
     for part in ('train', 'val'):
-        write_json(
-            folder / f'lvis_v1_{part}.json', content(names, frequency))
+        write_json(folder / f'lvis_v1_{part}.json', content(names, frequency))
 
 
 def states(steps):
@@ -60,8 +59,9 @@ def states(steps):
 def snapshot(root):
     """Files and links below a folder with their times."""
     return {
-        os.path.join(folder, name): os.lstat(os.path.join(folder, name))
-        .st_mtime_ns
+        os.path.join(folder, name): os.lstat(
+            os.path.join(folder, name)
+        ).st_mtime_ns
         for folder, folders, files in os.walk(root)
         for name in (*folders, *files)
     }
@@ -70,8 +70,14 @@ def snapshot(root):
 def test_coco_is_laid_out_once(tmp_path, capsys):
     coco_download(tmp_path / 'download')
     root = tmp_path / 'data' / 'coco'
-    argv = ['coco', '--root', str(root), '--source',
-            str(tmp_path / 'download'), '--convert']
+    argv = [
+        'coco',
+        '--root',
+        str(root),
+        '--source',
+        str(tmp_path / 'download'),
+        '--convert',
+    ]
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert 'Everything is there.' in printed
@@ -84,7 +90,8 @@ def test_coco_is_laid_out_once(tmp_path, capsys):
     for split, number in (('base', 48), ('novel', 17), ('all', 65)):
         file = root / 'annotations' / f'instances_val2017_ov_{split}.json'
         dataset = DITOCocoDataset(
-            ann_file=str(file), split=split, data_prefix=prefix)
+            ann_file=str(file), split=split, data_prefix=prefix
+        )
         assert len(dataset.metainfo['classes']) == number
         assert os.path.isfile(dataset[0]['img_path'])
 
@@ -103,12 +110,15 @@ def test_lvis_takes_the_images_of_coco(tmp_path):
     base = f'{root}/annotations/lvis_v1_train_base.json'
     assert len(DITOLVISDataset(ann_file=base).metainfo['classes']) == 866
     names = json.loads(
-        (data / 'lvis_v1/annotations/lvis_v1_categories.json').read_text())
+        (data / 'lvis_v1/annotations/lvis_v1_categories.json').read_text()
+    )
     assert len(names) == 1203
     # A newer source is converted again.
     os.utime(tmp_path / 'lvis' / 'lvis_v1_val.json', (4e9, 4e9))
     assert states(prepare(layout, root, [], convert=True))[4:] == [
-        'converted', 'there']
+        'converted',
+        'there',
+    ]
 
 
 def test_missing_parts_are_named_with_their_owner(tmp_path, capsys):
@@ -129,7 +139,8 @@ def test_incomplete_downloads_are_not_used(tmp_path):
     cut = tmp_path / 'lvis' / 'lvis_v1_val.json'
     cut.write_bytes(cut.read_bytes()[:-1])
     steps = prepare(
-        LAYOUTS['lvis'], str(tmp_path / 'root'), [str(tmp_path / 'lvis')])
+        LAYOUTS['lvis'], str(tmp_path / 'root'), [str(tmp_path / 'lvis')]
+    )
     assert states(steps) == ['linked', 'missing', 'missing', 'missing']
     assert 'lvis_v1_val.json is incomplete' in steps[1].detail
     (tmp_path / 'c' / 'train2017').mkdir(parents=True)
@@ -150,33 +161,49 @@ def test_dead_links_are_replaced_and_doubles_refused(tmp_path):
     (tmp_path / 'old').rename(tmp_path / 'new')
     assert states(prepare(layout, root, []))[0] == 'missing'
     assert states(prepare(layout, root, [str(tmp_path / 'new')]))[:2] == [
-        'linked', 'linked']
+        'linked',
+        'linked',
+    ]
     lvis_download(tmp_path / 'twice')
     with pytest.raises(ValueError, match='lvis_v1_train.json is in several'):
-        prepare(layout, str(tmp_path / 'other'),
-                [str(tmp_path / 'new'), str(tmp_path / 'twice')])
+        prepare(
+            layout,
+            str(tmp_path / 'other'),
+            [str(tmp_path / 'new'), str(tmp_path / 'twice')],
+        )
 
 
 def test_objects365_v2_patches_come_together(tmp_path):
     folder = tmp_path / 'download'
-    for path in ('val/images/v1/patch0', 'val/images/v2/patch16',
-                 'train/images/v1/patch0'):
+    for path in (
+        'val/images/v1/patch0',
+        'val/images/v2/patch16',
+        'train/images/v1/patch0',
+    ):
         write_images(folder / path, [make_image(1)])
-    write_json(folder / 'zhiyuan_objv2_val.json',
-               content(Objects365V2Dataset.METAINFO['classes']))
+    write_json(
+        folder / 'zhiyuan_objv2_val.json',
+        content(Objects365V2Dataset.METAINFO['classes']),
+    )
     layout, root = LAYOUTS['objects365v2'], str(tmp_path / 'root')
     steps = prepare(layout, root, [str(folder)], convert=True)
     assert states(steps) == ['linked', 'linked', 'converted']
     assert '2 folders (2 images)' in steps[1].detail
     assert os.path.realpath(f'{root}/val/patch0') == str(
-        folder / 'val/images/v1/patch0')
+        folder / 'val/images/v1/patch0'
+    )
     again = prepare(layout, root, [str(folder)], convert=True)
     assert states(again) == ['there'] * 3
 
 
-@pytest.mark.parametrize('config, name', [
-    ('lvis_ov_instance', 'lvis'), ('coco_ov_detection', 'coco'),
-    ('objects365_ov_detection', 'objects365')])
+@pytest.mark.parametrize(
+    'config, name',
+    [
+        ('lvis_ov_instance', 'lvis'),
+        ('coco_ov_detection', 'coco'),
+        ('objects365_ov_detection', 'objects365'),
+    ],
+)
 def test_layouts_are_what_the_configs_read(config, name):
     path = config_root() / '_base_' / 'datasets' / f'{config}.py'
     cfg = Config.fromfile(path)

@@ -44,13 +44,27 @@ def read_tar(path):
 
 def test_a_folder_becomes_shards(tmp_path, capsys):
     source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
-    assert convert(source, '--out', out, '--shard-size', 4, '--prefix', 'p-',
-                   '--max-broken-share', 0.3) == 0
+    assert (
+        convert(
+            source,
+            '--out',
+            out,
+            '--shard-size',
+            4,
+            '--prefix',
+            'p-',
+            '--max-broken-share',
+            0.3,
+        )
+        == 0
+    )
     assert '7 of 9 pairs in 3 shards' in capsys.readouterr().out
     manifest = json.loads((out / 'manifest.json').read_text())
     assert manifest['samples'] == 7
     assert manifest['skipped'] == {
-        'image cannot be decoded': 1, 'no caption': 1}
+        'image cannot be decoded': 1,
+        'no caption': 1,
+    }
     for shard in manifest['shards']:
         data = (out / shard['name']).read_bytes()
         assert shard['bytes'] == len(data)
@@ -59,8 +73,11 @@ def test_a_folder_becomes_shards(tmp_path, capsys):
     names = ['manifest.json'] + [f'p-00000{i}.tar' for i in range(3)]
     assert sorted(p.name for p in out.iterdir()) == names
     dataset = ImageTextShards(
-        [str(out / name) for name in names[1:]], 16, epochs=1,
-        filters=[dict(field='width', min=32)])
+        [str(out / name) for name in names[1:]],
+        16,
+        epochs=1,
+        filters=[dict(field='width', min=32)],
+    )
     assert {s['texts'] for s in dataset} == {f'photo {i}' for i in range(7)}
     members = read_tar(out / names[1])
     key = min(members)[:9]
@@ -69,24 +86,46 @@ def test_a_folder_becomes_shards(tmp_path, capsys):
     image = members[f'{key}.jpg']
     assert details['sha256'] == hashlib.sha256(image).hexdigest()
     assert image == next(
-        p.read_bytes() for p in Path(source).rglob('*.jpg')
+        p.read_bytes()
+        for p in Path(source).rglob('*.jpg')
         if p.with_suffix('.txt').is_file()
         and ' '.join(p.with_suffix('.txt').read_text().split())
-        == details['caption'])
+        == details['caption']
+    )
 
 
 def test_the_bytes_do_not_depend_on_processes(tmp_path):
     source = write_folder(tmp_path / 'in')
     for workers in (1, 2):
-        pairs2shards.main([
-            source, '--out', str(tmp_path / str(workers)), '--shard-size',
-            '4', '--workers', str(workers), '--max-broken-share', '1'])
+        pairs2shards.main(
+            [
+                source,
+                '--out',
+                str(tmp_path / str(workers)),
+                '--shard-size',
+                '4',
+                '--workers',
+                str(workers),
+                '--max-broken-share',
+                '1',
+            ]
+        )
     one, two = (
         {p.name: p.read_bytes() for p in (tmp_path / w).iterdir()}
-        for w in '12')
+        for w in '12'
+    )
     assert one == two and len(one) == 4
-    convert(source, '--out', tmp_path / '3', '--seed', 1, '--shard-size', 4,
-            '--max-broken-share', 1)
+    convert(
+        source,
+        '--out',
+        tmp_path / '3',
+        '--seed',
+        1,
+        '--shard-size',
+        4,
+        '--max-broken-share',
+        1,
+    )
     assert (tmp_path / '3' / '000000.tar').read_bytes() != one['000000.tar']
 
 
@@ -101,8 +140,9 @@ def test_a_broken_off_run_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return prepare_image(data, *rest)
 
-    monkeypatch.setattr('dito.datasets.shard_files.write.prepare_image',
-                        prepare)
+    monkeypatch.setattr(
+        'dito.datasets.shard_files.write.prepare_image', prepare
+    )
     with pytest.raises(KeyboardInterrupt):
         convert(*args)
     assert not (out / 'manifest.json').exists()
@@ -122,7 +162,10 @@ def test_an_earlier_set_is_replaced_only_on_demand(tmp_path, capsys):
     assert 'pass --overwrite' in capsys.readouterr().err
     assert convert(*args, 5, '--overwrite') == 0
     assert sorted(p.name for p in out.iterdir()) == [
-        '000000.tar', '000001.tar', 'manifest.json']
+        '000000.tar',
+        '000001.tar',
+        'manifest.json',
+    ]
 
 
 @pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'parquet'])
@@ -131,26 +174,44 @@ def test_tables(tmp_path, kind):
     rows = []
     for i in range(3):
         (tmp_path / 'img' / f'{i}.jpg').write_bytes(jpeg())
-        rows.append(dict(file=f'img/{i}.jpg', text=f'naïve, "{i}"',
-                         similarity=i / 4))
+        rows.append(
+            dict(file=f'img/{i}.jpg', text=f'naïve, "{i}"', similarity=i / 4)
+        )
     table = tmp_path / f'pairs.{kind}'
     if kind == 'parquet':
         pyarrow = pytest.importorskip('pyarrow')
         from pyarrow import parquet
+
         parquet.write_table(pyarrow.Table.from_pylist(rows), table)
     elif kind == 'jsonl':
         table.write_text('\n'.join(map(json.dumps, rows)) + '\n\n')
     else:
         with open(table, 'w', newline='', encoding='utf-8-sig') as file:
             writer = csv.DictWriter(
-                file, rows[0], delimiter='\t' if kind == 'tsv' else ',')
+                file, rows[0], delimiter='\t' if kind == 'tsv' else ','
+            )
             writer.writeheader()
             writer.writerows(rows)
     out = tmp_path / 'out'
-    assert convert(table, '--out', out, '--image-column', 'file',
-                   '--caption-column', 'text', '--keep-order') == 0
-    dataset = ImageTextShards(str(out / '000000.tar'), 8, epochs=1,
-                              filters=[dict(field='similarity', min=0.2)])
+    assert (
+        convert(
+            table,
+            '--out',
+            out,
+            '--image-column',
+            'file',
+            '--caption-column',
+            'text',
+            '--keep-order',
+        )
+        == 0
+    )
+    dataset = ImageTextShards(
+        str(out / '000000.tar'),
+        8,
+        epochs=1,
+        filters=[dict(field='similarity', min=0.2)],
+    )
     assert [s['texts'] for s in dataset] == ['naïve, "1"', 'naïve, "2"']
 
 
@@ -160,20 +221,35 @@ def test_wrong_sources_are_one_sentence(tmp_path, capsys, monkeypatch):
     (tmp_path / 'a.jsonl').write_text('{"path":\n')
     (tmp_path / 'a.parquet').write_bytes(b'PAR1')
     (tmp_path / 'a.xls').write_bytes(b'')
-    (tmp_path / 'b.csv').write_bytes('path,caption\nx.jpg,Größe\n'.encode(
-        'latin-1'))
+    (tmp_path / 'b.csv').write_bytes(
+        'path,caption\nx.jpg,Größe\n'.encode('latin-1')
+    )
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
-    for name, text in (('empty', 'holds no pair'), ('none', 'no folder'),
-                       ('a.csv', "has no column 'path'"),
-                       ('b.csv', 'not in UTF-8'),
-                       ('a.jsonl', 'line 1 of'), ('a.xls', 'no table'),
-                       ('a.parquet', 'pip install pyarrow')):
+    for name, text in (
+        ('empty', 'holds no pair'),
+        ('none', 'no folder'),
+        ('a.csv', "has no column 'path'"),
+        ('b.csv', 'not in UTF-8'),
+        ('a.jsonl', 'line 1 of'),
+        ('a.xls', 'no table'),
+        ('a.parquet', 'pip install pyarrow'),
+    ):
         assert convert(tmp_path / name, '--out', tmp_path / 'out') == 2
         error = capsys.readouterr().err
         assert text in error and error.count('\n') == 1
     for option in ('--quality', '--shard-size'):
-        assert convert(tmp_path / 'a.csv', '--image-column', 'file', '--out',
-                       tmp_path / 'out', option, 0) == 2
+        assert (
+            convert(
+                tmp_path / 'a.csv',
+                '--image-column',
+                'file',
+                '--out',
+                tmp_path / 'out',
+                option,
+                0,
+            )
+            == 2
+        )
         assert 'got 0' in capsys.readouterr().err
 
 
@@ -210,8 +286,11 @@ def encoded(image, kind='JPEG', **kwargs):
 
 
 def test_sound_images_are_kept_byte_for_byte():
-    for data in (photo(60, 80), encoded(Image.new('P', (9, 8)), 'PNG'),
-                 encoded(Image.new('RGB', (9, 8)), 'WEBP')):
+    for data in (
+        photo(60, 80),
+        encoded(Image.new('P', (9, 8)), 'PNG'),
+        encoded(Image.new('RGB', (9, 8)), 'WEBP'),
+    ):
         assert prepare_image(data).data == data
         assert prepare_image(data, 60).data == data
 
@@ -229,6 +308,7 @@ def test_large_images_are_shrunk():
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_images_are_turned_upright(orientation):
     from PIL import ImageOps
+
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.open(io.BytesIO(photo(60, 80))), exif=exif)
@@ -252,15 +332,26 @@ def test_other_formats_become_jpeg():
 
 def make_set(tmp_path):
     out = tmp_path / 'out'
-    assert convert(write_folder(tmp_path / 'in'), '--out', out,
-                   '--shard-size', 3, '--max-broken-share', 1) == 0
+    assert (
+        convert(
+            write_folder(tmp_path / 'in'),
+            '--out',
+            out,
+            '--shard-size',
+            3,
+            '--max-broken-share',
+            1,
+        )
+        == 0
+    )
     return out
 
 
 def problems_of(tmp_path, *args):
     file = tmp_path / 'found.json'
-    code = check_shards.main([*map(str, args), '--workers', '1', '--json',
-                              str(file)])
+    code = check_shards.main(
+        [*map(str, args), '--workers', '1', '--json', str(file)]
+    )
     found = json.loads(file.read_text())
     assert code == (1 if found['problems'] else 0) == 1 - found['ok']
     return found['problems']
@@ -269,8 +360,16 @@ def problems_of(tmp_path, *args):
 def test_a_sound_set_passes(tmp_path):
     out = make_set(tmp_path)
     assert problems_of(tmp_path, out) == {}
-    assert problems_of(tmp_path, out / '{000000..000002}.tar', '--manifest',
-                       out / 'manifest.json', '--no-decode') == {}
+    assert (
+        problems_of(
+            tmp_path,
+            out / '{000000..000002}.tar',
+            '--manifest',
+            out / 'manifest.json',
+            '--no-decode',
+        )
+        == {}
+    )
 
 
 def test_changes_since_the_manifest_are_found(tmp_path):
@@ -281,8 +380,11 @@ def test_changes_since_the_manifest_are_found(tmp_path):
     (out / '000001.tar').unlink()
     write_tar(out / '7.tar', [('a.jpg', jpeg()), ('a.txt', b'x')])
     assert problems_of(tmp_path, out) == {
-        'other checksum': 1, 'shard missing': 1, 'not in the manifest': 1,
-        'shard breaks off': 1}
+        'other checksum': 1,
+        'shard missing': 1,
+        'not in the manifest': 1,
+        'shard breaks off': 1,
+    }
     short = (out / '000002.tar').read_bytes()[:1500]
     (out / '000002.tar').write_bytes(short)
     found = problems_of(tmp_path, out)
@@ -291,23 +393,41 @@ def test_changes_since_the_manifest_are_found(tmp_path):
 
 
 def test_broken_samples_are_found(tmp_path, capsys):
-    path = write_tar(tmp_path / 'x.tar', [
-        ('a.jpg', jpeg()), ('a.txt', b'x'), ('b.jpg', b''), ('b.txt', b'x'),
-        ('c.jpg', jpeg()[:-9]), ('c.txt', b'x'), ('d.jpg', jpeg()),
-        ('d.txt', b' '), ('e.txt', b'x'), ('a.jpg', jpeg()), ('a.txt', b'x'),
-        ('f.jpg', jpeg()), ('f.txt', b'x'), ('f.json', b'{')])
+    path = write_tar(
+        tmp_path / 'x.tar',
+        [
+            ('a.jpg', jpeg()),
+            ('a.txt', b'x'),
+            ('b.jpg', b''),
+            ('b.txt', b'x'),
+            ('c.jpg', jpeg()[:-9]),
+            ('c.txt', b'x'),
+            ('d.jpg', jpeg()),
+            ('d.txt', b' '),
+            ('e.txt', b'x'),
+            ('a.jpg', jpeg()),
+            ('a.txt', b'x'),
+            ('f.jpg', jpeg()),
+            ('f.txt', b'x'),
+            ('f.json', b'{'),
+        ],
+    )
     assert problems_of(tmp_path, path) == {
-        'empty image file': 1, 'image cannot be decoded': 1,
-        'empty caption': 1, 'no image': 1, 'key twice': 1,
-        'json cannot be read': 1}
+        'empty image file': 1,
+        'image cannot be decoded': 1,
+        'empty caption': 1,
+        'no image': 1,
+        'key twice': 1,
+        'json cannot be read': 1,
+    }
     out = capsys.readouterr().out
     assert '7 samples in 1 shards' in out and 'c: image cannot be' in out
     # The size alone is sound.
     assert 'image cannot be decoded' not in problems_of(
-        tmp_path, path, '--no-decode')
+        tmp_path, path, '--no-decode'
+    )
     data = Path(path).read_bytes()
-    whole = write_tar(tmp_path / 'y.tar', [('a.jpg', jpeg()), ('a.txt',
-                                                               b'x')])
+    whole = write_tar(tmp_path / 'y.tar', [('a.jpg', jpeg()), ('a.txt', b'x')])
     cut = tarfile.open(whole).getmembers()[-1].offset_data + 512
     Path(whole).write_bytes(Path(whole).read_bytes()[:cut])
     assert problems_of(tmp_path, whole) == {'no end mark': 1}
@@ -319,11 +439,12 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     path = write_tar(tmp_path / 'x.tar', [])
     (tmp_path / 'manifest.json').write_text('{}')
-    for args, text in (([tmp_path / 'empty'], 'no .tar file'),
-                       ([tmp_path / 'no.tar'], '1 of 1 shards are missing'),
-                       ([path, '--manifest', tmp_path / 'no.json'],
-                        'no manifest'),
-                       ([tmp_path], 'is no manifest of shards')):
+    for args, text in (
+        ([tmp_path / 'empty'], 'no .tar file'),
+        ([tmp_path / 'no.tar'], '1 of 1 shards are missing'),
+        ([path, '--manifest', tmp_path / 'no.json'], 'no manifest'),
+        ([tmp_path], 'is no manifest of shards'),
+    ):
         assert check_shards.main([*map(str, args)]) == 2
         assert text in capsys.readouterr().err
 
@@ -332,16 +453,31 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path, capsys):
 
 
 def test_statistics(tmp_path, capsys):
-    one = write_tar(tmp_path / 'a.tar', [
-        ('0.jpg', jpeg(24, 32)), ('0.txt', b'a cat'),
-        ('1.png', jpeg(200, 300, extension='.png')), ('1.txt', b'a big dog'),
-        ('2.jpg', b''), ('2.txt', b'x')])
-    two = write_tar(tmp_path / 'b.tar', [
-        ('0.jpg', jpeg(500, 100)), ('0.txt', b'a cat'),
-        ('3.jpg', jpeg(224, 224)), ('3.txt', b'words words words x')])
+    one = write_tar(
+        tmp_path / 'a.tar',
+        [
+            ('0.jpg', jpeg(24, 32)),
+            ('0.txt', b'a cat'),
+            ('1.png', jpeg(200, 300, extension='.png')),
+            ('1.txt', b'a big dog'),
+            ('2.jpg', b''),
+            ('2.txt', b'x'),
+        ],
+    )
+    two = write_tar(
+        tmp_path / 'b.tar',
+        [
+            ('0.jpg', jpeg(500, 100)),
+            ('0.txt', b'a cat'),
+            ('3.jpg', jpeg(224, 224)),
+            ('3.txt', b'words words words x'),
+        ],
+    )
     file = tmp_path / 'stats.json'
-    assert shard_stats.main([one, two, '--workers', '1', '--json',
-                             str(file)]) == 0
+    assert (
+        shard_stats.main([one, two, '--workers', '1', '--json', str(file)])
+        == 0
+    )
     found = json.loads(file.read_text())
     assert (found['shards'], found['samples']) == (2, 5)
     assert found['problems'] == {'empty image file': 1}
@@ -369,7 +505,8 @@ def test_a_folder_is_read_in_order(tmp_path):
     source = write_folder(tmp_path / 'in')
     paths = [pair.path for pair in read_pairs(source)]
     assert len(paths) == 9 and paths == sorted(
-        paths, key=lambda p: (str(Path(p).parent), p))
+        paths, key=lambda p: (str(Path(p).parent), p)
+    )
 
 
 # tables of captions
@@ -387,26 +524,45 @@ def table_of(tmp_path, name, content, encoding='utf-8'):
 def captions_of(tmp_path, path, *args):
     """Captions in the shards and what was left out."""
     out = tmp_path / 'out'
-    assert convert(path, '--out', out, '--keep-order', '--overwrite',
-                   '--max-broken-share', 0.8, *args) == 0
+    assert (
+        convert(
+            path,
+            '--out',
+            out,
+            '--keep-order',
+            '--overwrite',
+            '--max-broken-share',
+            0.8,
+            *args,
+        )
+        == 0
+    )
     members = read_tar(out / '000000.tar')
-    texts = [data.decode() for name, data in members.items()
-             if name.endswith('.txt')]
+    texts = [
+        data.decode()
+        for name, data in members.items()
+        if name.endswith('.txt')
+    ]
     return texts, json.loads((out / 'manifest.json').read_text())['skipped']
 
 
-@pytest.mark.parametrize('encoding', [
-    'utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+@pytest.mark.parametrize(
+    'encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32']
+)
 @pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'txt'])
 def test_captions_in_any_marked_encoding(tmp_path, kind, encoding):
     if kind == 'txt':
         path = table_of(tmp_path, 'img/0.txt', ' größer ☂\r\n', encoding)
         assert captions_of(tmp_path, path.parent) == (
-            ['größer ☂'], {'no caption': 3})
+            ['größer ☂'],
+            {'no caption': 3},
+        )
         return
-    rows = dict(csv='path,caption\r\nimg/0.jpg,größer ☂\r\n',
-                tsv='path\tcaption\r\nimg/0.jpg\tgrößer ☂\r\n',
-                jsonl='{"path": "img/0.jpg", "caption": "größer ☂"}\r\n')
+    rows = dict(
+        csv='path,caption\r\nimg/0.jpg,größer ☂\r\n',
+        tsv='path\tcaption\r\nimg/0.jpg\tgrößer ☂\r\n',
+        jsonl='{"path": "img/0.jpg", "caption": "größer ☂"}\r\n',
+    )
     path = table_of(tmp_path, f'a.{kind}', rows[kind], encoding)
     assert captions_of(tmp_path, path) == (['größer ☂'], {})
 
@@ -414,29 +570,36 @@ def test_captions_in_any_marked_encoding(tmp_path, kind, encoding):
 @pytest.mark.parametrize('kind, separator', [('csv', ','), ('tsv', '\t')])
 def test_missing_values_of_tables_are_no_captions(tmp_path, kind, separator):
     captions = ['NaN', 'nan', '<NA>', 'NULL', 'None', 'N/A', '', 'nan bread']
-    lines = [('path', 'caption'),
-             *((f'img/{i}.jpg', c) for i, c in enumerate(captions))]
-    path = table_of(tmp_path, f'a.{kind}',
-                    '\n'.join(map(separator.join, lines)))
+    lines = [
+        ('path', 'caption'),
+        *((f'img/{i}.jpg', c) for i, c in enumerate(captions)),
+    ]
+    path = table_of(
+        tmp_path, f'a.{kind}', '\n'.join(map(separator.join, lines))
+    )
     found = [(p.caption or '').strip() for p in read_pairs(str(path))]
     assert found == [''] * 7 + ['nan bread']
 
 
-@pytest.mark.parametrize('cell, want', [
-    ("['a key', 'a blue key']", ['a key', 'a blue key']),
-    ("['a key' 'a blue key']", ['a key', 'a blue key']),  # an array's
-    ('["a key", null, "b"]', ['a key', 'b']),
-    ("['a', nan]", ['a']),
-    ('[null]', []), ('[]', []),
-    ('["it\'s", "b]"]', ["it's", 'b]']),
-    ("['90s style] party", ["['90s style] party"]),
-    ("['a'] and ['b']", ["['a'] and ['b']"]),
-    ("['a'] + x", ["['a'] + x"]),
-    ('[no] parking', ['[no] parking']),
-])
+@pytest.mark.parametrize(
+    'cell, want',
+    [
+        ("['a key', 'a blue key']", ['a key', 'a blue key']),
+        ("['a key' 'a blue key']", ['a key', 'a blue key']),  # an array's
+        ('["a key", null, "b"]', ['a key', 'b']),
+        ("['a', nan]", ['a']),
+        ('[null]', []),
+        ('[]', []),
+        ('["it\'s", "b]"]', ["it's", 'b]']),
+        ("['90s style] party", ["['90s style] party"]),
+        ("['a'] and ['b']", ["['a'] and ['b']"]),
+        ("['a'] + x", ["['a'] + x"]),
+        ('[no] parking', ['[no] parking']),
+    ],
+)
 def test_lists_written_into_a_field(tmp_path, cell, want):
     path = table_of(tmp_path, 'a.tsv', f'path\tcaption\nx.jpg\t{cell}\n')
-    pair, = read_pairs(str(path))
+    (pair,) = read_pairs(str(path))
     assert pair.extra.get('captions', [pair.caption]) == (want or [None])
 
 
@@ -462,33 +625,60 @@ def test_unmarked_encodings_are_counted(tmp_path, encoding, capsys):
         table_of(tmp_path, f'img/{name}.txt', text, encoding)
     table_of(tmp_path, 'img/2.txt', 'plain')
     assert captions_of(tmp_path, tmp_path / 'img') == (
-        ['plain'], {'caption not in UTF-8': 2, 'no caption': 1})
+        ['plain'],
+        {'caption not in UTF-8': 2, 'no caption': 1},
+    )
     assert 'img/0.txt: caption not in UTF-8' in capsys.readouterr().err
-    path = write_tar(tmp_path / 'x.tar', [
-        ('0.jpg', jpeg()), ('0.txt', 'größer'.encode(encoding)),
-        ('1.jpg', jpeg()), ('1.txt', 'größer'.encode('utf-16'))])
+    path = write_tar(
+        tmp_path / 'x.tar',
+        [
+            ('0.jpg', jpeg()),
+            ('0.txt', 'größer'.encode(encoding)),
+            ('1.jpg', jpeg()),
+            ('1.txt', 'größer'.encode('utf-16')),
+        ],
+    )
     assert problems_of(tmp_path, path) == {'caption not in UTF-8': 1}
     assert [s['texts'] for s in ImageTextShards(path, 8, epochs=1)] == [
-        'größer']
+        'größer'
+    ]
 
 
-@pytest.mark.parametrize('field,want', [
-    ('"Sunset over the bay', '"Sunset over the bay'),
-    ('a 5" pipe', 'a 5" pipe'), ('"Stop"', '"Stop"'),
-    ('"Stop" he said "now"', '"Stop" he said "now"'),
-    ('"a ""blue"" key"', 'a "blue" key'), ('a, b', 'a, b'), ("'x", "'x")])
+@pytest.mark.parametrize(
+    'field,want',
+    [
+        ('"Sunset over the bay', '"Sunset over the bay'),
+        ('a 5" pipe', 'a 5" pipe'),
+        ('"Stop"', '"Stop"'),
+        ('"Stop" he said "now"', '"Stop" he said "now"'),
+        ('"a ""blue"" key"', 'a "blue" key'),
+        ('a, b', 'a, b'),
+        ("'x", "'x"),
+    ],
+)
 def test_tabs_need_no_quotation_marks(tmp_path, field, want):
-    path = table_of(tmp_path, 'a.tsv', 'path\tcaption\n' + ''.join(
-        f'img/{i}.jpg\t{field}\n' for i in range(3)))
+    path = table_of(
+        tmp_path,
+        'a.tsv',
+        'path\tcaption\n'
+        + ''.join(f'img/{i}.jpg\t{field}\n' for i in range(3)),
+    )
     assert captions_of(tmp_path, path) == ([want] * 3, {})
 
 
 def test_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
-    path = table_of(tmp_path, 'a.csv', (
-        'path,caption,score\nimg/0.jpg,a key, red,1\n'
-        'img/1.jpg,"a key, red",1\n\nimg/2.jpg\nimg/3.jpg,"two\nlines",1\n'))
+    path = table_of(
+        tmp_path,
+        'a.csv',
+        (
+            'path,caption,score\nimg/0.jpg,a key, red,1\n'
+            'img/1.jpg,"a key, red",1\n\nimg/2.jpg\nimg/3.jpg,"two\nlines",1\n'
+        ),
+    )
     assert captions_of(tmp_path, path) == (
-        ['a key, red', 'two lines'], {'other number of fields': 2})
+        ['a key, red', 'two lines'],
+        {'other number of fields': 2},
+    )
     error = capsys.readouterr().err
     assert 'line 2 of' in error and 'has 4, the header 3' in error
     assert 'line 5 of' in error and 'has 1, the header 3' in error
@@ -498,12 +688,20 @@ def test_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
     assert 'the first: line 2 of' in error
 
 
-@pytest.mark.parametrize('text,message', [
-    ('path,caption\nimg/0.jpg,"never closed\nimg/1.jpg,x\n', 'from line 2 on'),
-    ('path,caption\nimg/0.jpg,"a" key\n', 'from line 2 on'),
-    ('path,caption,caption\nimg/0.jpg,a,b\n', "two columns 'caption'"),
-    ('path;caption\nimg/0.jpg;x\n', "no column 'caption'"),
-    ('', 'holds no pair'), ('path,caption\n', 'holds no pair')])
+@pytest.mark.parametrize(
+    'text,message',
+    [
+        (
+            'path,caption\nimg/0.jpg,"never closed\nimg/1.jpg,x\n',
+            'from line 2 on',
+        ),
+        ('path,caption\nimg/0.jpg,"a" key\n', 'from line 2 on'),
+        ('path,caption,caption\nimg/0.jpg,a,b\n', "two columns 'caption'"),
+        ('path;caption\nimg/0.jpg;x\n', "no column 'caption'"),
+        ('', 'holds no pair'),
+        ('path,caption\n', 'holds no pair'),
+    ],
+)
 def test_tables_that_cannot_be_read(tmp_path, capsys, text, message):
     path = table_of(tmp_path, 'a.csv', text)
     assert convert(path, '--out', tmp_path / 'out') == 2
@@ -511,34 +709,53 @@ def test_tables_that_cannot_be_read(tmp_path, capsys, text, message):
     assert message in error and error.count('\n') == 1
 
 
-@pytest.mark.parametrize('value,want,reason', [
-    (['a blue key', 'a key'], 'a blue key', None),
-    (['', None, 'a key'], 'a key', None), ([], None, 'no caption'),
-    (None, None, 'no caption'), (float('nan'), None, 'no caption'),
-    ('', None, 'empty caption'), (2012, '2012', None), (1.5, '1.5', None),
-    (True, None, 'caption is no text'), ({'a': 1}, None,
-                                         'caption is no text'),
-    ("['a blue key', 'a key']", 'a blue key', None),
-    ('["a blue key", "a key"]', 'a blue key', None),
-    ("['a key' is no list", "['a key' is no list", None),
-    ('[a key]', '[a key]', None), ('cut \ud83d', 'cut \ufffd', None),
-    ('\ud83d\ude00', '😀', None), ('a\0b', 'a b', None)])
+@pytest.mark.parametrize(
+    'value,want,reason',
+    [
+        (['a blue key', 'a key'], 'a blue key', None),
+        (['', None, 'a key'], 'a key', None),
+        ([], None, 'no caption'),
+        (None, None, 'no caption'),
+        (float('nan'), None, 'no caption'),
+        ('', None, 'empty caption'),
+        (2012, '2012', None),
+        (1.5, '1.5', None),
+        (True, None, 'caption is no text'),
+        ({'a': 1}, None, 'caption is no text'),
+        ("['a blue key', 'a key']", 'a blue key', None),
+        ('["a blue key", "a key"]', 'a blue key', None),
+        ("['a key' is no list", "['a key' is no list", None),
+        ('[a key]', '[a key]', None),
+        ('cut \ud83d', 'cut \ufffd', None),
+        ('\ud83d\ude00', '😀', None),
+        ('a\0b', 'a b', None),
+    ],
+)
 def test_captions_of_all_kinds(tmp_path, value, want, reason):
-    rows = [dict(path='img/0.jpg', caption='first'),
-            dict(path='img/1.jpg', caption=value)]
+    rows = [
+        dict(path='img/0.jpg', caption='first'),
+        dict(path='img/1.jpg', caption=value),
+    ]
     path = table_of(tmp_path, 'a.jsonl', '\n'.join(map(json.dumps, rows)))
     texts, skipped = captions_of(tmp_path, path)
-    assert texts == ['first', want][:1 if want is None else 2]
+    assert texts == ['first', want][: 1 if want is None else 2]
     assert skipped == ({} if reason is None else {reason: 1})
 
 
 def test_all_captions_of_a_list_go_into_the_json(tmp_path):
-    path = table_of(tmp_path, 'a.jsonl', json.dumps(
-        dict(path='img/0.jpg', caption=['a blue key', ' ', 'a key'])))
+    path = table_of(
+        tmp_path,
+        'a.jsonl',
+        json.dumps(
+            dict(path='img/0.jpg', caption=['a blue key', ' ', 'a key'])
+        ),
+    )
     captions_of(tmp_path, path)
     dataset = ImageTextShards(
-        str(tmp_path / 'out' / '000000.tar'), 8, captions=dict(
-            keys='json.captions', choice='random'))
+        str(tmp_path / 'out' / '000000.tar'),
+        8,
+        captions=dict(keys='json.captions', choice='random'),
+    )
     texts = {s['texts'] for s, _ in zip(dataset, range(40), strict=False)}
     assert texts == {'a blue key', 'a key'}
 
@@ -546,19 +763,28 @@ def test_all_captions_of_a_list_go_into_the_json(tmp_path):
 def test_lists_of_captions_in_parquet(tmp_path):
     pyarrow = pytest.importorskip('pyarrow')
     from pyarrow import parquet
+
     path = table_of(tmp_path, 'a.parquet', '')
-    rows = [dict(path=f'img/{i}.jpg', caption=value) for i, value in
-            enumerate((['a blue key', 'a key'], [], None, ['x']))]
+    rows = [
+        dict(path=f'img/{i}.jpg', caption=value)
+        for i, value in enumerate((['a blue key', 'a key'], [], None, ['x']))
+    ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     assert captions_of(tmp_path, path) == (
-        ['a blue key', 'x'], {'no caption': 2})
+        ['a blue key', 'x'],
+        {'no caption': 2},
+    )
 
 
-@pytest.mark.parametrize('value', [None, 3, '', 'img', '/dev/zero', 'a\0b',
-                                   ['img/1.jpg']])
+@pytest.mark.parametrize(
+    'value', [None, 3, '', 'img', '/dev/zero', 'a\0b', ['img/1.jpg']]
+)
 def test_a_path_that_is_none_costs_one_pair(tmp_path, value):
-    rows = [dict(path='img/0.jpg', caption='first'),
-            dict(path=value, caption='second'), dict(caption='third')]
+    rows = [
+        dict(path='img/0.jpg', caption='first'),
+        dict(path=value, caption='second'),
+        dict(caption='third'),
+    ]
     path = table_of(tmp_path, 'a.jsonl', '\n'.join(map(json.dumps, rows)))
     texts, skipped = captions_of(tmp_path, path)
     assert texts == ['first'] and sum(skipped.values()) == 2
@@ -567,8 +793,13 @@ def test_a_path_that_is_none_costs_one_pair(tmp_path, value):
 def test_a_damaged_manifest_or_record_is_no_crash(tmp_path, capsys):
     out = make_set(tmp_path)
     whole = json.loads((out / 'manifest.json').read_text())
-    for key, value in (('bytes', 'x'), ('samples', None), ('sha256', 3),
-                       ('name', '../a.tar'), ('name', 'manifest.json')):
+    for key, value in (
+        ('bytes', 'x'),
+        ('samples', None),
+        ('sha256', 3),
+        ('name', '../a.tar'),
+        ('name', 'manifest.json'),
+    ):
         damaged = json.loads(json.dumps(whole))
         damaged['shards'][0][key] = value
         (out / 'manifest.json').write_text(json.dumps(damaged))
@@ -577,5 +808,16 @@ def test_a_damaged_manifest_or_record_is_no_crash(tmp_path, capsys):
     (out / 'manifest.json').unlink()
     for content in (b'', b'{"plan":', b'\xff', b'[]', b'{}'):
         (out / '.000000.tar.record.json').write_bytes(content)
-        assert convert(tmp_path / 'in', '--out', out, '--shard-size', 3,
-                       '--max-broken-share', 1, '--overwrite') == 0
+        assert (
+            convert(
+                tmp_path / 'in',
+                '--out',
+                out,
+                '--shard-size',
+                3,
+                '--max-broken-share',
+                1,
+                '--overwrite',
+            )
+            == 0
+        )

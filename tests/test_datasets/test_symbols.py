@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from typing import Dict, List, Tuple
 
 import cv2
 import numpy as np
@@ -132,7 +131,7 @@ def test_fonts_are_read_without_qt() -> None:
     assert done.stdout.strip() == '[]'
 
 
-def silhouettes() -> Tuple[List[str], List[np.ndarray]]:
+def silhouettes() -> tuple[list[str], list[np.ndarray]]:
     """Names and centred masks, 40 x 40 float32, of all drawings."""
     size = 40
     names, canvases = [], []
@@ -298,7 +297,7 @@ def test_plan_follows_the_frequency_groups() -> None:
     plan = plan_scenes(glyphs, 500, TRAIN_WEIGHTS, np.random.default_rng(0))
     assert {len(scene) for scene in plan} == {2, 3, 4, 5, 6}
     counts = Counter(index for scene in plan for index in scene)
-    by_group: Dict[str, List[int]] = dict(r=[], c=[], f=[])
+    by_group: dict[str, list[int]] = dict(r=[], c=[], f=[])
     for index, glyph in enumerate(glyphs):
         by_group[glyph.frequency].append(counts[index])
     assert 1 <= min(by_group['r'])

@@ -7,7 +7,6 @@ import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List
 
 import cv2
 import numpy as np
@@ -29,9 +28,7 @@ from dito.datasets.symbols.shards import (
     write_tar,
 )
 
-TOOL = (
-    Path(__file__).parents[2] / 'tools/dataset_converters/make_symbols.py'
-)
+TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/make_symbols.py'
 TINY = SymbolsConfig(
     train_images=80,
     val_images=160,
@@ -72,7 +69,7 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def tree(root: Path) -> Dict[str, bytes]:
+def tree(root: Path) -> dict[str, bytes]:
     files = sorted(path for path in root.rglob('*') if path.is_file())
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
@@ -84,7 +81,7 @@ def test_single_samples_come_in_permutation_blocks(
     atlas: GlyphAtlas,
 ) -> None:
     names = [glyph.name for glyph in atlas.glyphs]
-    seen: List[int] = []
+    seen: list[int] = []
     number = 2 * len(names) + 7
     for _, picture, caption in single_samples(atlas, 3, 5, number, 32):
         placed = picture.objects[0]
@@ -264,7 +261,7 @@ def test_annotations_agree_with_their_masks(built: Path) -> None:
         ys, xs = np.nonzero(mask)
         size = np.ptp(xs) + 1, np.ptp(ys) + 1
         assert item['bbox'] == [xs.min(), ys.min(), *size]
-    present: Dict[int, set] = {image['id']: set() for image in val['images']}
+    present: dict[int, set] = {image['id']: set() for image in val['images']}
     for item in val['annotations']:
         present[item['image_id']].add(item['category_id'])
     everything = {c['id'] for c in val['categories']}
@@ -286,9 +283,7 @@ def test_mmdet_reads_the_set(built: Path) -> None:
         metainfo=dict(classes=names),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(
-                type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True
-            ),
+            dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
         ],
     )
     sample = dataset[0]
@@ -335,9 +330,7 @@ def test_a_failed_build_leaves_nothing(
 
     monkeypatch.setattr('dito.datasets.symbols.build.write_json', fail)
     with pytest.raises(OSError, match='disk full'):
-        build_symbols(
-            str(tmp_path / 'set'), EMPTY
-        )
+        build_symbols(str(tmp_path / 'set'), EMPTY)
     assert list(tmp_path.iterdir()) == []
 
 

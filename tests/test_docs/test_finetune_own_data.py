@@ -23,9 +23,11 @@ def blocks(language):
 ITERS = Config.fromfile(TWENTY / 'own_data.py').train_cfg.max_iters
 COMMANDS = [line for block in blocks('bash') for line in block.splitlines()]
 # What makes it fast: two steps; and mmengine wants a name for each run.
-SHORT = ('max_iters=2 train_cfg.max_iters=2 train_cfg.val_interval=9 '
-         'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2 '
-         'train_dataloader.num_workers=0').split()
+SHORT = (
+    'max_iters=2 train_cfg.max_iters=2 train_cfg.val_interval=9 '
+    'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2 '
+    'train_dataloader.num_workers=0'
+).split()
 
 
 def figures(folder):
@@ -56,8 +58,11 @@ def run(command, number):
     argv = [word.replace(f'iter_{ITERS}.', 'iter_2.') for word in argv]
     tool = importlib.import_module(f'dito.cli.{Path(script).stem}')
     if Path(script).stem in ('train', 'test'):
-        argv += ['--cfg-options', f'experiment_name=page{number}',
-                 'test_dataloader.num_workers=0']
+        argv += [
+            '--cfg-options',
+            f'experiment_name=page{number}',
+            'test_dataloader.num_workers=0',
+        ]
     if Path(script).stem == 'train':
         argv += SHORT
     assert tool.main(argv) == 0, command
@@ -66,13 +71,21 @@ def run(command, number):
 def test_the_commands_of_the_page(clone, monkeypatch):
     monkeypatch.chdir(clone)
     tools = [Path(shlex.split(line)[1]).stem for line in COMMANDS]
-    assert tools == ['check_dataset', 'check_dataset', 'train', 'test',
-                     'test', 'detect', 'build_text_embeddings', 'test']
+    assert tools == [
+        'check_dataset',
+        'check_dataset',
+        'train',
+        'test',
+        'test',
+        'detect',
+        'build_text_embeddings',
+        'test',
+    ]
     for number, command in enumerate(COMMANDS):
         torch.manual_seed(0)
         run(command, number)
     # By config, by data alone, and from a vocabulary file: one result.
-    by_config, = figures(clone / 'work_dirs' / 'own_data')
+    (by_config,) = figures(clone / 'work_dirs' / 'own_data')
     assert {'coco/base_ap50', 'coco/novel_ap50'} <= set(by_config)
     by_data, by_file = figures(clone / 'work_dirs' / 'own_data_on_val')
     assert by_data == by_config and by_file == by_config
@@ -86,11 +99,11 @@ def test_the_config_of_the_page_is_the_one_that_is_run():
 def test_the_twenty_images():
     train, val = (
         json.loads((TWENTY / f'{part}.json').read_text())
-        for part in ('train', 'val'))
+        for part in ('train', 'val')
+    )
     assert len(train['images']) + len(val['images']) == 20
     assert (len(train['annotations']), len(val['annotations'])) == (32, 20)
-    names = [[c['name'] for c in part['categories']]
-             for part in (train, val)]
+    names = [[c['name'] for c in part['categories']] for part in (train, val)]
     assert names[1][:8] == names[0] and len(names[1]) == 12
     size = sum(p.stat().st_size for p in TWENTY.rglob('*') if p.is_file())
     assert size < 300_000

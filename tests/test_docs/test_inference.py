@@ -4,7 +4,7 @@
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import cv2
 import pytest
@@ -19,8 +19,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the files that the page speaks of."""
     parts = write_detector(tmp_path)
     shutil.move(parts['weights'], tmp_path / 'detector.safetensors')
-    cv2.imwrite(str(tmp_path / 'beach.jpg'),
-                cv2.imread(str(parts['images'][0])))
+    cv2.imwrite(
+        str(tmp_path / 'beach.jpg'), cv2.imread(str(parts['images'][0]))
+    )
     (tmp_path / 'photos').mkdir()
     for path in parts['images']:
         shutil.move(path, tmp_path / 'photos' / path.name)
@@ -29,32 +30,41 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(numbers: List[int]) -> Dict[str, Any]:
+def run(numbers: list[int]) -> dict[str, Any]:
     """Run blocks in one namespace."""
-    names: Dict[str, Any] = {}
+    names: dict[str, Any] = {}
     for number in numbers:
         exec(compile(BLOCKS[number], f'block {number}', 'exec'), names)
     return names
 
 
-def test_pictures_one_and_many(here: Path,
-                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_one_and_many(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = run([0, 1, 2])
     said = capsys.readouterr().out
     # The broken one is in the middle by its name.
     assert [p is None for p in names['found']['predictions']] == [
-        False, True, False]
+        False,
+        True,
+        False,
+    ]
     assert len(names['done']) == 2
     assert len(re.findall('^left out: .*0_broken.JPG', said, re.M)) == 1
-    alone = [names['detector'](path, 'anchor, red umbrella')['predictions'][0]
-             for path in names['paths'] if 'broken' not in path]
+    alone = [
+        names['detector'](path, 'anchor, red umbrella')['predictions'][0]
+        for path in names['paths']
+        if 'broken' not in path
+    ]
     assert names['count'] == sum(len(p['scores']) for p in alone) > 0
 
 
 def test_clients_of_mmdetection(here: Path) -> None:
     names = run([0, 3])
     assert names['client'].model.dataset_meta['classes'] == (
-        'red umbrella', 'anchor')
+        'red umbrella',
+        'anchor',
+    )
     assert (here / 'outputs' / 'vis' / 'beach.jpg').is_file()
 
 
@@ -64,8 +74,10 @@ def test_sahi_and_supervision(here: Path) -> None:
     names = run([0, 4, 5])
     found = names['result'].object_prediction_list
     assert {f.category.name for f in found} <= {'red umbrella', 'anchor'}
-    assert names['labels'] == names['detector']('beach.jpg')['predictions'][0][
-        'names']
+    assert (
+        names['labels']
+        == names['detector']('beach.jpg')['predictions'][0]['names']
+    )
 
 
 def test_all_blocks_are_run() -> None:

@@ -16,21 +16,31 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / 'docs/paper_vs_release.md').read_text()
 TABLES = PAGE.split('## Equation 2')[0].split('### What neither')[0]
 # What the options of a section belong to; the detector's elsewhere.
-CONFIGS = {'stage 1': 'pretrain/clip_vitl16_laion2b.py',
-           'stage 2': 'pretrain/rep_vitl16_laion2b.py'}
+CONFIGS = {
+    'stage 1': 'pretrain/clip_vitl16_laion2b.py',
+    'stage 2': 'pretrain/rep_vitl16_laion2b.py',
+}
 
 
 def rows_of(section):
     """Code in the last cell of every row of a section's tables."""
-    cells = [line.split('|')[-2] for line in section.splitlines()
-             if line.startswith('| ') and '---' not in line]
+    cells = [
+        line.split('|')[-2]
+        for line in section.splitlines()
+        if line.startswith('| ') and '---' not in line
+    ]
     return [re.findall('`([^`]+)`', cell) for cell in cells]
 
 
-ROWS = [(CONFIGS.get(section.splitlines()[0][-7:], 'dito_vitl_lvis.py'), row)
-        for section in TABLES.split('### ') for row in rows_of(section)]
-OPTIONS = [(config, [c for c in row if re.match(r'[a-z_.0-9]+=', c)])
-           for config, row in ROWS]
+ROWS = [
+    (CONFIGS.get(section.splitlines()[0][-7:], 'dito_vitl_lvis.py'), row)
+    for section in TABLES.split('### ')
+    for row in rows_of(section)
+]
+OPTIONS = [
+    (config, [c for c in row if re.match(r'[a-z_.0-9]+=', c)])
+    for config, row in ROWS
+]
 OTHERS = [c for _, row in ROWS for c in row if '=' not in c]
 
 
@@ -53,13 +63,15 @@ def test_there_are_switches():
         config = CONFIGS[f'stage {number}']
         assert sum(len(o) for name, o in OPTIONS if name == config) >= 3
     # Every reading says how to change it; the heads of three tables do not.
-    without = [row for row in rows_of(readings)
-               if not any('=' in code for code in row)]
+    without = [
+        row
+        for row in rows_of(readings)
+        if not any('=' in code for code in row)
+    ]
     assert without == [[]] * 3
 
 
-@pytest.mark.parametrize(
-    'name, options', [row for row in OPTIONS if row[1]])
+@pytest.mark.parametrize('name, options', [row for row in OPTIONS if row[1]])
 def test_a_switch_changes_the_config_and_builds(name, options):
     cfg, before = read(name), read(name)
     cfg.merge_from_dict(parse(options))
@@ -71,8 +83,9 @@ def test_a_switch_changes_the_config_and_builds(name, options):
         for parent in parents:
             index = int(parent) if parent.isdigit() else parent
             new = new[index]
-            old = old[index] if isinstance(old, list) else (old or {}).get(
-                index)
+            old = (
+                old[index] if isinstance(old, list) else (old or {}).get(index)
+            )
         # A value of its own, which the models below accept by name.
         assert (old or {}).get(key, 'absent') != new[key], option
     with torch.device('meta'):
@@ -86,17 +99,30 @@ def test_other_switches_exist():
     for name in OTHERS:
         file = name.split()[0]
         if file.endswith('.py'):
-            assert len([*(ROOT / 'configs').rglob(Path(file).name),
-                        *(ROOT / 'tools').rglob(Path(file).name)]) == 1
+            assert (
+                len(
+                    [
+                        *(ROOT / 'configs').rglob(Path(file).name),
+                        *(ROOT / 'tools').rglob(Path(file).name),
+                    ]
+                )
+                == 1
+            )
         elif file.startswith('DITO'):
             assert TRANSFORMS.get(file) is not None
-    for option, transform in re.findall('`([a-z_]+)` of `([A-Za-z]+)`',
-                                        TABLES):
+    for option, transform in re.findall(
+        '`([a-z_]+)` of `([A-Za-z]+)`', TABLES
+    ):
         pipeline = read().train_dataloader.dataset.pipeline
         assert transform in [t.type for t in pipeline]
-        TRANSFORMS.build({**next(t for t in pipeline if t.type == transform),
-                          option: {'recompute_bbox': True,
-                                   'ratio_range': (0.5, 1)}[option]})
+        TRANSFORMS.build(
+            {
+                **next(t for t in pipeline if t.type == transform),
+                option: {'recompute_bbox': True, 'ratio_range': (0.5, 1)}[
+                    option
+                ],
+            }
+        )
 
 
 def test_what_is_the_default_where_the_paper_is_silent():

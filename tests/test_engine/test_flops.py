@@ -18,31 +18,49 @@ from dito.engine.hooks import DITOThroughputHook
 from dito.engine.throughput import ThroughputMeter
 
 sys.path.insert(
-    0, str(Path(__file__).parents[1] / 'test_models/test_pretrainers'))
+    0, str(Path(__file__).parents[1] / 'test_models/test_pretrainers')
+)
 from pretrainer_models import TEXTS, clip_cfg, rep_cfg  # noqa: E402
 
 
 def counted(function, *args):
     """Count by torch, which knows attention as two products only."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(
-            SDPBackend.MATH):
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):
         function(*args)
     return counter.get_total_flops()
 
 
 def vit(**kwargs):
     init_default_scope('mmdet')
-    return MODELS.build(dict(
-        type='DITOViT', img_size=64, patch_size=8, arch=dict(
-            embed_dims=16, num_layers=3, num_heads=2), **kwargs)).eval()
+    return MODELS.build(
+        dict(
+            type='DITOViT',
+            img_size=64,
+            patch_size=8,
+            arch=dict(embed_dims=16, num_layers=3, num_heads=2),
+            **kwargs,
+        )
+    ).eval()
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(), dict(class_token=True),
-    dict(window=dict(size=4), global_layers=[1]),
-    dict(window=dict(size=4), global_layers=[1], shift='swl',
-         shift_mask=False),
-    dict(patch_embed=dict(type='DITOConvStem', channels=[8, 8, 16]))])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(),
+        dict(class_token=True),
+        dict(window=dict(size=4), global_layers=[1]),
+        dict(
+            window=dict(size=4),
+            global_layers=[1],
+            shift='swl',
+            shift_mask=False,
+        ),
+        dict(patch_embed=dict(type='DITOConvStem', channels=[8, 8, 16])),
+    ],
+)
 @pytest.mark.parametrize('size', [64, 128])
 def test_vision_tower(kwargs, size):
     tower = vit(**kwargs)
@@ -75,20 +93,26 @@ def test_stages():
     batch = dict(inputs=torch.zeros(2, 3, 32, 32), texts=TEXTS[:2])
     clip = MODELS.build(clip_cfg())
     towers = flops.vit_flops(clip.backbone, (32, 32)) + flops.text_flops(
-        clip.text_encoder, flops.text_length(clip.text_encoder, TEXTS[:2]))
+        clip.text_encoder, flops.text_length(clip.text_encoder, TEXTS[:2])
+    )
     assert flops.step_flops(clip, batch) == 3 * towers
     rep = MODELS.build(rep_cfg())
-    heads = flops.step_flops(rep, batch) - flops.vit_flops(
-        rep.backbone, (32, 32)) - flops.text_flops(
-            rep.text_encoder, flops.text_length(rep.text_encoder, TEXTS[:2]))
+    heads = (
+        flops.step_flops(rep, batch)
+        - flops.vit_flops(rep.backbone, (32, 32))
+        - flops.text_flops(
+            rep.text_encoder, flops.text_length(rep.text_encoder, TEXTS[:2])
+        )
+    )
     feat = torch.zeros(1, rep.backbone.embed_dims, 4, 4)
     # The coarsest map of 4 x 4 cells is 2 x 2: a quarter, as assumed.
-    forward = counted(rep.neck, (feat, ))
-    forward += counted(rep.rpn_head.forward_objectness, rep.neck((feat, )))
+    forward = counted(rep.neck, (feat,))
+    forward += counted(rep.rpn_head.forward_objectness, rep.neck((feat,)))
     number = sum(rep.regions.num_regions)
     channels = rep.neck.fpn_convs[0].conv.out_channels
-    forward += counted(rep.roi_head.bbox_head.embed,
-                       torch.zeros(number, channels, 7, 7))
+    forward += counted(
+        rep.roi_head.bbox_head.embed, torch.zeros(number, channels, 7, 7)
+    )
     assert heads == 3 * forward
     assert flops.step_flops(torch.nn.Linear(1, 1), batch) == 0
 
@@ -98,16 +122,17 @@ def test_vit_l_is_what_is_known():
     with torch.device('meta'):
         tower = MODELS.build(dict(type='DITOViT', arch='large'))
     assert flops.vit_flops(tower, (224, 224)) / 2e9 == pytest.approx(
-        61.3, abs=0.4)
+        61.3, abs=0.4
+    )
 
 
 def run_hook(hook, outputs, times, monkeypatch):
     clock = iter(times)
-    monkeypatch.setattr('dito.engine.throughput.time.perf_counter',
-                        lambda: next(clock))
+    monkeypatch.setattr(
+        'dito.engine.throughput.time.perf_counter', lambda: next(clock)
+    )
     hub = MessageHub(f'throughput_{id(hook)}')
-    runner = SimpleNamespace(
-        message_hub=hub, model=MODELS.build(clip_cfg()))
+    runner = SimpleNamespace(message_hub=hub, model=MODELS.build(clip_cfg()))
     batch = dict(inputs=torch.zeros(4, 3, 32, 32), texts=TEXTS[:4])
     hook.before_train(runner)
     hook.before_train_iter(runner, 0, batch)
@@ -118,8 +143,9 @@ def run_hook(hook, outputs, times, monkeypatch):
 
 def test_hook_measures_any_loop(monkeypatch):
     # Started at 10, data there at 11, step done at 12: 4 images in 2 s.
-    values, work = run_hook(DITOThroughputHook(peak_tflops=1e-3), {},
-                            [10, 11, 12], monkeypatch)
+    values, work = run_hook(
+        DITOThroughputHook(peak_tflops=1e-3), {}, [10, 11, 12], monkeypatch
+    )
     assert values['train/images_per_second'] == pytest.approx(2)
     assert values['train/loader_wait'] == pytest.approx(0.5)
     assert values['train/tflops'] == pytest.approx(work * 2 / 1e12)
@@ -127,8 +153,12 @@ def test_hook_measures_any_loop(monkeypatch):
 
 
 def test_hook_takes_the_figures_of_our_loop(monkeypatch):
-    values, work = run_hook(DITOThroughputHook(), dict(
-        images_per_second=100.0), [10, 11, 12], monkeypatch)
+    values, work = run_hook(
+        DITOThroughputHook(),
+        dict(images_per_second=100.0),
+        [10, 11, 12],
+        monkeypatch,
+    )
     assert values == {'train/tflops': pytest.approx(work * 100 / 1e12)}
     with pytest.raises(ValueError, match='must be positive'):
         DITOThroughputHook(peak_tflops=0)
@@ -136,8 +166,9 @@ def test_hook_takes_the_figures_of_our_loop(monkeypatch):
 
 def test_meter_averages_over_a_window(monkeypatch):
     clock = iter([0, 1, 3, 6])
-    monkeypatch.setattr('dito.engine.throughput.time.perf_counter',
-                        lambda: next(clock))
+    monkeypatch.setattr(
+        'dito.engine.throughput.time.perf_counter', lambda: next(clock)
+    )
     meter = ThroughputMeter(window=2)
     meter.start()
     assert meter.step(10)['images_per_second'] == pytest.approx(10)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, List
+from typing import Any
 
 import pytest
 import torch
@@ -58,12 +58,15 @@ train_dataloader = dict(
 train_cfg.update(total_batch_size=4)
 val_dataloader = dict(dataset=dict(shards='{data}/image_text/val-000000.tar'))
 """
-CLIP = PAIRS.rsplit('val_dataloader', 1)[0] + """
+CLIP = (
+    PAIRS.rsplit('val_dataloader', 1)[0]
+    + """
 val_dataloader = dict(_delete_=True)
 val_dataloader = val_cfg = val_evaluator = None
 custom_hooks = []
 default_hooks['checkpoint'].update(save_best=None)
 """
+)
 DETECTION = """
 train_dataloader = dict(
     batch_size=2, num_workers={workers}, persistent_workers={workers} > 0,
@@ -88,10 +91,20 @@ SHARDS = dict(clip='single', rep='lone', dito='')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small symbols data set."""
     root = tmp_path_factory.mktemp('symbols')
-    build_symbols(str(root), SymbolsConfig(
-        train_images=12, val_images=4, size=64, single_shards=1,
-        scene_shards=0, lone_shards=1, shard_size=40, retrieval_images=8,
-        zero_shot_images=0))
+    build_symbols(
+        str(root),
+        SymbolsConfig(
+            train_images=12,
+            val_images=4,
+            size=64,
+            single_shards=1,
+            scene_shards=0,
+            lone_shards=1,
+            shard_size=40,
+            retrieval_images=8,
+            zero_shot_images=0,
+        ),
+    )
     return root
 
 
@@ -103,7 +116,8 @@ class Training:
         port = free_port()
         self.processes = [
             _FORK.Process(target=_train, args=(argv, rank, ranks, port))
-            for rank in range(ranks)]
+            for rank in range(ranks)
+        ]
         for process in self.processes:
             process.start()
 
@@ -111,7 +125,7 @@ class Training:
         """Send a signal to one process."""
         os.kill(self.processes[rank].pid, number)
 
-    def end(self, timeout: float = 120) -> List[int]:
+    def end(self, timeout: float = 120) -> list[int]:
         """Wait for the end and give the exit codes."""
         for process in self.processes:
             process.join(timeout)
@@ -124,23 +138,38 @@ def _train(argv: Any, rank: int, ranks: int, port: str) -> None:
     try:
         if ranks > 1:
             os.environ.update(
-                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks),
-                MASTER_ADDR='127.0.0.1', MASTER_PORT=port,
-                GLOO_SOCKET_IFNAME='lo')
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+                WORLD_SIZE=str(ranks),
+                MASTER_ADDR='127.0.0.1',
+                MASTER_PORT=port,
+                GLOO_SOCKET_IFNAME='lo',
+            )
             argv = (*argv, '--launcher', 'pytorch')
         code = train_tool.main(argv)
     finally:
         os._exit(code)
 
 
-def own_config(folder: Path, name: str, data: Path, stage: str,
-               workers: int = 0, more: str = '') -> Path:
+def own_config(
+    folder: Path,
+    name: str,
+    data: Path,
+    stage: str,
+    workers: int = 0,
+    more: str = '',
+) -> Path:
     """Write a config that inherits a stage of symbols."""
     path = folder / f'{name}.py'
     text = (COMMON + STAGES[stage]).format(
-        stage=stage, start=None if stage == 'clip' else str(TOWERS),
-        iters=ITERS, record=str(folder / name), data=data, workers=workers,
-        shards=SHARDS[stage])
+        stage=stage,
+        start=None if stage == 'clip' else str(TOWERS),
+        iters=ITERS,
+        record=str(folder / name),
+        data=data,
+        workers=workers,
+        shards=SHARDS[stage],
+    )
     path.write_text(text + more)
     return path
 
@@ -156,12 +185,24 @@ def wait_for(record: Path, iteration: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize('stage,workers,ranks,number', [
-    ('clip', 0, 1, signal.SIGTERM), ('rep', 1, 1, signal.SIGUSR1),
-    ('dito', 1, 1, signal.SIGTERM), ('dito', 0, 2, signal.SIGINT),
-    ('rep', 0, 2, signal.SIGTERM)])
-def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
-                      ranks: int, number: int) -> None:
+@pytest.mark.parametrize(
+    'stage,workers,ranks,number',
+    [
+        ('clip', 0, 1, signal.SIGTERM),
+        ('rep', 1, 1, signal.SIGUSR1),
+        ('dito', 1, 1, signal.SIGTERM),
+        ('dito', 0, 2, signal.SIGINT),
+        ('rep', 0, 2, signal.SIGTERM),
+    ],
+)
+def test_asked_to_end(
+    tmp_path: Path,
+    data: Path,
+    stage: str,
+    workers: int,
+    ranks: int,
+    number: int,
+) -> None:
     """The run and its continuation are the run that was left alone."""
     straight = own_config(tmp_path, 'straight', data, stage, workers)
     assert Training(straight, ranks=ranks).end() == [0] * ranks
@@ -181,21 +222,28 @@ def test_asked_to_end(tmp_path: Path, data: Path, stage: str, workers: int,
     assert Training(asked, '--resume', ranks=ranks).end() == [0] * ranks
     for rank in range(ranks):
         assert records(folder, rank) == records(tmp_path / 'straight', rank)
-    ends = [comparable(tmp_path / name, ITERS)
-            for name in ('straight', 'asked')]
+    ends = [
+        comparable(tmp_path / name, ITERS) for name in ('straight', 'asked')
+    ]
     for end in ends:  # one has written a checkpoint more
         end['message_hub']['runtime_info'].pop('keep_ckpt_ids')
     assert not differences(*ends)
 
 
-@pytest.mark.parametrize('number', [
-    signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    'number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+)
 def test_asked_to_end_before_it_begins(
-        tmp_path: Path, data: Path, number: int,
-        capfd: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, data: Path, number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     os_ = "__import__('os')"
-    config = own_config(tmp_path, 'early', data, 'clip',
-                        more=f'{os_}.kill({os_}.getpid(), {int(number)})\n')
+    config = own_config(
+        tmp_path,
+        'early',
+        data,
+        'clip',
+        more=f'{os_}.kill({os_}.getpid(), {int(number)})\n',
+    )
     assert Training(config).end() == [75]
     error = capfd.readouterr().err
     assert f'{number.name}: the training ends before' in error
@@ -211,7 +259,7 @@ def test_forked_processes_end_as_ever() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with end_to_requeue():
         ready = _FORK.Event()
-        child = _FORK.Process(target=_sleep, args=(ready, ))
+        child = _FORK.Process(target=_sleep, args=(ready,))
         child.start()
         assert ready.wait(60)
         child.terminate()
@@ -221,12 +269,15 @@ def test_forked_processes_end_as_ever() -> None:
 
 
 @pytest.mark.parametrize('stage', STAGES)
-def test_killed_at_random_moments(tmp_path: Path, data: Path,
-                                  stage: str) -> None:
+def test_killed_at_random_moments(
+    tmp_path: Path, data: Path, stage: str
+) -> None:
     """In starts, in steps and in the writing of checkpoints."""
     iters = KILLS + 4
-    more = (f'train_cfg.update(max_iters={iters})\n'
-            "default_hooks['checkpoint'].update(interval=1)\n")
+    more = (
+        f'train_cfg.update(max_iters={iters})\n'
+        "default_hooks['checkpoint'].update(interval=1)\n"
+    )
     rng = random.Random(f'{stage} {KILL_SEED}')
     straight = own_config(tmp_path, 'straight', data, stage, more=more)
     start = time.time()
@@ -255,18 +306,30 @@ def test_killed_at_random_moments(tmp_path: Path, data: Path,
     print(f'{stage}: {KILLS} kills, {len(seen)} steps for {iters}, equal')
 
 
-def test_the_script_for_several_processes(tmp_path: Path,
-                                          data: Path) -> None:
+def test_the_script_for_several_processes(tmp_path: Path, data: Path) -> None:
     """Who starts it knows the script's process alone."""
     config = own_config(tmp_path, 'run', data, 'rep', more=PAUSE)
     root = Path(__file__).parents[2]
     script = subprocess.Popen(
-        [root / 'tools' / 'dist_train.sh', config, '2', '--work-dir',
-         tmp_path / 'run'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env={
-            **os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',
-            'PYTHONPATH': str(root / 'tests'), 'GLOO_SOCKET_IFNAME': 'lo',
-            'PORT': free_port()})
+        [
+            root / 'tools' / 'dist_train.sh',
+            config,
+            '2',
+            '--work-dir',
+            tmp_path / 'run',
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ,
+            'PYTHON': sys.executable,
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': str(root / 'tests'),
+            'GLOO_SOCKET_IFNAME': 'lo',
+            'PORT': free_port(),
+        },
+    )
     wait_for(tmp_path / 'run', 2)
     script.send_signal(signal.SIGTERM)
     output, _ = script.communicate(timeout=120)
@@ -298,14 +361,16 @@ class StopOnce(Hook):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_asked_to_end_during_a_validation(tmp_path: Path,
-                                          data: Path) -> None:
+def test_asked_to_end_during_a_validation(tmp_path: Path, data: Path) -> None:
     """It is made up for, by the averages, before the run goes on."""
     marks = {name: tmp_path / f'{name}.mark' for name in ('a', 'b')}
     marks['a'].touch()
-    configs = {name: own_config(
-        tmp_path, name, data, 'rep', more=VALIDATION.format(mark=str(mark)))
-        for name, mark in marks.items()}
+    configs = {
+        name: own_config(
+            tmp_path, name, data, 'rep', more=VALIDATION.format(mark=str(mark))
+        )
+        for name, mark in marks.items()
+    }
     assert Training(configs['a']).end() == [0]
     assert Training(configs['b']).end() == [75]
     stopped = load_from_file(str(tmp_path / 'b' / 'iter_2.pth'))
@@ -319,8 +384,9 @@ def test_asked_to_end_during_a_validation(tmp_path: Path,
     assert not differences(*ends)
 
 
-def test_two_runs_in_one_folder(tmp_path: Path, data: Path,
-                                capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_in_one_folder(
+    tmp_path: Path, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     slow = PAUSE.replace('0.1', '2')
     config = own_config(tmp_path, 'run', data, 'clip', more=slow)
     first = Training(config)
@@ -343,7 +409,8 @@ def test_two_runs_in_one_folder(tmp_path: Path, data: Path,
 
 @pytest.mark.parametrize('alive', [False, True])
 def test_a_run_of_another_machine(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
     """Where machines do not see each other's locks, the beat tells."""
     monkeypatch.setattr(run_lock, 'BEAT_SECONDS', 0.2)
     file = tmp_path / run_lock.RUNNING
@@ -354,7 +421,7 @@ def test_a_run_of_another_machine(
         run_lock.release(tmp_path)
         assert not file.exists()
         return
-    beat = _FORK.Process(target=_beat, args=(file, ))
+    beat = _FORK.Process(target=_beat, args=(file,))
     beat.start()
     try:
         with pytest.raises(ValueError, match='process 7 on far trains'):
@@ -370,11 +437,14 @@ def _beat(file: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT,
-                                    errno.EFBIG])
-def test_a_full_disk(tmp_path: Path, data: Path, number: int,
-                     monkeypatch: pytest.MonkeyPatch,
-                     capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk(
+    tmp_path: Path,
+    data: Path,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     put = LocalBackend.put
 
     def full(self: Any, obj: bytes, filepath: Any) -> None:
@@ -385,8 +455,12 @@ def test_a_full_disk(tmp_path: Path, data: Path, number: int,
 
     monkeypatch.setattr(LocalBackend, 'put', full)
     config = own_config(
-        tmp_path, 'run', data, 'clip',
-        more="default_hooks['checkpoint'].update(interval=2)\n")
+        tmp_path,
+        'run',
+        data,
+        'clip',
+        more="default_hooks['checkpoint'].update(interval=2)\n",
+    )
     assert Training(config).end() == [2]
     folder = tmp_path / 'run'
     text = capfd.readouterr().err
@@ -398,32 +472,51 @@ def test_a_full_disk(tmp_path: Path, data: Path, number: int,
     assert Training(config, '--resume').end() == [0]
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'\n', b'\xff\xfe\0', bytes(4096), b'a' * 5000, b'.', b'/tmp/',
-    b'iter_3.pth', b'best_x_iter_9.pth', b'https://x.org/iter_9.pth',
-    b'/nowhere/iter_4.pth\niter_9.pth'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'\n',
+        b'\xff\xfe\0',
+        bytes(4096),
+        b'a' * 5000,
+        b'.',
+        b'/tmp/',
+        b'iter_3.pth',
+        b'best_x_iter_9.pth',
+        b'https://x.org/iter_9.pth',
+        b'/nowhere/iter_4.pth\niter_9.pth',
+    ],
+)
 def test_last_checkpoint_says_nothing(tmp_path: Path, content: bytes) -> None:
     torch.save(dict(x=torch.ones(3)), tmp_path / 'iter_3.pth')
     (tmp_path / 'last_checkpoint').write_bytes(content)
     assert find_resumable(tmp_path) == tmp_path / 'iter_3.pth'
-    runner = SimpleNamespace(_resume=True, _load_from=None,
-                             work_dir=str(tmp_path))
+    runner = SimpleNamespace(
+        _resume=True, _load_from=None, work_dir=str(tmp_path)
+    )
     resolve_resume(runner)
     assert runner._load_from == str(tmp_path / 'iter_3.pth')
 
 
-@pytest.mark.parametrize('own,elsewhere,wanted', [
-    (['iter_3', 'iter_6'], ['iter_3', 'iter_6'], 'own/iter_6'),
-    (['iter_3'], ['iter_3', 'iter_6'], 'own/iter_3'),
-    (['iter_3'], [], 'own/iter_3'),
-    ([], ['iter_3', 'iter_6'], 'elsewhere/iter_6')])
+@pytest.mark.parametrize(
+    'own,elsewhere,wanted',
+    [
+        (['iter_3', 'iter_6'], ['iter_3', 'iter_6'], 'own/iter_6'),
+        (['iter_3'], ['iter_3', 'iter_6'], 'own/iter_3'),
+        (['iter_3'], [], 'own/iter_3'),
+        ([], ['iter_3', 'iter_6'], 'elsewhere/iter_6'),
+    ],
+)
 def test_last_checkpoint_points_elsewhere(
-        tmp_path: Path, own: list, elsewhere: list, wanted: str) -> None:
+    tmp_path: Path, own: list, elsewhere: list, wanted: str
+) -> None:
     """A folder that was copied or moved has its own checkpoints."""
     for folder, names in (('own', own), ('elsewhere', elsewhere)):
         (tmp_path / folder).mkdir()
         for name in names:
-            torch.save(dict(x=torch.ones(3)), tmp_path / folder /
-                       f'{name}.pth')
+            torch.save(
+                dict(x=torch.ones(3)), tmp_path / folder / f'{name}.pth'
+            )
     write_last(tmp_path / 'own', str(tmp_path / 'elsewhere' / 'iter_6.pth'))
     assert find_resumable(tmp_path / 'own') == tmp_path / f'{wanted}.pth'

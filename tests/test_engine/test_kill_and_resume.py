@@ -23,8 +23,12 @@ from dito.datasets.image_text.streams import ShardStream
 ITERS = 12
 DDP = dict(
     launcher='pytorch',
-    cfg=dict(model_wrapper_cfg=dict(
-        type='MMDistributedDataParallel', device_ids=None)))
+    cfg=dict(
+        model_wrapper_cfg=dict(
+            type='MMDistributedDataParallel', device_ids=None
+        )
+    ),
+)
 
 
 @pytest.fixture(scope='module')
@@ -51,22 +55,31 @@ def test_killed_twice(tmp_path, data, workers, ranks):
     def cfg(name, **changes):
         options = DDP if ranks > 1 else {}
         return training_cfg(
-            *data, folders[name], train_dataloader__num_workers=workers,
-            **options, **changes)
+            *data,
+            folders[name],
+            train_dataloader__num_workers=workers,
+            **options,
+            **changes,
+        )
 
-    pause = dict(default_hooks__record=dict(
-        type='RunRecorder', path=f'{folders["killed"]}.jsonl', pause=0.05))
+    pause = dict(
+        default_hooks__record=dict(
+            type='RunRecorder', path=f'{folders["killed"]}.jsonl', pause=0.05
+        )
+    )
     Forked(train, cfg('straight'), ranks=ranks, folder=tmp_path).join()
     kill_at(folders['killed'], cfg('killed', **pause), 4, ranks)
     assert (folders['killed'] / 'iter_3.pth').is_file()
     kill_at(folders['killed'], cfg('killed', resume=True, **pause), 7, ranks)
-    Forked(train, cfg('killed', resume=True), ranks=ranks,
-           folder=tmp_path).join()
+    Forked(
+        train, cfg('killed', resume=True), ranks=ranks, folder=tmp_path
+    ).join()
 
     assert not differences(*(comparable(f, ITERS) for f in folders.values()))
     for rank in range(ranks):
         straight, killed = (
-            records(f'{f}.jsonl', rank) for f in folders.values())
+            records(f'{f}.jsonl', rank) for f in folders.values()
+        )
         assert [r['iter'] for r in straight] == list(range(ITERS))
         assert len(killed) > ITERS  # some steps were trained twice
         seen = [r['iter'] for r in killed]
@@ -78,9 +91,12 @@ def test_killed_twice(tmp_path, data, workers, ranks):
 def consumed(path, ranks):
     """Keys in the order of training, each iteration as one process has it."""
     steps = [records(path, rank) for rank in range(ranks)]
-    return [key for parts in zip(*steps, strict=True)
-            for row in zip(*(p['keys'] for p in parts), strict=True)
-            for key in row]
+    return [
+        key
+        for parts in zip(*steps, strict=True)
+        for row in zip(*(p['keys'] for p in parts), strict=True)
+        for key in row
+    ]
 
 
 class CountedFile(io.FileIO):
@@ -102,10 +118,16 @@ def test_other_numbers_of_workers_and_processes(tmp_path, data):
     for stop, workers, ranks in ((3, 0, 1), (5, 2, 1), (9, 0, 2), (12, 4, 1)):
         options = DDP if ranks > 1 else {}
         cfg = training_cfg(
-            root, captions, folder, resume=True,
+            root,
+            captions,
+            folder,
+            resume=True,
             train_dataloader__num_workers=workers,
             train_dataloader__batch_size=6 // ranks,
-            train_cfg__max_iters=stop, custom_hooks=[], **options)
+            train_cfg__max_iters=stop,
+            custom_hooks=[],
+            **options,
+        )
         Forked(train, cfg, ranks=ranks, folder=tmp_path).join()
         keys += consumed(path, ranks)
         for rank in range(ranks):
@@ -116,17 +138,22 @@ def test_other_numbers_of_workers_and_processes(tmp_path, data):
     prefixes = train_set.sources[0].prefixes
     total = 0
     for stream in range(4):
-        order = [prefixes[here.shard] + sample.key for _, sample, here in
-                 ShardStream(train_set.plans[0], stream, epochs=1)]
+        order = [
+            prefixes[here.shard] + sample.key
+            for _, sample, here in ShardStream(
+                train_set.plans[0], stream, epochs=1
+            )
+        ]
         own = [key for key in keys if key in set(order)]
-        assert own == order[:len(own)]
+        assert own == order[: len(own)]
         total += len(own)
     assert total == len(keys)
 
 
 @pytest.mark.parametrize('position', [0, 24])
 def test_a_resume_reads_no_data_of_consumed_samples(
-        tmp_path, data, monkeypatch, position):
+    tmp_path, data, monkeypatch, position
+):
     """Of a shard in use only the headers before the place are read."""
     root, _ = data
     shard = root / '00.tar'

@@ -10,7 +10,8 @@ from mmengine.config import Config
 from training_runs import train, training_cfg, write_symbols
 
 BACKENDS = Config.fromfile(
-    Path(__file__).parents[2] / 'configs/_base_/log_backends.py')
+    Path(__file__).parents[2] / 'configs/_base_/log_backends.py'
+)
 
 
 @pytest.fixture(scope='module')
@@ -21,9 +22,16 @@ def data(tmp_path_factory):
 
 def cfg(data, folder, backends):
     return training_cfg(
-        *data, folder, train_cfg__max_iters=3, custom_hooks=[],
-        visualizer=dict(type='Visualizer', name=f'visualizer_{folder}',
-                        vis_backends=backends))
+        *data,
+        folder,
+        train_cfg__max_iters=3,
+        custom_hooks=[],
+        visualizer=dict(
+            type='Visualizer',
+            name=f'visualizer_{folder}',
+            vis_backends=backends,
+        ),
+    )
 
 
 class FakeWandb(types.ModuleType):
@@ -74,12 +82,17 @@ def test_tensorboard(tmp_path, data):
     assert len(files) == 1 and b'images_per_second' in files[0].read_bytes()
 
 
-@pytest.mark.parametrize('backends,name', [
-    ('wandb_backends', 'wandb'), ('tensorboard_backends', 'tensorboard')])
-def test_a_missing_package_is_named(tmp_path, data, monkeypatch, backends,
-                                    name):
-    hidden = {'wandb': ['wandb'],
-              'tensorboard': ['torch.utils.tensorboard', 'tensorboardX']}
+@pytest.mark.parametrize(
+    'backends,name',
+    [('wandb_backends', 'wandb'), ('tensorboard_backends', 'tensorboard')],
+)
+def test_a_missing_package_is_named(
+    tmp_path, data, monkeypatch, backends, name
+):
+    hidden = {
+        'wandb': ['wandb'],
+        'tensorboard': ['torch.utils.tensorboard', 'tensorboardX'],
+    }
     for module in hidden[name]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=f'install.*{name}'):

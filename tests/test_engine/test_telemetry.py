@@ -26,10 +26,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 def run(data: tuple, folder: Path, **hooks: dict) -> list[str]:
     """Train three steps; what the log says of failures."""
-    runner = train(training_cfg(
-        *data, folder, train_cfg__max_iters=3, custom_hooks=[],
-        default_hooks={'logger': dict(type='DITOLoggerHook', interval=1),
-                       'checkpoint': None, **hooks}))
+    runner = train(
+        training_cfg(
+            *data,
+            folder,
+            train_cfg__max_iters=3,
+            custom_hooks=[],
+            default_hooks={
+                'logger': dict(type='DITOLoggerHook', interval=1),
+                'checkpoint': None,
+                **hooks,
+            },
+        )
+    )
     assert runner.iter == 3
     text = '\n'.join(p.read_text() for p in folder.glob('*/*.log'))
     return re.findall('WARNING - (.* failed, .*)', text)
@@ -39,27 +48,30 @@ def broken(*args: Any, **kwargs: Any) -> None:
     raise OSError(28, 'No space left on device')
 
 
-def test_a_logger_that_cannot_write(data: tuple, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_cannot_write(
+    data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
-        'mmengine.visualization.Visualizer.add_scalars', broken)
-    said, = run(data, tmp_path)
+        'mmengine.visualization.Visualizer.add_scalars', broken
+    )
+    (said,) = run(data, tmp_path)
     assert said.startswith('DITOLoggerHook.after_train_iter failed')
     assert 'OSError: [Errno 28] No space' in said
 
 
 def test_operations_that_cannot_be_counted(
-        data: tuple, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(throughput_hook, 'step_flops', broken)
-    said, = run(data, tmp_path, throughput=dict(type='DITOThroughputHook'))
+    (said,) = run(data, tmp_path, throughput=dict(type='DITOThroughputHook'))
     assert said.startswith('The count of operations failed')
-    log, = tmp_path.glob('*/*.log')
+    (log,) = tmp_path.glob('*/*.log')
     assert log.read_text().count('loader_wait:') == 3
 
 
 def test_each_method_speaks_once_and_others_go_on(
-        caplog: pytest.LogCaptureFixture) -> None:
+    caplog: pytest.LogCaptureFixture,
+) -> None:
 
     @only_reports
     class Reporter(Hook):
@@ -83,8 +95,10 @@ def test_each_method_speaks_once_and_others_go_on(
         each.after_train_iter(None, 0)
     assert (hook.calls, other.calls) == (2, 1)
     assert len(said) == 2
-    assert said[0] == ("Reporter.after_train_iter failed, which is said once "
-                       "and ends nothing: KeyError: 'mass'")
+    assert said[0] == (
+        'Reporter.after_train_iter failed, which is said once '
+        "and ends nothing: KeyError: 'mass'"
+    )
     with pytest.raises(ValueError, match='at the start'):
         hook.before_run(None)
     with pytest.raises(KeyboardInterrupt):
@@ -93,9 +107,15 @@ def test_each_method_speaks_once_and_others_go_on(
     logging.getLogger('reporter').filters.clear()
 
 
-@pytest.mark.parametrize('name', [
-    'dito_vitl_coco', 'pretrain/clip_vitl16_laion2b',
-    'symbols/clip_symbols', 'symbols/rep_symbols'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'dito_vitl_coco',
+        'pretrain/clip_vitl16_laion2b',
+        'symbols/clip_symbols',
+        'symbols/rep_symbols',
+    ],
+)
 def test_all_stages_have_this_logger(name: str) -> None:
     hooks = Config.fromfile(ROOT / f'configs/{name}.py').default_hooks
     assert hooks.logger.type == 'DITOLoggerHook'

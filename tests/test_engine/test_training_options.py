@@ -18,7 +18,8 @@ from dito.engine.loops.cached_step import cached_train_step
 from dito.engine.optim_wrappers import DITOBF16OptimWrapper
 
 sys.path.insert(
-    0, str(Path(__file__).parents[1] / 'test_models/test_pretrainers'))
+    0, str(Path(__file__).parents[1] / 'test_models/test_pretrainers')
+)
 from pretrainer_models import (  # noqa: E402
     build,
     clip_cfg,
@@ -31,12 +32,16 @@ def gradients(model, batch, wrapper=None):
     """Gradients and logs of a step without a change of weights."""
     model.train()
     wrapper = wrapper or OptimWrapper
-    optim = wrapper(torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=1.0))
+    optim = wrapper(
+        torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad], lr=1.0
+        )
+    )
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     logs = model.train_step(batch, optim)
-    return {n: before[n] - p.detach()
-            for n, p in model.named_parameters()}, logs
+    return {
+        n: before[n] - p.detach() for n, p in model.named_parameters()
+    }, logs
 
 
 @pytest.fixture
@@ -57,11 +62,13 @@ def test_bfloat16(clip):
     assert all(v.dtype == torch.float32 for v in rough.values())
     assert rough_logs['loss_image'].dtype == torch.float32
     assert rough_logs['loss'].item() == pytest.approx(
-        logs['loss'].item(), rel=0.02)
+        logs['loss'].item(), rel=0.02
+    )
     for name, value in exact.items():
         if value.norm() > 1e-3:
             cosine = torch.cosine_similarity(
-                value.flatten(), rough[name].flatten(), dim=0)
+                value.flatten(), rough[name].flatten(), dim=0
+            )
             assert cosine > 0.9, name
 
 
@@ -73,7 +80,8 @@ def test_clipping_is_of_the_whole_gradient(clip, micro_batch):
     clip.load_state_dict(state)
     optim = OptimWrapper(
         torch.optim.SGD(clip.parameters(), lr=1.0),
-        clip_grad=dict(max_norm=float(norm) / 2))
+        clip_grad=dict(max_norm=float(norm) / 2),
+    )
     batch = make_batch()
     if micro_batch is None:
         clip.train_step(batch, optim)
@@ -81,11 +89,16 @@ def test_clipping_is_of_the_whole_gradient(clip, micro_batch):
         cached_train_step(clip, batch, optim, micro_batch)
     hub = optim.message_hub
     assert hub.get_scalar('train/grad_norm').current() == pytest.approx(
-        float(norm), rel=1e-4)
+        float(norm), rel=1e-4
+    )
     for name, value in clip.named_parameters():
         torch.testing.assert_close(
-            state[name] - value.detach(), whole[name] / 2, rtol=1e-3,
-            atol=1e-5, msg=name)
+            state[name] - value.detach(),
+            whole[name] / 2,
+            rtol=1e-3,
+            atol=1e-5,
+            msg=name,
+        )
 
 
 def saved_bytes(model, batch):
@@ -115,8 +128,9 @@ def test_activation_checkpointing_of_both_towers():
         results.append(gradients(model, make_batch()))
     assert kept[1] < 0.6 * kept[0]
     for name, value in results[0][0].items():
-        torch.testing.assert_close(results[1][0][name], value, rtol=1e-5,
-                                   atol=1e-7, msg=name)
+        torch.testing.assert_close(
+            results[1][0][name], value, rtol=1e-5, atol=1e-7, msg=name
+        )
 
 
 def step_ddp(stage):
@@ -132,9 +146,13 @@ def step_ddp(stage):
         batch = make_batch()
     model.train()
     wrapped = MMDistributedDataParallel(
-        model, find_unused_parameters=False, broadcast_buffers=False)
-    optim = OptimWrapper(torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-3))
+        model, find_unused_parameters=False, broadcast_buffers=False
+    )
+    optim = OptimWrapper(
+        torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad], lr=1e-3
+        )
+    )
     for _ in range(2):
         logs = wrapped.train_step(batch, optim)
     assert torch.isfinite(logs['loss'])
@@ -147,6 +165,7 @@ def test_no_unused_parameters(tmp_path, stage):
 
 def test_the_configs_of_vit_l_checkpoint_activations():
     from mmengine.config import Config
+
     root = Path(__file__).parents[2] / 'configs/pretrain'
     model = Config.fromfile(root / 'clip_vitl16_laion2b.py').model
     assert model.backbone.with_cp and MODELS.get('CLIPPretrainer')

@@ -69,8 +69,14 @@ def curve(scores, hit, counts, num_gt):
         recalls.append(tp / num_gt)
         precisions.append(tp / (fp + tp + np.spacing(1)))
     points = [
-        max((p for r, p in zip(recalls, precisions, strict=True)
-             if r >= level), default=0.0)
+        max(
+            (
+                p
+                for r, p in zip(recalls, precisions, strict=True)
+                if r >= level
+            ),
+            default=0.0,
+        )
         for level in np.linspace(0, 1, 101)
     ]
     return points, (recalls[-1] if recalls else 0.0)
@@ -93,23 +99,36 @@ class Pair:
         self.scores = [score for score, _ in found]
         self.areas = [area_of(shape) for _, shape in found]
         self.overlaps = [
-            [overlap(shape, t, c)
-             for t, c in zip(true, self.crowd, strict=True)]
-            for _, shape in found]
+            [
+                overlap(shape, t, c)
+                for t, c in zip(true, self.crowd, strict=True)
+            ]
+            for _, shape in found
+        ]
 
     def judge(self, low, high, threshold, partial):
         """Whether each detection hits, whether it counts; objects."""
-        ignored = [f or not low <= a <= high
-                   for f, a in zip(self.flagged, self.gt_areas, strict=True)]
+        ignored = [
+            f or not low <= a <= high
+            for f, a in zip(self.flagged, self.gt_areas, strict=True)
+        ]
         chosen = match(self.overlaps, ignored, self.crowd, threshold)
         counts = [
             not ignored[g] if g > -1 else low <= a <= high and not partial
-            for g, a in zip(chosen, self.areas, strict=True)]
+            for g, a in zip(chosen, self.areas, strict=True)
+        ]
         return [g > -1 for g in chosen], counts, ignored.count(False)
 
 
-def naive_precision(content, results, iou_type, federated=True, limit=None,
-                    thresholds=THRESHOLDS, ranges=RANGES):
+def naive_precision(
+    content,
+    results,
+    iou_type,
+    federated=True,
+    limit=None,
+    thresholds=THRESHOLDS,
+    ranges=RANGES,
+):
     """Precision (T, 101, K, A) and recall (T, K, A) in order of id."""
     categories = sorted(c['id'] for c in content['categories'])
     shape = len(thresholds), len(categories), len(ranges)
@@ -120,25 +139,36 @@ def naive_precision(content, results, iou_type, federated=True, limit=None,
         for image in sorted(content['images'], key=lambda i: i['id']):
             here = (image['id'], category)
             objects, found = (
-                [e for e in entries
-                 if (e['image_id'], e['category_id']) == here]
-                for entries in (content['annotations'], results))
+                [
+                    e
+                    for e in entries
+                    if (e['image_id'], e['category_id']) == here
+                ]
+                for entries in (content['annotations'], results)
+            )
             partial = False
             if federated:
                 objects = [o for o in objects if o['area'] > 0]
                 partial = category in image['not_exhaustive_category_ids']
                 if not objects and category not in image['neg_category_ids']:
                     continue
-            pairs.append((Pair(image, objects, found, iou_type, federated,
-                               limit), partial))
+            pairs.append(
+                (
+                    Pair(image, objects, found, iou_type, federated, limit),
+                    partial,
+                )
+            )
         scores = [score for pair, _ in pairs for score in pair.scores]
         for a, (low, high) in enumerate(ranges):
             for t, threshold in enumerate(thresholds):
-                parts = [pair.judge(low, high, threshold, partial)
-                         for pair, partial in pairs]
+                parts = [
+                    pair.judge(low, high, threshold, partial)
+                    for pair, partial in pairs
+                ]
                 hit, counts = (sum((p[i] for p in parts), []) for i in (0, 1))
                 number = sum(p[2] for p in parts)
                 if number:
                     precision[t, :, k, a], recall[t, k, a] = curve(
-                        scores, hit, counts, number)
+                        scores, hit, counts, number
+                    )
     return precision, recall

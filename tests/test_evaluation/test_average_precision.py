@@ -85,20 +85,24 @@ def test_files_are_read_and_checked(tmp_path):
         LVISDetections.from_results(results)
 
 
-@pytest.mark.parametrize('field, value, words', [
-    ('image_id', 3.5, 'image_id 3.5, a whole number'),
-    ('image_id', True, 'image_id True, a whole'),
-    ('category_id', None, 'category_id None, a whole'),
-    ('image_id', 'scan', "image_id 'scan', a whole"),
-    ('image_id', 10**30, 'image_id 1000.*, a whole'),
-    ('score', float('nan'), 'score nan, finite'),
-    ('score', 'high', 'convert string'),
-    ('bbox', [1, 2, float('inf'), 4], 'bbox .*inf.*, finite'),
-    ('bbox', None, 'not iterable'),
-])
+@pytest.mark.parametrize(
+    'field, value, words',
+    [
+        ('image_id', 3.5, 'image_id 3.5, a whole number'),
+        ('image_id', True, 'image_id True, a whole'),
+        ('category_id', None, 'category_id None, a whole'),
+        ('image_id', 'scan', "image_id 'scan', a whole"),
+        ('image_id', 10**30, 'image_id 1000.*, a whole'),
+        ('score', float('nan'), 'score nan, finite'),
+        ('score', 'high', 'convert string'),
+        ('bbox', [1, 2, float('inf'), 4], 'bbox .*inf.*, finite'),
+        ('bbox', None, 'not iterable'),
+    ],
+)
 def test_values_of_result_files(tmp_path, field, value, words):
-    result = dict(image_id='15', category_id=2.0, score='0.5',
-                  bbox=[1, 2, 3, 4])
+    result = dict(
+        image_id='15', category_id=2.0, score='0.5', bbox=[1, 2, 3, 4]
+    )
     path = tmp_path / 'results.json'
     path.write_text(json.dumps([result, dict(result, **{field: value})]))
     with pytest.raises(ValueError, match=f'not a list of det.*{words}'):
@@ -120,7 +124,8 @@ def test_text_ids_of_result_files_are_those_of_the_ground_truth(tmp_path):
     path.write_text(json.dumps(results))
     found = LVISDetections.from_file(str(path), gt.images, gt.categories)
     assert [gt.images.spell(i) for i in found.image_ids] == [
-        f'scan-{i:06d}' for i in plain.image_ids]
+        f'scan-{i:06d}' for i in plain.image_ids
+    ]
     results[0]['image_id'] = 'gone'
     with pytest.raises(ValueError, match="image_id 'gone', which the annot"):
         LVISDetections.from_results(results, gt.images, gt.categories)
@@ -200,37 +205,58 @@ def test_objects_and_detections_without_area_are_nothing():
     assert_equal_to_reference(run_all(content, results, 'bbox'))
 
 
-@pytest.mark.parametrize('area, wanted', [
-    (1023.99, 's'), (1024, 'sm'), (1024.01, 'm'), (9215.99, 'm'),
-    (9216, 'ml'), (9216.01, 'l'), (1e10, 'l'), (2, 's')])
+@pytest.mark.parametrize(
+    'area, wanted',
+    [
+        (1023.99, 's'),
+        (1024, 'sm'),
+        (1024.01, 'm'),
+        (9215.99, 'm'),
+        (9216, 'ml'),
+        (9216.01, 'l'),
+        (1e10, 'l'),
+        (2, 's'),
+    ],
+)
 def test_sizes_at_their_bounds(area, wanted):
     """An object of 32 x 32 counts as small and as medium."""
     content = make_ground_truth(np.random.default_rng(23))
     box = [8.0, 8.0, 64.0, 64.0]
     content['annotations'] = [
-        dict(content['annotations'][0], bbox=box, area=area)]
-    own = {key: content['annotations'][0][key]
-           for key in ('image_id', 'category_id')}
+        dict(content['annotations'][0], bbox=box, area=area)
+    ]
+    own = {
+        key: content['annotations'][0][key]
+        for key in ('image_id', 'category_id')
+    }
     results = [dict(own, bbox=box, score=0.5)]
     for output in run_all(content, results, 'bbox'):
         found = (output.recall > -1).any(axis=(0, 1))
-        assert ''.join(c for c, f in zip('asml', found, strict=True) if f
-                       ) == 'a' + wanted
+        assert (
+            ''.join(c for c, f in zip('asml', found, strict=True) if f)
+            == 'a' + wanted
+        )
 
 
-@pytest.mark.parametrize('side, counts', [
-    (31.99, 'm'), (32, ''), (32.01, ''), (95.99, ''), (96, ''),
-    (96.01, 'm')])
+@pytest.mark.parametrize(
+    'side, counts',
+    [(31.99, 'm'), (32, ''), (32.01, ''), (95.99, ''), (96, ''), (96.01, 'm')],
+)
 def test_false_alarms_at_the_bounds_of_medium(side, counts):
     """One of another size does not count against the medium objects."""
     content = make_ground_truth(np.random.default_rng(23))
     box = [8.0, 8.0, 64.0, 64.0]
     content['annotations'] = [
-        dict(content['annotations'][0], bbox=box, area=4096.0)]
-    own = {key: content['annotations'][0][key]
-           for key in ('image_id', 'category_id')}
-    results = [dict(own, bbox=box, score=0.5),
-               dict(own, bbox=[80.0, 80.0, side, side], score=0.9)]
+        dict(content['annotations'][0], bbox=box, area=4096.0)
+    ]
+    own = {
+        key: content['annotations'][0][key]
+        for key in ('image_id', 'category_id')
+    }
+    results = [
+        dict(own, bbox=box, score=0.5),
+        dict(own, bbox=[80.0, 80.0, side, side], score=0.9),
+    ]
     for output in run_all(content, results, 'bbox'):
         medium = output.precision[0, 0, :, 2].max()
         assert medium == pytest.approx(1 if counts == 'm' else 0.5)
@@ -242,7 +268,7 @@ def test_areas_that_are_not_there_are_those_of_the_boxes():
     results = make_results(rng, content)
     for ann in content['annotations']:
         ann['area'] = ann['bbox'][2] * ann['bbox'][3]
-    expected, = run_all(content, results, 'bbox', backends=['lvis'])
+    (expected,) = run_all(content, results, 'bbox', backends=['lvis'])
     for i, ann in enumerate(content['annotations']):
         ann['area'] = (None, 0, 'none')[i % 3]
     for output in run_all(content, results, 'bbox'):

@@ -56,9 +56,7 @@ def to_samples(content, results, classes=CLASSES):
             masks=[copy.deepcopy(r['segmentation']) for r in own],
         )
         samples.append(
-            dict(
-                img_id=image['id'], ori_shape=(160, 160), pred_instances=pred
-            )
+            dict(img_id=image['id'], ori_shape=(160, 160), pred_instances=pred)
         )
     return samples
 
@@ -174,7 +172,8 @@ def test_equal_to_the_rules_step_by_step(seed, limit, iou_type, capsys):
     detections = LVISDetections.from_results(results)
     found = evaluate_categories(gt, detections, iou_type, max_dets=limit)
     precision, recall = naive_precision(
-        content, results, iou_type, federated=False, limit=limit)
+        content, results, iou_type, federated=False, limit=limit
+    )
     np.testing.assert_allclose(found.precision, precision, atol=1e-9)
     np.testing.assert_allclose(found.recall, recall, atol=1e-9)
     assert (precision > 0).any() and (precision == -1).any()

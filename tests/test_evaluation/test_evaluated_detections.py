@@ -30,7 +30,8 @@ def pack(image_id, image, **options):
     number = len(image['scores'])
     options.setdefault('masked', np.ones(number, bool))
     return pack_predictions(
-        image_id, image, image['labels'], np.arange(number), **options)
+        image_id, image, image['labels'], np.arange(number), **options
+    )
 
 
 @pytest.mark.parametrize('protocol', [None, 2, pickle.HIGHEST_PROTOCOL])
@@ -42,7 +43,10 @@ def test_joined_and_selected(protocol):
     if protocol is not None:
         entries = pickle.loads(pickle.dumps(entries, protocol))
     assert [(e.image_id, e.count, e.seen) for e in entries] == [
-        (5, 6, 6), (3, 0, 0), (8, 4, 4)]
+        (5, 6, 6),
+        (3, 0, 0),
+        (8, 4, 4),
+    ]
     assert entries[1].lowest == np.inf
     assert entries[0].lowest == images[5]['scores'].min()
     joined = LVISDetections.join([entry.kept for entry in entries])

@@ -106,10 +106,14 @@ def crowded(rng, per_image=420):
     ids = [cat['id'] for cat in content['categories']]
     results = []
     for image in content['images'][1:]:
-        own = [ann for ann in content['annotations']
-               if ann['image_id'] == image['id']]
+        own = [
+            ann
+            for ann in content['annotations']
+            if ann['image_id'] == image['id']
+        ]
         image['neg_category_ids'] = sorted(
-            set(ids) - {ann['category_id'] for ann in own})
+            set(ids) - {ann['category_id'] for ann in own}
+        )
         image['not_exhaustive_category_ids'] = []
         for place in range(per_image):
             ann = own[place % len(own)] if own else None
@@ -118,19 +122,24 @@ def crowded(rng, per_image=420):
             results.append(
                 dict(
                     image_id=image['id'],
-                    category_id=ann['category_id'] if hit or (
-                        ann and place % 3) else ids[place % len(ids)],
+                    category_id=ann['category_id']
+                    if hit or (ann and place % 3)
+                    else ids[place % len(ids)],
                     # No two are equal: the last kept would not be defined.
-                    score=float(np.float32(
-                        1 - (place + image['id'] * 1e-4) / 500)),
+                    score=float(
+                        np.float32(1 - (place + image['id'] * 1e-4) / 500)
+                    ),
                     bbox=box,
-                    segmentation=encode(box, 160, 160)))
+                    segmentation=encode(box, 160, 160),
+                )
+            )
     return content, [results[i] for i in rng.permutation(len(results))]
 
 
 @pytest.mark.parametrize('backend', ['federated', 'faster', 'lvis'])
 def test_the_best_300_of_an_image_count_as_in_the_lvis_package(
-        tmp_path, backend):
+    tmp_path, backend
+):
     content, results = crowded(np.random.default_rng(7))
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(content))

@@ -41,9 +41,7 @@ def make_sample(content, results, index):
         ),
         masks=[r['segmentation'] for r in own],
     )
-    return dict(
-        img_id=image['id'], ori_shape=(160, 160), pred_instances=pred
-    )
+    return dict(img_id=image['id'], ori_shape=(160, 160), pred_instances=pred)
 
 
 def work(rank, kind, path, content, results, folder):

@@ -8,13 +8,18 @@ import torch
 from dito.evaluation import DITORegionMetric
 from dito.evaluation.classification import is_right
 
-META = dict(classes=('a', 'b', 'c', 'd'), novel_classes=('c', 'd'),
-            frequency=('f', 'c', 'r', 'r'))
-SCORES = torch.tensor([
-    [.7, .1, .1, .1],
-    [.1, .7, .1, .1],
-    [.1, .1, .7, .1],
-])
+META = dict(
+    classes=('a', 'b', 'c', 'd'),
+    novel_classes=('c', 'd'),
+    frequency=('f', 'c', 'r', 'r'),
+)
+SCORES = torch.tensor(
+    [
+        [0.7, 0.1, 0.1, 0.1],
+        [0.1, 0.7, 0.1, 0.1],
+        [0.1, 0.1, 0.7, 0.1],
+    ]
+)
 
 
 def evaluate(samples, meta=META):
@@ -25,11 +30,18 @@ def evaluated(samples, meta=META, score='vlm', facts=None, **kwargs):
     metric = DITORegionMetric(**kwargs)
     metric.dataset_meta = meta
     metric.note_run(facts or {})
-    metric.process(None, [
-        dict(gt_instances=dict(
-                labels=torch.as_tensor(labels, dtype=torch.long)),
-             pred_regions=dict(scores=scores, score=score))
-        for labels, scores in samples])
+    metric.process(
+        None,
+        [
+            dict(
+                gt_instances=dict(
+                    labels=torch.as_tensor(labels, dtype=torch.long)
+                ),
+                pred_regions=dict(scores=scores, score=score),
+            )
+            for labels, scores in samples
+        ],
+    )
     return metric.evaluate(len(samples)), metric.report
 
 
@@ -46,13 +58,14 @@ def test_by_hand():
         'region/novel_mean': pytest.approx(100),
         'region/rare_mean': pytest.approx(100),
         'region/common_mean': 0,
-        'region/frequent_mean': pytest.approx(200 / 3)}
+        'region/frequent_mean': pytest.approx(200 / 3),
+    }
 
 
 def test_ties_are_wrong_whatever_the_order():
     even = torch.full((4, 4), 0.25)
     assert evaluate([([0, 1, 2, 3], even)])['region/all_top1'] == 0
-    tie = torch.tensor([[.4, .4, .1, .1], [.1, .1, .6, .2]])
+    tie = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.6, 0.2]])
     order = [3, 1, 0, 2]
     for columns in ([0, 1, 2, 3], order):
         labels = [columns.index(0), columns.index(2)]
@@ -65,18 +78,23 @@ def test_against_a_loop():
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 5, (60, 4)) / 5
     labels = rng.integers(0, 4, 60)
-    for row, label, right in zip(scores, labels, is_right(scores, labels),
-                                 strict=True):
+    for row, label, right in zip(
+        scores, labels, is_right(scores, labels), strict=True
+    ):
         others = [s for k, s in enumerate(row) if k != label]
         assert right == all(row[label] > s for s in others)
     assert is_right(np.ones((2, 1)), np.zeros(2, int)) == [True, True]
 
 
 def test_images_and_groups_without_boxes():
-    found = evaluate([([], SCORES[:0]), ([0], SCORES[:1])],
-                     dict(classes=META['classes']))
-    assert found == {'region/boxes': 1, 'region/all_top1': 100,
-                     'region/all_mean': 100}
+    found = evaluate(
+        [([], SCORES[:0]), ([0], SCORES[:1])], dict(classes=META['classes'])
+    )
+    assert found == {
+        'region/boxes': 1,
+        'region/all_top1': 100,
+        'region/all_mean': 100,
+    }
 
 
 def test_errors_say_what_is_wrong():
@@ -91,17 +109,37 @@ def test_errors_say_what_is_wrong():
         metric.process(None, [dict(gt_instances={})])
 
 
-@pytest.mark.parametrize('score, told', [
-    ('vlm', {'vlm_roi_scale': 0.7, 'config': 'c.py', 'split': 'v.json'}),
-    ('det', {'config': 'c.py', 'split': 'v.json'}),
-    ('ensemble', {'alpha': 0.3, 'vlm_roi_scale': 0.7, 'config': 'c.py',
-                  'split': 'v.json'}),
-])
+@pytest.mark.parametrize(
+    'score, told',
+    [
+        ('vlm', {'vlm_roi_scale': 0.7, 'config': 'c.py', 'split': 'v.json'}),
+        ('det', {'config': 'c.py', 'split': 'v.json'}),
+        (
+            'ensemble',
+            {
+                'alpha': 0.3,
+                'vlm_roi_scale': 0.7,
+                'config': 'c.py',
+                'split': 'v.json',
+            },
+        ),
+    ],
+)
 def test_protocol_has_what_bears_on_the_score(score, told):
-    facts = dict(config='c.py', split='v.json', alpha=0.3, vlm_roi_scale=0.7,
-                 score_thr=0.0, max_per_img=300)
-    found, report = evaluated([([0, 0, 2], SCORES)], score=score, facts=facts,
-                              protocol=dict(remark='mine', boxes='many'))
+    facts = dict(
+        config='c.py',
+        split='v.json',
+        alpha=0.3,
+        vlm_roi_scale=0.7,
+        score_thr=0.0,
+        max_per_img=300,
+    )
+    found, report = evaluated(
+        [([0, 0, 2], SCORES)],
+        score=score,
+        facts=facts,
+        protocol=dict(remark='mine', boxes='many'),
+    )
     protocol = report['protocol']
     assert {k: protocol[k] for k in told} == told
     assert set(facts) & set(protocol) == set(told)
@@ -110,4 +148,8 @@ def test_protocol_has_what_bears_on_the_score(score, told):
     assert {f'region/{k}': v for k, v in report['figures'].items()} == found
     rows = report['per_category']['top1']
     assert [(r['name'], r['boxes'], r['top1']) for r in rows] == [
-        ('a', 2, 50), ('b', 0, -1), ('c', 1, 100), ('d', 0, -1)]
+        ('a', 2, 50),
+        ('b', 0, -1),
+        ('c', 1, 100),
+        ('d', 0, -1),
+    ]

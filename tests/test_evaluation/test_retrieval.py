@@ -10,14 +10,28 @@ from dito.evaluation.retrieval import merge_captions, ranks
 def naive(image, captions, texts, k):
     """Recall by sorting, one question at a time."""
     words = list(dict.fromkeys(t for group in texts for t in group))
-    vector = {t: v for group, vs in zip(texts, captions, strict=True)
-              for t, v in reversed(list(zip(group, vs, strict=True)))}
-    i2t = [any(t in group for t in sorted(
-        words, key=lambda w: -float(i @ vector[w]))[:k])
-        for i, group in zip(image, texts, strict=True)]
-    t2i = [any(word in texts[n] for n in sorted(
-        range(len(image)), key=lambda n: -float(image[n] @ vector[word]))[:k])
-        for word in words]
+    vector = {
+        t: v
+        for group, vs in zip(texts, captions, strict=True)
+        for t, v in reversed(list(zip(group, vs, strict=True)))
+    }
+    i2t = [
+        any(
+            t in group
+            for t in sorted(words, key=lambda w: -float(i @ vector[w]))[:k]
+        )
+        for i, group in zip(image, texts, strict=True)
+    ]
+    t2i = [
+        any(
+            word in texts[n]
+            for n in sorted(
+                range(len(image)),
+                key=lambda n: -float(image[n] @ vector[word]),
+            )[:k]
+        )
+        for word in words
+    ]
     return (100 * sum(i2t) / len(i2t), 100 * sum(t2i) / len(t2i))
 
 
@@ -26,8 +40,10 @@ def unit(*shape):
 
 
 def samples(texts, image, captions):
-    return [dict(image=i, captions=c, texts=t, key=str(n)) for n, (i, c, t)
-            in enumerate(zip(image, captions, texts, strict=True))]
+    return [
+        dict(image=i, captions=c, texts=t, key=str(n))
+        for n, (i, c, t) in enumerate(zip(image, captions, texts, strict=True))
+    ]
 
 
 def evaluate(rows, **kwargs):
@@ -39,8 +55,10 @@ def evaluate(rows, **kwargs):
 def test_equals_sorting():
     texts = [[f'{n} {i}' for i in range(1 + n % 3)] for n in range(40)]
     image = unit(40, 6)
-    captions = [F.normalize(image[n] + 0.8 * unit(len(t), 6), dim=-1)
-                for n, t in enumerate(texts)]
+    captions = [
+        F.normalize(image[n] + 0.8 * unit(len(t), 6), dim=-1)
+        for n, t in enumerate(texts)
+    ]
     found = evaluate(samples(texts, image, captions))
     for k in (1, 5, 10):
         want = naive(image, captions, texts, k)
@@ -54,15 +72,21 @@ def test_equals_sorting():
 def test_equal_captions_belong_to_all_their_images():
     x, y, z = torch.eye(3)
     # The two cats' embeddings differ by what rounding would do.
-    rows = samples([['a cat'], ['a cat'], ['a dog', 'a pet']],
-                   [x, F.normalize(x + 0.1 * z, dim=0), y],
-                   [x[None], (x + 1e-7)[None], torch.stack([y, z])])
-    text, belongs = merge_captions([r['captions'] for r in rows],
-                                   [r['texts'] for r in rows])
+    rows = samples(
+        [['a cat'], ['a cat'], ['a dog', 'a pet']],
+        [x, F.normalize(x + 0.1 * z, dim=0), y],
+        [x[None], (x + 1e-7)[None], torch.stack([y, z])],
+    )
+    text, belongs = merge_captions(
+        [r['captions'] for r in rows], [r['texts'] for r in rows]
+    )
     assert len(text) == 3
-    assert belongs.tolist() == [[True, False, False], [True, False, False],
-                                [False, True, True]]
-    found = evaluate(rows, topk=(1, ))
+    assert belongs.tolist() == [
+        [True, False, False],
+        [True, False, False],
+        [False, True, True],
+    ]
+    found = evaluate(rows, topk=(1,))
     assert found['retrieval/i2t_R@1'] == 100
     # 'a pet' is nearest to the second cat.
     assert found['retrieval/t2i_R@1'] == pytest.approx(200 / 3)
@@ -70,8 +94,9 @@ def test_equal_captions_belong_to_all_their_images():
 
 def test_one_embedding_for_everything_finds_nothing():
     same = torch.ones(20, 4) / 2
-    found = evaluate(samples([[str(n)] for n in range(20)], same,
-                             list(same[:, None])))
+    found = evaluate(
+        samples([[str(n)] for n in range(20)], same, list(same[:, None]))
+    )
     assert set(found.values()) == {0}
 
 
@@ -87,16 +112,21 @@ def test_wrong_use_is_named():
     with pytest.raises(ValueError, match='DITORetrievalDataset'):
         evaluate([dict(pred_labels=[0], gt_label=0)])
     with pytest.raises(ValueError, match='topk'):
-        DITORetrievalMetric(topk=(0, ))
+        DITORetrievalMetric(topk=(0,))
 
 
 def test_report_has_protocol_and_figures():
     x, y, _ = torch.eye(3)
-    metric = DITORetrievalMetric(topk=(1, ))
+    metric = DITORetrievalMetric(topk=(1,))
     metric.note_run(dict(split='held_out.tar', vocabulary='153 names'))
-    metric.process(None, samples(
-        [['a cat'], ['a cat', 'a pet']], [x, y],
-        [x[None], torch.stack([x, y])]))
+    metric.process(
+        None,
+        samples(
+            [['a cat'], ['a cat', 'a pet']],
+            [x, y],
+            [x[None], torch.stack([x, y])],
+        ),
+    )
     found = metric.evaluate(2)
     protocol = metric.report['protocol']
     assert protocol['split'] == 'held_out.tar' and protocol['images'] == 2

@@ -11,7 +11,6 @@ from dito.models.utils import DistributedLogMixin, reduce_log_vars
 
 
 class _Model(DistributedLogMixin, BaseModel):
-
     def forward(self, inputs, data_samples=None, mode='tensor'):
         return inputs
 
@@ -20,13 +19,15 @@ def _losses(rank: int, weight: torch.Tensor) -> dict:
     return dict(
         loss_a=weight * (rank + 1),
         loss_b=[weight * 10 * rank, weight],
-        acc=torch.tensor(50.0 * rank))
+        acc=torch.tensor(50.0 * rank),
+    )
 
 
 def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        'gloo', f'file://{folder}/init', rank=rank, world_size=2)
+        'gloo', f'file://{folder}/init', rank=rank, world_size=2
+    )
     weight = torch.tensor(1.0, requires_grad=True)
     calls = []
     real = dist.all_reduce
@@ -37,7 +38,8 @@ def _worker(rank: int, folder: str) -> None:
         loss=loss.item(),
         grad=weight.grad.item(),
         calls=len(calls),
-        log={k: v.item() for k, v in log_vars.items()})
+        log={k: v.item() for k, v in log_vars.items()},
+    )
     names = ['loss', 'loss_x'] if rank else ['loss', 'loss_y', 'more']
     try:
         reduce_log_vars({n: torch.tensor(1.0) for n in names})
@@ -50,8 +52,7 @@ def _worker(rank: int, folder: str) -> None:
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory) -> list:
     folder = tmp_path_factory.mktemp('ranks')
-    mp.start_processes(
-        _worker, (str(folder), ), nprocs=2, start_method='fork')
+    mp.start_processes(_worker, (str(folder),), nprocs=2, start_method='fork')
     return [torch.load(folder / f'{r}.pth') for r in range(2)]
 
 

@@ -65,7 +65,13 @@ def test_stages_chain_their_checkpoints(tmp_path):
     plan = Plan(tmp_path, rep_iters=3, det_iters=5)
     stages = {s.name: s for s in plan.stages()}
     assert list(stages) == [
-        'data', 'zero_shot', 'rep', 'naming', 'dito', 'evaluation']
+        'data',
+        'zero_shot',
+        'rep',
+        'naming',
+        'dito',
+        'evaluation',
+    ]
     rep = str(tmp_path / 'rep' / 'iter_3.pth')
     finetune = stages['dito'].arguments
     assert f'load_from={rep}' in finetune
@@ -85,7 +91,7 @@ def test_a_training_lasts_as_long_as_it_is_told(tmp_path, iterations):
         length = iterations or given
         stages = {s.name: s for s in Plan(tmp_path, length, length).stages()}
         arguments = stages[name].arguments
-        options = arguments[arguments.index('--cfg-options') + 1:]
+        options = arguments[arguments.index('--cfg-options') + 1 :]
         action = DictAction('', 'options')
         space = argparse.Namespace()
         action(None, space, options)
@@ -132,7 +138,10 @@ def test_metrics_are_shares_of_one(tmp_path):
         write_run(tmp_path / folder, '20260101_000000', [], values)
     metrics = collect_metrics(tmp_path)
     assert set(metrics) >= {
-        'novel_ap50', 'base_ap50', 'novel_mask_ap', 'zero_shot_top1'
+        'novel_ap50',
+        'base_ap50',
+        'novel_mask_ap',
+        'zero_shot_top1',
     }
     assert set(metrics.values()) == {0.5}
 
@@ -158,11 +167,17 @@ def test_reporter_shows_the_end_of_a_failed_step(tmp_path, capfd):
     assert 'the reason' in capfd.readouterr().err
 
 
-@pytest.mark.parametrize('line, share', [
-    ('Iter(train) [ 15/120]  base_lr: 5.3e-04', 0.125),
-    ('Iter(test) [12/12]    zero_shot/all_top1: 91.9', 1.0),
-    ('drawn [1071/33406]', 1071 / 33406),
-    ('Iter(val) [3/4]', 0.0), ('[1/2] of something', 0.0), ('', 0.0)])
+@pytest.mark.parametrize(
+    'line, share',
+    [
+        ('Iter(train) [ 15/120]  base_lr: 5.3e-04', 0.125),
+        ('Iter(test) [12/12]    zero_shot/all_top1: 91.9', 1.0),
+        ('drawn [1071/33406]', 1071 / 33406),
+        ('Iter(val) [3/4]', 0.0),
+        ('[1/2] of something', 0.0),
+        ('', 0.0),
+    ],
+)
 def test_share_of_a_log(tmp_path, line, share):
     log = tmp_path / 'step.log'
     log.write_text(f'drawn [0/9]\nsome words\n{line}\nand more\n' * 2000)

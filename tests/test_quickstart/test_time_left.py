@@ -16,8 +16,13 @@ from dito.reports.steps import Cost, TimeLeft
 # Seconds of each stage, seconds before its first unit and after its last
 # one, and how many units its log says.
 RECORD = dict(
-    data=(40, 3, 1, 25), zero_shot=(17, 9, 0, 12), rep=(276, 10, 2, 50),
-    naming=(23, 10, 3, 19), dito=(346, 11, 2, 50), evaluation=(63, 10, 10, 19))
+    data=(40, 3, 1, 25),
+    zero_shot=(17, 9, 0, 12),
+    rep=(276, 10, 2, 50),
+    naming=(23, 10, 3, 19),
+    dito=(346, 11, 2, 50),
+    evaluation=(63, 10, 10, 19),
+)
 REPORT = 7.0
 
 
@@ -52,20 +57,28 @@ def simulate(tmp_path, speed, drawn=False, jitter=0.0):
     stages, length = ends_of_units(jitter)
     skipped = stages['data'][1] if drawn else 0.0
     length -= skipped
-    steps = [s for s in Plan(tmp_path, 450, 200).stages()
-             if not (drawn and s.name == 'data')]
+    steps = [
+        s
+        for s in Plan(tmp_path, 450, 200).stages()
+        if not (drawn and s.name == 'data')
+    ]
     time_left, now, found = TimeLeft(), 0, []
     begin = 0.0
     for number, step in enumerate(steps):
         units, end = stages[step.name]
         units = [speed(t - skipped, length) for t in units]
         end = speed(end - skipped, length)
-        later = REPORT_COST + sum(s.cost.total for s in steps[number + 1:])
+        later = REPORT_COST + sum(s.cost.total for s in steps[number + 1 :])
         time_left.begin(begin, step.cost)
         while now < end:
             share = sum(t <= now for t in units) / len(units)
-            found.append((now, time_left.left(now, share, later),
-                          speed(length, length) - now))
+            found.append(
+                (
+                    now,
+                    time_left.left(now, share, later),
+                    speed(length, length) - now,
+                )
+            )
             now += 1
         time_left.end(end)
         begin = end
@@ -76,8 +89,10 @@ MACHINES = dict(
     recorded=lambda t, length: t,
     three_times_slower=lambda t, length: 3 * t,
     three_times_faster=lambda t, length: t / 3,
-    half_speed_after_the_middle=lambda t, length:
-    t if t < length / 2 else 2 * t - length / 2)
+    half_speed_after_the_middle=lambda t, length: (
+        t if t < length / 2 else 2 * t - length / 2
+    ),
+)
 
 
 @pytest.mark.parametrize('jitter', [0.0, 0.3])
@@ -86,8 +101,11 @@ MACHINES = dict(
 def test_within_a_factor_of_one_and_a_half(tmp_path, name, drawn, jitter):
     """From the first minute until the last; see ``in_words`` for that one."""
     found = simulate(tmp_path, MACHINES[name], drawn, jitter)
-    minutes = [row for row in found
-               if row[0] >= 60 and row[0] % 60 == 0 and row[2] >= 60]
+    minutes = [
+        row
+        for row in found
+        if row[0] >= 60 and row[0] % 60 == 0 and row[2] >= 60
+    ]
     if name.startswith('half'):
         # That it will slow down nobody can know; two minutes to notice.
         middle = next(t for t, _, _ in found if t >= found[-1][0] / 3)
@@ -95,13 +113,13 @@ def test_within_a_factor_of_one_and_a_half(tmp_path, name, drawn, jitter):
     assert len(minutes) >= 2
     for second, estimate, truth in minutes:
         assert 1 / 1.5 <= estimate / truth <= 1.5, (
-            f'{second} s: {estimate:.0f} s, truly {truth:.0f} s')
+            f'{second} s: {estimate:.0f} s, truly {truth:.0f} s'
+        )
 
 
 def test_before_it_slows_down_it_knows_the_old_speed(tmp_path):
     """A guard of the test above: the estimates do follow the clock."""
-    found = simulate(
-        tmp_path, MACHINES['half_speed_after_the_middle'])
+    found = simulate(tmp_path, MACHINES['half_speed_after_the_middle'])
     second, estimate, truth = found[300]
     assert second == 300 and estimate / truth < 0.6
     slow = simulate(tmp_path, MACHINES['three_times_slower'])
@@ -124,7 +142,8 @@ def test_a_late_unit_raises_the_estimate():
     time_left = TimeLeft()
     time_left.begin(0.0, Cost(40))
     early, late, later = (
-        time_left.left(now, 0.0, 100) for now in (30.0, 120.0, 240.0))
+        time_left.left(now, 0.0, 100) for now in (30.0, 120.0, 240.0)
+    )
     assert early == pytest.approx(110)
     assert 200 < late < later
 

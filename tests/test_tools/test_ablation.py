@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 from mmengine.config import Config
@@ -40,23 +40,28 @@ def test_rows_are_those_of_the_paper(name: str) -> None:
     # Rows that the paper lacks come last.
     rows = [r for r in TABLES[name].rows if r.paper]
     assert tuple(r.paper['lvis/segm_APr'] for r in rows) == PAPER[name]
-    assert all(not r.paper for r in TABLES[name].rows[len(rows):])
+    assert all(not r.paper for r in TABLES[name].rows[len(rows) :])
 
 
 def test_given_boxes_are_those_of_the_paper() -> None:
-    assert [[r.paper[f'lvis/bbox_AP{k}'] for k in ('', *'rcf')]
-            for r in TABLES['6a'].rows] == [
-                [48.7, 56.8, 51.5, 42.1], [53.7, 54.2, 53.7, 53.5],
-                [54.8, 57.7, 54.3, 53.2]]
+    assert [
+        [r.paper[f'lvis/bbox_AP{k}'] for k in ('', *'rcf')]
+        for r in TABLES['6a'].rows
+    ] == [
+        [48.7, 56.8, 51.5, 42.1],
+        [53.7, 54.2, 53.7, 53.5],
+        [54.8, 57.7, 54.3, 53.2],
+    ]
 
 
 def test_one_run_has_one_figure_in_all_tables() -> None:
     """Rows that are one network must not differ in the paper either."""
-    figures: Dict[str, set] = {}
+    figures: dict[str, set] = {}
     for name in PAPER:
         for row in TABLES[name].rows:
             figures.setdefault(row.run, set()).add(
-                row.paper.get('lvis/segm_APr'))
+                row.paper.get('lvis/segm_APr')
+            )
     assert all(len(values) == 1 for values in figures.values()), figures
     used = {row.run for table in TABLES.values() for row in table.rows}
     assert used == set(RUNS)
@@ -71,8 +76,9 @@ def test_scaled_schedules(factor: float) -> None:
     assert total == max(round(old.train_cfg.max_iters * factor), 1)
     assert cfg.randomness.seed == 7
     assert cfg.train_cfg.val_begin > total
-    for part, before in zip(cfg.param_scheduler, old.param_scheduler,
-                            strict=True):
+    for part, before in zip(
+        cfg.param_scheduler, old.param_scheduler, strict=True
+    ):
         assert part.begin < part.end
         assert abs(part.end - before.end * factor) <= 1
     assert cfg.param_scheduler[-1].end == total
@@ -89,8 +95,9 @@ def test_milestones_scale_and_epochs_do_not() -> None:
 
 
 def test_start_and_what_it_lacks() -> None:
-    cfg = run_config('symbols/dito_symbols', 1, 0, 'stage2.pth',
-                     ('rpn_head', 'roi_head'))
+    cfg = run_config(
+        'symbols/dito_symbols', 1, 0, 'stage2.pth', ('rpn_head', 'roi_head')
+    )
     assert cfg.load_from == cfg.model.teacher.checkpoint == 'stage2.pth'
     hook = cfg.custom_hooks[1]
     assert hook.required == ['backbone', 'neck', 'text_encoder']
@@ -105,46 +112,53 @@ def test_jobs_are_shared_and_in_order(tmp_path: Path) -> None:
     trained = [j for j in jobs if j.what == 'train' and j.trained]
     # 4a: five; 5a: two more; 6b: two more; one pretraining for all.
     assert len(trained) == 2 * 9 + 1
-    assert [j.what for j in jobs if j.run == 'frozen'] == [
-        'train', 'regions']
+    assert [j.what for j in jobs if j.run == 'frozen'] == ['train', 'regions']
     for number, job in enumerate(jobs):
         if job.start:
             before = [(j.run, j.seed) for j in jobs[:number]]
             assert job.start in before
         if job.what != 'train':
             assert (job.run, job.seed, 'train') in [
-                (j.run, j.seed, j.what) for j in jobs[:number]]
+                (j.run, j.seed, j.what) for j in jobs[:number]
+            ]
     first = [j.seed for j in jobs]
     assert first == sorted(first)
     own = Planner(Settings(tmp_path, seeds=2, own_pretraining=True))
-    assert len([j for j in own.jobs(tables)
-                if j.kind == 'pretraining']) == 2
+    assert len([j for j in own.jobs(tables) if j.kind == 'pretraining']) == 2
 
 
 @pytest.mark.parametrize('data', ['symbols', 'lvis'])
 def test_no_config_is_trained_twice(tmp_path: Path, data: str) -> None:
     planner = Planner(Settings(tmp_path, data=data))
     jobs = planner.jobs(list(TABLES.values()))
-    keys = [(j.config, j.start, j.seed, j.options) for j in jobs
-            if j.what == 'train' and j.trained]
+    keys = [
+        (j.config, j.start, j.seed, j.options)
+        for j in jobs
+        if j.what == 'train' and j.trained
+    ]
     assert len(set(keys)) == len(keys)
     assert planner.shared('l0_swl' if data == 'symbols' else 'l4_swl') == (
-        'rovit_swl')
+        'rovit_swl'
+    )
 
 
 def test_rep_that_is_there_is_not_trained(tmp_path: Path) -> None:
     rep = tmp_path / 'rep.pth'
     planner = Planner(Settings(tmp_path, seeds=1, rep=rep))
     jobs = planner.jobs([TABLES['4a'], TABLES['4c'], TABLES['6b']])
-    starts = {j.run: (j.start, planner.make_config(j).load_from)
-              for j in jobs if j.what == 'train'}
+    starts = {
+        j.run: (j.start, planner.make_config(j).load_from)
+        for j in jobs
+        if j.what == 'train'
+    }
     for run in ('rep', 'rep_swl', 'rep_swl_fd', 'teacher_plain'):
         assert starts[run] == (None, str(rep)), run
     assert starts['rovit'][1].endswith('clip_symbols.safetensors')
     assert starts['rep_avg'][0] == ('pretraining-rep_symbols_avg', 0)
     assert 'pretraining-rep_symbols' not in starts
-    plain, = {j for j in jobs if j.run == 'teacher_plain'
-              and j.what == 'train'}
+    (plain,) = {
+        j for j in jobs if j.run == 'teacher_plain' and j.what == 'train'
+    }
     teacher = planner.make_config(plain).model.teacher
     assert teacher.shift is None and teacher.checkpoint == str(rep)
 
@@ -160,14 +174,14 @@ def test_every_row_has_its_configs(tmp_path: Path, data: str) -> None:
 
 def test_figures_over_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    for seed, value in enumerate((.1, .2, -1, .3)):
+    for seed, value in enumerate((0.1, 0.2, -1, 0.3)):
         store.write('rovit', seed, 'detection', dict(metrics=dict(ap=value)))
-    assert store.figure('rovit', (9, ), 'detection', 'ap') is None
-    one = store.figure('rovit', (1, ), 'detection', 'ap')
-    assert (one.mean, one.spread, one.seeds) == (.2, None, 1)
+    assert store.figure('rovit', (9,), 'detection', 'ap') is None
+    one = store.figure('rovit', (1,), 'detection', 'ap')
+    assert (one.mean, one.spread, one.seeds) == (0.2, None, 1)
     all_ = store.figure('rovit', (0, 1, 2, 3), 'detection', 'ap')
-    assert all_.mean == pytest.approx(.2) and all_.seeds == 3
-    assert all_.spread == pytest.approx(.1)
+    assert all_.mean == pytest.approx(0.2) and all_.seeds == 3
+    assert all_.spread == pytest.approx(0.1)
     write_text(tmp_path / 'rovit' / 'seed0' / 'detection.json', '{')
     with pytest.raises(ValueError, match='remove it'):
         store.read('rovit', 0, 'detection')
@@ -181,11 +195,12 @@ def test_another_config_is_refused(tmp_path: Path) -> None:
 
 
 def test_several_processes_have_a_launcher(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for gpus, number in ((1, 1), (4, 5)):
         planner = Planner(Settings(tmp_path, gpus=gpus))
-        job, = planner.jobs([TABLES['4a'].select(('rovit', ))])[:1]
+        (job,) = planner.jobs([TABLES['4a'].select(('rovit',))])[:1]
         words = planner.stage(job).command
         assert Path(words[number]) == config_root().parent / 'tools/train.py'
         assert ('--nproc_per_node=4' in words[:number]) == (gpus == 4)
@@ -200,13 +215,15 @@ def test_unknown_row(capsys: pytest.CaptureFixture[str]) -> None:
 # ------------------------------------------------------- a short real run
 
 
-def write_shard(folder: Path, images: List[Path]) -> None:
+def write_shard(folder: Path, images: list[Path]) -> None:
     """An image-text shard of a few pairs."""
     with tarfile.open(folder / '0.tar', 'w') as tar:
         for number in range(8):
             picture = images[number % 2]
-            for suffix, data in (('png', picture.read_bytes()),
-                                 ('txt', NAMES[number % 2].encode())):
+            for suffix, data in (
+                ('png', picture.read_bytes()),
+                ('txt', NAMES[number % 2].encode()),
+            ):
                 info = tarfile.TarInfo(f'{number}.{suffix}')
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -216,85 +233,123 @@ def training(cfg: Config, loop: str, iters: int) -> Config:
     """Add what a training needs."""
     cfg.train_cfg = dict(type=loop, max_iters=iters, val_interval=iters)
     cfg.optim_wrapper = dict(
-        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3))
-    cfg.param_scheduler = [dict(type='LinearLR', start_factor=0.5,
-                                by_epoch=False, begin=0, end=iters)]
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3)
+    )
+    cfg.param_scheduler = [
+        dict(
+            type='LinearLR',
+            start_factor=0.5,
+            by_epoch=False,
+            begin=0,
+            end=iters,
+        )
+    ]
     cfg.default_hooks = dict(
         logger=dict(type='LoggerHook', interval=1),
-        checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=9))
+        checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=9),
+    )
     cfg.log_processor = dict(by_epoch=False)
     return cfg
 
 
 @pytest.fixture(scope='module')
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Configs of both stages, towers to start from, and a table."""
     folder = tmp_path_factory.mktemp('ablation')
     images, cfg, model = untrained_detector(folder)
     save_safetensors(model.state_dict(), folder / 'start.safetensors')
     cfg.load_from = str(folder / 'start.safetensors')
-    pretrainer = Config(dict(
-        custom_imports=cfg.custom_imports, default_scope='mmdet',
-        load_from=cfg.load_from,
-        model=dict(
-            type='RegionCentricPretrainer',
-            backbone=cfg.model.backbone, neck=cfg.model.neck,
-            rpn_head=cfg.model.rpn_head,
-            roi_head=dict(
-                type='DITORoIHead',
-                bbox_roi_extractor=cfg.model.roi_head.bbox_roi_extractor,
-                bbox_head=cfg.model.roi_head.bbox_head),
-            text_encoder=cfg.model.text_encoder,
-            regions=dict(type='RandomRegions', num_regions=(4, 2, 2, 1))),
-        train_dataloader=dict(
-            batch_size=4, num_workers=0, sampler=None,
-            collate_fn=dict(type='image_text_collate'),
-            dataset=dict(type='ImageTextShards', size=64, num_streams=1,
-                         shards=str(folder / '0.tar')))))
+    pretrainer = Config(
+        dict(
+            custom_imports=cfg.custom_imports,
+            default_scope='mmdet',
+            load_from=cfg.load_from,
+            model=dict(
+                type='RegionCentricPretrainer',
+                backbone=cfg.model.backbone,
+                neck=cfg.model.neck,
+                rpn_head=cfg.model.rpn_head,
+                roi_head=dict(
+                    type='DITORoIHead',
+                    bbox_roi_extractor=cfg.model.roi_head.bbox_roi_extractor,
+                    bbox_head=cfg.model.roi_head.bbox_head,
+                ),
+                text_encoder=cfg.model.text_encoder,
+                regions=dict(type='RandomRegions', num_regions=(4, 2, 2, 1)),
+            ),
+            train_dataloader=dict(
+                batch_size=4,
+                num_workers=0,
+                sampler=None,
+                collate_fn=dict(type='image_text_collate'),
+                dataset=dict(
+                    type='ImageTextShards',
+                    size=64,
+                    num_streams=1,
+                    shards=str(folder / '0.tar'),
+                ),
+            ),
+        )
+    )
     write_shard(folder, images)
     training(pretrainer, 'ImageTextTrainLoop', 20).dump(folder / 'rep.py')
     cfg.train_dataloader = dict(
-        batch_size=2, num_workers=0,
+        batch_size=2,
+        num_workers=0,
         sampler=dict(type='InfiniteSampler', shuffle=True),
         dataset=dict(
-            type='DITOCocoDataset', split='base',
+            type='DITOCocoDataset',
+            split='base',
             ann_file=str(folder / 'annotations.json'),
             data_prefix=dict(img=str(folder)),
-            metainfo=dict(classes=tuple(NAMES),
-                          novel_classes=('chess knight', )),
-            pipeline=[dict(type='DITOLoadImageFromFile'),
-                      dict(type='LoadAnnotations', with_bbox=True),
-                      dict(type='Resize', scale=(64, 64), keep_ratio=True),
-                      dict(type='PackDetInputs')]))
+            metainfo=dict(
+                classes=tuple(NAMES), novel_classes=('chess knight',)
+            ),
+            pipeline=[
+                dict(type='DITOLoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True),
+                dict(type='Resize', scale=(64, 64), keep_ratio=True),
+                dict(type='PackDetInputs'),
+            ],
+        ),
+    )
     cfg.model.roi_head.update(mask_roi_extractor=None, mask_head=None)
     cfg.update(
-        val_cfg=dict(type='ValLoop'), val_dataloader=cfg.test_dataloader,
-        val_evaluator=cfg.test_evaluator)
+        val_cfg=dict(type='ValLoop'),
+        val_dataloader=cfg.test_dataloader,
+        val_evaluator=cfg.test_evaluator,
+    )
     training(cfg, 'IterBasedTrainLoop', 40).dump(folder / 'det.py')
     config = dict(symbols=str(folder / 'det.py'))
     runs = dict(
         rep=Run(config, dict(symbols=str(folder / 'rep.py'))),
-        frozen=Run(config, trained=False))
-    rows = {name: Row(name, name, name, {'coco/bbox_mAP': 12.3})
-            for name in runs}
+        frozen=Run(config, trained=False),
+    )
+    rows = {
+        name: Row(name, name, name, {'coco/bbox_mAP': 12.3}) for name in runs
+    }
     metrics = {'coco/bbox_mAP': 'AP', 'region/all_top1': 'top-1'}
     tables = dict(
-        x=Table('x', 'tiny', 'detection', metrics, (rows['rep'], )),
-        y=Table('y', 'given', 'regions', metrics, tuple(rows.values())))
+        x=Table('x', 'tiny', 'detection', metrics, (rows['rep'],)),
+        y=Table('y', 'given', 'regions', metrics, tuple(rows.values())),
+    )
     return dict(folder=folder, runs=runs, tables=tables)
 
 
 class InProcess(Reporter):
     """Runs the tools in this process: importing them again takes longer."""
 
-    seen: List[str] = []
+    seen: list[str] = []
     fail_after = ''
 
     def run(self, stage: Stage) -> float:
         _, tool, *argv = stage.command
         assert Path(tool).is_file()
-        main = {'train.py': train_tool, 'test.py': test_tool,
-                'region_accuracy.py': region_accuracy}[Path(tool).name].main
+        main = {
+            'train.py': train_tool,
+            'test.py': test_tool,
+            'region_accuracy.py': region_accuracy,
+        }[Path(tool).name].main
         self.seen.append(' '.join([stage.name, *argv[3:]]))
         options = [f'experiment_name={stage.name}{len(self.seen)}']
         assert main([*argv, '--cfg-options', *options]) == 0
@@ -304,25 +359,27 @@ class InProcess(Reporter):
 
 
 @pytest.fixture
-def tool(tiny: Dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+def tool(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """The tool with the tiny tables, in their folder."""
     monkeypatch.chdir(tiny['folder'])
     monkeypatch.setattr(runner, 'Reporter', InProcess)
     monkeypatch.setattr(runner, 'RUNS', tiny['runs'])
     monkeypatch.setattr(ablation, 'TABLES', tiny['tables'])
 
-    def call(*argv: str) -> List[str]:
+    def call(*argv: str) -> list[str]:
         InProcess.seen.clear()
-        assert ablation.main(
-            [*argv, '--iters-scale', '0.1', '--debug']) == 0
+        assert ablation.main([*argv, '--iters-scale', '0.1', '--debug']) == 0
         return [line.split()[0] for line in InProcess.seen]
 
     return call
 
 
 def test_a_table_is_made_resumed_and_rendered(
-        tool: Any, tiny: Dict[str, Any], monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    tool: Any,
+    tiny: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     # Trainings leave evaluation to a step of its own.
     monkeypatch.setattr(ValLoop, 'run', lambda self: pytest.fail('validated'))
     # Nothing is known, so nothing is promised, and no hours run nothing.
@@ -336,7 +393,8 @@ def test_a_table_is_made_resumed_and_rendered(
         tool('x')
     assert not (runs / 'rep/seed0/train.json').exists()
     (runs / 'rep/seed0/last_checkpoint').write_text(
-        str((runs / 'rep/seed0/iter_4.pth').resolve()))
+        str((runs / 'rep/seed0/iter_4.pth').resolve())
+    )
     monkeypatch.setattr(InProcess, 'fail_after', '')
     assert tool('x') == ['rep-seed0-train', 'rep-seed0-detection']
     assert '--resume' in InProcess.seen[0]
@@ -351,8 +409,10 @@ def test_a_table_is_made_resumed_and_rendered(
     cfg = Config.fromfile(runs / 'rep/seed0.py')
     assert cfg.load_from == start['checkpoint'] and start['iters'] == 2
     # The second seed uses the first one's pretraining.
-    assert tool('x', '--seeds', '2') == ['rep-seed1-train',
-                                         'rep-seed1-detection']
+    assert tool('x', '--seeds', '2') == [
+        'rep-seed1-train',
+        'rep-seed1-detection',
+    ]
     text = Path('work_dirs/ablation_symbols/table_x.md').read_text()
     assert '| rep | 12.3 | ' in text and '(2) |' in text
     capsys.readouterr()
@@ -365,14 +425,20 @@ def test_a_table_is_made_resumed_and_rendered(
 
 
 def test_estimates_begin_with_the_quickstart(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     planner = Planner(Settings(tmp_path / 'work', seeds=1))
-    evaluations = [j for j in planner.jobs([TABLES['4a'], TABLES['6a']])
-                   if j.what != 'train']
+    evaluations = [
+        j
+        for j in planner.jobs([TABLES['4a'], TABLES['6a']])
+        if j.what != 'train'
+    ]
     assert {planner.estimate(j) for j in evaluations} == {None}
-    write_text(tmp_path / 'work_dirs/quickstart/metrics.json',
-               json.dumps(dict(stage_seconds=dict(evaluation=58.0))))
+    write_text(
+        tmp_path / 'work_dirs/quickstart/metrics.json',
+        json.dumps(dict(stage_seconds=dict(evaluation=58.0))),
+    )
     assert {planner.estimate(j) for j in evaluations} == {58.0}
     # What was measured here counts more.
     planner.store.write('rovit', 0, 'train', dict(kind='training'))
@@ -384,8 +450,10 @@ def test_estimates_begin_with_the_quickstart(
 
 
 def test_a_failed_step_ends_in_one_sentence(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     class Broken(Stage):
         command = ['sh', '-c', 'echo the reason; exit 3']
 

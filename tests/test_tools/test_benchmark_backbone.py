@@ -11,7 +11,8 @@ TOOL = Path(__file__).parents[2] / 'tools/analysis_tools'
 @pytest.fixture(scope='module')
 def tool():
     spec = importlib.util.spec_from_file_location(
-        'benchmark_backbone', TOOL / 'benchmark_backbone.py')
+        'benchmark_backbone', TOOL / 'benchmark_backbone.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -43,5 +44,6 @@ def test_swl_is_timed_against_the_plain_pass(tool, monkeypatch):
 def test_windows_that_vit_sam_cannot_have(tool):
     pytest.importorskip('mmpretrain')
     with pytest.raises(ValueError, match='--grid 3'):
-        tool.main(['windows', '--arch', 'tiny', '--img-size', '64',
-                   '--grid', '3'])
+        tool.main(
+            ['windows', '--arch', 'tiny', '--img-size', '64', '--grid', '3']
+        )

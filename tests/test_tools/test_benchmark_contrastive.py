@@ -5,8 +5,20 @@ import pytest
 
 from dito.cli import benchmark_contrastive as tool
 
-SMALL = ['--img-size', '32', '--text', '32', '1', '2', '--batch', '4',
-         '--words', '3', '--repeat', '1']
+SMALL = [
+    '--img-size',
+    '32',
+    '--text',
+    '32',
+    '1',
+    '2',
+    '--batch',
+    '4',
+    '--words',
+    '3',
+    '--repeat',
+    '1',
+]
 
 
 def test_time_against_open_clip(capsys):
@@ -24,10 +36,14 @@ def test_memory_of_one_step_in_its_own_process():
 
 def test_memory_by_micro_batch_and_by_batch(monkeypatch):
     # Activations grow with the micro-batch, embeddings with the batch.
-    monkeypatch.setattr(tool, 'peak_memory', lambda args, batch, micro: (
-        100.0 + 10 * micro + 0.1 * batch))
-    args = tool.parse_args(['memory', *SMALL, '--micro-batches', '4', '1',
-                            '8'])
+    monkeypatch.setattr(
+        tool,
+        'peak_memory',
+        lambda args, batch, micro: 100.0 + 10 * micro + 0.1 * batch,
+    )
+    args = tool.parse_args(
+        ['memory', *SMALL, '--micro-batches', '4', '1', '8']
+    )
     result = tool.run(args)
     assert result['mib_by_micro_batch'] == {1: 110.4, 4: 140.4}
     assert result['mib_by_batch'] == {4: 110.4, 8: 110.8, 16: 111.6}

@@ -9,9 +9,28 @@ from dito.cli import benchmark_image_text
 
 
 def run(capsys, *args):
-    assert benchmark_image_text.main([
-        '--number', '2', '--repeat', '2', '--batch', '2', '--batches', '2',
-        '--width', '120', '--height', '90', '--size', '48', *args]) == 0
+    assert (
+        benchmark_image_text.main(
+            [
+                '--number',
+                '2',
+                '--repeat',
+                '2',
+                '--batch',
+                '2',
+                '--batches',
+                '2',
+                '--width',
+                '120',
+                '--height',
+                '90',
+                '--size',
+                '48',
+                *args,
+            ]
+        )
+        == 0
+    )
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -20,7 +39,8 @@ def test_both_sides_are_timed(capsys):
     for name in ('transform', 'loader'):
         rates = result[name]['images_per_second']
         assert result[name]['ratio'] == pytest.approx(
-            rates['dito'] / rates['open_clip'])
+            rates['dito'] / rates['open_clip']
+        )
     transform = result['transform']
     assert 0 < transform['ratio_with_normalising'] < transform['ratio']
     error = result['error']
@@ -30,8 +50,7 @@ def test_both_sides_are_timed(capsys):
 
 
 def test_images_of_a_folder(tmp_path, capsys):
-    Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(
-        tmp_path / 'a.jpg')
+    Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(tmp_path / 'a.jpg')
     result = run(capsys, 'transform', '--images', str(tmp_path))
     assert result['images'] == 1 and 'loader' not in result
     (tmp_path / 'a.jpg').unlink()

@@ -3,7 +3,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 from tiny_api import write_detector
@@ -14,20 +14,34 @@ TWENTY = Path(__file__).parents[1] / 'data/twenty'
 
 
 @pytest.fixture(scope='module')
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """An image and the file of an untrained detector."""
     parts = write_detector(tmp_path_factory.mktemp('detect'))
-    return dict(image=str(parts['images'][0]), weights=str(parts['weights']),
-                folder=parts['folder'])
+    return dict(
+        image=str(parts['images'][0]),
+        weights=str(parts['weights']),
+        folder=parts['folder'],
+    )
 
 
-def test_detect(parts: Dict[str, Any], tmp_path: Path,
-                capsys: pytest.CaptureFixture[str]) -> None:
-    code = detect.main([
-        parts['image'], '--names', 'red umbrella, anchor', '--checkpoint',
-        parts['weights'], '--out-dir',
-        str(tmp_path), '--score-thr', '0.99', '--list-top-k', '3'
-    ])
+def test_detect(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = detect.main(
+        [
+            parts['image'],
+            '--names',
+            'red umbrella, anchor',
+            '--checkpoint',
+            parts['weights'],
+            '--out-dir',
+            str(tmp_path),
+            '--score-thr',
+            '0.99',
+            '--list-top-k',
+            '3',
+        ]
+    )
     text = capsys.readouterr().out
     assert code == 0
     note, *lines = text.splitlines()
@@ -35,8 +49,9 @@ def test_detect(parts: Dict[str, Any], tmp_path: Path,
     assert ': 0 found with a score of 0.99 or more' in lines[0]
     scores = [float(line.split()[0]) for line in lines[1:4]]
     assert scores == sorted(scores, reverse=True) and len(lines) == 5
-    assert all(('anchor' in line) != ('red umbrella' in line)
-               for line in lines[1:4])
+    assert all(
+        ('anchor' in line) != ('red umbrella' in line) for line in lines[1:4]
+    )
     written = json.loads((tmp_path / 'preds' / '0.json').read_text())
     assert written['scores'] == []
     assert (tmp_path / 'vis' / '0.jpg').is_file()
@@ -44,32 +59,53 @@ def test_detect(parts: Dict[str, Any], tmp_path: Path,
 
 @pytest.mark.parametrize('threshold', ['0', '0.3', '1'])
 def test_list_top_k_does_not_depend_on_the_threshold(
-        parts: Dict[str, Any], tmp_path: Path,
-        capsys: pytest.CaptureFixture[str], threshold: str) -> None:
+    parts: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold: str,
+) -> None:
     options = ['--checkpoint', parts['weights'], '--out-dir', str(tmp_path)]
     asked = [parts['image'], '--names', 'red umbrella, anchor', *options]
     assert detect.main([*asked, '--score-thr', '0']) == 0
-    every = [line for line in capsys.readouterr().out.splitlines()
-             if line.startswith('  ')]
+    every = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith('  ')
+    ]
     assert len(every) > 5
-    assert detect.main(
-        [*asked, '--score-thr', threshold, '--list-top-k', '5']) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines()
-            if line.startswith('  ')]
+    assert (
+        detect.main([*asked, '--score-thr', threshold, '--list-top-k', '5'])
+        == 0
+    )
+    rows = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith('  ')
+    ]
     assert rows == every[:5]
     assert detect.main([*asked, '--list-top-k', '0']) == 2
     assert '--list-top-k is a number of lines' in capsys.readouterr().err
 
 
-def test_negative_names(parts: Dict[str, Any], tmp_path: Path,
-                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_negative_names(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = []
     for negatives in ([], ['--negative-names', 'red umbrella']):
-        code = detect.main([
-            parts['image'], '--names', 'anchor', '--checkpoint',
-            parts['weights'], '--out-dir',
-            str(tmp_path), '--score-thr', '0', *negatives
-        ])
+        code = detect.main(
+            [
+                parts['image'],
+                '--names',
+                'anchor',
+                '--checkpoint',
+                parts['weights'],
+                '--out-dir',
+                str(tmp_path),
+                '--score-thr',
+                '0',
+                *negatives,
+            ]
+        )
         assert code == 0
         lines = capsys.readouterr().out.splitlines()
         assert ('taken for one of' in lines[0]) == (not negatives)
@@ -83,12 +119,15 @@ def test_report() -> None:
     result = dict(
         scores=[0.5, 0.2],
         names=['anchor', 'kite'],
-        bboxes=[[0, 0, 4.4, 5], [1, 2, 3, 4]])
+        bboxes=[[0, 0, 4.4, 5], [1, 2, 3, 4]],
+    )
     assert detect.report('a.jpg', result, 0.3, None) == (
         'a.jpg: 1 found with a score of 0.3 or more\n'
-        '  0.500  anchor  (0, 0, 4, 5)')
+        '  0.500  anchor  (0, 0, 4, 5)'
+    )
     assert detect.report('a.jpg', result, 0.6, None).endswith(
-        'the best has 0.500')
+        'the best has 0.500'
+    )
     for threshold in (0, 0.3, 0.6):
         for lines in (1, 2):
             text = detect.report('a.jpg', result, threshold, lines)
@@ -105,22 +144,35 @@ def test_boxes_of_negative_names_are_said() -> None:
     assert 'negative' not in detect.report('a.jpg', result, 0.3, 1, 9)
 
 
-def test_all_boxes_to_negative_names(parts: Dict[str, Any], tmp_path: Path,
-                                     capsys: pytest.CaptureFixture[str]
-                                     ) -> None:
-    assert detect.main([
-        parts['image'], '--names', 'wheel', '--negative-names',
-        'red umbrella, anchor, blue kite', '--checkpoint', parts['weights'],
-        '--out-dir', str(tmp_path), '--list-top-k', '400'
-    ]) == 0
+def test_all_boxes_to_negative_names(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        detect.main(
+            [
+                parts['image'],
+                '--names',
+                'wheel',
+                '--negative-names',
+                'red umbrella, anchor, blue kite',
+                '--checkpoint',
+                parts['weights'],
+                '--out-dir',
+                str(tmp_path),
+                '--list-top-k',
+                '400',
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     rows = [line for line in text.splitlines() if line.startswith('  ')]
     assert len(rows) == 400 or 'went to negative names' in text
 
 
 def test_a_broken_image_of_a_folder_ends_nothing(
-        parts: Dict[str, Any], tmp_path: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / 'photos'
     folder.mkdir()
     content = Path(parts['image']).read_bytes()
@@ -128,10 +180,17 @@ def test_a_broken_image_of_a_folder_ends_nothing(
         (folder / name).write_bytes(content)
     (folder / 'b.png').write_bytes(content[:60])
     (folder / 'notes.txt').write_text('no picture')
-    code = detect.main([
-        str(folder), '--names', 'anchor, wheel', '--checkpoint',
-        parts['weights'], '--out-dir', str(tmp_path / 'out')
-    ])
+    code = detect.main(
+        [
+            str(folder),
+            '--names',
+            'anchor, wheel',
+            '--checkpoint',
+            parts['weights'],
+            '--out-dir',
+            str(tmp_path / 'out'),
+        ]
+    )
     assert code == 3
     said = capsys.readouterr()
     for name in ('a.png', 'c.PNG'):
@@ -140,24 +199,36 @@ def test_a_broken_image_of_a_folder_ends_nothing(
     assert 'b.png' in errors[0] and 'cannot be decoded' in errors[0]
     assert errors[1].startswith('error: 1 of 3 images could not be read')
     assert sorted(p.name for p in (tmp_path / 'out').rglob('*.*')) == [
-        'a.jpg', 'a.json', 'c.jpg', 'c.json']
+        'a.jpg',
+        'a.json',
+        'c.jpg',
+        'c.json',
+    ]
 
 
-@pytest.mark.parametrize('argv, message', [
-    (['gone.jpg', '--names', 'a'], 'gone.jpg does not exist'),
-    (['broken.jpg', '--names', 'a'], 'broken.jpg (8 bytes) cannot be'),
-    (['0.png', '--names', ' , '], 'blank'),
-    (['0.png', '--names', 'a,a'], 'more than once'),
-    (['0.png', '--names', 'none.txt'], 'none.txt does not exist'),
-    (['0.png', '--names', 'a', '--config', 'dito_vitl_lvsi'], 'no config'),
-])
-def test_errors(parts: Dict[str, Any], argv: list, message: str,
-                capsys: pytest.CaptureFixture[str],
-                monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['gone.jpg', '--names', 'a'], 'gone.jpg does not exist'),
+        (['broken.jpg', '--names', 'a'], 'broken.jpg (8 bytes) cannot be'),
+        (['0.png', '--names', ' , '], 'blank'),
+        (['0.png', '--names', 'a,a'], 'more than once'),
+        (['0.png', '--names', 'none.txt'], 'none.txt does not exist'),
+        (['0.png', '--names', 'a', '--config', 'dito_vitl_lvsi'], 'no config'),
+    ],
+)
+def test_errors(
+    parts: dict[str, Any],
+    argv: list,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(parts['folder'])
     Path('broken.jpg').write_bytes(b'no image')
     code = detect.main(
-        [*argv, '--checkpoint', parts['weights'], '--out-dir', 'none'])
+        [*argv, '--checkpoint', parts['weights'], '--out-dir', 'none']
+    )
     assert code == 2
     error = capsys.readouterr().err.splitlines()
     assert [line for line in error if message in line] == [error[-1]]
@@ -169,20 +240,35 @@ def test_config_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'needs --checkpoint too' in capsys.readouterr().err
 
 
-def test_shipped_detector(tmp_path: Path,
-                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_shipped_detector(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What the first command of a user gives, on a held-out drawing."""
     image = str(TWENTY / 'images/01.jpg')
     out = tmp_path / 'out'
-    assert detect.main([image, '--names', 'umbrella, anchor',
-                        '--negative-names', 'trained',
-                        '--out-dir', str(out)]) == 0
+    assert (
+        detect.main(
+            [
+                image,
+                '--names',
+                'umbrella, anchor',
+                '--negative-names',
+                'trained',
+                '--out-dir',
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert 'drawings only' in capsys.readouterr().out
     assert (out / 'vis/01.jpg').is_file() and (out / 'preds/01.json').is_file()
 
 
-def test_folder_that_is_not_published(tmp_path: Path,
-                                      capsys: pytest.CaptureFixture) -> None:
-    assert detect.main(['a.jpg', '--names', 'a', '--checkpoint',
-                        str(tmp_path)]) == 2
+def test_folder_that_is_not_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert (
+        detect.main(['a.jpg', '--names', 'a', '--checkpoint', str(tmp_path)])
+        == 2
+    )
     assert 'it is not a folder written by' in capsys.readouterr().err

@@ -24,13 +24,15 @@ def fuzz(monkeypatch: pytest.MonkeyPatch):
     """The tool as a module; its processes find it by its name."""
     monkeypatch.syspath_prepend(str(TOOL.parent))
     import fuzz as tool
+
     return tool
 
 
 def test_damaged_inputs_are_answered(fuzz, capsys, tmp_path) -> None:
     path = tmp_path / 'found.json'
-    assert fuzz.main(['--number', '100', '--seed', '5', '--json',
-                      str(path)]) == 0
+    assert (
+        fuzz.main(['--number', '100', '--seed', '5', '--json', str(path)]) == 0
+    )
     out = capsys.readouterr().out
     found = json.loads(path.read_text())
     assert f'{found["number"]} inputs, seed 5: 0 failures' in out
@@ -45,18 +47,29 @@ def test_damaged_inputs_are_answered(fuzz, capsys, tmp_path) -> None:
 
 def test_an_input_is_made_from_its_number_alone(fuzz) -> None:
     import fuzz_inputs as inputs
-    for make in (lambda rng: inputs.damage(inputs.shard(2), rng)[0],
-                 lambda rng: inputs.damage_header(inputs.shard(2), rng),
-                 lambda rng: inputs.to_json(inputs.damage_tree(
-                     inputs.annotations(), rng), rng)):
+
+    for make in (
+        lambda rng: inputs.damage(inputs.shard(2), rng)[0],
+        lambda rng: inputs.damage_header(inputs.shard(2), rng),
+        lambda rng: inputs.to_json(
+            inputs.damage_tree(inputs.annotations(), rng), rng
+        ),
+    ):
         one, two, other = (make(np.random.default_rng(s)) for s in (1, 1, 2))
         assert one == two != other
 
 
-@pytest.mark.parametrize('step,outcome', [
-    (lambda: 'right', 'right'), (lambda: 'lost: 1 of 2', 'lost'),
-    (lambda: 1 / 0, 'crash'), (lambda: int('x'), 'crash'),
-    (lambda: [].index(3), 'crash'), (lambda: open('no file'), 'refused')])
+@pytest.mark.parametrize(
+    'step,outcome',
+    [
+        (lambda: 'right', 'right'),
+        (lambda: 'lost: 1 of 2', 'lost'),
+        (lambda: 1 / 0, 'crash'),
+        (lambda: int('x'), 'crash'),
+        (lambda: [].index(3), 'crash'),
+        (lambda: open('no file'), 'refused'),
+    ],
+)
 def test_what_comes_of_a_reader_is_named(fuzz, step, outcome) -> None:
     assert fuzz._judge(step)[0] == outcome
 
@@ -64,9 +77,11 @@ def test_what_comes_of_a_reader_is_named(fuzz, step, outcome) -> None:
 def test_sentences_and_counted_samples_are_no_crash(fuzz) -> None:
     from dito.datasets.image_text.decode import decode_reduced
     from dito.models.text import Vocabulary
+
     assert fuzz._judge(lambda: decode_reduced(b'x', None, 1))[0] == 'counted'
     assert fuzz._judge(lambda: Vocabulary.load('no.safetensors'))[0] == (
-        'refused')
+        'refused'
+    )
 
 
 @pytest.fixture
@@ -80,25 +95,37 @@ def here(monkeypatch, tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize('kind', [
-    'tars', 'tables', 'json', 'metrics', 'vocabularies', 'checkpoints'])
-def test_what_is_sound_is_right_to_every_reader(fuzz, here, monkeypatch,
-                                                kind) -> None:
+@pytest.mark.parametrize(
+    'kind',
+    ['tars', 'tables', 'json', 'metrics', 'vocabularies', 'checkpoints'],
+)
+def test_what_is_sound_is_right_to_every_reader(
+    fuzz, here, monkeypatch, kind
+) -> None:
     """Or damage would be refused for another reason."""
     import fuzz_inputs as inputs
+
     monkeypatch.setattr(inputs, 'damage', lambda data, *_: (data, True))
-    for name in ('damage_tree', 'damage_header', 'damage_safetensors',
-                 'damage_pickle'):
+    for name in (
+        'damage_tree',
+        'damage_header',
+        'damage_safetensors',
+        'damage_pickle',
+    ):
         monkeypatch.setattr(inputs, name, lambda data, _: data)
-    monkeypatch.setattr(inputs, 'to_json',
-                        lambda tree, _: json.dumps(tree).encode())
+    monkeypatch.setattr(
+        inputs, 'to_json', lambda tree, _: json.dumps(tree).encode()
+    )
     for i in range(3):
         folder = here / str(i)
         folder.mkdir()
         steps = fuzz.KINDS[kind][0](folder, np.random.default_rng(i))
         found = [fuzz._judge(step) for step in steps]
-        assert [f for f in found if f[0] != 'right' and (
-            'it is compressed' not in f[1])] == []
+        assert [
+            f
+            for f in found
+            if f[0] != 'right' and ('it is compressed' not in f[1])
+        ] == []
 
 
 # Faults of a reader, and what the tool must call them.
@@ -108,25 +135,34 @@ PLANTED = {
     'a shell': ('code', lambda _: os.system('true')),
     'a file above': ('outside', lambda f: (f / '../../x').touch()),
     'a file beside': ('outside', lambda _: Path('x').write_text('')),
-    'a file written in C': ('outside', lambda f: cv2.imwrite(
-        str(f.parent / 'x.png'), np.zeros((2, 2, 3), np.uint8))),
+    'a file written in C': (
+        'outside',
+        lambda f: cv2.imwrite(
+            str(f.parent / 'x.png'), np.zeros((2, 2, 3), np.uint8)
+        ),
+    ),
     'a folder': ('outside', lambda f: (f.parent / 'x').mkdir()),
     'a file removed': ('outside', lambda _: Path('bait').unlink()),
     'a file moved out': ('outside', lambda f: (f / 'in').rename('x')),
     'a link': ('outside', lambda _: Path('x').symlink_to('/')),
     'a private file': ('outside', lambda _: open('/etc/passwd').close()),
     'a file read': ('outside', lambda _: Path('bait').read_text()),
-    'a connection': ('outside', lambda _: socket.create_connection(
-        ('127.0.0.1', 9), timeout=1)),
+    'a connection': (
+        'outside',
+        lambda _: socket.create_connection(('127.0.0.1', 9), timeout=1),
+    ),
     'a process': ('crash', lambda _: 1 / 0),
-    'nothing': ('right', lambda f: (f / 'y').write_text((
-        f / 'in').read_text())),
+    'nothing': (
+        'right',
+        lambda f: (f / 'y').write_text((f / 'in').read_text()),
+    ),
 }
 
 
 @pytest.mark.parametrize('name', PLANTED)
-def test_what_an_input_must_not_do_is_found(fuzz, here, monkeypatch,
-                                            name) -> None:
+def test_what_an_input_must_not_do_is_found(
+    fuzz, here, monkeypatch, name
+) -> None:
     outcome, fault = PLANTED[name]
     (here / 'bait').write_text('x')
 
@@ -149,22 +185,33 @@ def _shifted(original):
 
 # Losses without a count, planted where things are counted or judged.
 LOSSES = {
-    'tars': ('dito.datasets.image_text.bad_samples.SampleCounter.add_broken',
-             lambda _: lambda *args: None),
-    'tables': ('dito.datasets.shard_files.read_pairs',
-               lambda read: lambda source: read(source)[:-1]),
-    'json': ('dito.datasets.ov_dataset.left_out',
-             lambda _: lambda ann, image: ann['bbox'][2] > 15 or None),
-    'pictures': ('dito.datasets.checks.config_checks.check_images',
-                 lambda _: lambda *args: []),
-    'metrics': ('dito.evaluation.ground_truth.LVISGroundTruth.'
-                '_take_annotations', _shifted),
+    'tars': (
+        'dito.datasets.image_text.bad_samples.SampleCounter.add_broken',
+        lambda _: lambda *args: None,
+    ),
+    'tables': (
+        'dito.datasets.shard_files.read_pairs',
+        lambda read: lambda source: read(source)[:-1],
+    ),
+    'json': (
+        'dito.datasets.ov_dataset.left_out',
+        lambda _: lambda ann, image: ann['bbox'][2] > 15 or None,
+    ),
+    'pictures': (
+        'dito.datasets.checks.config_checks.check_images',
+        lambda _: lambda *args: [],
+    ),
+    'metrics': (
+        'dito.evaluation.ground_truth.LVISGroundTruth._take_annotations',
+        _shifted,
+    ),
 }
 
 
 @pytest.mark.parametrize('kind', LOSSES)
-def test_losses_without_a_count_are_found(fuzz, here, monkeypatch,
-                                          kind) -> None:
+def test_losses_without_a_count_are_found(
+    fuzz, here, monkeypatch, kind
+) -> None:
     target, plant = LOSSES[kind]
     sound = Counter(fuzz.attempt(kind, 1, i)[0] for i in range(20))
     assert not set(sound) & set(fuzz.BAD)

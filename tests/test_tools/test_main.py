@@ -29,7 +29,8 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_mistyped_tool_is_answered_by_close_ones(
-        capsys: pytest.CaptureFixture[str]) -> None:
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert entry.main(['trian']) == 2
     assert 'no tool "trian"; did you mean train' in capsys.readouterr().err
     assert entry.main(['xyz']) == 2
@@ -47,8 +48,10 @@ def test_every_tool_of_the_package_is_listed() -> None:
 
 @pytest.mark.parametrize('tool', sorted(set(entry.TOOLS) - {'check-env'}))
 def test_every_tool_explains_itself(
-        tool: str, capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    tool: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, 'argv', ['dito'])
     with pytest.raises(SystemExit) as stopped:
         entry.main([tool, '--help'])
@@ -62,28 +65,43 @@ def test_check_env(monkeypatch: pytest.MonkeyPatch) -> None:
     assert entry.main(['check-env']) == 1
 
 
-def test_print_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(sys, 'argv', ['dito'])
     saved = tmp_path / 'whole.py'
-    assert entry.main([
-        'print-config', CONFIG, '--cfg-options', 'log_level=DEBUG',
-        '--save-path',
-        str(saved)
-    ]) == 0
+    assert (
+        entry.main(
+            [
+                'print-config',
+                CONFIG,
+                '--cfg-options',
+                'log_level=DEBUG',
+                '--save-path',
+                str(saved),
+            ]
+        )
+        == 0
+    )
     assert "log_level = 'DEBUG'" in capsys.readouterr().out
     assert Config.fromfile(saved).train_dataloader.batch_size == 2
     assert entry.main(['print-config', 'no_such_config']) == 2
 
 
-def test_run_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_a_script(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(sys, 'argv', ['dito'])
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'beside.py').write_text('NAME = "beside"\n')
     script = tmp_path / 'script.py'
-    script.write_text('import sys, beside\n'
-                      'print(__name__, sys.argv[1:], beside.NAME)\n')
+    script.write_text(
+        'import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME)\n'
+    )
     assert entry.main(['run', str(script), '--flag', 'x']) == 0
     assert "__main__ ['--flag', 'x'] beside" in capsys.readouterr().out
     assert entry.main(['run', 'gone.py']) == 2
@@ -99,8 +117,10 @@ def long_table() -> Table:
 
 @pytest.mark.parametrize('width', ['1', '40', '120', '300', ''])
 def test_tables_are_whole_at_any_width(
-        width: str, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    width: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setenv('COLUMNS', width)
     print_table(long_table())
     text = capsys.readouterr().out
@@ -120,7 +140,9 @@ def test_the_reader_of_a_pipe_may_leave(tmp_path: Path) -> None:
     script.write_text('for i in range(30000): print("line", i)\n')
     tool = subprocess.Popen(
         [sys.executable, '-m', 'dito', 'run', str(script)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert tool.stdout.readline() == b'line 0\n'
     tool.stdout.close()
     assert tool.stderr.read() == b''

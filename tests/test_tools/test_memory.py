@@ -23,77 +23,109 @@ from dito.models.backbones import DITOViT
 def test_parameters_are_counted_right(arch: str) -> None:
     with torch.device('meta'):
         model = DITOViT(arch)
-    assert parameter_count(arch) == sum(
-        p.numel() for p in model.parameters())
+    assert parameter_count(arch) == sum(p.numel() for p in model.parameters())
 
 
 def test_what_saves_memory_and_what_costs() -> None:
     plain = Setting('base', 2)
     peak = step_memory(plain)
     assert step_memory(Setting('base', 2, with_cp=True)) < 0.3 * peak
-    assert 1.8 * peak < step_memory(Setting('base', 2, swl='batched')) < (
-        2.1 * peak)
+    assert (
+        1.8 * peak
+        < step_memory(Setting('base', 2, swl='batched'))
+        < (2.1 * peak)
+    )
     for cp in (False, True):
-        batched, sequential = (step_memory(
-            Setting('base', 2, with_cp=cp, swl=swl))
-            for swl in ('batched', 'sequential'))
+        batched, sequential = (
+            step_memory(Setting('base', 2, with_cp=cp, swl=swl))
+            for swl in ('batched', 'sequential')
+        )
         assert sequential < batched
-    assert 0.5 * peak < step_memory(Setting('base', 2, bf16=True)) < (
-        0.7 * peak)
+    assert (
+        0.5 * peak < step_memory(Setting('base', 2, bf16=True)) < (0.7 * peak)
+    )
     assert teacher_memory(plain) < 0.25 * peak
 
 
-@pytest.mark.parametrize('with_cp,swl', [(False, 'none'),
-                                         (True, 'sequential')])
-def test_computed_is_within_a_tenth_of_measured(with_cp: bool,
-                                                swl: str) -> None:
+@pytest.mark.parametrize(
+    'with_cp,swl', [(False, 'none'), (True, 'sequential')]
+)
+def test_computed_is_within_a_tenth_of_measured(
+    with_cp: bool, swl: str
+) -> None:
     setting = Setting('tiny', 1, 256, with_cp, swl)
     measured = memory.measure(setting)
     assert step_memory(setting) == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize('with_rois', [True, False])
-def test_heads_keep_what_is_allocated(with_rois: bool,
-                                      monkeypatch: pytest.MonkeyPatch
-                                      ) -> None:
+def test_heads_keep_what_is_allocated(
+    with_rois: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real pass: what is there after the forward pass was kept by it."""
     cfg = head_memory.detector_config('tiny')
     cfg.train_cfg.rcnn.sampler.num = 16 if with_rois else 0
     monkeypatch.setattr(head_memory, 'detector_config', lambda arch: cfg)
-    neck, rpn, box, mask = (MODELS.build(part) for part in (
-        cfg.neck, cfg.rpn_head, cfg.roi_head.bbox_head,
-        cfg.roi_head.mask_head))
+    neck, rpn, box, mask = (
+        MODELS.build(part)
+        for part in (
+            cfg.neck,
+            cfg.rpn_head,
+            cfg.roi_head.bbox_head,
+            cfg.roi_head.mask_head,
+        )
+    )
     feat = torch.randn(1, 192, 16, 16, requires_grad=True)
     outputs = []
 
     def run() -> None:
-        crops = [torch.randn(n, 256, s, s, requires_grad=True)
-                 for n, s in ((16, 7), (4, 14))]
-        outputs.append(rpn(neck((feat, ))))
+        crops = [
+            torch.randn(n, 256, s, s, requires_grad=True)
+            for n, s in ((16, 7), (4, 14))
+        ]
+        outputs.append(rpn(neck((feat,))))
         if with_rois:
             outputs.extend([box.regions(crops[0]), mask(crops[1])])
 
     # The largest transient is a map of the pyramid, here 4 MiB of float32.
     measured = memory._peak_of_events(run) / 2**20
     assert head_memory.head_memory('tiny', 1, 256) == pytest.approx(
-        measured, rel=0.15)
+        measured, rel=0.15
+    )
 
 
 def test_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / 'rows.json'
-    assert memory.main(['--arch', 'small', 'large', '--batch', '1', '4',
-                        '--json', str(path)]) == 0
+    assert (
+        memory.main(
+            [
+                '--arch',
+                'small',
+                'large',
+                '--batch',
+                '1',
+                '4',
+                '--json',
+                str(path),
+            ]
+        )
+        == 0
+    )
     rows = json.loads(path.read_text())
     assert len(rows) == 2 * 2 * 2 * 3
     assert all(row['measured'] is None for row in rows)
     largest = max(rows, key=lambda row: row['computed'])
     assert (largest['arch'], largest['batch'], largest['with_cp']) == (
-        'large', 4, False)
+        'large',
+        4,
+        False,
+    )
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'Training step at 1024 x 1024' in shown
     # Pyramid and heads: per image, whatever the tower's passes.
     heads = {(r['arch'], r['batch'], r['heads']) for r in rows}
     assert len(heads) == 4
-    one, four = (next(h for a, b, h in heads if (a, b) == ('large', n))
-                 for n in (1, 4))
+    one, four = (
+        next(h for a, b, h in heads if (a, b) == ('large', n)) for n in (1, 4)
+    )
     assert 3.9 * one < four < 4 * one

@@ -40,22 +40,25 @@ def clone(tmp_path: Path) -> Path:
 def tiny_config(folder: Path) -> Config:
     """Two iterations of a tiny detector without masks, and a test."""
     cfg = detector_config(
-        folder, write_annotations(folder, write_images(folder)))
+        folder, write_annotations(folder, write_images(folder))
+    )
     cfg.custom_imports = dict(imports=['projects.DITO'])
     cfg.model.roi_head.mask_head = cfg.model.roi_head.mask_roi_extractor = None
     train = cfg.test_dataloader.to_dict()
     train['dataset'].update(
-        pipeline=TRAIN,
-        test_mode=False,
-        metainfo=dict(classes=tuple(NAMES)))
+        pipeline=TRAIN, test_mode=False, metainfo=dict(classes=tuple(NAMES))
+    )
     cfg.train_dataloader = train
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
     cfg.default_hooks = dict(
-        checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2))
+        checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)
+    )
     cfg.optim_wrapper = dict(
-        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3))
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3)
+    )
     cfg.test_evaluator = dict(
-        type='DITOCocoMetric', ann_file=cfg.test_evaluator.ann_file)
+        type='DITOCocoMetric', ann_file=cfg.test_evaluator.ann_file
+    )
     return cfg
 
 
@@ -67,8 +70,12 @@ def run(clone: Path, *command: str) -> None:
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, 'OMP_NUM_THREADS': '1',
-             'PYTHONPATH': f'{clone}:{clone / "projects" / "DITO"}'})
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': f'{clone}:{clone / "projects" / "DITO"}',
+        },
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -81,12 +88,24 @@ def test_trained_and_tested_by_the_tools_of_mmdet(clone: Path) -> None:
     config = 'projects/DITO/configs/tiny.py'
     run(clone, 'tools/train.py', config, '--work-dir', 'work')
     assert (clone / 'work' / 'iter_2.pth').is_file()
-    run(clone, '-m', 'dito', 'run', 'tools/test.py', config,
-        'work/iter_2.pth', '--work-dir', 'test')
+    run(
+        clone,
+        '-m',
+        'dito',
+        'run',
+        'tools/test.py',
+        config,
+        'work/iter_2.pth',
+        '--work-dir',
+        'test',
+    )
     # Both runs used the copy.
     assert len(mark.read_text()) == 2
-    figures = next(path for path in (clone / 'test').glob('*/*.json')
-                   if path.stem == path.parent.name)
+    figures = next(
+        path
+        for path in (clone / 'test').glob('*/*.json')
+        if path.stem == path.parent.name
+    )
     assert 'coco/bbox_novel_AP50' in json.loads(figures.read_text())
 
 
@@ -95,7 +114,8 @@ def test_layout(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = clone / 'projects' / 'DITO'
     cfg = Config.fromfile(
         str(target / 'configs' / 'dito_vitl_lvis.py'),
-        import_custom_modules=False)
+        import_custom_modules=False,
+    )
     assert cfg.custom_imports.imports == ['projects.DITO']
     assert cfg.model.type == 'DITO'
     texts = [p.read_text() for p in (target / 'configs').rglob('*.py')]

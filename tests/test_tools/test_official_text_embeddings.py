@@ -30,8 +30,9 @@ def unit(rows):
 def test_names_are_means_over_80_prompts():
     assert len(TEMPLATE_SETS['openai']) == 80
     got = embed_names(['tea cup'], encode, TEMPLATE_SETS['openai'])
-    expected = sum(
-        encode(t.format('tea cup')) for t in TEMPLATE_SETS['openai']) / 80
+    expected = (
+        sum(encode(t.format('tea cup')) for t in TEMPLATE_SETS['openai']) / 80
+    )
     np.testing.assert_allclose(got[0], expected, rtol=1e-5)
     # Not scaled to unit length, neither prompts nor mean.
     assert abs(np.linalg.norm(got) - 1) > 0.1
@@ -48,7 +49,8 @@ def test_rows_of_the_vocabulary(pad_to):
     got = build(['tea_cup', 'cat'], encode, extra, ['cat'], pad_to)
     count = 0 if pad_to is None else pad_to - 3
     assert got.names == ('tea_cup', 'cat') + tuple(
-        f'empty {i}' for i in range(1, count + 1))
+        f'empty {i}' for i in range(1, count + 1)
+    )
     assert got.novel.tolist() == [False, True] + [False] * count
     assert got.fingerprint == FINGERPRINT
     want = embed_names(['tea cup', 'cat'], encode, TEMPLATE_SETS['openai'])
@@ -79,10 +81,14 @@ def files(tmp_path, monkeypatch):
     tf = SimpleNamespace(
         int32='int32',
         constant=lambda x, dtype: np.asarray(x, dtype),
-        saved_model=SimpleNamespace(load=lambda path: text_model))
+        saved_model=SimpleNamespace(load=lambda path: text_model),
+    )
     monkeypatch.setitem(sys.modules, 'tensorflow', tf)
-    monkeypatch.setitem(sys.modules, 'sentencepiece',
-                        SimpleNamespace(SentencePieceProcessor=Cutter))
+    monkeypatch.setitem(
+        sys.modules,
+        'sentencepiece',
+        SimpleNamespace(SentencePieceProcessor=Cutter),
+    )
     (tmp_path / 'text_model').mkdir()
     (tmp_path / 'text_model' / 'saved_model.pb').touch()
     (tmp_path / 'tokenizer.model').touch()
@@ -90,11 +96,18 @@ def files(tmp_path, monkeypatch):
     return dict(
         out=tmp_path / 'v.safetensors',
         args=[
-            str(tmp_path / 'text_model'), '--tokenizer',
-            str(tmp_path / 'tokenizer.model'), '--background',
-            str(tmp_path / 'bg.npy'), '--out',
-            str(tmp_path / 'v.safetensors'), '--names', 'Tea cup', 'cat'
-        ])
+            str(tmp_path / 'text_model'),
+            '--tokenizer',
+            str(tmp_path / 'tokenizer.model'),
+            '--background',
+            str(tmp_path / 'bg.npy'),
+            '--out',
+            str(tmp_path / 'v.safetensors'),
+            '--names',
+            'Tea cup',
+            'cat',
+        ],
+    )
 
 
 def test_tool(files):
@@ -118,13 +131,16 @@ def test_missing_packages_are_named(files, capsys, monkeypatch, package):
     assert not files['out'].exists()
 
 
-@pytest.mark.parametrize('more, message', [
-    (['--pad-to', '2'], 'less than the 2 names'),
-    (['--novel', 'dog'], 'dog'),
-    (['--background', '/no/bg.npy'], 'does not exist'),
-    (['--tokenizer', '/no/t.model'], 'does not exist'),
-    (['--out', 'v.npy'], 'must end in .safetensors'),
-])
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (['--pad-to', '2'], 'less than the 2 names'),
+        (['--novel', 'dog'], 'dog'),
+        (['--background', '/no/bg.npy'], 'does not exist'),
+        (['--tokenizer', '/no/t.model'], 'does not exist'),
+        (['--out', 'v.npy'], 'must end in .safetensors'),
+    ],
+)
 def test_mistakes_are_one_sentence(files, capsys, more, message):
     assert main([*files['args'], *more]) == 2
     error = capsys.readouterr().err

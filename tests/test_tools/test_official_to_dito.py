@@ -27,17 +27,20 @@ def work(golden, tmp_path):
     arrays = golden('detector_end_to_end')
     params = group(arrays, 'params/')
     target = {f'optimizer/target/{k}': v for k, v in params.items()}
-    target.update({
-        'step': np.int32(3),
-        'optimizer/state/step': np.int32(3),
-        'optimizer/state/param_states/x': np.zeros(2, 'f4')
-    })
+    target.update(
+        {
+            'step': np.int32(3),
+            'optimizer/state/step': np.int32(3),
+            'optimizer/state/param_states/x': np.zeros(2, 'f4'),
+        }
+    )
     visual = group(params, 'vision_model/')
     for name in ('feature_pyramid_fn', 'fastrcnn_head_fn'):
         part = group(params, f'task_heads_0/{name}/')
         visual.update({f'{name}/{k}': v for k, v in part.items()})
-    pretrained = {f'model_state/params/visual/{k}': v
-                  for k, v in visual.items()}
+    pretrained = {
+        f'model_state/params/visual/{k}': v for k, v in visual.items()
+    }
     pretrained['model_state/params/text/ln_final/scale'] = np.ones(4, 'f4')
     embed_dims = arrays['in/text_features'].shape[-1]
     rows = np.random.default_rng(0).normal(size=(5, embed_dims))
@@ -45,15 +48,24 @@ def work(golden, tmp_path):
     np.save(tmp_path / 'embed.npy', rows)
     (tmp_path / 'lvis.json').write_text(
         json.dumps(
-            dict(categories=[
-                dict(id=3, name='yak_(animal)', frequency='r'),
-                dict(id=1, name='cat', frequency='f'),
-                dict(id=4, name='tea cup', frequency='c')
-            ])))
+            dict(
+                categories=[
+                    dict(id=3, name='yak_(animal)', frequency='r'),
+                    dict(id=1, name='cat', frequency='f'),
+                    dict(id=4, name='tea cup', frequency='c'),
+                ]
+            )
+        )
+    )
     return dict(
-        params=params, finetuned=target, pretrained=pretrained, rows=rows,
+        params=params,
+        finetuned=target,
+        pretrained=pretrained,
+        rows=rows,
         side=int(arrays['cfg/image_size']),
-        dst=tmp_path / 'out.safetensors', folder=tmp_path)
+        dst=tmp_path / 'out.safetensors',
+        folder=tmp_path,
+    )
 
 
 def run(work, arrays, *more):
@@ -82,8 +94,17 @@ def test_finetuned(work, capsys):
 
 
 def test_finetuned_without_masks(work):
-    assert run(work, {k: v for k, v in work['finetuned'].items()
-                      if 'maskrcnn' not in k}) == 0
+    assert (
+        run(
+            work,
+            {
+                k: v
+                for k, v in work['finetuned'].items()
+                if 'maskrcnn' not in k
+            },
+        )
+        == 0
+    )
     init_default_scope('mmdet')
     model = MODELS.build(tiny_official_config(mask=False))
     model.load_state_dict(load(work)[0])
@@ -93,8 +114,10 @@ def test_pretrained(work):
     assert run(work, work['pretrained']) == 0
     state, meta = load(work)
     assert meta['source'] == 'DITO release, pretrained'
-    groups = {'.'.join(k.split('.')[:2]) if k.startswith('roi') else
-              k.split('.')[0] for k in state}
+    groups = {
+        '.'.join(k.split('.')[:2]) if k.startswith('roi') else k.split('.')[0]
+        for k in state
+    }
     assert groups == {'backbone', 'neck', 'roi_head.bbox_head'}
     assert state['roi_head.bbox_head.temperature_scale'] == 1
     init_default_scope('mmdet')
@@ -110,8 +133,17 @@ def test_pretrained(work):
 
 def test_vocabulary(work):
     folder = work['folder']
-    assert run(work, work['finetuned'], '--vocabulary', folder / 'embed.npy',
-               '--names', folder / 'lvis.json') == 0
+    assert (
+        run(
+            work,
+            work['finetuned'],
+            '--vocabulary',
+            folder / 'embed.npy',
+            '--names',
+            folder / 'lvis.json',
+        )
+        == 0
+    )
     got = Vocabulary.load(folder / 'out_vocabulary.safetensors')
     assert got.names == ('cat', 'yak_(animal)', 'tea cup')
     assert got.novel.tolist() == [False, True, False]
@@ -123,8 +155,18 @@ def test_vocabulary(work):
 def test_vocabulary_with_the_rows_left_over(work):
     folder = work['folder']
     (folder / 'map.json').write_text('{"4": "tea cup", "1": "cat"}')
-    assert run(work, work['finetuned'], '--vocabulary', folder / 'embed.npy',
-               '--names', folder / 'map.json', '--keep-rest') == 0
+    assert (
+        run(
+            work,
+            work['finetuned'],
+            '--vocabulary',
+            folder / 'embed.npy',
+            '--names',
+            folder / 'map.json',
+            '--keep-rest',
+        )
+        == 0
+    )
     got = Vocabulary.load(folder / 'out_vocabulary.safetensors')
     assert got.names == ('cat', 'empty 1', 'empty 2', 'tea cup')
     assert not got.novel.any()
@@ -134,9 +176,19 @@ def test_names_one_a_line(work):
     folder = work['folder']
     (folder / 'names.txt').write_text('cat\ndog\nyak\n')
     (folder / 'novel.txt').write_text('dog\n')
-    assert run(work, work['finetuned'], '--vocabulary', folder / 'embed.npy',
-               '--names', folder / 'names.txt', '--novel',
-               folder / 'novel.txt') == 0
+    assert (
+        run(
+            work,
+            work['finetuned'],
+            '--vocabulary',
+            folder / 'embed.npy',
+            '--names',
+            folder / 'names.txt',
+            '--novel',
+            folder / 'novel.txt',
+        )
+        == 0
+    )
     got = Vocabulary.load(folder / 'out_vocabulary.safetensors')
     assert got.novel.tolist() == [False, True, False]
 
@@ -150,26 +202,44 @@ def fails(work, capsys, arrays, *more):
     return error
 
 
-@pytest.mark.parametrize('kind, first, second', [
-    ('finetuned', 'optimizer/target/vision_model/conv1/bias',
-     'optimizer/target/task_heads_0/temperature'),
-    ('pretrained', 'model_state/params/visual/ln_post/scale',
-     'model_state/params/visual/fastrcnn_head_fn/fc6/bias'),
-])
-def test_every_name_that_does_not_match_is_listed(work, capsys, kind, first,
-                                                  second):
+@pytest.mark.parametrize(
+    'kind, first, second',
+    [
+        (
+            'finetuned',
+            'optimizer/target/vision_model/conv1/bias',
+            'optimizer/target/task_heads_0/temperature',
+        ),
+        (
+            'pretrained',
+            'model_state/params/visual/ln_post/scale',
+            'model_state/params/visual/fastrcnn_head_fn/fc6/bias',
+        ),
+    ],
+)
+def test_every_name_that_does_not_match_is_listed(
+    work, capsys, kind, first, second
+):
     arrays = dict(work[kind])
-    root = first[:first.index('v')] if kind == 'finetuned' else (
-        'model_state/params/visual/')
+    root = (
+        first[: first.index('v')]
+        if kind == 'finetuned'
+        else ('model_state/params/visual/')
+    )
     arrays[f'{root}extra/kernel'] = arrays.pop(first)
     del arrays[second]
     wrong = next(k for k in arrays if k.endswith('mlp/c_fc/bias'))
     size = len(arrays[wrong])
     arrays[wrong] = arrays[wrong][:-1]
     error = fails(work, capsys, arrays)
-    for text in ('2 missing', first[len(root):], second[len(root):],
-                 '1 not known: extra/kernel', '1 of another shape',
-                 f'{wrong[len(root):]} ({size - 1},) instead of ({size},)'):
+    for text in (
+        '2 missing',
+        first[len(root) :],
+        second[len(root) :],
+        '1 not known: extra/kernel',
+        '1 of another shape',
+        f'{wrong[len(root) :]} ({size - 1},) instead of ({size},)',
+    ):
         assert text in error, text
 
 
@@ -208,8 +278,12 @@ def test_other_mistakes_are_one_sentence(work, capsys):
 def test_from_the_checkpoint_to_detections(work):
     # Converted files, the shipped config's pipeline, an image file's pixels.
     folder = work['folder']
-    names = ['--vocabulary', folder / 'embed.npy', '--names',
-             folder / 'lvis.json']
+    names = [
+        '--vocabulary',
+        folder / 'embed.npy',
+        '--names',
+        folder / 'lvis.json',
+    ]
     assert run(work, work['finetuned'], *names) == 0
     cfg = Config.fromfile(CONFIG)
     cfg.model = tiny_official_config()
@@ -217,12 +291,17 @@ def test_from_the_checkpoint_to_detections(work):
     assert steps[1].type == 'DITOReleaseResize'
     side = steps[1].size = work['side']
     detector = DITOInferencer(
-        cfg, work['dst'], folder / 'out_vocabulary.safetensors', 'cpu')
+        cfg, work['dst'], folder / 'out_vocabulary.safetensors', 'cpu'
+    )
     image = np.random.randint(
-        0, 256, (side // 2, side * 3 // 4, 3), dtype=np.uint8)
-    got, = detector(image, score_thr=0)['predictions']
-    assert got['labels'] and set(got['names']) <= {'cat', 'yak_(animal)',
-                                                   'tea cup'}
+        0, 256, (side // 2, side * 3 // 4, 3), dtype=np.uint8
+    )
+    (got,) = detector(image, score_thr=0)['predictions']
+    assert got['labels'] and set(got['names']) <= {
+        'cat',
+        'yak_(animal)',
+        'tea cup',
+    }
     # By hand: RGB in [0, 1] at 4/3 the size, over a ground of mean colour.
     pixels = torch.tensor(CLIP_MEAN)[:, None, None].repeat(1, side, side)
     height, width = image.shape[:2]
@@ -234,10 +313,13 @@ def test_from_the_checkpoint_to_detections(work):
             img_shape=(side, side),
             batch_input_shape=(side, side),
             ori_shape=(height, width),
-            scale_factor=(side / width, new / height)))
+            scale_factor=(side / width, new / height),
+        )
+    )
     with torch.no_grad():
-        expected, = detector.model.predict(
-            pixels.bfloat16().float()[None], [sample])
+        (expected,) = detector.model.predict(
+            pixels.bfloat16().float()[None], [sample]
+        )
     expected = expected.pred_instances
     np.testing.assert_allclose(got['scores'], expected.scores, atol=1e-4)
     assert got['labels'] == expected.labels.tolist()

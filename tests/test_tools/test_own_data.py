@@ -11,19 +11,29 @@ from dito.utils.configs import find_config
 
 
 def annotations(path, names):
-    path.write_text(json.dumps(dict(
-        images=[dict(id=1, file_name='a.jpg', width=8, height=8)],
-        annotations=[dict(id=1, image_id=1, category_id=1,
-                          bbox=[1, 1, 4, 4])],
-        categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)])))
+    path.write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=1, file_name='a.jpg', width=8, height=8)],
+                annotations=[
+                    dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 4, 4])
+                ],
+                categories=[
+                    dict(id=i, name=n) for i, n in enumerate(names, 1)
+                ],
+            )
+        )
+    )
     return str(path)
 
 
 @pytest.fixture
 def files(tmp_path):
-    return (annotations(tmp_path / 'train.json', ['cat', 'Red_kite']),
-            annotations(tmp_path / 'val.json', ['dog', 'red kite']),
-            str(tmp_path))
+    return (
+        annotations(tmp_path / 'train.json', ['cat', 'Red_kite']),
+        annotations(tmp_path / 'val.json', ['dog', 'red kite']),
+        str(tmp_path),
+    )
 
 
 def config(name='dito_vitb_own_openclip'):
@@ -36,23 +46,29 @@ def arguments(*options):
 
 def test_files_of_the_user(files):
     cfg = config()
-    common.set_own_data(cfg, arguments(
-        '--data', files[0], '--images', files[2], '--val-data', files[1]))
+    common.set_own_data(
+        cfg,
+        arguments(
+            '--data', files[0], '--images', files[2], '--val-data', files[1]
+        ),
+    )
     dataset = cfg.train_dataloader.dataset
     assert (dataset.ann_file, dataset.data_prefix.img) == (files[0], files[2])
     assert dataset.get('metainfo') is None and not dataset.data_root
     tested = cfg.val_dataloader.dataset
     assert (tested.ann_file, tested.data_prefix.img) == (files[1], files[2])
-    assert tested.metainfo == dict(classes=['dog', 'red kite'],
-                                   novel_classes=['dog'])
+    assert tested.metainfo == dict(
+        classes=['dog', 'red kite'], novel_classes=['dog']
+    )
     assert cfg.val_evaluator.ann_file == files[1]
     assert cfg.test_dataloader == cfg.val_dataloader
 
 
 def test_without_files_to_evaluate_on(files):
     cfg = config('dito_vitb_own_openclip_mask_1024')
-    common.set_own_data(cfg, arguments('--data', files[0],
-                                       '--images', files[2]))
+    common.set_own_data(
+        cfg, arguments('--data', files[0], '--images', files[2])
+    )
     assert cfg.val_dataloader is cfg.val_evaluator is cfg.val_cfg is None
     # Inference takes its pipeline from here.
     assert cfg.test_dataloader.dataset.ann_file == files[0]
@@ -62,12 +78,15 @@ def test_without_files_to_evaluate_on(files):
     assert untouched.to_dict() == config().to_dict()
 
 
-@pytest.mark.parametrize('options, message', [
-    (['--images', '.'], '--images goes with --data'),
-    (['--data', 'no.json'], 'needs --images'),
-    (['--data', 'no.json', '--images', '.'], 'no file no.json'),
-    (['--data', 'TRAIN', '--images', 'nowhere'], 'no folder nowhere'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--images', '.'], '--images goes with --data'),
+        (['--data', 'no.json'], 'needs --images'),
+        (['--data', 'no.json', '--images', '.'], 'no file no.json'),
+        (['--data', 'TRAIN', '--images', 'nowhere'], 'no folder nowhere'),
+    ],
+)
 def test_what_is_missing_is_said(files, options, message):
     options = [files[0] if o == 'TRAIN' else o for o in options]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -76,5 +95,7 @@ def test_what_is_missing_is_said(files, options, message):
 
 def test_other_configs_are_refused(files):
     with pytest.raises(ValueError, match='such as dito_vitb_own_openclip'):
-        common.set_own_data(config('dito_vitb_lvis'), arguments(
-            '--data', files[0], '--images', files[2]))
+        common.set_own_data(
+            config('dito_vitb_lvis'),
+            arguments('--data', files[0], '--images', files[2]),
+        )

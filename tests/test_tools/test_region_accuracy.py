@@ -22,18 +22,23 @@ from dito.utils.configs import config_root
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config, weights of a detector, and those of its towers alone."""
     folder = tmp_path_factory.mktemp('region')
-    cfg = detector_config(folder, write_annotations(
-        folder, write_images(folder)))
+    cfg = detector_config(
+        folder, write_annotations(folder, write_images(folder))
+    )
     cfg.custom_hooks.append(
-        dict(type='DITOLoadReportHook', required=['backbone', 'neck']))
+        dict(type='DITOLoadReportHook', required=['backbone', 'neck'])
+    )
     init_default_scope('mmdet')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
     state = model.state_dict()
     save_safetensors(state, folder / 'whole.safetensors')
-    towers = {k: v for k, v in state.items()
-              if k.startswith(('backbone', 'text_encoder'))}
+    towers = {
+        k: v
+        for k, v in state.items()
+        if k.startswith(('backbone', 'text_encoder'))
+    }
     save_safetensors(towers, folder / 'towers.safetensors')
     cfg.dump(folder / 'tiny.py')
     return folder
@@ -42,9 +47,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, weights: str, *more: str) -> dict:
     """Figures that the tool wrote."""
     work = folder / f'{weights}{len(more)}'
-    code = region_accuracy.main([
-        str(folder / 'tiny.py'), str(folder / f'{weights}.safetensors'),
-        '--work-dir', str(work), *more])
+    code = region_accuracy.main(
+        [
+            str(folder / 'tiny.py'),
+            str(folder / f'{weights}.safetensors'),
+            '--work-dir',
+            str(work),
+            *more,
+        ]
+    )
     assert code == 0
     return json.loads(next(work.glob('2*/2*.json')).read_text())
 
@@ -59,34 +70,62 @@ def test_towers_alone_are_enough_for_z(folder: Path) -> None:
     assert 0 <= whole['coco/bbox_mAP'] <= 1
 
 
-@pytest.mark.parametrize('score, has', [
-    ('vlm', {'vlm_temperature'}), ('det', set()),
-    ('ensemble', {'alpha', 'beta', 'vlm_temperature'})])
+@pytest.mark.parametrize(
+    'score, has',
+    [
+        ('vlm', {'vlm_temperature'}),
+        ('det', set()),
+        ('ensemble', {'alpha', 'beta', 'vlm_temperature'}),
+    ],
+)
 def test_ap_says_that_the_boxes_were_given(score: str, has: set) -> None:
     init_default_scope('mmdet')
-    model = MODELS.build(tiny_config(type='DITORegionClassifier',
-                                     mask=False, score=score))
+    model = MODELS.build(
+        tiny_config(type='DITORegionClassifier', mask=False, score=score)
+    )
     facts = model_facts(model)
     assert facts['boxes'].startswith('annotated')
     assert facts['score'] == score and facts['max_per_img'] == 300
-    asked = {'alpha', 'beta', 'vlm_temperature', 'objectness_power',
-             'score_thr', 'nms_iou'}
+    asked = {
+        'alpha',
+        'beta',
+        'vlm_temperature',
+        'objectness_power',
+        'score_thr',
+        'nms_iou',
+    }
     assert asked & set(facts) == has
 
 
-def test_p_needs_the_heads(folder: Path,
-                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_p_needs_the_heads(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert 'region/all_top1' in run(folder, 'whole', '--score', 'det')
-    assert region_accuracy.main([
-        str(folder / 'tiny.py'), str(folder / 'towers.safetensors'),
-        '--score', 'det', '--work-dir', str(folder / 'x')]) == 2
+    assert (
+        region_accuracy.main(
+            [
+                str(folder / 'tiny.py'),
+                str(folder / 'towers.safetensors'),
+                '--score',
+                'det',
+                '--work-dir',
+                str(folder / 'x'),
+            ]
+        )
+        == 2
+    )
     assert 'neck' in capsys.readouterr().err
 
 
-def test_needs_a_detector(folder: Path,
-                          capsys: pytest.CaptureFixture[str]) -> None:
-    assert region_accuracy.main([
-        'clip_symbols', str(folder / 'towers.safetensors')]) == 2
+def test_needs_a_detector(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        region_accuracy.main(
+            ['clip_symbols', str(folder / 'towers.safetensors')]
+        )
+        == 2
+    )
     assert 'one of a detector' in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import mmdet
 import pytest
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def scalars(work_dir: Path, key: str) -> List[float]:
+def scalars(work_dir: Path, key: str) -> list[float]:
     """A value of all logged steps of the last training."""
     file = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1]
     steps = map(json.loads, file.read_text().splitlines())
@@ -67,8 +67,15 @@ def test_train_then_test_then_resume(folder: Path) -> None:
     wanted = pytest.approx(weight.item() * 36 / 8, rel=1e-5)
 
     out = folder / 'out.pkl'
-    call(test_tool, CONFIG, str(checkpoint), '--out', str(out), '--work-dir',
-         'test')
+    call(
+        test_tool,
+        CONFIG,
+        str(checkpoint),
+        '--out',
+        str(out),
+        '--work-dir',
+        'test',
+    )
     assert len(pickle.loads(out.read_bytes())) == 8
     assert metric(folder / 'test', 'toy/sum') == wanted
 
@@ -77,8 +84,13 @@ def test_train_then_test_then_resume(folder: Path) -> None:
     call(test_tool, CONFIG, str(small), '--work-dir', 'other')
     assert metric(folder / 'other', 'toy/sum') == wanted
 
-    call(train_tool, CONFIG, '--resume', '--cfg-options',
-         'train_cfg.max_epochs=3')
+    call(
+        train_tool,
+        CONFIG,
+        '--resume',
+        '--cfg-options',
+        'train_cfg.max_epochs=3',
+    )
     assert (work_dir / 'epoch_3.pth').is_file()
     trained = load_from_file(str(work_dir / 'epoch_3.pth'))
     assert trained['meta']['iter'] == 12
@@ -98,10 +110,14 @@ def test_amp_drops_the_options_of_a_scaler() -> None:
                 type='AmpOptimWrapper',
                 dtype='float16',
                 loss_scale='dynamic',
-                clip_grad=dict(max_norm=1))))
+                clip_grad=dict(max_norm=1),
+            )
+        )
+    )
     train_tool.set_amp(cfg)
     assert cfg.optim_wrapper == dict(
-        type='DITOBF16OptimWrapper', clip_grad=dict(max_norm=1))
+        type='DITOBF16OptimWrapper', clip_grad=dict(max_norm=1)
+    )
 
 
 def test_auto_scale_lr(folder: Path) -> None:
@@ -110,8 +126,7 @@ def test_auto_scale_lr(folder: Path) -> None:
     assert rates == [0.25] * 8
 
 
-def fails(capsys: pytest.CaptureFixture[str], tool: object,
-          *argv: str) -> str:
+def fails(capsys: pytest.CaptureFixture[str], tool: object, *argv: str) -> str:
     """Run a tool that must end with one sentence and code 2."""
     capsys.readouterr()
     assert tool.main(list(argv)) == 2
@@ -121,61 +136,101 @@ def fails(capsys: pytest.CaptureFixture[str], tool: object,
     return lines[0]
 
 
-def test_errors_are_one_sentence(folder: Path,
-                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = fails(capsys, train_tool, 'dito_vitl_lvsi')
     assert 'no config "dito_vitl_lvsi"' in text and 'dito_vitl_lvis' in text
     text = fails(capsys, test_tool, CONFIG, 'gone.pth')
     assert 'gone.pth does not exist' in text
     text = fails(capsys, train_tool, CONFIG, '--resume', 'gone.pth')
     assert 'gone.pth does not exist' in text
-    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
-                 'train_dataloader.dataset.pipeline.3.type=1')
+    text = fails(
+        capsys,
+        train_tool,
+        CONFIG,
+        '--cfg-options',
+        'train_dataloader.dataset.pipeline.3.type=1',
+    )
     assert '--cfg-options' in text
-    text = fails(capsys, test_tool, 'dito_symbols', CONFIG, '--cfg-options',
-                 'test_evaluator.metric=bbox')
+    text = fails(
+        capsys,
+        test_tool,
+        'dito_symbols',
+        CONFIG,
+        '--cfg-options',
+        'test_evaluator.metric=bbox',
+    )
     assert 'test_evaluator is a list of 3' in text
     assert 'say which, as in test_evaluator.0.metric' in text
-    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
-                 'train_dataloder.batch_size=1')
+    text = fails(
+        capsys,
+        train_tool,
+        CONFIG,
+        '--cfg-options',
+        'train_dataloder.batch_size=1',
+    )
     assert 'did you mean "train_dataloader"?' in text
-    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
-                 'optim_wrapper=None')
+    text = fails(
+        capsys, train_tool, CONFIG, '--cfg-options', 'optim_wrapper=None'
+    )
     assert 'has no "optim_wrapper"' in text
-    text = fails(capsys, train_tool, CONFIG, '--auto-scale-lr',
-                 '--cfg-options', 'auto_scale_lr=None')
+    text = fails(
+        capsys,
+        train_tool,
+        CONFIG,
+        '--auto-scale-lr',
+        '--cfg-options',
+        'auto_scale_lr=None',
+    )
     assert 'auto_scale_lr.base_batch_size' in text
     text = fails(capsys, test_tool, CONFIG, CONFIG, '--show-dir', 'x')
     assert 'default_hooks.visualization' in text
     assert not (folder / 'work_dirs').exists()
-    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
-                 'train_dataloader.dataset.type=ToyNumbrs',
-                 'experiment_name=typo')
+    text = fails(
+        capsys,
+        train_tool,
+        CONFIG,
+        '--cfg-options',
+        'train_dataloader.dataset.type=ToyNumbrs',
+        'experiment_name=typo',
+    )
     assert 'ToyNumbrs is not in the mmdet::dataset registry; check' in text
 
 
-def test_damaged_checkpoint(folder: Path,
-                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoint(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = folder / 'whole.pth'
     torch.save(dict(state_dict={'line.weight': torch.ones(1, 1)}), whole)
-    for name, content in (('cut.pth', whole.read_bytes()[:-200]),
-                          ('empty.pth', b''),
-                          ('cut.safetensors', b'\xff\0\0\0\0\0\0\0{')):
+    for name, content in (
+        ('cut.pth', whole.read_bytes()[:-200]),
+        ('empty.pth', b''),
+        ('cut.safetensors', b'\xff\0\0\0\0\0\0\0{'),
+    ):
         (folder / name).write_bytes(content)
         text = fails(capsys, test_tool, CONFIG, name)
         assert name in text and 'damaged' in text
 
 
-def test_a_loss_that_is_no_number(folder: Path,
-                                  capsys: pytest.CaptureFixture[str]) -> None:
-    text = fails(capsys, train_tool, CONFIG, '--cfg-options',
-                 'default_hooks.guard.type=DITONonFiniteGuardHook',
-                 'optim_wrapper.optimizer.lr=1e30', 'experiment_name=nan')
+def test_a_loss_that_is_no_number(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = fails(
+        capsys,
+        train_tool,
+        CONFIG,
+        '--cfg-options',
+        'default_hooks.guard.type=DITONonFiniteGuardHook',
+        'optim_wrapper.optimizer.lr=1e30',
+        'experiment_name=nan',
+    )
     assert 'Step ' in text and 'loss is' in text and '--resume' in text
 
 
-def test_debug_keeps_the_traceback(folder: Path,
-                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_keeps_the_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FileNotFoundError):
         train_tool.main(['dito_vitl_lvsi', '--debug'])
     monkeypatch.setenv('DITO_DEBUG', '1')
@@ -184,7 +239,8 @@ def test_debug_keeps_the_traceback(folder: Path,
 
 
 def test_paths_that_no_system_opens(
-        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / 'loop').symlink_to('loop')
     (folder / 'file').touch()
     for path in ('a' * 300, 'loop', 'file', 'file/x'):
@@ -221,8 +277,10 @@ def lose_connection(argv: object = None) -> int:
 
 
 def test_one_of_several_processes_speaks(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setenv(errors.REFUSED, str(tmp_path / 'refusal'))
     with pytest.raises(RuntimeError, match='connection'):
         lose_connection([])
@@ -241,8 +299,8 @@ def test_one_of_several_processes_speaks(
 
 
 def test_the_first_process_speaks_first(
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Under launchers that let the processes share no file."""
     monkeypatch.delenv(errors.REFUSED, raising=False)
     waits: list = []
@@ -270,10 +328,12 @@ def run(*command: str, cwd: Path, **env: str) -> str:
         text=True,
         timeout=600,
         env={
-            **os.environ, 'PYTHONPATH': str(HERE),
+            **os.environ,
+            'PYTHONPATH': str(HERE),
             'OMP_NUM_THREADS': '1',
-            **env
-        })
+            **env,
+        },
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -281,13 +341,15 @@ def run(*command: str, cwd: Path, **env: str) -> str:
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests the CPU route')
 def test_two_processes_on_cpus(tmp_path: Path) -> None:
     env = dict(PYTHON=sys.executable, PORT=free_port())
-    run(str(ROOT / 'tools' / 'dist_train.sh'),
+    run(
+        str(ROOT / 'tools' / 'dist_train.sh'),
         CONFIG,
         '2',
         '--work-dir',
         'w',
         cwd=tmp_path,
-        **env)
+        **env,
+    )
     losses = scalars(tmp_path / 'w', 'loss')
     assert len(losses) == 4 and losses[-1] < losses[0]
     assert (tmp_path / 'w' / 'epoch_2.pth').is_file()
@@ -298,7 +360,8 @@ def test_scripts_pass_their_arguments(tmp_path: Path) -> None:
     srun.write_text('#!/bin/sh\necho "$@"\n')
     srun.chmod(0o755)
     env = dict(
-        PYTHON='echo', PORT='123', PATH=f'{tmp_path}:{os.environ["PATH"]}')
+        PYTHON='echo', PORT='123', PATH=f'{tmp_path}:{os.environ["PATH"]}'
+    )
     tools = ROOT / 'tools'
     found = {
         name: run(str(tools / name), *args, cwd=tmp_path, **env)
@@ -309,30 +372,44 @@ def test_scripts_pass_their_arguments(tmp_path: Path) -> None:
             'slurm_test.sh': ('part', 'job', 'c.py', 'x.pth', '--show'),
         }.items()
     }
-    start = f'{tools}/dist_run.py --nnodes=1 --node_rank=0 ' \
+    start = (
+        f'{tools}/dist_run.py --nnodes=1 --node_rank=0 '
         '--master_addr=127.0.0.1 --master_port=123 --nproc_per_node=4'
+    )
     assert found['dist_train.sh'].strip() == (
-        f'{start} {tools}/train.py c.py --launcher pytorch --amp')
+        f'{start} {tools}/train.py c.py --launcher pytorch --amp'
+    )
     assert found['dist_test.sh'].strip() == (
-        f'{start} {tools}/test.py c.py x.pth --launcher pytorch --out o.pkl')
-    assert found['slurm_train.sh'].strip().endswith(
-        f'{tools}/train.py c.py --work-dir=w --launcher=slurm --amp')
-    assert found['slurm_test.sh'].strip().endswith(
-        f'{tools}/test.py c.py x.pth --launcher=slurm --show')
+        f'{start} {tools}/test.py c.py x.pth --launcher pytorch --out o.pkl'
+    )
+    assert (
+        found['slurm_train.sh']
+        .strip()
+        .endswith(f'{tools}/train.py c.py --work-dir=w --launcher=slurm --amp')
+    )
+    assert (
+        found['slurm_test.sh']
+        .strip()
+        .endswith(f'{tools}/test.py c.py x.pth --launcher=slurm --show')
+    )
 
 
 def test_tools_of_mmdet(tmp_path: Path) -> None:
     config = tmp_path / 'own.py'
     config.write_text(
         f"_base_ = '{CONFIG}'\n"
-        "custom_imports = dict(imports=['dito', 'toy_parts'])\n")
-    run(sys.executable,
+        "custom_imports = dict(imports=['dito', 'toy_parts'])\n"
+    )
+    run(
+        sys.executable,
         str(MMDET_TOOLS / 'train.py'),
         'own.py',
         '--work-dir',
         'w',
-        cwd=tmp_path)
-    run(sys.executable,
+        cwd=tmp_path,
+    )
+    run(
+        sys.executable,
         '-m',
         'dito',
         'run',
@@ -341,7 +418,8 @@ def test_tools_of_mmdet(tmp_path: Path) -> None:
         'w/epoch_2.pth',
         '--work-dir',
         'w',
-        cwd=tmp_path)
+        cwd=tmp_path,
+    )
     assert metric(tmp_path / 'w', 'toy/count') == 8.0
 
 
@@ -350,27 +428,40 @@ def test_resume_of_a_run_that_has_not_begun(folder: Path) -> None:
     first = folder / 'first'
     call(train_tool, CONFIG, '--work-dir', str(first))
     start = first / 'epoch_2.pth'
-    call(train_tool, CONFIG, '--work-dir', 'run', '--resume',
-         '--cfg-options', f'load_from={start}', 'experiment_name=begin')
+    call(
+        train_tool,
+        CONFIG,
+        '--work-dir',
+        'run',
+        '--resume',
+        '--cfg-options',
+        f'load_from={start}',
+        'experiment_name=begin',
+    )
     losses = scalars(folder / 'run', 'loss')
     assert len(losses) == 8
     assert losses[0] < scalars(first, 'loss')[0] / 4
 
 
 def test_a_start_that_is_not_there_is_told_before_all_else(
-        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = fails(capsys, train_tool, 'dito_vitl_lvis')
     assert 'starts from work_dirs/rep_vitl16_laion2b/iter_30000.pth' in text
     assert 'load_from=FILE' in text and not (folder / 'work_dirs').exists()
 
 
-@pytest.mark.parametrize('options,expected', [
-    (dict(load_from='a.pth'), 'a.pth'),
-    ({'load_from': 'a.pth', 'model.teacher.checkpoint': 'b.pth'}, 'b.pth'),
-    ({'resume': True}, 'work_dirs/rep_vitl16_laion2b/iter_30000.pth'),
-])
-def test_the_teacher_follows_the_start(options: Dict[str, Any],
-                                       expected: str) -> None:
+@pytest.mark.parametrize(
+    'options,expected',
+    [
+        (dict(load_from='a.pth'), 'a.pth'),
+        ({'load_from': 'a.pth', 'model.teacher.checkpoint': 'b.pth'}, 'b.pth'),
+        ({'resume': True}, 'work_dirs/rep_vitl16_laion2b/iter_30000.pth'),
+    ],
+)
+def test_the_teacher_follows_the_start(
+    options: dict[str, Any], expected: str
+) -> None:
     name = 'dito_vitl_lvis'
     cfg = common.load_config(name, options)
     train_tool.set_teacher(cfg, name, options)
@@ -379,8 +470,10 @@ def test_the_teacher_follows_the_start(options: Dict[str, Any],
 
 def test_a_teacher_of_its_own_stays(tmp_path: Path) -> None:
     own = tmp_path / 'own.py'
-    own.write_text("_base_ = 'dito::_base_/../dito_vitl_lvis.py'\n"
-                   "load_from = 'student.pth'\n")
+    own.write_text(
+        "_base_ = 'dito::_base_/../dito_vitl_lvis.py'\n"
+        "load_from = 'student.pth'\n"
+    )
     options = dict(load_from='a.pth')
     cfg = common.load_config(str(own), options)
     train_tool.set_teacher(cfg, str(own), options)
@@ -388,12 +481,29 @@ def test_a_teacher_of_its_own_stays(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_when_all_is_damaged(
-        folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hook = 'default_hooks.checkpoint.type=DITOCheckpointHook'
-    call(train_tool, CONFIG, '--work-dir', 'run', '--cfg-options', hook,
-         'experiment_name=damaged')
+    call(
+        train_tool,
+        CONFIG,
+        '--work-dir',
+        'run',
+        '--cfg-options',
+        hook,
+        'experiment_name=damaged',
+    )
     for path in (folder / 'run').glob('epoch_*.pth'):
         path.write_bytes(path.read_bytes()[:-200])
-    text = fails(capsys, train_tool, CONFIG, '--work-dir', 'run', '--resume',
-                 '--cfg-options', hook, 'experiment_name=damaged2')
+    text = fails(
+        capsys,
+        train_tool,
+        CONFIG,
+        '--work-dir',
+        'run',
+        '--resume',
+        '--cfg-options',
+        hook,
+        'experiment_name=damaged2',
+    )
     assert 'no whole checkpoint' in text and 'epoch_2.pth' in text

@@ -34,7 +34,8 @@ def detector(tmp_path_factory):
     """Config and checkpoint of a detector that has seen two classes."""
     folder = tmp_path_factory.mktemp('detector')
     cfg = detector_config(
-        folder, write_annotations(folder, write_pictures(folder)))
+        folder, write_annotations(folder, write_pictures(folder))
+    )
     cfg.dump(folder / 'config.py')
     torch.manual_seed(0)
     init_default_scope('mmdet')
@@ -42,9 +43,14 @@ def detector(tmp_path_factory):
     torch.save(
         dict(
             state_dict=model.state_dict(),
-            meta=dict(dataset_meta=dict(
-                CLASSES=('red umbrella', 'anchor'), novel_classes=()))),
-        folder / 'weights.pth')
+            meta=dict(
+                dataset_meta=dict(
+                    CLASSES=('red umbrella', 'anchor'), novel_classes=()
+                )
+            ),
+        ),
+        folder / 'weights.pth',
+    )
     model.build_vocabulary(NAMES, templates=['a photo of {}'])
     model.vocabulary.save(folder / 'names.safetensors')
     return folder
@@ -67,7 +73,9 @@ def write_data(folder, names=NAMES, frequency=None, first_id=7, **extra):
         dict(
             images=images,
             annotations=annotations,
-            categories=make_categories(names, frequency, first_id)[::-1]))
+            categories=make_categories(names, frequency, first_id)[::-1],
+        ),
+    )
 
 
 @pytest.fixture
@@ -79,14 +87,20 @@ def run(detector, tmp_path, monkeypatch, capsys):
         call.count = getattr(run, 'count', 0) + 1
         run.count = call.count
         capsys.readouterr()
-        code = test_tool.main([
-            str(detector / 'config.py'),
-            str(detector / 'weights.pth'), '--data', 'own.json', '--images',
-            images, *argv, '--cfg-options',
-            f'experiment_name=transfer{call.count}'
-        ])
-        figures = sorted(
-            (tmp_path / 'work_dirs').glob('*/*/[0-9]*.json'))
+        code = test_tool.main(
+            [
+                str(detector / 'config.py'),
+                str(detector / 'weights.pth'),
+                '--data',
+                'own.json',
+                '--images',
+                images,
+                *argv,
+                '--cfg-options',
+                f'experiment_name=transfer{call.count}',
+            ]
+        )
+        figures = sorted((tmp_path / 'work_dirs').glob('*/*/[0-9]*.json'))
         if code:
             return code, capsys.readouterr().err
         return code, json.loads(figures[-1].read_text())
@@ -96,9 +110,17 @@ def run(detector, tmp_path, monkeypatch, capsys):
 
 def classes_of_config(detector, *argv, checkpoint='weights.pth'):
     """What the config becomes."""
-    args = test_tool.parse_args([
-        str(detector / 'config.py'), str(detector / checkpoint), '--data',
-        'own.json', '--images', 'pictures', *argv])
+    args = test_tool.parse_args(
+        [
+            str(detector / 'config.py'),
+            str(detector / checkpoint),
+            '--data',
+            'own.json',
+            '--images',
+            'pictures',
+            *argv,
+        ]
+    )
     cfg = common.load_config(args.config)
     transfer.use_data(cfg, args)
     return cfg
@@ -111,7 +133,8 @@ def test_one_command_evaluates_a_set_by_its_names(run, tmp_path):
     assert 0 <= figures['coco/bbox_AP'] <= 1
     assert {'coco/bbox_AP50', 'coco/bbox_novel_AP50'} <= set(figures)
     assert [p.name for p in (tmp_path / 'work_dirs').iterdir()] == [
-        'config_on_own']
+        'config_on_own'
+    ]
 
 
 def test_a_vocabulary_file_gives_the_same(run, detector, tmp_path):
@@ -126,8 +149,13 @@ def test_a_vocabulary_file_gives_the_same(run, detector, tmp_path):
 def test_a_vocabulary_of_other_names_is_refused(run, tmp_path):
     write_data(tmp_path)
     rows = torch.eye(16)
-    Vocabulary(('wheel', 'dog'), rows[:2], rows[2],
-               torch.zeros(2, dtype=torch.bool), '').save('v.safetensors')
+    Vocabulary(
+        ('wheel', 'dog'),
+        rows[:2],
+        rows[2],
+        torch.zeros(2, dtype=torch.bool),
+        '',
+    ).save('v.safetensors')
     code, text = run('--vocabulary', 'v.safetensors')
     assert code == 2
     assert 'v.safetensors does not go with the data set' in text
@@ -153,9 +181,11 @@ def test_labels_follow_names_in_any_order(detector, tmp_path, monkeypatch):
         (['all'], NAMES),
         (['anchor', 'Blue_kite'], ['anchor', 'blue kite']),
         (['names.txt'], ['wheel']),
-    ])
+    ],
+)
 def test_novel_classes_can_be_chosen(
-        detector, tmp_path, monkeypatch, argv, novel):
+    detector, tmp_path, monkeypatch, argv, novel
+):
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
     Path('names.txt').write_text('wheel\n')
@@ -167,8 +197,9 @@ def test_lvis_files_are_evaluated_by_the_rules_of_lvis(run, tmp_path):
     write_data(tmp_path, frequency='rcff')
     code, figures = run()
     assert code == 0
-    assert {'lvis/bbox_APr', 'lvis/segm_AP', 'lvis/bbox_novel_AP50'
-            } <= set(figures)
+    assert {'lvis/bbox_APr', 'lvis/segm_AP', 'lvis/bbox_novel_AP50'} <= set(
+        figures
+    )
 
 
 def test_objects365_is_recognised(detector, tmp_path, monkeypatch):
@@ -208,16 +239,25 @@ def change(tmp_path, function):
     'fault, message',
     [
         (lambda c: c['categories'][0].update(name='wheel'), 'appears twice'),
-        (lambda c: c['categories'][0].update(name='Blue_kite'),
-         'stand more than once'),
-        (lambda c: c['annotations'][0].update(category_id=99),
-         'the category_id 99 of 1 annotation is not in categories'),
-        (lambda c: c['annotations'][0].update(bbox=[1, 2]),
-         'four finite numbers'),
-        (lambda c: c['images'][0].update(file_name='gone.jpg'),
-         "1 of 3 images of own.json are not in pictures: 'gone.jpg'"),
+        (
+            lambda c: c['categories'][0].update(name='Blue_kite'),
+            'stand more than once',
+        ),
+        (
+            lambda c: c['annotations'][0].update(category_id=99),
+            'the category_id 99 of 1 annotation is not in categories',
+        ),
+        (
+            lambda c: c['annotations'][0].update(bbox=[1, 2]),
+            'four finite numbers',
+        ),
+        (
+            lambda c: c['images'][0].update(file_name='gone.jpg'),
+            "1 of 3 images of own.json are not in pictures: 'gone.jpg'",
+        ),
         (lambda c: c.pop('categories'), "has no ['categories']"),
-    ])
+    ],
+)
 def test_faults_end_in_one_sentence(run, tmp_path, fault, message):
     change(tmp_path, fault)
     code, text = run()
@@ -231,8 +271,11 @@ def test_wrong_paths_and_options(run, detector, tmp_path, capsys):
     assert 'nowhere does not exist' in run(images='nowhere')[1]
     assert '--novel has 1 names' in run('--novel', 'zebra')[1]
     base = [str(detector / 'config.py'), str(detector / 'weights.pth')]
-    for argv in (['--data', 'own.json'], ['--novel', 'all'],
-                 ['--vocabulary', 'v.safetensors']):
+    for argv in (
+        ['--data', 'own.json'],
+        ['--novel', 'all'],
+        ['--vocabulary', 'v.safetensors'],
+    ):
         with pytest.raises(SystemExit):
             test_tool.main([*base, *argv])
 

@@ -8,12 +8,14 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='ToyNumbers', pipeline=[]))
+    dataset=dict(type='ToyNumbers', pipeline=[]),
+)
 test_dataloader = dict(
     batch_size=2,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ToyNumbers', pipeline=[]))
+    dataset=dict(type='ToyNumbers', pipeline=[]),
+)
 test_evaluator = dict(type='ToySum')
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
 test_cfg = dict(type='TestLoop')

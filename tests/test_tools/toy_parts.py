@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """A model, a data set and a metric so small that a tool runs in a second."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import DATASETS, METRICS, MODELS
@@ -22,10 +23,12 @@ class ToyLine(BaseModel):
         super().__init__()
         self.line = nn.Linear(1, 1, bias=False)
 
-    def forward(self,
-                inputs: Any,
-                data_samples: Optional[List[Any]] = None,
-                mode: str = 'tensor') -> Any:
+    def forward(
+        self,
+        inputs: Any,
+        data_samples: list[Any] | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
         x = torch.stack(inputs)
         y = self.line(x)
         if mode == 'loss':
@@ -38,12 +41,12 @@ class ToyLine(BaseModel):
 class ToyNumbers(BaseDataset):
     """The numbers 1 to 8."""
 
-    METAINFO = dict(classes=('number', ))
+    METAINFO = dict(classes=('number',))
 
-    def load_data_list(self) -> List[Dict[str, Any]]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         return [dict(inputs=torch.tensor([i / 8])) for i in range(1, 9)]
 
-    def prepare_data(self, idx: int) -> Dict[str, Tensor]:
+    def prepare_data(self, idx: int) -> dict[str, Tensor]:
         return dict(inputs=self.get_data_info(idx)['inputs'])
 
 
@@ -59,7 +62,7 @@ class ToyFault(ToyNumbers):
         self.broken = broken
         super().__init__(**kwargs)
 
-    def prepare_data(self, idx: int) -> Dict[str, Tensor]:
+    def prepare_data(self, idx: int) -> dict[str, Tensor]:
         if get_rank() == 1:
             raise (BrokenDataError if self.broken else RuntimeError)('no good')
         return super().prepare_data(idx)
@@ -74,5 +77,5 @@ class ToySum(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         self.results.extend(float(s['y']) for s in data_samples)
 
-    def compute_metrics(self, results: list) -> Dict[str, float]:
+    def compute_metrics(self, results: list) -> dict[str, float]:
         return dict(sum=sum(results), count=float(len(results)))

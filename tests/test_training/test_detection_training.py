@@ -14,7 +14,8 @@ from tiny_training import box, train, write
 def same(one: Any, two: Any) -> bool:
     """Whether two trainings are equal to the last bit."""
     return one[0] == two[0] and all(
-        torch.equal(one[1][k], two[1][k]) for k in one[1])
+        torch.equal(one[1][k], two[1][k]) for k in one[1]
+    )
 
 
 @pytest.fixture(scope='module')
@@ -40,12 +41,14 @@ def plant_novel(data: dict) -> None:
     data['images'][1]['not_exhaustive_category_ids'] = [5]
 
 
-def test_planted_novel_objects_change_nothing(plain: Any,
-                                              tmp_path: Path) -> None:
+def test_planted_novel_objects_change_nothing(
+    plain: Any, tmp_path: Path
+) -> None:
     ann_file = write(tmp_path, plant_novel)
     assert same(plain, train(ann_file))
-    dataset = DATASETS.build(dict(
-        type='DITOLVISDataset', split='base', ann_file=ann_file))
+    dataset = DATASETS.build(
+        dict(type='DITOLVISDataset', split='base', ann_file=ann_file)
+    )
     assert dataset.metainfo['classes'] == ('dog', 'cat')
     assert sum(len(d['instances']) for d in dataset) == 3
 
@@ -54,29 +57,33 @@ def test_novel_classes_are_refused_in_training(tmp_path: Path) -> None:
     ann_file = write(tmp_path, plant_novel)
     with pytest.raises(ValueError, match="novel classes.*split='base'"):
         train(ann_file, split='all')
-    losses, _ = train(ann_file, split='all', iters=1,
-                      hook=dict(novel_in_training=True))
+    losses, _ = train(
+        ann_file, split='all', iters=1, hook=dict(novel_in_training=True)
+    )
     assert len(losses) == 1
 
 
 def test_no_federated_loss(plain: Any, tmp_path: Path) -> None:
     def change(data: dict) -> None:
         for image in data['images']:
-            image.update(neg_category_ids=[3, 9],
-                         not_exhaustive_category_ids=[9])
+            image.update(
+                neg_category_ids=[3, 9], not_exhaustive_category_ids=[9]
+            )
         data['categories'][2].update(image_count=7, instance_count=99)
 
     assert same(plain, train(write(tmp_path, change)))
 
 
-def test_crowds_and_ignored_objects_take_no_part(plain: Any,
-                                                 tmp_path: Path) -> None:
+def test_crowds_and_ignored_objects_take_no_part(
+    plain: Any, tmp_path: Path
+) -> None:
     def change(data: dict) -> None:
         data['annotations'] += [
             dict(box(60, 1, 3, 36), iscrowd=1),
             dict(box(61, 2, 9, 36), ignore=1),
             # An image that has nothing but a crowd is an empty one.
-            dict(box(62, 3, 9, 5), iscrowd=1)]
+            dict(box(62, 3, 9, 5), iscrowd=1),
+        ]
 
     assert same(plain, train(write(tmp_path, change)))
 
@@ -93,8 +100,11 @@ def test_images_without_base_objects(tmp_path: Path, kept: list) -> None:
         # Without foreground there is no box to learn.
         assert (step['loss_bbox'] == 0) == (not kept)
     assert losses[0]['loss_cls'] > 0
-    assert all(torch.isfinite(v).all() for v in weights.values()
-               if v.is_floating_point())
+    assert all(
+        torch.isfinite(v).all()
+        for v in weights.values()
+        if v.is_floating_point()
+    )
 
 
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
@@ -105,8 +115,10 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     after some steps: the mean over ten steps is compared.
     """
     ann_file = write(tmp_path)
-    runs = [train(ann_file, iters=50, batch_size=1, lr=5e-4, wrapper=w)[0]
-            for w in ('OptimWrapper', 'DITOBF16OptimWrapper')]
+    runs = [
+        train(ann_file, iters=50, batch_size=1, lr=5e-4, wrapper=w)[0]
+        for w in ('OptimWrapper', 'DITOBF16OptimWrapper')
+    ]
     exact, half = ([step['loss'] for step in losses] for losses in runs)
     assert exact != half
     assert half[0] == pytest.approx(exact[0], rel=0.05)

@@ -41,7 +41,8 @@ REL = 1e-5
 # with another. No loss sees it; the gradient's norm moved by up to 3e-5.
 NORM_REL = 1e-4
 CAPTIONS = [
-    f'a photo of a {color} {animal}' for color in ('red', 'green', 'blue')
+    f'a photo of a {color} {animal}'
+    for color in ('red', 'green', 'blue')
     for animal in ('cat', 'dog', 'bird')
 ]
 
@@ -75,8 +76,10 @@ def write_pairs(path: Path, size: int) -> None:
             pixels = coarse.repeat(size // 4, 0).repeat(size // 4, 1)
             picture = io.BytesIO()
             Image.fromarray(pixels).save(picture, 'PNG')
-            for end, data in (('png', picture.getvalue()),
-                              ('txt', caption.encode())):
+            for end, data in (
+                ('png', picture.getvalue()),
+                ('txt', caption.encode()),
+            ):
                 info = tarfile.TarInfo(f'{number}.{end}')
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -86,14 +89,22 @@ def pair_training(folder: Path, size: int, **changes: Any) -> dict:
     """A training on pairs, in micro-batches of 4 and 2."""
     write_pairs(folder / '00.tar', size)
     return training_cfg(
-        folder, CAPTIONS, folder / 'work',
+        folder,
+        CAPTIONS,
+        folder / 'work',
         train_dataloader__dataset=dict(
-            type='ImageTextShards', size=size, num_streams=1,
-            shards=str(folder / '00.tar')),
+            type='ImageTextShards',
+            size=size,
+            num_streams=1,
+            shards=str(folder / '00.tar'),
+        ),
         train_cfg__max_iters=STEPS,
         optim_wrapper__optimizer=dict(type='AdamW', lr=1e-3, eps=1e-3),
         default_hooks=dict(checkpoint=None),
-        custom_hooks=[], log_level='ERROR', **changes)
+        custom_hooks=[],
+        log_level='ERROR',
+        **changes,
+    )
 
 
 def clip(folder: Path) -> dict:
@@ -104,12 +115,21 @@ def clip(folder: Path) -> dict:
 def rep(folder: Path) -> dict:
     """Stage 2, with the parts of the tiny detector."""
     parts = tiny_config()
-    return pair_training(folder, 64, model=dict(
-        type='mmdet.RegionCentricPretrainer', text_encoder=TEXT_ENCODER,
-        roi_head=dict(type='DITORoIHead', bbox_roi_extractor=extractor(7),
-                      bbox_head=bbox_head()),
-        regions=dict(type='RandomRegions', num_regions=(12, 8, 6, 4)),
-        **{part: parts[part] for part in ('backbone', 'neck', 'rpn_head')}))
+    return pair_training(
+        folder,
+        64,
+        model=dict(
+            type='mmdet.RegionCentricPretrainer',
+            text_encoder=TEXT_ENCODER,
+            roi_head=dict(
+                type='DITORoIHead',
+                bbox_roi_extractor=extractor(7),
+                bbox_head=bbox_head(),
+            ),
+            regions=dict(type='RandomRegions', num_regions=(12, 8, 6, 4)),
+            **{part: parts[part] for part in ('backbone', 'neck', 'rpn_head')},
+        ),
+    )
 
 
 def dito(folder: Path) -> dict:
@@ -117,8 +137,9 @@ def dito(folder: Path) -> dict:
     cfg = training(write(folder), iters=STEPS)
     cfg.model.teacher = dict(checkpoint=str(folder / 'start.pth'))
     cfg.model.roi_head.loss_distill = dict(type='DITOCosineDistillLoss')
-    cfg.train_cfg = dict(type='DITOTrainLoop', max_iters=STEPS,
-                         total_batch_size=4)
+    cfg.train_cfg = dict(
+        type='DITOTrainLoop', max_iters=STEPS, total_batch_size=4
+    )
     # All proposals, whatever their order: near ties have none to rely on.
     cfg.model.train_cfg.rcnn.sampler.num = 200
     cfg.model.roi_head.bbox_head.temperature = 0.1
@@ -134,8 +155,9 @@ STAGES = dict(clip=clip, rep=rep, dito=dito)
 class StepRecorder(Recorder):
     """Keeps the norm of the gradient beside the losses of every step."""
 
-    def after_train_iter(self, runner: Runner, *args: Any,
-                         **kwargs: Any) -> None:
+    def after_train_iter(
+        self, runner: Runner, *args: Any, **kwargs: Any
+    ) -> None:
         super().after_train_iter(runner, *args, **kwargs)
         norms = runner.message_hub.get_scalar('train/grad_norm')
         self.losses[-1]['grad_norm'] = norms.current()
@@ -152,8 +174,11 @@ def train_losses(stage: str, folder: Path) -> dict[str, np.ndarray]:
     recorder = StepRecorder()
     runner.register_hook(recorder)
     runner.train()
-    names = [name for name in recorder.losses[0]
-             if 'loss' in name or name == 'grad_norm']
+    names = [
+        name
+        for name in recorder.losses[0]
+        if 'loss' in name or name == 'grad_norm'
+    ]
     return {
         name: np.array([step[name] for step in recorder.losses])
         for name in names
@@ -162,16 +187,19 @@ def train_losses(stage: str, folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize('stage', STAGES)
 def test_losses_are_those_written_down(
-        stage: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    stage: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     losses = train_losses(stage, tmp_path)
     path = LOSSES / f'{stage}.txt'
     if request.config.getoption('remake_losses'):
         LOSSES.mkdir(exist_ok=True)
         rows = np.stack(list(losses.values()), axis=1)
-        np.savetxt(path, rows, '%.17g',
-                   header=f'{COMMAND}\n{" ".join(losses)}')
+        np.savetxt(
+            path, rows, '%.17g', header=f'{COMMAND}\n{" ".join(losses)}'
+        )
     command, names = (
-        line.lstrip('# ') for line in path.read_text().splitlines()[:2])
+        line.lstrip('# ') for line in path.read_text().splitlines()[:2]
+    )
     assert command == COMMAND
     assert list(losses) == names.split()
     written = dict(zip(losses, np.loadtxt(path).T, strict=True))

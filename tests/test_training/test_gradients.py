@@ -21,34 +21,50 @@ SHIPPED = config_root() / 'symbols/assets/clip_symbols.safetensors'
 STAGES = {
     'symbols/clip_symbols': (),
     'symbols/rep_symbols': ('backbone.', 'text_encoder.'),
-    'symbols/dito_symbols': ('text_encoder.', ),
-    'ablations/rovit_symbols': ('text_encoder.', ),
+    'symbols/dito_symbols': ('text_encoder.',),
+    'ablations/rovit_symbols': ('text_encoder.',),
     'ablations/fvlm_symbols': ('backbone.', 'text_encoder.'),
 }
 # Parts that image-text pairs say nothing about; frozen in stage 2.
-REP_FROZEN = ('rpn_head.rpn_reg.', 'roi_head.bbox_head.fc_reg.',
-              'roi_head.bbox_head.temperature_scale')
+REP_FROZEN = (
+    'rpn_head.rpn_reg.',
+    'roi_head.bbox_head.fc_reg.',
+    'roi_head.bbox_head.temperature_scale',
+)
 
 
 def detection_batch() -> dict:
     """Two pictures with objects of several sizes."""
     inputs, samples = [], []
     for shift in (0, 6):
-        boxes = torch.tensor([[4., 4., 30., 34.], [40., 8., 90., 60.],
-                              [10., 50., 34., 90.]])
+        boxes = torch.tensor(
+            [
+                [4.0, 4.0, 30.0, 34.0],
+                [40.0, 8.0, 90.0, 60.0],
+                [10.0, 50.0, 34.0, 90.0],
+            ]
+        )
         boxes[:, :2] += shift
         masks = np.zeros((3, SIZE, SIZE), np.uint8)
-        for mask, (x, y, right, down) in zip(masks, boxes.int().tolist(),
-                                             strict=True):
+        for mask, (x, y, right, down) in zip(
+            masks, boxes.int().tolist(), strict=True
+        ):
             mask[y:down, x:right] = 1
-        sample = DetDataSample(metainfo=dict(
-            img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE),
-            scale_factor=(1.0, 1.0)))
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(SIZE, SIZE),
+                ori_shape=(SIZE, SIZE),
+                scale_factor=(1.0, 1.0),
+            )
+        )
         sample.gt_instances = InstanceData(
-            bboxes=boxes, labels=torch.tensor([0, 1, 2]),
-            masks=BitmapMasks(masks, SIZE, SIZE))
-        inputs.append(torch.randint(0, 256, (3, SIZE, SIZE),
-                                    dtype=torch.uint8))
+            bboxes=boxes,
+            labels=torch.tensor([0, 1, 2]),
+            masks=BitmapMasks(masks, SIZE, SIZE),
+        )
+        inputs.append(
+            torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8)
+        )
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
 
@@ -74,13 +90,15 @@ def build(name: str) -> Any:
 
 def total_loss(model: Any) -> torch.Tensor:
     if type(model).__name__ == 'DITO':
-        model.build_vocabulary(['anchor', 'umbrella', 'star'],
-                               templates='none')
+        model.build_vocabulary(
+            ['anchor', 'umbrella', 'star'], templates='none'
+        )
         batch = detection_batch()
     else:
         batch = dict(
             inputs=torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8),
-            texts=['a red anchor', 'a star', 'an umbrella', 'a blue star'])
+            texts=['a red anchor', 'a star', 'an umbrella', 'a blue star'],
+        )
     data = model.data_preprocessor(batch, True)
     return model.parse_losses(model(**data, mode='loss'))[0]
 
@@ -92,7 +110,8 @@ def test_gradients(stage: str) -> None:
         frozen += REP_FROZEN
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        [p for p in model.parameters() if p.requires_grad], lr=1e-2
+    )
     total = total_loss(model)
     assert torch.isfinite(total)
     total.backward()
@@ -108,9 +127,13 @@ def test_gradients(stage: str) -> None:
     for name in ('text_encoder', 'backbone'):
         if f'{name}.' in frozen:
             tower = getattr(model, name)
-            assert not [m for m in tower.modules() if m.training
-                        and m is not tower
-                        and list(m.parameters(recurse=False))]
+            assert not [
+                m
+                for m in tower.modules()
+                if m.training
+                and m is not tower
+                and list(m.parameters(recurse=False))
+            ]
 
 
 def test_teacher_is_in_no_list_of_the_detector() -> None:

@@ -30,9 +30,15 @@ def ann_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(tmp_path_factory.mktemp('data'))
 
 
-def configured(ann_file: str, folder: Path, iters: int = 2,
-               hooks: Any = (), checkpoint: Any = (), val: bool = False,
-               metric: Any = ()) -> Config:
+def configured(
+    ann_file: str,
+    folder: Path,
+    iters: int = 2,
+    hooks: Any = (),
+    checkpoint: Any = (),
+    val: bool = False,
+    metric: Any = (),
+) -> Config:
     """A training that writes checkpoints, and may validate."""
     cfg = training(ann_file, iters)
     cfg.work_dir = str(folder)
@@ -40,20 +46,34 @@ def configured(ann_file: str, folder: Path, iters: int = 2,
     cfg.custom_hooks += list(hooks)
     if val:
         train = cfg.train_dataloader.dataset
-        steps = [dict(type='DITOLoadImageFromFile'),
-                 dict(type='Resize', scale=(64, 64), keep_ratio=True),
-                 dict(type='LoadAnnotations', with_bbox=True),
-                 dict(type='PackDetInputs', meta_keys=(
-                     'img_id', 'img_path', 'ori_shape', 'img_shape',
-                     'scale_factor'))]
+        steps = [
+            dict(type='DITOLoadImageFromFile'),
+            dict(type='Resize', scale=(64, 64), keep_ratio=True),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(
+                type='PackDetInputs',
+                meta_keys=(
+                    'img_id',
+                    'img_path',
+                    'ori_shape',
+                    'img_shape',
+                    'scale_factor',
+                ),
+            ),
+        ]
         cfg.val_dataloader = dict(
-            batch_size=2, num_workers=0,
+            batch_size=2,
+            num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(train, pipeline=steps, split='all', test_mode=True))
+            dataset=dict(train, pipeline=steps, split='all', test_mode=True),
+        )
         cfg.val_cfg = dict(type='ValLoop')
         cfg.val_evaluator = dict(
-            type='DITOLVISMetric', ann_file=ann_file, metric='bbox',
-            **dict(metric))
+            type='DITOLVISMetric',
+            ann_file=ann_file,
+            metric='bbox',
+            **dict(metric),
+        )
         cfg.train_cfg.val_interval = 1
     return cfg
 
@@ -74,7 +94,8 @@ run.count = 0
 @pytest.mark.parametrize('kind', ['DITOEMAHook', 'EMAHook'])
 @pytest.mark.parametrize('buffers', [False, True])
 def test_averages_are_validated_and_saved(
-        tmp_path: Path, ann_file: str, kind: str, buffers: bool) -> None:
+    tmp_path: Path, ann_file: str, kind: str, buffers: bool
+) -> None:
     """The copy is made before the names are known; they differ at a test."""
     hook = dict(type=kind, momentum=0.3, update_buffers=buffers)
     runner = run(configured(ann_file, tmp_path, 3, [hook], val=True))
@@ -94,12 +115,12 @@ def test_resuming_averages(tmp_path: Path, ann_file: str) -> None:
     seeded = dict(type='DITOIterationSeedHook')
     straight = run(configured(ann_file, tmp_path / 'a', 3, [hook, seeded]))
     run(configured(ann_file, tmp_path / 'b', 2, [hook, seeded]))
-    resumed = run(configured(ann_file, tmp_path / 'b', 3, [hook, seeded]),
-                  resume=True)
+    resumed = run(
+        configured(ann_file, tmp_path / 'b', 3, [hook, seeded]), resume=True
+    )
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-    one, two = (load_from_file(str(tmp_path / x / 'iter_3.pth'))
-                for x in 'ab')
+    one, two = (load_from_file(str(tmp_path / x / 'iter_3.pth')) for x in 'ab')
     for part in ('state_dict', 'ema_state_dict'):
         assert all(torch.equal(v, two[part][k]) for k, v in one[part].items())
 
@@ -116,15 +137,27 @@ def test_resuming_averages(tmp_path: Path, ann_file: str) -> None:
     run(configured(ann_file, tmp_path / 'd', 3, [hook, seeded]), resume=True)
 
 
-@pytest.mark.parametrize('name', [
-    'auto', 'lvis/bbox_AP', 'bbox_AP', 'lvis/bbox_mAP',
-    ['bbox_mAP', 'lvis/bbox_base_AP']])
-def test_the_best_checkpoint(tmp_path: Path, ann_file: str,
-                             name: Any) -> None:
-    runner = run(configured(ann_file, tmp_path, 1, val=True, checkpoint=dict(
-        save_best=name)))
-    scores = {k: v for k, v in runner.message_hub.runtime_info.items()
-              if k.startswith('best_score')}
+@pytest.mark.parametrize(
+    'name',
+    [
+        'auto',
+        'lvis/bbox_AP',
+        'bbox_AP',
+        'lvis/bbox_mAP',
+        ['bbox_mAP', 'lvis/bbox_base_AP'],
+    ],
+)
+def test_the_best_checkpoint(tmp_path: Path, ann_file: str, name: Any) -> None:
+    runner = run(
+        configured(
+            ann_file, tmp_path, 1, val=True, checkpoint=dict(save_best=name)
+        )
+    )
+    scores = {
+        k: v
+        for k, v in runner.message_hub.runtime_info.items()
+        if k.startswith('best_score')
+    }
     assert len(scores) == (2 if isinstance(name, list) else 1)
     assert all(0 <= score <= 1 for score in scores.values())
     assert len(list(tmp_path.glob('best_*_iter_1.pth'))) == len(scores)
@@ -148,12 +181,23 @@ def test_a_best_checkpoint_of_nothing(tmp_path: Path, ann_file: str) -> None:
 
 def test_of_every_figure_that_is_printed_greater_is_better() -> None:
     scores = PrecisionRecall(np.ones((10, 101, 2, 4)), np.ones((10, 2, 4)))
-    names = ['base_ap50', 'novel_ap50', 'all_ap50', 'all_top5', 'novel_mean',
-             'i2t_R@1', 't2i_R@10']
+    names = [
+        'base_ap50',
+        'novel_ap50',
+        'all_ap50',
+        'all_top5',
+        'novel_mean',
+        'i2t_R@1',
+        't2i_R@10',
+    ]
     for limit in 300, None:
-        names += [f'{row}_{name}' for row in ('bbox', 'segm', 'bbox_fixed')
-                  for name in summarize_lvis(
-                      scores, 'rf', np.array([True, False]), limit)]
+        names += [
+            f'{row}_{name}'
+            for row in ('bbox', 'segm', 'bbox_fixed')
+            for name in summarize_lvis(
+                scores, 'rf', np.array([True, False]), limit
+            )
+        ]
     assert 'bbox_ARs@300' in names and 'bbox_fixed_AR' in names
     for name in names:
         for prefix in '', 'other/':
@@ -164,12 +208,14 @@ def test_of_every_figure_that_is_printed_greater_is_better() -> None:
 
 
 @pytest.mark.parametrize('most', [1, 2])
-def test_nothing_is_left_to_train(tmp_path: Path, ann_file: str,
-                                  most: int) -> None:
+def test_nothing_is_left_to_train(
+    tmp_path: Path, ann_file: str, most: int
+) -> None:
     run(configured(ann_file, tmp_path, 2))
     written = (tmp_path / 'iter_2.pth').read_bytes()
-    runner = run(configured(ann_file, tmp_path, most), resume=True,
-                 log_level='WARNING')
+    runner = run(
+        configured(ann_file, tmp_path, most), resume=True, log_level='WARNING'
+    )
     log = (Path(runner.log_dir) / f'{runner.timestamp}.log').read_text()
     assert f'iter_2.pth is of iter 2, and train_cfg.max_iters={most}' in log
     assert (tmp_path / 'iter_2.pth').read_bytes() == written
@@ -177,8 +223,9 @@ def test_nothing_is_left_to_train(tmp_path: Path, ann_file: str,
 
 def test_last_checkpoint_is_a_folder(tmp_path: Path, ann_file: str) -> None:
     (tmp_path / 'last_checkpoint').mkdir()
-    runner = run(configured(ann_file, tmp_path, 1), resume=True,
-                 log_level='WARNING')
+    runner = run(
+        configured(ann_file, tmp_path, 1), resume=True, log_level='WARNING'
+    )
     log = (Path(runner.log_dir) / f'{runner.timestamp}.log').read_text()
     assert 'last_checkpoint is a folder' in log
     assert 'Nothing is left' not in log
@@ -186,15 +233,23 @@ def test_last_checkpoint_is_a_folder(tmp_path: Path, ann_file: str) -> None:
     assert runner._load_from == str(tmp_path / 'iter_1.pth')
 
 
-@pytest.mark.parametrize('name,wanted', [
-    ('coco/bbox_AP', 'coco/bbox_AP'), ('bbox_AP50', 'coco/bbox_AP50'),
-    ('coco/bbox_mAP', 'coco/bbox_AP'), ('bbox_mAP_50', 'coco/bbox_AP50'),
-    ('coco/segm_mAP_s', 'coco/segm_APs'), ('top1', None), ('AP', None),
-    ('both', None)])
+@pytest.mark.parametrize(
+    'name,wanted',
+    [
+        ('coco/bbox_AP', 'coco/bbox_AP'),
+        ('bbox_AP50', 'coco/bbox_AP50'),
+        ('coco/bbox_mAP', 'coco/bbox_AP'),
+        ('bbox_mAP_50', 'coco/bbox_AP50'),
+        ('coco/segm_mAP_s', 'coco/segm_APs'),
+        ('top1', None),
+        ('AP', None),
+        ('both', None),
+    ],
+)
 def test_names_of_figures(name: str, wanted: str) -> None:
-    figures = dict.fromkeys([
-        'coco/bbox_AP', 'coco/bbox_AP50', 'coco/segm_APs', 'a/both',
-        'b/both'])
+    figures = dict.fromkeys(
+        ['coco/bbox_AP', 'coco/bbox_AP50', 'coco/segm_APs', 'a/both', 'b/both']
+    )
     assert find_figure(name, figures) == wanted
 
 
@@ -209,7 +264,8 @@ def wrapped(cfg: Config, kind: str, other: Any = None) -> dict:
 
 
 @pytest.mark.parametrize(
-    'kind', ['ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset'])
+    'kind', ['ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset']
+)
 def test_wrapped_sets(tmp_path: Path, ann_file: str, kind: str) -> None:
     cfg = configured(ann_file, tmp_path)
     cfg.train_dataloader.dataset = wrapped(cfg, kind)
@@ -220,31 +276,41 @@ def test_wrapped_sets(tmp_path: Path, ann_file: str, kind: str) -> None:
 
 
 def test_concatenated_sets_that_differ_in_something_else(
-        tmp_path: Path, ann_file: str) -> None:
+    tmp_path: Path, ann_file: str
+) -> None:
     cfg = configured(ann_file, tmp_path)
     cfg.train_dataloader.dataset = wrapped(
-        cfg, 'ConcatDataset', dict(metainfo=dict(place='elsewhere')))
+        cfg, 'ConcatDataset', dict(metainfo=dict(place='elsewhere'))
+    )
     run(cfg)
     meta = load_from_file(str(tmp_path / 'iter_2.pth'))['meta']
     assert meta['dataset_meta']['classes'] == ('dog', 'cat')
 
 
-@pytest.mark.parametrize('classes,text', [
-    (('dog', ), "set 0 has 2 and set 1 has 1, only one of them has 'cat'"),
-    (('cat', 'dog'), 'the same ones in another order')])
+@pytest.mark.parametrize(
+    'classes,text',
+    [
+        (('dog',), "set 0 has 2 and set 1 has 1, only one of them has 'cat'"),
+        (('cat', 'dog'), 'the same ones in another order'),
+    ],
+)
 def test_concatenated_sets_with_other_classes(
-        tmp_path: Path, ann_file: str, classes: tuple, text: str) -> None:
+    tmp_path: Path, ann_file: str, classes: tuple, text: str
+) -> None:
     cfg = configured(ann_file, tmp_path)
     cfg.train_dataloader.dataset = wrapped(
-        cfg, 'ConcatDataset',
-        dict(metainfo=dict(classes=classes, place='here')))
+        cfg,
+        'ConcatDataset',
+        dict(metainfo=dict(classes=classes, place='here')),
+    )
     with pytest.raises(ValueError, match=text):
         run(cfg)
     assert not list(tmp_path.glob('*.pth'))
 
 
-def test_epochs_need_a_sampler_with_an_end(tmp_path: Path,
-                                           ann_file: str) -> None:
+def test_epochs_need_a_sampler_with_an_end(
+    tmp_path: Path, ann_file: str
+) -> None:
     epochs = dict(type='EpochBasedTrainLoop', max_epochs=1)
     cfg = configured(ann_file, tmp_path)
     cfg.train_cfg = epochs

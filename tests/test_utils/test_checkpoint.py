@@ -12,7 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
-from typing import Any, Dict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +35,6 @@ from dito.utils.checkpoint import (
 
 
 class _Toy(BaseModel):
-
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Linear(2, 2)
@@ -51,7 +50,7 @@ class _RunsCode:
         self.folder = folder
 
     def __reduce__(self):
-        return os.mkdir, (str(self.folder), )
+        return os.mkdir, (str(self.folder),)
 
 
 def _runner(work_dir, **kwargs) -> Runner:
@@ -64,10 +63,11 @@ def _runner(work_dir, **kwargs) -> Runner:
         param_scheduler=dict(type='LinearLR', by_epoch=False),
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=1),
-            checkpoint=dict(type='CheckpointHook', interval=2,
-                            by_epoch=False)),
+            checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False),
+        ),
         experiment_name=f'toy{os.path.basename(work_dir)}{len(kwargs)}',
-        **kwargs)
+        **kwargs,
+    )
 
 
 # ------------------------------------------------------------- writing
@@ -99,14 +99,17 @@ def test_failed_write_leaves_the_old_file(tmp_path) -> None:
 # ------------------------------------------------------------- reading
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda s: s,
-    lambda s: dict(state_dict=s, meta=dict(epoch=1)),
-    lambda s: dict(model=s, iteration=3),
-    lambda s: {f'module.{k}': v for k, v in s.items()},
-    lambda s: {f'module._orig_mod.{k}': v for k, v in s.items()},
-    lambda s: dict(model=s, args=Namespace(lr=np.float64(1))),
-])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda s: s,
+        lambda s: dict(state_dict=s, meta=dict(epoch=1)),
+        lambda s: dict(model=s, iteration=3),
+        lambda s: {f'module.{k}': v for k, v in s.items()},
+        lambda s: {f'module._orig_mod.{k}': v for k, v in s.items()},
+        lambda s: dict(model=s, args=Namespace(lr=np.float64(1))),
+    ],
+)
 def test_finds_the_weights(tmp_path, wrap) -> None:
     state = nn.Linear(2, 3).state_dict()
     torch.save(wrap(state), tmp_path / 'x.pth')
@@ -136,9 +139,11 @@ def test_plain_values_beside_weights_are_allowed(tmp_path) -> None:
         single=np.float32(2.5),
         integer=np.int64(3),
         text='a',
-        piece=slice(1, 2))
-    torch.save(dict(state_dict=dict(a=torch.ones(1)), extra=extra),
-               tmp_path / 'x.pth')
+        piece=slice(1, 2),
+    )
+    torch.save(
+        dict(state_dict=dict(a=torch.ones(1)), extra=extra), tmp_path / 'x.pth'
+    )
     loaded = ckpt.load_from_file(str(tmp_path / 'x.pth'))['extra']
     assert loaded['buffer'].mean() == 1.5
     assert loaded['array'].tolist() == [0, 1, 2]
@@ -149,28 +154,46 @@ class _Odd(dict):
     """No type that a checkpoint may hold."""
 
 
-def _deeper() -> Dict[str, Any]:
+def _deeper() -> dict[str, Any]:
     queue = deque([1, defaultdict(list, a=[deque()])], maxlen=3)
     return dict(a=(queue, [queue]), b=queue, c=ConfigDict(x=[queue]))
 
 
 PLAIN = dict(
-    uint8=np.uint8(3), float16=np.float16(2.5), text=np.str_('a\u00e9'),
-    data=np.bytes_(b'ab'), flag=np.bool_(True), long=np.longdouble(1.5),
-    complex=np.complex64(1j), day=np.datetime64('2026-01-02'),
-    span=np.timedelta64(3, 'h'), unsigned=np.uint64(2**63),
+    uint8=np.uint8(3),
+    float16=np.float16(2.5),
+    text=np.str_('a\u00e9'),
+    data=np.bytes_(b'ab'),
+    flag=np.bool_(True),
+    long=np.longdouble(1.5),
+    complex=np.complex64(1j),
+    day=np.datetime64('2026-01-02'),
+    span=np.timedelta64(3, 'h'),
+    unsigned=np.uint64(2**63),
     uint8s=np.arange(6, dtype=np.uint8).reshape(2, 3),
-    float16s=np.arange(3, dtype=np.float16), texts=np.array(['a', 'bc']),
-    scalar=np.array(3.5), fortran=np.ones((2, 3), order='F'),
+    float16s=np.arange(3, dtype=np.float16),
+    texts=np.array(['a', 'bc']),
+    scalar=np.array(3.5),
+    fortran=np.ones((2, 3), order='F'),
     kind=np.dtype('float32'),
     config=ConfigDict(a=1, b=dict(c=[1, (2, 3)])),
-    lists=defaultdict(list, a=[1]), numbers=defaultdict(int, a=1),
-    ordered=defaultdict(OrderedDict), queues=defaultdict(deque),
-    nothing=defaultdict(None, a=1), queue=deque([1, 2], maxlen=3),
-    empty=deque(), deeper=_deeper(), some={1, 2}, frozen=frozenset([1]),
-    day_and_time=datetime(2026, 1, 2, 3), wait=timedelta(1), path=Path('a/b'),
-    windows=PureWindowsPath('a/b'), hour=time(3, tzinfo=timezone.utc),
-    arguments=Namespace(lr=np.float32(2), more=[deque([1]), Namespace()]))
+    lists=defaultdict(list, a=[1]),
+    numbers=defaultdict(int, a=1),
+    ordered=defaultdict(OrderedDict),
+    queues=defaultdict(deque),
+    nothing=defaultdict(None, a=1),
+    queue=deque([1, 2], maxlen=3),
+    empty=deque(),
+    deeper=_deeper(),
+    some={1, 2},
+    frozen=frozenset([1]),
+    day_and_time=datetime(2026, 1, 2, 3),
+    wait=timedelta(1),
+    path=Path('a/b'),
+    windows=PureWindowsPath('a/b'),
+    hour=time(3, tzinfo=timezone.utc),
+    arguments=Namespace(lr=np.float32(2), more=[deque([1]), Namespace()]),
+)
 
 
 @pytest.mark.parametrize('numpy', ['numpy.core', 'numpy._core'])
@@ -178,12 +201,16 @@ PLAIN = dict(
 def test_values_of_both_numpys(tmp_path, key, numpy) -> None:
     """Files differ in the place of two functions alone."""
     path = tmp_path / 'x.pth'
-    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta=PLAIN[key]), path,
-               _use_new_zipfile_serialization=False)
+    torch.save(
+        dict(state_dict=dict(a=torch.ones(1)), meta=PLAIN[key]),
+        path,
+        _use_new_zipfile_serialization=False,
+    )
     content = path.read_bytes()
     for place in (b'numpy.core', b'numpy._core'):
-        content = content.replace(b'c' + place + b'.multiarray\n',
-                                  f'c{numpy}.multiarray\n'.encode())
+        content = content.replace(
+            b'c' + place + b'.multiarray\n', f'c{numpy}.multiarray\n'.encode()
+        )
     path.write_bytes(content)
     found = CheckpointLoader.load_checkpoint(str(path), 'cpu')['meta']
     assert type(found) is type(PLAIN[key])
@@ -205,10 +232,21 @@ def test_containers_may_hold_themselves(tmp_path) -> None:
     assert found[1][0] is found
 
 
-@pytest.mark.parametrize('value', [
-    _Odd(a=1), defaultdict(_Odd), defaultdict(os.getcwd), print, os.system,
-    np.array([None]), np.zeros(1, [('a', 'i4')]), [float], {'a': dict},
-    Namespace(kind=int)])
+@pytest.mark.parametrize(
+    'value',
+    [
+        _Odd(a=1),
+        defaultdict(_Odd),
+        defaultdict(os.getcwd),
+        print,
+        os.system,
+        np.array([None]),
+        np.zeros(1, [('a', 'i4')]),
+        [float],
+        {'a': dict},
+        Namespace(kind=int),
+    ],
+)
 def test_other_types_are_named(tmp_path, value) -> None:
     torch.save(dict(meta=value), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=r'x.pth holds \w+\S* beside .* ref'):
@@ -234,11 +272,20 @@ class _Calls:
         return self.call
 
 
-@pytest.mark.parametrize('call', [
-    _Calls(list, 'ab'), _Calls(int, '3'), _Calls(str, b'a', 'utf-8'),
-    _Calls(getattr, 'a', 'upper'), _Calls(np.dtype, 'O'),
-    _Calls(np.dtype, [('a', 'i4')]), _Calls(defaultdict, print),
-    _Calls(np.ndarray, (1, ), 'f8', bytes(8)), _Calls(np.load, 'x')])
+@pytest.mark.parametrize(
+    'call',
+    [
+        _Calls(list, 'ab'),
+        _Calls(int, '3'),
+        _Calls(str, b'a', 'utf-8'),
+        _Calls(getattr, 'a', 'upper'),
+        _Calls(np.dtype, 'O'),
+        _Calls(np.dtype, [('a', 'i4')]),
+        _Calls(defaultdict, print),
+        _Calls(np.ndarray, (1,), 'f8', bytes(8)),
+        _Calls(np.load, 'x'),
+    ],
+)
 def test_builtins_in_a_file_are_not_called(tmp_path, call) -> None:
     torch.save(dict(meta=call), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='x.pth .*(damaged|refused)'):
@@ -269,7 +316,8 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, protocol) -> None:
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(
-            content, path, _use_new_zipfile_serialization=protocol == 'zip')
+            content, path, _use_new_zipfile_serialization=protocol == 'zip'
+        )
     for load in (load_state_dict_file, CheckpointLoader.load_checkpoint):
         with pytest.raises(ValueError, match='could run code.*refused'):
             load(str(path))
@@ -277,15 +325,26 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, protocol) -> None:
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-@pytest.mark.parametrize('content, hint', [
-    (dict(model=1, state_dict={}), r"weights_only=False\)\['state_dict'\],"),
-    (dict(model={}, optimizer={}), r"weights_only=False\)\['model'\],"),
-    (dict(bias=1), r'torch.load\(path, weights_only=False\).items\(\)')])
+@pytest.mark.parametrize(
+    'content, hint',
+    [
+        (
+            dict(model=1, state_dict={}),
+            r"weights_only=False\)\['state_dict'\],",
+        ),
+        (dict(model={}, optimizer={}), r"weights_only=False\)\['model'\],"),
+        (dict(bias=1), r'torch.load\(path, weights_only=False\).items\(\)'),
+    ],
+)
 def test_the_remedy_names_the_key_of_the_weights(
-        tmp_path, content, hint, zipped) -> None:
+    tmp_path, content, hint, zipped
+) -> None:
     path = tmp_path / 'x.pth'
-    torch.save(dict(content, evil=_RunsCode(tmp_path / 'made')), path,
-               _use_new_zipfile_serialization=zipped)
+    torch.save(
+        dict(content, evil=_RunsCode(tmp_path / 'made')),
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     with pytest.raises(ValueError, match=hint):
         ckpt.load_from_file(str(path))
     assert not (tmp_path / 'made').exists()
@@ -294,7 +353,6 @@ def test_the_remedy_names_the_key_of_the_weights(
 def test_getattr_in_a_file_is_refused(tmp_path) -> None:
 
     class _Reach:
-
         def __reduce__(self):
             return getattr, (HistoryBuffer, '__init__')
 
@@ -352,7 +410,8 @@ def test_a_program_is_told(tmp_path) -> None:
 
 def test_lfs_pointer_is_told(tmp_path) -> None:
     (tmp_path / 'x.pth').write_text(
-        'version https://git-lfs.github.com/spec/v1\noid sha256:0\n')
+        'version https://git-lfs.github.com/spec/v1\noid sha256:0\n'
+    )
     with pytest.raises(ValueError, match='git lfs pull'):
         load_state_dict_file(tmp_path / 'x.pth')
 
@@ -365,17 +424,22 @@ def test_file_without_weights_is_told(tmp_path) -> None:
         state_dict_of(dict(epoch=3))
     with pytest.raises(ValueError, match='holds no weights .keys: .5'):
         state_dict_of({5: torch.ones(2)})
-    assert list(state_dict_of({5: torch.ones(2), 'a': torch.ones(2)})) == [
-        'a']
+    assert list(state_dict_of({5: torch.ones(2), 'a': torch.ones(2)})) == ['a']
 
 
-@pytest.mark.parametrize('value', [
-    torch.zeros(1).expand(10**12), torch.zeros(3, device='meta'),
-    torch.eye(3).to_sparse()])
+@pytest.mark.parametrize(
+    'value',
+    [
+        torch.zeros(1).expand(10**12),
+        torch.zeros(3, device='meta'),
+        torch.eye(3).to_sparse(),
+    ],
+)
 def test_numbers_that_are_not_there_are_told(tmp_path, value) -> None:
     """Copied to where they belong they would take a terabyte."""
-    torch.save(dict(state_dict=dict(a=torch.ones(2), b=value)),
-               tmp_path / 'x.pth')
+    torch.save(
+        dict(state_dict=dict(a=torch.ones(2), b=value)), tmp_path / 'x.pth'
+    )
     with pytest.raises(ValueError, match="not hold the numbers of 'b'"):
         load_state_dict_file(tmp_path / 'x.pth')
 
@@ -393,7 +457,8 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
     (tmp_path / 'www').mkdir()
     handler = partial(
-        SimpleHTTPRequestHandler, directory=str(tmp_path / 'www'))
+        SimpleHTTPRequestHandler, directory=str(tmp_path / 'www')
+    )
     with ThreadingHTTPServer(('127.0.0.1', 0), handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{http.server_port}', tmp_path / 'www'
@@ -407,7 +472,8 @@ def test_downloads_once_and_checks_the_digest(server) -> None:
     good = f'x-{digest.hexdigest()[:8]}.safetensors'
     (folder / 'x.safetensors').rename(folder / good)
     (folder / 'x-00000000.safetensors').write_bytes(
-        (folder / good).read_bytes())
+        (folder / good).read_bytes()
+    )
     load = CheckpointLoader.load_checkpoint
     assert load(f'{address}/{good}')['state_dict']['a'] == 1
     (folder / good).unlink()
@@ -438,8 +504,16 @@ def test_mmengine_loads_safetensors_by_name(tmp_path) -> None:
     assert other.backbone.weight.equal(model.backbone.weight)
 
 
-SCHEMES = ('s3://b/', 'petrel://b/', 'cluster:s3://b/', 'torchvision://',
-           'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
+SCHEMES = (
+    's3://b/',
+    'petrel://b/',
+    'cluster:s3://b/',
+    'torchvision://',
+    'modelzoo://',
+    'open-mmlab://',
+    'openmmlab://',
+    'mmcls://',
+)
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)
@@ -450,17 +524,20 @@ def test_no_scheme_runs_code(scheme, server, tmp_path, monkeypatch) -> None:
     for name in list(ckpt._NAMED):
         monkeypatch.setitem(ckpt._NAMED, name, lambda: lists)
     stored = SimpleNamespace(
-        get=lambda name: (folder / Path(name).name).read_bytes())
+        get=lambda name: (folder / Path(name).name).read_bytes()
+    )
     monkeypatch.setattr(
-        ckpt, 'get_file_backend', lambda *args, **kwargs: stored)
+        ckpt, 'get_file_backend', lambda *args, **kwargs: stored
+    )
     suffix = '.pth' if 's3' in scheme or 'petrel' in scheme else ''
     torch.save(dict(a=_RunsCode(tmp_path / 'made')), folder / 'x.pth')
     load = CheckpointLoader.load_checkpoint
     with pytest.raises(ValueError, match='could run code'):
         load(f'{scheme}x{suffix}')
     assert not (tmp_path / 'made').exists()
-    torch.save(dict(state_dict={'backbone.a': torch.ones(2)}),
-               folder / 'good.pth')
+    torch.save(
+        dict(state_dict={'backbone.a': torch.ones(2)}), folder / 'good.pth'
+    )
     loaded = load(f'{scheme}good{suffix}', 'cpu')
     (value,) = loaded['state_dict'].values()
     assert value.equal(torch.ones(2))
@@ -477,13 +554,13 @@ def test_pretrained_init_with_prefix(tmp_path) -> None:
     save_safetensors(_Toy().state_dict(), path)
 
     class _Backbone(BaseModule, nn.Linear):
-
         def __init__(self, init_cfg) -> None:
             nn.Linear.__init__(self, 2, 2)
             self._is_init, self.init_cfg = False, init_cfg
 
     module = _Backbone(
-        dict(type='Pretrained', checkpoint=str(path), prefix='backbone.'))
+        dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    )
     module.init_weights()
     assert module.weight.equal(load_file(path)['backbone.weight'])
 
@@ -510,6 +587,7 @@ def test_runner_loads_safetensors(tmp_path) -> None:
 def test_config_text_in_meta_survives(tmp_path) -> None:
     text = Config(dict(a=1)).pretty_text
     save_safetensors(
-        dict(a=torch.ones(1)), tmp_path / 'x.safetensors', dict(cfg=text))
+        dict(a=torch.ones(1)), tmp_path / 'x.safetensors', dict(cfg=text)
+    )
     meta = ckpt.load_from_file(str(tmp_path / 'x.safetensors'))['meta']
     assert Config.fromstring(meta['cfg'], '.py').a == 1

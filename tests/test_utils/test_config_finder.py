@@ -19,8 +19,13 @@ from dito.utils.configs import find_config, list_configs
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of configs, as an installed package has them."""
     root = tmp_path / 'site' / 'dito' / '.mim' / 'configs'
-    for name in ('big.py', 'sub/small.py', 'sub/same.py', 'other/same.py',
-                 '_base_/part.py'):
+    for name in (
+        'big.py',
+        'sub/small.py',
+        'sub/same.py',
+        'other/same.py',
+        '_base_/part.py',
+    ):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('x = 1\n')
@@ -32,7 +37,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_names(root: Path) -> None:
     assert list(list_configs()) == [
-        'big', 'other/same', 'sub/same', 'sub/small'
+        'big',
+        'other/same',
+        'sub/same',
+        'sub/small',
     ]
     for name in ('big', 'big.py', 'configs/big.py', 'dito::big.py'):
         assert find_config(name) == root / 'big.py'
@@ -57,8 +65,9 @@ def test_errors(root: Path) -> None:
         find_config('folder')
 
 
-def test_without_configs(tmp_path: Path,
-                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_configs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(config_finder, 'PACKAGE', tmp_path / 'a' / 'b')
     with pytest.raises(FileNotFoundError, match='install the package again'):
         list_configs()
@@ -83,7 +92,8 @@ def test_mmengine_resolves_the_package(tmp_path: Path) -> None:
     assert isinstance(built, DITOVocabularyHook)
     assert isinstance(HOOKS.build(report), DITOLoadReportHook)
     neck = dict(
-        type='SimpleFPN', in_channels=8, out_channels=8, _scope_='dito')
+        type='SimpleFPN', in_channels=8, out_channels=8, _scope_='dito'
+    )
     assert isinstance(MODELS.build(neck), SimpleFPN)
     loss = dict(type='CrossEntropyLoss', _scope_='dito')
     assert type(MODELS.build(loss)).__module__.startswith('mmdet')

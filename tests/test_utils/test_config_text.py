@@ -2,7 +2,7 @@
 """Tests of the reading of configs inside checkpoints."""
 
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 from mmdet.registry import MODELS
@@ -19,15 +19,13 @@ from dito.apis.config_text import (
 def test_round_trip() -> None:
     content = dict(
         model=dict(
-            type='mmdet.DITO', size=(1, -2.5), names=['a', "b'c"], none=None),
+            type='mmdet.DITO', size=(1, -2.5), names=['a', "b'c"], none=None
+        ),
         flags={True, False},
-        table={
-            'odd key': 1,
-            2: dict(x=3)
-        },
+        table={'odd key': 1, 2: dict(x=3)},
         limits=(float('inf'), -float('inf'), -3, -0.5),
-        pipeline=[dict(type='Resize', scale=(64, 64)),
-                  dict(type='Pad')])
+        pipeline=[dict(type='Resize', scale=(64, 64)), dict(type='Pad')],
+    )
     text = Config(content).pretty_text
     assert parse_config_text(text) == content
 
@@ -35,62 +33,93 @@ def test_round_trip() -> None:
 def test_own_imports_are_left_out_and_others_refused() -> None:
     text = "custom_imports = dict(imports=['dito'])\nx = 1\n"
     assert parse_config_text(text) == dict(x=1)
-    for imports in ("dict(imports=['os'])", "dict(imports='os')", "['os']",
-                    'dict(imports=3)'):
+    for imports in (
+        "dict(imports=['os'])",
+        "dict(imports='os')",
+        "['os']",
+        'dict(imports=3)',
+    ):
         with pytest.raises(ValueError, match='custom_imports=.* imports code'):
             parse_config_text(f'custom_imports = {imports}', 'x.pth')
 
 
-@pytest.mark.parametrize('text', [
-    'import os',
-    "x = __import__('os')",
-    'x = y',
-    'x = [i for i in (1, 2)]',
-    'x = (1).bit_length()',
-    "x = f'{1}'",
-    'x, y = 1, 2',
-    "x = dict([('a', 1)])",
-    'x = dict(**{})',
-    "x = {**{'a': 1}}",
-    'x = lambda: 0',
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        'import os',
+        "x = __import__('os')",
+        'x = y',
+        'x = [i for i in (1, 2)]',
+        'x = (1).bit_length()',
+        "x = f'{1}'",
+        'x, y = 1, 2',
+        "x = dict([('a', 1)])",
+        'x = dict(**{})',
+        "x = {**{'a': 1}}",
+        'x = lambda: 0',
+    ],
+)
 def test_refuses_more_than_values(text: str) -> None:
     with pytest.raises(ValueError, match='more than plain values'):
         parse_config_text(text)
 
 
-@pytest.mark.parametrize('kind', [
-    'os.system', 'mmengine.fileio.get', 'builtins.exec',
-    'mmengine.call_command', 'mmengine.load', 'mmdet.os', 'dito.Nothing',
-    'mmengine.model.BaseModel', '.DITO', 'mmdet.'
-])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'os.system',
+        'mmengine.fileio.get',
+        'builtins.exec',
+        'mmengine.call_command',
+        'mmengine.load',
+        'mmdet.os',
+        'dito.Nothing',
+        'mmengine.model.BaseModel',
+        '.DITO',
+        'mmdet.',
+    ],
+)
 def test_refuses_types_by_place(kind: str) -> None:
-    for text in (f"x = dict(type='{kind}')",
-                 f"x = [dict(y=(dict(type='{kind}'),))]"):
+    for text in (
+        f"x = dict(type='{kind}')",
+        f"x = [dict(y=(dict(type='{kind}'),))]",
+    ):
         with pytest.raises(ValueError, match=f'type={kind!r} is no regist'):
             parse_config_text(text)
 
 
-@pytest.mark.parametrize('text, reason', [
-    ('x = ' + '[' * 3000 + ']' * 3000, 'levels of brackets'),
-    ('x = ' + '-' * 100_000 + '1', ''),
-    ('x = 1' + ' + 1' * 100_000, ''),
-    ('x = 1' + '.a' * 100_000, ''),
-    # Some are parsed, and too deep for what walks over the result.
-    *((f'x = {before * deep}1{after * deep}', '') for deep in (
-        400, 900, 1100, 1500, 2500) for before, after in (
-            ('not ', ''), ('1 + ', ''), ('', ' .a'), ('', ' ()'),
-            ('lambda: ', ''), ('1 ** ', ''), ('1 if 0 else ', ''))),
-    ('x = ' + '-' * 1500 + '1', ''),
-    ('x = ' + '1' * 10_000, 'not readable'),
-    ('x = 0x' + 'f' * 500_000, 'more than plain values'),
-    ('x = "\\ud800"\ny = \0', 'not readable'),
-    ('x = {[]: 1}', 'more than plain values'),
-    ('x = {(1, [2])}', 'more than plain values'),
-    ('x = 1\n' * 700_000, 'is no config'),
-    ("_base_ = ['evil.py']", '_base_=.* inherits'),
-    ('x = dict(_delete_=True)', '_delete_=True inherits'),
-])
+@pytest.mark.parametrize(
+    'text, reason',
+    [
+        ('x = ' + '[' * 3000 + ']' * 3000, 'levels of brackets'),
+        ('x = ' + '-' * 100_000 + '1', ''),
+        ('x = 1' + ' + 1' * 100_000, ''),
+        ('x = 1' + '.a' * 100_000, ''),
+        # Some are parsed, and too deep for what walks over the result.
+        *(
+            (f'x = {before * deep}1{after * deep}', '')
+            for deep in (400, 900, 1100, 1500, 2500)
+            for before, after in (
+                ('not ', ''),
+                ('1 + ', ''),
+                ('', ' .a'),
+                ('', ' ()'),
+                ('lambda: ', ''),
+                ('1 ** ', ''),
+                ('1 if 0 else ', ''),
+            )
+        ),
+        ('x = ' + '-' * 1500 + '1', ''),
+        ('x = ' + '1' * 10_000, 'not readable'),
+        ('x = 0x' + 'f' * 500_000, 'more than plain values'),
+        ('x = "\\ud800"\ny = \0', 'not readable'),
+        ('x = {[]: 1}', 'more than plain values'),
+        ('x = {(1, [2])}', 'more than plain values'),
+        ('x = 1\n' * 700_000, 'is no config'),
+        ("_base_ = ['evil.py']", '_base_=.* inherits'),
+        ('x = dict(_delete_=True)', '_delete_=True inherits'),
+    ],
+)
 def test_hostile_texts_get_a_sentence(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match='config inside a.pth') as error:
         parse_config_text(text, 'a.pth')
@@ -101,19 +130,34 @@ def test_hostile_texts_get_a_sentence(text: str, reason: str) -> None:
 # ----------------------------------------------------- what it may name
 
 
-def _config() -> Dict[str, Any]:
+def _config() -> dict[str, Any]:
     """A detector with its test, as a file of weights holds it."""
     return dict(
         default_scope='mmdet',
         model=tiny_config(text_encoder=TEXT_ENCODER).to_dict(),
         visualizer=dict(type='DetLocalVisualizer', line_width=2),
-        test_dataloader=dict(dataset=dict(pipeline=[
-            dict(type='DITOLoadImageFromFile'),
-            dict(type='RandomApply', transforms=[
-                dict(type='mmdet.Resize', scale=(64, 64), keep_ratio=True)]),
-            dict(type='PackDetInputs', meta_keys=('img_path', ))])),
+        test_dataloader=dict(
+            dataset=dict(
+                pipeline=[
+                    dict(type='DITOLoadImageFromFile'),
+                    dict(
+                        type='RandomApply',
+                        transforms=[
+                            dict(
+                                type='mmdet.Resize',
+                                scale=(64, 64),
+                                keep_ratio=True,
+                            )
+                        ],
+                    ),
+                    dict(type='PackDetInputs', meta_keys=('img_path',)),
+                ]
+            )
+        ),
         custom_hooks=[
-            dict(type='DITOVocabularyHook', templates=['a photo: {}/x'])])
+            dict(type='DITOVocabularyHook', templates=['a photo: {}/x'])
+        ],
+    )
 
 
 def test_detectors_pass() -> None:
@@ -201,10 +245,15 @@ def test_key_and_value_of_what_is_refused(key: str, value: Any) -> None:
     assert text.isprintable() and len(text) < 300
 
 
-@pytest.mark.parametrize('neck', [
-    {'\x1b[2Jneck': 1}, {'neck': dict(type='\x1b[2J')},
-    {'neck': dict(x='/\x1b[2J')}])
-def test_names_do_not_write_to_the_terminal(neck: Dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    'neck',
+    [
+        {'\x1b[2Jneck': 1},
+        {'neck': dict(type='\x1b[2J')},
+        {'neck': dict(x='/\x1b[2J')},
+    ],
+)
+def test_names_do_not_write_to_the_terminal(neck: dict[str, Any]) -> None:
     config = _config()
     config['model'].update(neck)
     with pytest.raises(ValueError, match=r'\\x1b\[2J') as error:
@@ -220,9 +269,11 @@ def test_endless_configs_are_refused() -> None:
 
 
 def test_nothing_is_imported_by_name_while_building(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / 'SomeSampler.py').write_text(
-        "open('ran', 'w')\nclass SomeSampler: pass\n")
+        "open('ran', 'w')\nclass SomeSampler: pass\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for name in ('SomeSampler', 'SomeSampler.SomeSampler'):

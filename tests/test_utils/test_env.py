@@ -43,13 +43,22 @@ def test_bounds_are_the_requirements() -> None:
         assert f'Python :: 3.{minor}\n' in setup
 
 
-@pytest.mark.parametrize('version,status', [
-    ('1.22.4', 'FAIL'), ('1.23', 'note'), ('2.2.6', 'ok'), ('2.5.5', 'note'),
-    ('3.0.0rc1', 'FAIL')])
+@pytest.mark.parametrize(
+    'version,status',
+    [
+        ('1.22.4', 'FAIL'),
+        ('1.23', 'note'),
+        ('2.2.6', 'ok'),
+        ('2.5.5', 'note'),
+        ('3.0.0rc1', 'FAIL'),
+    ],
+)
 def test_versions_outside_the_bounds(
-        version: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    version: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
-        env, '_version', lambda n: version if n[0] == 'numpy' else None)
+        env, '_version', lambda n: version if n[0] == 'numpy' else None
+    )
     found = {check.name: check for check in env.check_versions()}['numpy']
     assert found.status == status
     if status == 'FAIL':
@@ -60,15 +69,20 @@ def test_versions_outside_the_bounds(
 @pytest.mark.parametrize('module', ['numpy', 'torch', 'mmdet', 'mmengine'])
 @pytest.mark.parametrize('way', ['tool', 'module'])
 def test_where_dito_cannot_be_imported(
-        tmp_path: Path, module: str, way: str) -> None:
+    tmp_path: Path, module: str, way: str
+) -> None:
     (tmp_path / f'{module}.py').write_text('raise ImportError("gone")\n')
     tool = [str(ROOT / 'tools' / 'misc' / 'check_env.py')]
     package = Path(env.__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, *(tool if way == 'tool' else
-                           ['-m', 'dito', 'check-env'])],
+        [
+            sys.executable,
+            *(tool if way == 'tool' else ['-m', 'dito', 'check-env']),
+        ],
         env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{package}'},
-        capture_output=True, text=True)
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and done.stderr == ''
     assert 'FAIL  dito ' in done.stdout and 'gone' in done.stdout
     assert 'keep DITO from running' in done.stdout
@@ -89,7 +103,7 @@ def test_missing_and_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found['lvis'].status == env.FAIL and found['lvis'].remedy
     assert env.check_duplicates() == []
     versions['onedl-mmdetection'] = '3.5.1'
-    double, = env.check_duplicates()
+    (double,) = env.check_duplicates()
     assert double.status == env.FAIL
     assert 'pip uninstall -y mmdet onedl-mmdetection' in double.remedy
 
@@ -117,44 +131,52 @@ def broken(monkeypatch: pytest.MonkeyPatch, module: str, text: str) -> None:
 
 def test_opencv_without_libgl(monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch, 'cv2', 'libGL.so.1: cannot open shared object file')
-    check, = env.check_opencv()
+    (check,) = env.check_opencv()
     assert check.status == env.FAIL
     assert 'opencv-python-headless' in check.remedy
     assert 'libgl1' in check.remedy
 
 
-@pytest.mark.parametrize('module, group', [
-    ('cv2', env.check_opencv),
-    ('torch', env.check_torch),
-    ('mmcv', env.check_mmcv_ops),
-    ('numpy', env.check_lvis),
-    ('dito', env.check_dito),
-])
-def test_broken_modules_have_a_remedy(module: str, group: Any,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    'module, group',
+    [
+        ('cv2', env.check_opencv),
+        ('torch', env.check_torch),
+        ('mmcv', env.check_mmcv_ops),
+        ('numpy', env.check_lvis),
+        ('dito', env.check_dito),
+    ],
+)
+def test_broken_modules_have_a_remedy(
+    module: str, group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken(monkeypatch, module, 'first line\nsecond line')
     check = group()[-1]
     assert check.status == env.FAIL and check.remedy
     assert 'first line' in check.text and 'second' not in check.text
 
 
-def test_torchvision_of_another_torch(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def nms(*args: Any) -> None:
         raise RuntimeError('operator torchvision::nms does not exist')
 
-    monkeypatch.setitem(sys.modules, 'torchvision',
-                        SimpleNamespace(ops=SimpleNamespace(nms=nms)))
+    monkeypatch.setitem(
+        sys.modules,
+        'torchvision',
+        SimpleNamespace(ops=SimpleNamespace(nms=nms)),
+    )
     check = env.check_torch()[-1]
     assert check.status == env.FAIL and 'torchvision' in check.remedy
 
 
 def test_report_counts_problems() -> None:
-    text = env.format_report([
-        env.Check('a', env.OK, 'fine'),
-        env.Check('bb', env.FAIL, 'broken', 'mend it'),
-    ])
+    text = env.format_report(
+        [
+            env.Check('a', env.OK, 'fine'),
+            env.Check('bb', env.FAIL, 'broken', 'mend it'),
+        ]
+    )
     assert text.splitlines() == [
         '  ok  a   fine',
         'FAIL  bb  broken',

@@ -110,25 +110,38 @@ def test_hash_of_a_file(tmp_path):
     assert sha256_of(tmp_path / 'a') == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize('encoding,name', [
-    ('utf-8-sig', 'utf-8-sig'), ('utf-16', 'utf-16'), ('utf-32', 'utf-32'),
-    ('utf-8', 'utf-8')])
+@pytest.mark.parametrize(
+    'encoding,name',
+    [
+        ('utf-8-sig', 'utf-8-sig'),
+        ('utf-16', 'utf-16'),
+        ('utf-32', 'utf-32'),
+        ('utf-8', 'utf-8'),
+    ],
+)
 def test_encodings(encoding, name):
     assert encoding_of('text'.encode(encoding)[:4]) == name
 
 
 def test_what_is_no_plain_file(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
-    for path, kind in ((tmp_path / 'pipe', 'pipe or device'),
-                       (tmp_path, 'folder')):
+    for path, kind in (
+        (tmp_path / 'pipe', 'pipe or device'),
+        (tmp_path, 'folder'),
+    ):
         with pytest.raises(ValueError, match=f'is a {kind}, not a file'):
             require_plain_file(path)
     require_plain_file(tmp_path / 'missing')
 
 
-@pytest.mark.parametrize('text,error', [
-    ('{"a": 1, "a": 2}', "an object has 'a' twice"),
-    ('[1, 2', 'is not valid JSON'), ('[' * 100_000, 'nested too deeply')])
+@pytest.mark.parametrize(
+    'text,error',
+    [
+        ('{"a": 1, "a": 2}', "an object has 'a' twice"),
+        ('[1, 2', 'is not valid JSON'),
+        ('[' * 100_000, 'nested too deeply'),
+    ],
+)
 def test_json_that_is_refused(tmp_path, text, error):
     (tmp_path / 'a.json').write_text(text)
     with pytest.raises(ValueError, match=error):

@@ -66,7 +66,8 @@ def golden_proposals(arrays, rois='mid/rois'):
     return [
         InstanceData(
             bboxes=torch.from_numpy(arrays[rois][i][:, XYXY]),
-            scores=torch.from_numpy(arrays['mid/roi_scores'][i]))
+            scores=torch.from_numpy(arrays['mid/roi_scores'][i]),
+        )
         for i in range(len(arrays[rois]))
     ]
 
@@ -86,10 +87,13 @@ def test_proposals(arrays, model, maps):
     proposals = model.rpn_head.predict(maps[0], samples(arrays))
     for i, got in enumerate(proposals):
         real = arrays['mid/roi_scores'][i] > 0
-        close_ranked((got.scores, got.bboxes[:, XYXY]),
-                     (arrays['mid/roi_scores'][i][real],
-                      arrays['mid/rois'][i][real]), NETWORK, NETWORK,
-                     side(arrays))
+        close_ranked(
+            (got.scores, got.bboxes[:, XYXY]),
+            (arrays['mid/roi_scores'][i][real], arrays['mid/rois'][i][real]),
+            NETWORK,
+            NETWORK,
+            side(arrays),
+        )
 
 
 @torch.no_grad()
@@ -100,8 +104,10 @@ def test_regions(arrays, model, maps):
     close(head.bbox_head.embed(crops), flat(arrays['mid/box_features']))
     close(head.bbox_head(crops)[1], flat(arrays['out/box_outputs'])[:, XYXY])
     metas = [s.metainfo for s in samples(arrays)]
-    close(head.vlm_embed(maps[2], rois, metas),
-          flat(arrays['mid/vlm_roi_features']))
+    close(
+        head.vlm_embed(maps[2], rois, metas),
+        flat(arrays['mid/vlm_roi_features']),
+    )
 
 
 @pytest.mark.parametrize('indicator', [False, True])
@@ -109,9 +115,12 @@ def test_regions(arrays, model, maps):
 def test_class_scores(arrays, maps, indicator):
     model = build_official(arrays, indicator)
     got = model.roi_head.predict_bbox(
-        maps[0], [s.metainfo for s in samples(arrays)],
+        maps[0],
+        [s.metainfo for s in samples(arrays)],
         golden_proposals(arrays),
-        rcnn_test_cfg=None, vlm_feat=maps[2])
+        rcnn_test_cfg=None,
+        vlm_feat=maps[2],
+    )
     key = ('with_indicator/' if indicator else '') + 'out/class_scores'
     for mine, theirs in zip(got, arrays[key], strict=True):
         close(mine.scores, last(theirs), SCORE)
@@ -123,39 +132,50 @@ def test_class_scores(arrays, maps, indicator):
 def test_detections(arrays, indicator, scale):
     model = build_official(arrays, indicator)
     results = model.predict(
-        images(arrays), samples(arrays, scale), rescale=True)
+        images(arrays), samples(arrays, scale), rescale=True
+    )
     key = ('with_indicator/' if indicator else '') + 'out/detection'
     for i, result in enumerate(results):
         got = result.pred_instances
         real = arrays[f'{key}_scores'][i] > 0
         close_ranked(
             (got.scores, got.bboxes[:, XYXY] * scale, got.labels + 1),
-            [arrays[f'{key}_{name}'][i][real]
-             for name in ('scores', 'boxes', 'classes')],
-            SCORE, NETWORK, side(arrays))
+            [
+                arrays[f'{key}_{name}'][i][real]
+                for name in ('scores', 'boxes', 'classes')
+            ],
+            SCORE,
+            NETWORK,
+            side(arrays),
+        )
 
 
 @torch.no_grad()
 def test_masks_of_the_detections(arrays, model, maps):
     key = 'out/detection_masks_first'
-    name, = (k for k in arrays if k.startswith(key))
+    (name,) = (k for k in arrays if k.startswith(key))
     masks = arrays[name]
     boxes = torch.from_numpy(
-        arrays['out/detection_boxes'][:, :masks.shape[1]][..., XYXY])
+        arrays['out/detection_boxes'][:, : masks.shape[1]][..., XYXY]
+    )
     head = model.roi_head
     logits = head.mask_head(
-        head.mask_roi_extractor(maps[0], bbox2roi(list(boxes))))
+        head.mask_roi_extractor(maps[0], bbox2roi(list(boxes)))
+    )
     # The stored masks keep 4 mantissa bits.
     np.testing.assert_allclose(
-        logits.sigmoid().view(masks.shape), masks, rtol=0.04, atol=1e-6)
+        logits.sigmoid().view(masks.shape), masks, rtol=0.04, atol=1e-6
+    )
 
 
 def golden_loss(arrays, model):
     """Losses of the training pass with the stored targets, and logits."""
     pyramid, _ = model.extract_maps(images(arrays))
     level = [
-        (torch.from_numpy(arrays[f'train/in/rpn_score_targets_{i}']),
-         torch.from_numpy(arrays[f'train/in/rpn_box_targets_{i}']))
+        (
+            torch.from_numpy(arrays[f'train/in/rpn_score_targets_{i}']),
+            torch.from_numpy(arrays[f'train/in/rpn_box_targets_{i}']),
+        )
         for i in levels(arrays, 'train/in/rpn_score_targets_')
     ]
     turn = iter(range(len(arrays['in/image'])))
@@ -176,11 +196,13 @@ def golden_loss(arrays, model):
     labels = torch.from_numpy(arrays['train/in/sampled_classes']).long()
     background = head.bbox_head.num_classes
     labels = torch.where(labels == 0, background, labels - 1).flatten()
-    codes = head.bbox_head.bbox_coder.encode(
-        rois.flatten(0, 1),
-        gt.flatten(0, 1)) * (labels < background)[:, None]
+    codes = (
+        head.bbox_head.bbox_coder.encode(rois.flatten(0, 1), gt.flatten(0, 1))
+        * (labels < background)[:, None]
+    )
     logits, deltas = head.bbox_head(
-        head.bbox_roi_extractor(pyramid, bbox2roi(list(rois))))
+        head.bbox_roi_extractor(pyramid, bbox2roi(list(rois)))
+    )
     losses.update(head.bbox_head.loss(logits, deltas, labels, codes))
     return losses, logits, deltas, codes
 
@@ -199,10 +221,12 @@ def test_training(arrays):
     close(deltas, flat(arrays['train/out/box_outputs'])[:, XYXY])
     # Differences of coordinates, over a tenth or a fifth of the box.
     close(codes, flat(arrays['train/out/box_targets'])[:, XYXY], 1e-4)
-    names = dict(loss_rpn_center='rpn_score_loss',
-                 loss_rpn_bbox='rpn_box_loss',
-                 loss_cls='fast_rcnn_class_loss',
-                 loss_bbox='fast_rcnn_box_loss')
+    names = dict(
+        loss_rpn_center='rpn_score_loss',
+        loss_rpn_bbox='rpn_box_loss',
+        loss_cls='fast_rcnn_class_loss',
+        loss_bbox='fast_rcnn_box_loss',
+    )
     for ours, theirs in names.items():
         close(losses[ours], arrays[f'train/out/{theirs}'])
     total = sum(losses[k] for k in names)
@@ -217,22 +241,27 @@ def check_gradients(arrays, model):
     # Conversion only moves numbers: number the arrays to see where each goes.
     paths = sorted(params)
     moved = convert_official(
-        {p: np.full_like(params[p], i) for i, p in enumerate(paths)})
+        {p: np.full_like(params[p], i) for i, p in enumerate(paths)}
+    )
     squares = np.zeros(len(paths))
     for name, param in model.named_parameters():
         if param.grad is not None:
             inds = moved[name].long().flatten()
-            squares += torch.zeros(len(paths), dtype=torch.float64).index_add(
-                0, inds, param.grad.flatten().double()**2).numpy()
+            squares += (
+                torch.zeros(len(paths), dtype=torch.float64)
+                .index_add(0, inds, param.grad.flatten().double() ** 2)
+                .numpy()
+            )
     norms = group(arrays, 'train/grad_norm/')
     assert set(norms) == {
-        p for p in paths
+        p
+        for p in paths
         if not p.startswith('frozen_') and '/maskrcnn_head_fn/' not in p
     }
     # Some, such as those of the biases of keys, are sums that cancel.
     rounding = 1e-7 * float(max(norms.values()))
     for path, norm in norms.items():
-        got = squares[paths.index(path)]**0.5
+        got = squares[paths.index(path)] ** 0.5
         assert got == pytest.approx(norm, rel=2e-4, abs=rounding), path
     whole = group(arrays, 'train/grad/')
     converted = convert_official({**params, **whole})
@@ -241,8 +270,12 @@ def check_gradients(arrays, model):
         for path in whole:
             mine = inds == paths.index(path)
             if mine.any():
-                close(param.grad[mine], converted[name][mine], 1e-4,
-                      float(np.abs(whole[path]).max()))
+                close(
+                    param.grad[mine],
+                    converted[name][mine],
+                    1e-4,
+                    float(np.abs(whole[path]).max()),
+                )
 
 
 def test_frozen_backbone_takes_no_gradient(arrays):

@@ -14,7 +14,8 @@ from dito.converters.official import (
 from dito.models import DITOBBoxHead, DITOMaskHead, DITORPNHead
 
 PARTS = dict(
-    rpn=convert_rpn_head, fastrcnn=convert_box_head, mask=convert_mask_head)
+    rpn=convert_rpn_head, fastrcnn=convert_box_head, mask=convert_mask_head
+)
 
 
 def params(arrays, part):
@@ -28,12 +29,14 @@ def channels_first(array):
 
 def test_proposal_head(golden):
     arrays = golden('fpn_heads')
-    head = DITORPNHead(*(int(arrays[f'{k}/cfg/num_filters'])
-                         for k in ('fpn', 'rpn')))
+    head = DITORPNHead(
+        *(int(arrays[f'{k}/cfg/num_filters']) for k in ('fpn', 'rpn'))
+    )
     head.load_state_dict(convert_rpn_head(params(arrays, 'rpn')))
     numbers = levels(arrays, 'fpn/out/')
     scores, boxes = head(
-        [channels_first(arrays[f'fpn/out/{i}']) for i in numbers])
+        [channels_first(arrays[f'fpn/out/{i}']) for i in numbers]
+    )
     for i, score, box in zip(numbers, scores, boxes, strict=True):
         for got, key in ((score, 'score'), (box, 'box')):
             close(got, channels_first(arrays[f'rpn/out/{key}_{i}']))
@@ -42,13 +45,19 @@ def test_proposal_head(golden):
 def test_box_head(golden):
     arrays = golden('fpn_heads')
     x = channels_first(arrays['fastrcnn/in/roi_features'])
-    embed_dims, width = (int(arrays[f'fastrcnn/cfg/{k}'])
-                         for k in ('num_classes', 'num_filters'))
+    embed_dims, width = (
+        int(arrays[f'fastrcnn/cfg/{k}'])
+        for k in ('num_classes', 'num_filters')
+    )
     head = DITOBBoxHead(
-        x.shape[1], embed_dims, conv_out_channels=width,
-        fc_out_channels=int(arrays['fastrcnn/cfg/fc_dims']))
+        x.shape[1],
+        embed_dims,
+        conv_out_channels=width,
+        fc_out_channels=int(arrays['fastrcnn/cfg/fc_dims']),
+    )
     state = convert_box_head(
-        params(arrays, 'fastrcnn'), temperature=np.float32([1.25]))
+        params(arrays, 'fastrcnn'), temperature=np.float32([1.25])
+    )
     head.load_state_dict(state)
     assert head.temperature_scale.item() == 1.25
     expected = arrays['fastrcnn/out/class_outputs']
@@ -62,7 +71,8 @@ def test_mask_head(golden):
     arrays = golden('fpn_heads')
     x = channels_first(arrays['mask/in/roi_features'])
     head = DITOMaskHead(
-        x.shape[1], conv_out_channels=int(arrays['mask/cfg/num_filters']))
+        x.shape[1], conv_out_channels=int(arrays['mask/cfg/num_filters'])
+    )
     head.load_state_dict(convert_mask_head(params(arrays, 'mask')))
     expected = arrays['mask/out/mask_logits']
     close(head(x)[:, 0], expected.reshape(-1, *expected.shape[2:]))
@@ -83,6 +93,5 @@ def test_box_head_of_another_shape_is_refused(golden):
     tree = params(golden('fpn_heads'), 'fastrcnn')
     width = tree['conv_0/kernel'].shape[-1]
     tree['fc6/kernel'] = tree['fc6/kernel'][:-width]
-    with pytest.raises(ValueError,
-                       match=f'no square map of {width} channels'):
+    with pytest.raises(ValueError, match=f'no square map of {width} channels'):
         convert_box_head(tree)

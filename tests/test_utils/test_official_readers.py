@@ -35,12 +35,16 @@ def params(arrays):
 def sizes(arrays):
     cfg = {k: int(v) for k, v in group(arrays, 'cfg/').items() if not v.ndim}
     return OfficialSizes(
-        width=cfg['features'], layers=cfg['num_layers'],
-        heads=cfg['num_heads'], mlp=4 * cfg['features'],
+        width=cfg['features'],
+        layers=cfg['num_layers'],
+        heads=cfg['num_heads'],
+        mlp=4 * cfg['features'],
         patch=cfg['patch_size'],
-        positions=cfg['pretrained_pos_emb_size']**2,
-        filters=cfg['num_filters'], fc=cfg['fc_dims'],
-        embed=arrays['in/text_features'].shape[-1])
+        positions=cfg['pretrained_pos_emb_size'] ** 2,
+        filters=cfg['num_filters'],
+        fc=cfg['fc_dims'],
+        embed=arrays['in/text_features'].shape[-1],
+    )
 
 
 def nested(flat):
@@ -61,7 +65,8 @@ def write_msgpack(tree, path):
     def encode(value):
         value = np.asarray(value)
         content = msgpack.packb(
-            (value.shape, value.dtype.name, value.tobytes()))
+            (value.shape, value.dtype.name, value.tobytes())
+        )
         return msgpack.ExtType(1, content)
 
     path.write_bytes(msgpack.packb(tree, default=encode, strict_types=True))
@@ -77,9 +82,14 @@ def test_sizes_and_shapes_are_those_of_the_golden_detector(params, sizes):
     assert {k: v.shape for k, v in params.items()} == shapes
     tower = group(params, 'vision_model/')
     heads = group(params, 'task_heads_0/')
-    assert OfficialSizes.infer(
-        tower, group(heads, 'feature_pyramid_fn/'),
-        group(heads, 'fastrcnn_head_fn/')) == sizes
+    assert (
+        OfficialSizes.infer(
+            tower,
+            group(heads, 'feature_pyramid_fn/'),
+            group(heads, 'fastrcnn_head_fn/'),
+        )
+        == sizes
+    )
 
 
 def test_shapes_of_vit_l():
@@ -102,7 +112,8 @@ def test_msgpack_file_and_folder(params, tmp_path):
     tree = dict(
         step=np.int32(9),
         optimizer=dict(target=nested(params), state=dict(m=np.ones(2))),
-        model_state={})
+        model_state={},
+    )
     write_msgpack(dict(old=np.ones(1)), tmp_path / 'checkpoint_9')
     write_msgpack(tree, tmp_path / 'checkpoint_10')
     for path in (tmp_path, tmp_path / 'checkpoint_10'):
@@ -117,13 +128,15 @@ def test_file_written_by_flax():
     form, got = read_checkpoint(DATA / 'official' / 'flax_tiny.msgpack')
     assert form == 'msgpack'
     same(
-        got, {
+        got,
+        {
             'step': np.int32(7),
             'group/chunked': np.arange(24, dtype='f4').reshape(2, 3, 4),
             'group/half': np.float32([1.5, -2, 0.125]),
             'group/scalar': np.float32(2.5),
             'group/list/0': np.ones(2, 'f4'),
-        })
+        },
+    )
 
 
 def test_saved_model(params, sizes, tmp_path):
@@ -131,8 +144,9 @@ def test_saved_model(params, sizes, tmp_path):
     form, got = read_checkpoint(tmp_path, sizes)
     assert form == 'SavedModel'
     same(got, params)
-    with pytest.raises(ValueError,
-                       match='of another shape|has [0-9]+ variables'):
+    with pytest.raises(
+        ValueError, match='of another shape|has [0-9]+ variables'
+    ):
         read_checkpoint(tmp_path)
 
 
@@ -143,15 +157,19 @@ def test_bundle_written_by_tensorflow():
     with np.load(folder / 'variables_expected.npz') as file:
         expected = {k.replace('|', '/'): file[k] for k in file.files}
     assert {a.dtype.name for a in got.values()} == {
-        'float32', 'float16', 'int64'}
+        'float32',
+        'float16',
+        'int64',
+    }
     assert {a.shape for a in got.values()} > {(), (0, 3), (1, 2, 3), (4, 2)}
     same(got, expected)
 
 
 @pytest.mark.parametrize('entries', [1, 3, 100])
 def test_bundle_of_several_blocks(tmp_path, entries):
-    arrays = {f'group/{i}/x': np.full((i % 3, 2), i, np.float32)
-              for i in range(300)}
+    arrays = {
+        f'group/{i}/x': np.full((i % 3, 2), i, np.float32) for i in range(300)
+    }
     write_bundle(tmp_path / 'v', arrays, entries)
     same(read_bundle(tmp_path / 'v'), arrays)
 
@@ -161,8 +179,8 @@ def test_damaged_bundles_are_refused(tmp_path):
     index, data = tmp_path / 'v.index', tmp_path / 'v.data-00000-of-00001'
     sound, numbers = index.read_bytes(), data.read_bytes()
     for at in range(len(sound)):
-        for value in (0, 0x7f, 0xff):
-            index.write_bytes(sound[:at] + bytes([value]) + sound[at + 1:])
+        for value in (0, 0x7F, 0xFF):
+            index.write_bytes(sound[:at] + bytes([value]) + sound[at + 1 :])
             try:
                 read_bundle(tmp_path / 'v')
             except (ValueError, FileNotFoundError) as error:
@@ -190,12 +208,16 @@ def test_saved_model_of_other_shapes(params, sizes):
     arrays = [params[k] for k in leaf_order(params)]
     every, width = len(params), sizes.width
     boxes = sum('maskrcnn' not in k for k in params)
-    with pytest.raises(ValueError,
-                       match=f'has 3 variables.*{every} or {boxes}'):
+    with pytest.raises(
+        ValueError, match=f'has 3 variables.*{every} or {boxes}'
+    ):
         name_variables(arrays[:3], sizes)
-    with pytest.raises(ValueError, match=r'1 variables.*0 \(frozen_vision_mo'
-                       rf'del/conv1/bias\) \({width - 1},\) instead of '
-                       rf'\({width},\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'1 variables.*0 \(frozen_vision_mo'
+        rf'del/conv1/bias\) \({width - 1},\) instead of '
+        rf'\({width},\)',
+    ):
         name_variables([arrays[0][:-1], *arrays[1:]], sizes)
 
 
@@ -214,18 +236,24 @@ def test_orbax(params, tmp_path, monkeypatch):
             return SimpleNamespace(item_metadata=nested(params))
 
         def restore(self, path, restore_args):
-            assert all(a.restore_type is np.ndarray
-                       for a in flat_args(restore_args))
+            assert all(
+                a.restore_type is np.ndarray for a in flat_args(restore_args)
+            )
             return nested(params)
 
     def flat_args(tree):
-        return [x for v in tree.values()
-                for x in (flat_args(v) if isinstance(v, dict) else [v])]
+        return [
+            x
+            for v in tree.values()
+            for x in (flat_args(v) if isinstance(v, dict) else [v])
+        ]
 
     module = SimpleNamespace(
         PyTreeCheckpointer=Checkpointer,
         RestoreArgs=lambda restore_type: SimpleNamespace(
-            restore_type=restore_type))
+            restore_type=restore_type
+        ),
+    )
     monkeypatch.setitem(sys.modules, 'orbax', SimpleNamespace())
     monkeypatch.setitem(sys.modules, 'orbax.checkpoint', module)
     (tmp_path / '_METADATA').touch()
@@ -234,13 +262,20 @@ def test_orbax(params, tmp_path, monkeypatch):
     same(got, params)
 
 
-@pytest.mark.parametrize('module, make, package', [
-    ('msgpack', lambda p: (p / 'x').write_bytes(b'\x81'), 'msgpack'),
-    ('orbax.checkpoint', lambda p: (p / '_METADATA').touch(),
-     'orbax-checkpoint'),
-])
-def test_missing_packages_are_named(tmp_path, monkeypatch, module, make,
-                                    package):
+@pytest.mark.parametrize(
+    'module, make, package',
+    [
+        ('msgpack', lambda p: (p / 'x').write_bytes(b'\x81'), 'msgpack'),
+        (
+            'orbax.checkpoint',
+            lambda p: (p / '_METADATA').touch(),
+            'orbax-checkpoint',
+        ),
+    ],
+)
+def test_missing_packages_are_named(
+    tmp_path, monkeypatch, module, make, package
+):
     make(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     path = tmp_path / 'x' if module == 'msgpack' else tmp_path
@@ -262,8 +297,9 @@ def test_other_files_are_refused(tmp_path):
         read_checkpoint(tmp_path / 'o.npz')
     with zipfile.ZipFile(tmp_path / 'huge.npz', 'w') as file:
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, dict(
-            descr='<f4', fortran_order=False, shape=(10**15, )))
+        np.lib.format.write_array_header_1_0(
+            header, dict(descr='<f4', fortran_order=False, shape=(10**15,))
+        )
         file.writestr('a.npy', header.getvalue())
     with pytest.raises(ValueError, match='damaged, or holds more.*allocate'):
         read_checkpoint(tmp_path / 'huge.npz')

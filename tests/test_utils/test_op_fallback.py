@@ -5,7 +5,6 @@ import itertools
 import math
 import subprocess
 import sys
-from typing import List
 
 import pytest
 import torch
@@ -20,10 +19,11 @@ from dito.utils import compat as op_fallback
 
 pytestmark = pytest.mark.skipif(
     op_fallback.compiled_ops_available(),
-    reason='mmcv has its compiled operators here')
+    reason='mmcv has its compiled operators here',
+)
 
 
-def _iou(a: List[float], b: List[float], offset: int) -> float:
+def _iou(a: list[float], b: list[float], offset: int) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0]) + offset
     height = min(a[3], b[3]) - max(a[1], b[1]) + offset
     inter = max(width, 0) * max(height, 0)
@@ -31,15 +31,17 @@ def _iou(a: List[float], b: List[float], offset: int) -> float:
     return inter / (sum(areas) - inter)
 
 
-def loop_nms(boxes: Tensor, scores: Tensor, threshold: float,
-             offset: int) -> List[int]:
+def loop_nms(
+    boxes: Tensor, scores: Tensor, threshold: float, offset: int
+) -> list[int]:
     """Keep a box if no better kept one overlaps it; ties by index."""
     order = sorted(range(len(boxes)), key=lambda i: (-scores[i].item(), i))
-    kept: List[int] = []
+    kept: list[int] = []
     for i in order:
         if all(
-                _iou(boxes[i].tolist(), boxes[j].tolist(), offset) <= threshold
-                for j in kept):
+            _iou(boxes[i].tolist(), boxes[j].tolist(), offset) <= threshold
+            for j in kept
+        ):
             kept.append(i)
     return kept
 
@@ -53,14 +55,22 @@ def _bilinear(image: Tensor, y: float, x: float) -> Tensor:
     top, left = min(int(y), height - 1), min(int(x), width - 1)
     bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
     dy, dx = min(y, height - 1) - top, min(x, width - 1) - left
-    return ((1 - dy) * (1 - dx) * image[:, top, left] +
-            (1 - dy) * dx * image[:, top, right] +
-            dy * (1 - dx) * image[:, bottom, left] +
-            dy * dx * image[:, bottom, right])
+    return (
+        (1 - dy) * (1 - dx) * image[:, top, left]
+        + (1 - dy) * dx * image[:, top, right]
+        + dy * (1 - dx) * image[:, bottom, left]
+        + dy * dx * image[:, bottom, right]
+    )
 
 
-def loop_roi_align(feats: Tensor, rois: Tensor, size: int, scale: float,
-                   ratio: int, aligned: bool) -> Tensor:
+def loop_roi_align(
+    feats: Tensor,
+    rois: Tensor,
+    size: int,
+    scale: float,
+    ratio: int,
+    aligned: bool,
+) -> Tensor:
     """RoIAlign (K, C, size, size) by its definition, differentiable."""
     shift = 0.5 if aligned else 0.0
     least = 0.0 if aligned else 1.0
@@ -73,9 +83,11 @@ def loop_roi_align(feats: Tensor, rois: Tensor, size: int, scale: float,
         cells = []
         for i, j in itertools.product(range(size), range(size)):
             samples = [
-                _bilinear(feats[int(image)],
-                          y1 + (i + (a + 0.5) / rows) * height / size,
-                          x1 + (j + (b + 0.5) / columns) * width / size)
+                _bilinear(
+                    feats[int(image)],
+                    y1 + (i + (a + 0.5) / rows) * height / size,
+                    x1 + (j + (b + 0.5) / columns) * width / size,
+                )
                 for a, b in itertools.product(range(rows), range(columns))
             ]
             cells.append(torch.stack(samples).mean(0))
@@ -99,7 +111,7 @@ def test_nms_against_loop(offset: int) -> None:
 
 def test_offset_matters_for_small_boxes() -> None:
     # 2 x 2 pixels apart by one: IoU 1/3 with offset 0, 1/2 with offset 1.
-    boxes = torch.tensor([[0., 0, 2, 2], [1, 0, 3, 2]])
+    boxes = torch.tensor([[0.0, 0, 2, 2], [1, 0, 3, 2]])
     scores = torch.tensor([0.9, 0.8])
     for offset in (0, 1):
         wanted = loop_nms(boxes, scores, 0.4, offset)
@@ -108,31 +120,42 @@ def test_offset_matters_for_small_boxes() -> None:
 
 
 def test_nms_ties_and_identical_boxes() -> None:
-    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 10], [30, 30, 40, 40],
-                          [1, 0, 10, 10]])
-    scores = torch.full((4, ), 0.5)
+    boxes = torch.tensor(
+        [[0.0, 0, 10, 10], [0, 0, 10, 10], [30, 30, 40, 40], [1, 0, 10, 10]]
+    )
+    scores = torch.full((4,), 0.5)
     assert sorted(nms(boxes, scores, 0.5)[1].tolist()) == [0, 2]
 
 
 def test_nms_of_nothing_and_by_class() -> None:
-    assert nms(torch.zeros(0, 4), torch.zeros(0), 0.5)[1].shape == (0, )
-    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10]])
+    assert nms(torch.zeros(0, 4), torch.zeros(0), 0.5)[1].shape == (0,)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10]])
     scores = torch.tensor([0.3, 0.9, 0.5])
-    kept = batched_nms(boxes, scores, torch.tensor([0, 1, 1]),
-                       dict(type='nms', iou_threshold=0.5))[1]
+    kept = batched_nms(
+        boxes,
+        scores,
+        torch.tensor([0, 1, 1]),
+        dict(type='nms', iou_threshold=0.5),
+    )[1]
     assert sorted(kept.tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 1, 2])
 @pytest.mark.parametrize('scale', [1.0, 0.25])
-def test_roi_align_against_loop(aligned: bool, ratio: int,
-                                scale: float) -> None:
+def test_roi_align_against_loop(
+    aligned: bool, ratio: int, scale: float
+) -> None:
     feats = torch.randn(2, 3, 9, 11, dtype=torch.float64)
     rois = torch.tensor(
-        [[0, 1.3, 2.1, 7.7, 6.2], [1, -3, -2, 4, 5], [1, 5, 5, 5.2, 5.3],
-         [0, 8, 6, 16, 13]],
-        dtype=torch.float64)
+        [
+            [0, 1.3, 2.1, 7.7, 6.2],
+            [1, -3, -2, 4, 5],
+            [1, 5, 5, 5.2, 5.3],
+            [0, 8, 6, 16, 13],
+        ],
+        dtype=torch.float64,
+    )
     rois[:, 1:] /= scale
     mine, theirs = (feats.clone().requires_grad_() for _ in range(2))
     found = roi_align(mine, rois, 3, scale, ratio, 'avg', aligned)
@@ -154,7 +177,7 @@ def test_roi_align_of_nothing_has_a_gradient() -> None:
 
 
 def test_what_is_missing_says_so() -> None:
-    feats, rois = torch.randn(1, 2, 5, 5), torch.tensor([[0., 0, 0, 3, 3]])
+    feats, rois = torch.randn(1, 2, 5, 5), torch.tensor([[0.0, 0, 0, 3, 3]])
     with pytest.raises(NotImplementedError, match='pool_mode="max"'):
         roi_align(feats, rois, 2, 1.0, 1, 'max')
     ext = sys.modules['mmcv._ext']
@@ -180,8 +203,12 @@ def test_mask_rcnn_trains_and_predicts() -> None:
     cfg.roi_head.mask_head.update(num_convs=1, conv_out_channels=16)
     model = MODELS.build(cfg)
     batch = demo_mm_inputs(
-        2, [(3, 64, 64), (3, 48, 64)], num_items=[2, 1], num_classes=3,
-        with_mask=True)
+        2,
+        [(3, 64, 64), (3, 48, 64)],
+        num_items=[2, 1],
+        num_classes=3,
+        with_mask=True,
+    )
     batch = model.data_preprocessor(batch, True)
     before = model.backbone.conv1.weight.clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -200,15 +227,16 @@ def test_mask_rcnn_trains_and_predicts() -> None:
 
 def run_python(*args: str) -> 'subprocess.CompletedProcess[str]':
     """Run a fresh interpreter."""
-    return subprocess.run([sys.executable, *args],
-                          capture_output=True,
-                          text=True,
-                          timeout=600)
+    return subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, timeout=600
+    )
 
 
 def test_fresh_interpreter() -> None:
-    code = ('import dito, mmdet.models; from dito.utils import compat; '
-            'print("active", compat.fallback_active())')
+    code = (
+        'import dito, mmdet.models; from dito.utils import compat; '
+        'print("active", compat.fallback_active())'
+    )
     done = run_python('-c', code)
     assert done.returncode == 0, done.stderr
     assert 'active True' in done.stdout

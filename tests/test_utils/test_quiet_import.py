@@ -20,18 +20,23 @@ for module in pkgutil.walk_packages(dito.__path__, 'dito.'):
 
 
 def test_only_the_line_is_left_out(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / 'talks.py').write_text(
-        'print("first")\nprint("noise")\nprint("noise, but more")\n')
+        'print("first")\nprint("noise")\nprint("noise, but more")\n'
+    )
     import_without_line('talks', 'noise')
     assert capsys.readouterr().out == 'first\nnoise, but more\n'
 
 
 def test_a_failure_stays_and_so_does_what_was_printed(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / 'fails.py').write_text('print("before")\nraise OSError("x")\n')
     with pytest.raises(OSError, match='x'):
@@ -41,19 +46,23 @@ def test_a_failure_stays_and_so_does_what_was_printed(
 
 def test_importing_dito_prints_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, '-c', EVERYTHING], capture_output=True, text=True,
-        check=True)
+        [sys.executable, '-c', EVERYTHING],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == done.stderr == ''
 
 
 def test_mmpretrain_beside_transformers_5(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dependency = SimpleNamespace(WITH_MULTIMODAL=True)
-    monkeypatch.setitem(sys.modules, 'mmpretrain.utils.dependency',
-                        dependency)
+    monkeypatch.setitem(sys.modules, 'mmpretrain.utils.dependency', dependency)
     monkeypatch.delitem(sys.modules, 'mmpretrain.models', raising=False)
-    monkeypatch.setattr(quiet_import.importlib.util, 'find_spec',
-                        lambda name: name)
+    monkeypatch.setattr(
+        quiet_import.importlib.util, 'find_spec', lambda name: name
+    )
     monkeypatch.setattr(quiet_import.metadata, 'version', lambda name: '4.57')
     assert not quiet_import.leave_out_multimodal()
     assert dependency.WITH_MULTIMODAL

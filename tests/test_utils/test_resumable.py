@@ -20,14 +20,16 @@ from dito.utils.files import put_in_place
 def run(tmp_path):
     """A folder with checkpoints of three steps."""
     for step in (3, 6, 20):
-        torch.save(dict(state_dict=dict(w=torch.randn(500)), meta=dict(
-            iter=step)), tmp_path / f'iter_{step}.pth')
+        torch.save(
+            dict(state_dict=dict(w=torch.randn(500)), meta=dict(iter=step)),
+            tmp_path / f'iter_{step}.pth',
+        )
     write_last(tmp_path, str(tmp_path / 'iter_20.pth'))
     return tmp_path
 
 
 def truncate(path):
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def flip_a_bit(path):
@@ -44,10 +46,13 @@ def zero_a_page(path):
 
 
 DAMAGES = dict(
-    truncated=truncate, flipped=flip_a_bit, zeroed=zero_a_page,
+    truncated=truncate,
+    flipped=flip_a_bit,
+    zeroed=zero_a_page,
     empty=lambda path: path.write_bytes(b''),
     text=lambda path: path.write_text('not a checkpoint'),
-    missing=lambda path: path.unlink())
+    missing=lambda path: path.unlink(),
+)
 
 
 def test_whole_files_have_no_fault(run):
@@ -57,12 +62,15 @@ def test_whole_files_have_no_fault(run):
 
 @pytest.mark.parametrize('damage', list(DAMAGES))
 def test_a_damaged_last_one_is_replaced_by_the_one_before(
-        run, damage, caplog, monkeypatch):
+    run, damage, caplog, monkeypatch
+):
     DAMAGES[damage](run / 'iter_20.pth')
     assert fault_of(run / 'iter_20.pth') is not None
     said = []
-    monkeypatch.setattr('dito.engine.work_folder.print_log',
-                        lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr(
+        'dito.engine.work_folder.print_log',
+        lambda text, **kwargs: said.append(text),
+    )
     assert find_resumable(run) == run / 'iter_6.pth'
     assert len(said) == 1
     assert f'{run}/iter_20.pth' in said[0] and f'{run}/iter_6.pth' in said[0]
@@ -114,12 +122,19 @@ def test_put_in_place_replaces(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['a']
 
 
-@pytest.mark.parametrize('resume,load_from,wanted', [
-    (True, None, 'iter_20.pth'), (True, 'own.pth', 'own.pth'),
-    (False, 'own.pth', 'own.pth'), (False, None, None)])
+@pytest.mark.parametrize(
+    'resume,load_from,wanted',
+    [
+        (True, None, 'iter_20.pth'),
+        (True, 'own.pth', 'own.pth'),
+        (False, 'own.pth', 'own.pth'),
+        (False, None, None),
+    ],
+)
 def test_only_an_automatic_resume_is_resolved(run, resume, load_from, wanted):
-    runner = SimpleNamespace(_resume=resume, _load_from=load_from,
-                             work_dir=str(run))
+    runner = SimpleNamespace(
+        _resume=resume, _load_from=load_from, work_dir=str(run)
+    )
     resolve_resume(runner)
     found = runner._load_from
     assert found is wanted if wanted is None else found.endswith(wanted)

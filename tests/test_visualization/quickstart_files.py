@@ -4,7 +4,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,9 +28,11 @@ def write_data(root: Path) -> Path:
         name = f'images/{number}.png'
         cv2.imwrite(
             str(root / name),
-            rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+            rng.integers(0, 255, (height, width, 3), dtype=np.uint8),
+        )
         images.append(
-            dict(id=number, file_name=name, height=height, width=width))
+            dict(id=number, file_name=name, height=height, width=width)
+        )
         for place, label in enumerate(labels[number]):
             x, y = 4 + 24 * place, 6
             annotations.append(
@@ -40,8 +42,11 @@ def write_data(root: Path) -> Path:
                     category_id=label + 1,
                     bbox=[x, y, 20, 16],
                     area=320,
-                    segmentation=[[x, y, x + 20, y, x + 20, y + 16, x,
-                                   y + 16]]))
+                    segmentation=[
+                        [x, y, x + 20, y, x + 20, y + 16, x, y + 16]
+                    ],
+                )
+            )
     categories = [
         dict(id=i + 1, name=name, frequency='ffr'[i])
         for i, name in enumerate(NAMES)
@@ -49,14 +54,13 @@ def write_data(root: Path) -> Path:
     path = root / 'annotations/val.json'
     path.write_text(
         json.dumps(
-            dict(
-                images=images,
-                annotations=annotations,
-                categories=categories)))
+            dict(images=images, annotations=annotations, categories=categories)
+        )
+    )
     return path
 
 
-def stage_configs(root: Path) -> Tuple[Config, Config]:
+def stage_configs(root: Path) -> tuple[Config, Config]:
     """Configs of a region-centric pretraining and of a detector."""
     pictures = sorted((root / 'images').glob('*.png'))
     detector = detector_config(root, write_annotations(root, pictures))
@@ -70,20 +74,27 @@ def stage_configs(root: Path) -> Tuple[Config, Config]:
                 # As in pretraining: no windows.
                 backbone=dict(
                     type='DITOViT',
-                    **{k: model.backbone[k]
-                       for k in ('arch', 'patch_size', 'img_size')}),
+                    **{
+                        k: model.backbone[k]
+                        for k in ('arch', 'patch_size', 'img_size')
+                    },
+                ),
                 neck=model.neck,
                 rpn_head=model.rpn_head,
                 roi_head=dict(
                     type='DITORoIHead',
                     bbox_roi_extractor=roi_head.bbox_roi_extractor,
-                    bbox_head=roi_head.bbox_head),
-                text_encoder=model.text_encoder),
-            train_dataloader=dict(dataset=dict(size=64))))
+                    bbox_head=roi_head.bbox_head,
+                ),
+                text_encoder=model.text_encoder,
+            ),
+            train_dataloader=dict(dataset=dict(size=64)),
+        )
+    )
     return rep, detector
 
 
-def write_stage(folder: Path, cfg: Config, meta: Dict[str, Any]) -> None:
+def write_stage(folder: Path, cfg: Config, meta: dict[str, Any]) -> None:
     """Write the config, the weights and the log of a training."""
     init_default_scope('mmdet')
     torch.manual_seed(0)
@@ -94,20 +105,32 @@ def write_stage(folder: Path, cfg: Config, meta: Dict[str, Any]) -> None:
     cfg.dump(folder / 'stage.py')
     torch.save(
         dict(state_dict=model.state_dict(), meta=dict(dataset_meta=meta)),
-        folder / 'iter_40.pth')
+        folder / 'iter_40.pth',
+    )
     # As after a move of the folder.
     (folder / 'last_checkpoint').write_text(f'/gone/{folder.name}/iter_40.pth')
     rows = [
-        dict(step=step, iter=step, loss=3 * math.exp(-step), loss_p2=1 / step,
-             recall_p2=0.5, loss_p3=2 / step, recall_p3=0.25,
-             loss_rpn=0.1, rpn_target=0.2, loss_cls=0.5, lr=1e-3)
+        dict(
+            step=step,
+            iter=step,
+            loss=3 * math.exp(-step),
+            loss_p2=1 / step,
+            recall_p2=0.5,
+            loss_p3=2 / step,
+            recall_p3=0.25,
+            loss_rpn=0.1,
+            rpn_target=0.2,
+            loss_cls=0.5,
+            lr=1e-3,
+        )
         for step in (20, 40)
     ]
     (log / 'scalars.json').write_text(
-        ''.join(f'{json.dumps(row)}\n' for row in rows))
+        ''.join(f'{json.dumps(row)}\n' for row in rows)
+    )
 
 
-def write_quickstart(root: Path) -> Tuple[Path, Path]:
+def write_quickstart(root: Path) -> tuple[Path, Path]:
     """Write all of it; returns the quickstart's and the data's folder."""
     data, quickstart = root / 'data', root / 'quickstart'
     write_data(data)
@@ -124,5 +147,8 @@ def write_quickstart(root: Path) -> Tuple[Path, Path]:
                 seconds=200,
                 stage_seconds=dict(rep=80.2, dito=100),
                 commands=dict(rep=['tools/train.py', 'a <b> c.py']),
-                extra=3.5)))
+                extra=3.5,
+            )
+        )
+    )
     return quickstart, data

@@ -42,7 +42,8 @@ def test_run_lengths(tmp_path: Path):
     counts = np.diff([0, *ends, len(flat)]).tolist()
     pair = content['annotations'][:2]
     pair[0]['segmentation'] = dict(
-        size=[48, 80], counts=code['counts'].decode())
+        size=[48, 80], counts=code['counts'].decode()
+    )
     pair[1]['segmentation'] = dict(size=[48, 80], counts=counts)
     path.write_text(json.dumps(content))
     for item in read_annotated(path, tmp_path).images[0].objects:

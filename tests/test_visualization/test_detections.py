@@ -40,11 +40,18 @@ def has(image: np.ndarray, color) -> np.ndarray:
 COLORS = (BASE_COLOR, NOVEL_COLOR, WRONG_COLOR, MISSED_COLOR)
 
 
-@pytest.mark.parametrize('novel, verdict, color', [
-    (False, '', BASE_COLOR), (True, '', NOVEL_COLOR),
-    (False, HIT, BASE_COLOR), (True, HIT, NOVEL_COLOR),
-    (False, WRONG, WRONG_COLOR), (True, WRONG, WRONG_COLOR),
-    (True, MISSED, MISSED_COLOR)])
+@pytest.mark.parametrize(
+    'novel, verdict, color',
+    [
+        (False, '', BASE_COLOR),
+        (True, '', NOVEL_COLOR),
+        (False, HIT, BASE_COLOR),
+        (True, HIT, NOVEL_COLOR),
+        (False, WRONG, WRONG_COLOR),
+        (True, WRONG, WRONG_COLOR),
+        (True, MISSED, MISSED_COLOR),
+    ],
+)
 def test_each_verdict_has_its_color(novel, verdict, color):
     drawn = draw_objects(IMAGE, [thing(novel, verdict=verdict)])
     edge = has(drawn, color)[41:70, 20]
@@ -59,8 +66,11 @@ def test_each_verdict_has_its_color(novel, verdict, color):
 
 
 def test_colors_are_far_apart():
-    pairs = [np.abs(np.subtract(a, b)).sum() for i, a in enumerate(COLORS)
-             for b in COLORS[:i]]
+    pairs = [
+        np.abs(np.subtract(a, b)).sum()
+        for i, a in enumerate(COLORS)
+        for b in COLORS[:i]
+    ]
     assert min(pairs) > 150
 
 
@@ -73,14 +83,15 @@ def test_masks_are_light_with_an_edge():
     np.testing.assert_array_equal(drawn[55, 40], wanted)
     np.testing.assert_array_equal(drawn[50, 40], BASE_COLOR)
     np.testing.assert_array_equal(drawn[65, 40], (128, 128, 128))
-    np.testing.assert_array_equal(draw_objects(IMAGE, [thing(mask=code)]),
-                                  drawn)
+    np.testing.assert_array_equal(
+        draw_objects(IMAGE, [thing(mask=code)]), drawn
+    )
     with pytest.raises(ValueError, match=r"'kite' has shape \(4, 4\)"):
         draw_objects(IMAGE, [thing(mask=np.zeros((4, 4), bool))])
 
 
 def test_the_better_detection_lies_above():
-    both = [thing(True, score=.9), thing(False, score=.5)]
+    both = [thing(True, score=0.9), thing(False, score=0.5)]
     assert has(draw_objects(IMAGE, both), NOVEL_COLOR)[55, 20]
     assert has(draw_objects(IMAGE, both[::-1]), BASE_COLOR)[55, 20]
 
@@ -104,15 +115,17 @@ def test_labels():
     assert thing(score=0.876).label == 'kite 88 %'
     assert thing(verdict=WRONG).label == '✗ kite'
     assert ShownObject((0, 0, 1, 1), 'knight_(piece)', True).label != (
-        'knight_(piece)')
+        'knight_(piece)'
+    )
     short = shortened('a very long name', 60, 12)
     assert short.endswith('…') and label_font(12).getlength(short) <= 60
     assert shortened('short', 60, 12) == 'short'
 
 
 def meet(one, two) -> bool:
-    return (min(one[2], two[2]) > max(one[0], two[0])
-            and min(one[3], two[3]) > max(one[1], two[1]))
+    return min(one[2], two[2]) > max(one[0], two[0]) and min(
+        one[3], two[3]
+    ) > max(one[1], two[1])
 
 
 @pytest.mark.parametrize('seed', range(20))
@@ -170,7 +183,11 @@ def at(x: float, name: str, **kwargs) -> ShownObject:
 
 
 def test_overlapping_boxes_are_reduced_whatever_their_names():
-    found = [at(1, 'b', score=.5), at(0, 'a', score=.9), at(30, 'a', score=.4)]
+    found = [
+        at(1, 'b', score=0.5),
+        at(0, 'a', score=0.9),
+        at(30, 'a', score=0.4),
+    ]
     assert distinct(found) == [found[1], found[2]]
     assert distinct(found, 1.0) == [found[1], found[0], found[2]]
     assert distinct([]) == []
@@ -178,18 +195,27 @@ def test_overlapping_boxes_are_reduced_whatever_their_names():
 
 def test_judging():
     truth = [at(0, 'a'), at(20, 'b'), at(40, 'c'), at(60, 'a')]
-    found = [at(1, 'a', score=.9), at(0, 'a', score=.8), at(21, 'c', score=.7),
-             at(80, 'd', score=.6)]
+    found = [
+        at(1, 'a', score=0.9),
+        at(0, 'a', score=0.8),
+        at(21, 'c', score=0.7),
+        at(80, 'd', score=0.6),
+    ]
     judged = judge(found, truth)
     # The second on one object is wrong, as is another name or no object; an
     # object under a wrong name is not missed too.
     assert [(o.name, o.verdict) for o in judged] == [
-        ('a', HIT), ('a', WRONG), ('c', WRONG), ('d', WRONG), ('c', MISSED),
-        ('a', MISSED)]
+        ('a', HIT),
+        ('a', WRONG),
+        ('c', WRONG),
+        ('d', WRONG),
+        ('c', MISSED),
+        ('a', MISSED),
+    ]
     assert [o.box[0] for o in judged[-2:]] == [40, 60]
     assert judge([], truth[:1])[0].verdict == MISSED
     assert judge(found[:1], [])[0].verdict == WRONG
-    assert judge([at(6, 'a', score=1.)], truth[:1])[0].verdict == WRONG
+    assert judge([at(6, 'a', score=1.0)], truth[:1])[0].verdict == WRONG
 
 
 def test_from_prediction():
@@ -198,15 +224,17 @@ def test_from_prediction():
     code = coco_mask.encode(np.asfortranarray(mask))
     result = dict(
         names=['anchor', 'kite'],
-        scores=[.9, .4],
+        scores=[0.9, 0.4],
         bboxes=[[0, 1, 2, 3], [1, 1, 4, 4]],
-        masks=[dict(size=[4, 6], counts=code['counts'].decode())] * 2)
+        masks=[dict(size=[4, 6], counts=code['counts'].decode())] * 2,
+    )
     first, second = from_prediction(result, ['kite'])
     assert (first.novel, second.novel) == (False, True)
-    assert (first.box, second.score) == ((0, 1, 2, 3), .4)
+    assert (first.box, second.score) == ((0, 1, 2, 3), 0.4)
     x, y, part = first.crop(mask.shape)
     assert mask.sum() == part.sum()
     np.testing.assert_array_equal(
-        mask[y:y + part.shape[0], x:x + part.shape[1]], part)
+        mask[y : y + part.shape[0], x : x + part.shape[1]], part
+    )
     del result['masks']
     assert from_prediction(result, [])[1].mask is None

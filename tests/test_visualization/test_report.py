@@ -58,8 +58,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.addresses += [v for k, v in attrs
-                           if k in ('src', 'href', 'srcset', 'action')]
+        self.addresses += [
+            v for k, v in attrs if k in ('src', 'href', 'srcset', 'action')
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -84,24 +85,28 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple:
 def report(folders: tuple) -> str:
     path = quickstart_report(*folders)
     assert path == folders[0] / 'report.html'
-    assert [p.name for p in folders[0].iterdir() if p.is_file()
-            and 'report' in p.name] == ['report.html']
+    assert [
+        p.name
+        for p in folders[0].iterdir()
+        if p.is_file() and 'report' in p.name
+    ] == ['report.html']
     return path.read_text(encoding='utf-8')
 
 
 def test_report_needs_nothing_from_outside(report: str):
     page = Page(report)
     assert page.addresses
-    assert all(a.startswith('data:image/jpeg;base64,')
-               for a in page.addresses)
+    assert all(a.startswith('data:image/jpeg;base64,') for a in page.addresses)
     assert not {'script', 'link', 'iframe', 'object'} & set(page.tags)
     # Clip paths of charts are in the page.
     ids = set(re.findall(r'id="(\w+)"', report))
     assert set(re.findall(r'url\((.*?)\)', report)) <= {f'#{i}' for i in ids}
     assert '@import' not in report
     outside = set(re.findall(r'https?://[^"\' <]+', report))
-    assert outside <= {'http://www.w3.org/2000/svg',
-                       'http://www.w3.org/1999/xlink'}  # names, no addresses
+    assert outside <= {
+        'http://www.w3.org/2000/svg',
+        'http://www.w3.org/1999/xlink',
+    }  # names, no addresses
     assert 'prefers-color-scheme: dark' in report
     assert 'width=device-width' in report
 
@@ -120,31 +125,49 @@ def test_pictures_of_the_report(report: str):
 
 def test_curves_of_the_report_are_svg(report: str):
     found = re.findall(
-        r'role="img" aria-label="([^"]*)">(<svg.*?</svg>)', report, re.DOTALL)
+        r'role="img" aria-label="([^"]*)">(<svg.*?</svg>)', report, re.DOTALL
+    )
     assert all(ElementTree.fromstring(svg) for _, svg in found)
     assert [title for title, _ in found] == 2 * [
-        'Contrastive loss', 'R@1 within the batch', 'Proposal head',
-        'Box and mask head, distillation'
+        'Contrastive loss',
+        'R@1 within the batch',
+        'Proposal head',
+        'Box and mask head, distillation',
     ]
     assert [title for title, _ in found] == re.findall(
-        r'<figcaption>(.*?)</figcaption>\n<div class="chart"', report)
+        r'<figcaption>(.*?)</figcaption>\n<div class="chart"', report
+    )
 
 
 def test_figures_of_the_report(report: str, folders: tuple):
     text = ' '.join(Page(report).texts)
-    for part in ('12.5 %', '50.0 %', '6.2 %', '75.0 %', '3 min 20 s',
-                 '1 min 20 s', "tools/train.py 'a <b> c.py'", 'extra',
-                 'over 6 objects of the first 3 validation images',
-                 'not chosen by result', '3 classes, 1 of them novel',
-                 'at most 20 detections'):
+    for part in (
+        '12.5 %',
+        '50.0 %',
+        '6.2 %',
+        '75.0 %',
+        '3 min 20 s',
+        '1 min 20 s',
+        "tools/train.py 'a <b> c.py'",
+        'extra',
+        'over 6 objects of the first 3 validation images',
+        'not chosen by result',
+        '3 classes, 1 of them novel',
+        'at most 20 detections',
+    ):
         assert part in text, part
     assert '<b> c.py' not in report
     # What region-centric pretraining changes stands first.
     metrics = json.loads((folders[0] / 'metrics.json').read_text())
     assert list(metrics)[:3] == [
-        'rep_map_hits_before', 'rep_map_hits_after', 'novel_ap50']
-    rows = [text.index(part) for part in (
-        'before REP', 'after REP', 'AP50, novel', 'AP50, base')]
+        'rep_map_hits_before',
+        'rep_map_hits_after',
+        'novel_ap50',
+    ]
+    rows = [
+        text.index(part)
+        for part in ('before REP', 'after REP', 'AP50, novel', 'AP50, base')
+    ]
     assert rows == sorted(rows)
     for _, _, meaning in LEGEND:
         assert meaning in text
@@ -162,15 +185,17 @@ def test_detections_are_those_of_the_inferencer(folders: tuple):
     inferencer = DITOInferencer(*files)
     samples = detect_samples(inferencer, data, data.images[1:], 0.0)
     assert inferencer.vocabulary.novel.tolist() == [False, False, True]
-    wanted = DITOInferencer(*files)([i.path for i in data.images[1:]],
-                                    data.names, score_thr=0.0)
+    wanted = DITOInferencer(*files)(
+        [i.path for i in data.images[1:]], data.names, score_thr=0.0
+    )
     for sample, result in zip(samples, wanted['predictions'], strict=True):
         assert len(sample.found) > 0
         assert [f.name for f in sample.found] == result['names']
         assert [f.score for f in sample.found] == result['scores']
         assert [list(f.box) for f in sample.found] == result['bboxes']
-        assert {f.novel for f in sample.found if f.name == 'chess knight'
-                } <= {True}
+        assert {f.novel for f in sample.found if f.name == 'chess knight'} <= {
+            True
+        }
         assert all(f.crop(sample.image.shape[:2]) for f in sample.found)
     assert detect_samples(inferencer, data, [], 0.0) == []
 
@@ -179,8 +204,11 @@ class PerfectAfter:
     """Maps that peak in the object asked for, after pretraining only."""
 
     def __init__(self, images: list) -> None:
-        self.boxes = {query_text(o.name): o.box
-                      for image in images for o in image.objects}
+        self.boxes = {
+            query_text(o.name): o.box
+            for image in images
+            for o in image.objects
+        }
 
     def __call__(self, image: np.ndarray, texts: list) -> SimilarityMaps:
         size = image.shape[:2]
@@ -199,14 +227,17 @@ def test_queries(folders: tuple):
     assert query_text('anchor') == 'a photo of an anchor'
     game = pointing_game(PerfectAfter(images), images)
     assert game == PointingGame(1, 2, 0.0, 1.0, pytest.approx(320 / 48 / 80))
-    sample, = similarity_samples(PerfectAfter(images), images, 3)
-    assert (sample.text, sample.box) == ('a photo of a red umbrella',
-                                         (4, 6, 24, 22))
+    (sample,) = similarity_samples(PerfectAfter(images), images, 3)
+    assert (sample.text, sample.box) == (
+        'a photo of a red umbrella',
+        (4, 6, 24, 22),
+    )
     assert pointing_game(PerfectAfter(images), []) is None
 
 
-def test_failure_leaves_nothing(folders: tuple, tmp_path: Path,
-                                monkeypatch: pytest.MonkeyPatch):
+def test_failure_leaves_nothing(
+    folders: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def fail(*args):
         raise OSError('disk full')
 
@@ -214,7 +245,7 @@ def test_failure_leaves_nothing(folders: tuple, tmp_path: Path,
     old = tmp_path / 'report.html'
     old.write_text('old')
     with pytest.raises(OSError, match='disk full'):
-        write_report(ReportData(dict(novel_ap50=.1)), old)
+        write_report(ReportData(dict(novel_ap50=0.1)), old)
     image = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(OSError, match='disk full'):
         write_figure(image, tmp_path / 'figure.png')
@@ -232,7 +263,7 @@ def test_incomplete_quickstart(folders: tuple, tmp_path: Path):
 
 
 def test_report_without_parts(tmp_path: Path):
-    stage = StageLog('rep', 'Nothing', [dict(step=1, loss=1.)])
+    stage = StageLog('rep', 'Nothing', [dict(step=1, loss=1.0)])
     path = write_report(ReportData(stages=[stage]), tmp_path / 'r.html')
     page = Page(path.read_text(encoding='utf-8'))
     assert page.addresses == [] and 'svg' not in page.tags
@@ -253,15 +284,30 @@ def test_figure(folders: tuple, tmp_path: Path):
         readme_figure([], [])
 
 
-def test_figure_of_any_checkpoint(folders: tuple, tmp_path: Path,
-                                  capsys: pytest.CaptureFixture):
+def test_figure_of_any_checkpoint(
+    folders: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     module, (run, root) = tool('make_report'), folders
-    arguments = ['--data-root', str(root), '--figure',
-                 str(tmp_path / 'f.png'), '--count', '1']
-    one = ['--checkpoint', str(run / 'dito/iter_40.pth'), '--config',
-           str(run / 'dito/stage.py')]
-    rep = ['--rep-checkpoint', str(run / 'rep/iter_40.pth'), '--rep-config',
-           str(run / 'rep/stage.py')]
+    arguments = [
+        '--data-root',
+        str(root),
+        '--figure',
+        str(tmp_path / 'f.png'),
+        '--count',
+        '1',
+    ]
+    one = [
+        '--checkpoint',
+        str(run / 'dito/iter_40.pth'),
+        '--config',
+        str(run / 'dito/stage.py'),
+    ]
+    rep = [
+        '--rep-checkpoint',
+        str(run / 'rep/iter_40.pth'),
+        '--rep-config',
+        str(run / 'rep/stage.py'),
+    ]
     for options, columns in (([*one, *rep], 3), (one, 1)):
         assert module.main([*arguments, *options]) == 0
         image = cv2.imread(str(tmp_path / 'f.png'))
@@ -286,15 +332,26 @@ def test_png_is_small_enough(tmp_path: Path):
 
 def test_duration():
     assert [duration(s) for s in (4.4, 60, 3599.6, 3900)] == [
-        '4 s', '1 min 0 s', '1 h 0 min', '1 h 5 min']
+        '4 s',
+        '1 min 0 s',
+        '1 h 0 min',
+        '1 h 5 min',
+    ]
 
 
-def test_similarity_tool(folders: tuple, tmp_path: Path,
-                         capsys: pytest.CaptureFixture):
+def test_similarity_tool(
+    folders: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     rep, image = folders[0] / 'rep', folders[1] / 'images/0.png'
     out = tmp_path / 'new' / 'strip.png'
-    arguments = ['--config', str(rep / 'stage.py'), '--checkpoint',
-                 str(rep / 'iter_40.pth'), '--out', str(out)]
+    arguments = [
+        '--config',
+        str(rep / 'stage.py'),
+        '--checkpoint',
+        str(rep / 'iter_40.pth'),
+        '--out',
+        str(out),
+    ]
     module = tool('similarity_map')
     texts = ['red umbrella', 'anchor']
     assert module.main([str(image), '--text', *texts, *arguments]) == 0
@@ -305,12 +362,14 @@ def test_similarity_tool(folders: tuple, tmp_path: Path,
     assert 'none.png does not exist' in capsys.readouterr().err
 
 
-def test_report_tool(folders: tuple, report: str, tmp_path: Path,
-                     capsys: pytest.CaptureFixture):
+def test_report_tool(
+    folders: tuple, report: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     out = tmp_path / 'r.html'
     module = tool('make_report')
-    code = module.main([str(folders[0]), '--data-root', str(folders[1]),
-                        '--out', str(out)])
+    code = module.main(
+        [str(folders[0]), '--data-root', str(folders[1]), '--out', str(out)]
+    )
     assert code == 0 and out.read_text(encoding='utf-8') == report
     assert module.main([str(tmp_path / 'none')]) == 2
     assert 'metrics.json' in capsys.readouterr().err

@@ -41,22 +41,32 @@ def models(configs: dict) -> dict:
 def maps_by_hand(model, inputs: torch.Tensor, text: torch.Tensor) -> tuple:
     """One token and one box at a time, boxes written out; the best counts."""
     feat = model.backbone(inputs)[-1]
-    level = model.neck((feat, ))[2]
+    level = model.neck((feat,))[2]
     tokens = np.zeros((len(text), 5, 8))
     regions = np.full_like(tokens, -1)
     for y in range(5):
         for x in range(8):
-            tokens[:, y, x] = F.cosine_similarity(feat[0, :, y, x][None],
-                                                  text)
+            tokens[:, y, x] = F.cosine_similarity(feat[0, :, y, x][None], text)
             for before, after in ((8, 16), (16, 24), (24, 32)):
-                box = [0, max(8 * x - before, 0), max(8 * y - before, 0),
-                       min(8 * x + after, 64), min(8 * y + after, 40)]
+                box = [
+                    0,
+                    max(8 * x - before, 0),
+                    max(8 * y - before, 0),
+                    min(8 * x + after, 64),
+                    min(8 * y + after, 40),
+                ]
                 pooled = roi_align(
-                    level, torch.tensor([box]).float(), 7, 1 / 8,
-                    sampling_ratio=1, aligned=False)
+                    level,
+                    torch.tensor([box]).float(),
+                    7,
+                    1 / 8,
+                    sampling_ratio=1,
+                    aligned=False,
+                )
                 embed = model.roi_head.bbox_head.embed(pooled)
                 regions[:, y, x] = np.maximum(
-                    regions[:, y, x], F.cosine_similarity(embed, text))
+                    regions[:, y, x], F.cosine_similarity(embed, text)
+                )
     return tokens, regions
 
 
@@ -85,17 +95,18 @@ def test_maps_equal_loops_over_tokens_and_boxes(models, stage):
 @torch.no_grad()
 def test_sliding_head_gives_the_class_scores_of_the_roi_head(models):
     model = models['dito'].eval()
-    vocabulary = model.build_vocabulary(['anchor', 'red umbrella'],
-                                        templates='none')
+    vocabulary = model.build_vocabulary(
+        ['anchor', 'red umbrella'], templates='none'
+    )
     similarity = TextSimilarity(model, 64, windows=[3])
     maps = similarity(IMAGE, ['anchor', 'red umbrella'])
     inputs, _ = similarity._prepare(IMAGE)
     pyramid, _ = model.extract_maps(inputs)
     # 24 x 24 pixels about cell (row 2, column 4).
-    roi = torch.tensor([[0, 24., 8., 48., 32.]])
+    roi = torch.tensor([[0, 24.0, 8.0, 48.0, 32.0]])
     layer = model.roi_head.bbox_roi_extractor.roi_layers[2]
     logits, _ = model.roi_head.bbox_head(layer(pyramid[2], roi))
-    cosines = logits[0, :len(vocabulary)] * 0.01
+    cosines = logits[0, : len(vocabulary)] * 0.01
     np.testing.assert_allclose(maps.regions[:, 2, 4], cosines, atol=1e-5)
 
 
@@ -113,7 +124,9 @@ def test_first_stage_has_no_box_head(configs):
         dict(
             type='CLIPPretrainer',
             backbone=rep.backbone,
-            text_encoder=rep.text_encoder))
+            text_encoder=rep.text_encoder,
+        )
+    )
     maps = TextSimilarity(clip, 64)(IMAGE, TEXTS)
     assert maps.regions is None and maps.backbone.shape == (2, 5, 8)
 
@@ -147,8 +160,9 @@ def test_input_size(configs):
 def test_files(tmp_path: Path):
     quickstart, _ = write_quickstart(tmp_path)
     rep = quickstart / 'rep'
-    similarity = TextSimilarity.from_files(rep / 'stage.py',
-                                           rep / 'iter_40.pth')
+    similarity = TextSimilarity.from_files(
+        rep / 'stage.py', rep / 'iter_40.pth'
+    )
     assert (similarity.size, similarity.windows) == (64, (3, 5, 7))
     saved = torch.load(rep / 'iter_40.pth', weights_only=True)['state_dict']
     for key, value in similarity.model.state_dict().items():

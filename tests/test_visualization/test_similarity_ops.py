@@ -34,11 +34,16 @@ def test_sliding_boxes():
     assert len(boxes) == 15
     for y in range(3):
         for x in range(5):
-            wanted = (8 * x + 4 - 12, 8 * y + 4 - 12, 8 * x + 4 + 12,
-                      8 * y + 4 + 12)
+            wanted = (
+                8 * x + 4 - 12,
+                8 * y + 4 - 12,
+                8 * x + 4 + 12,
+                8 * y + 4 + 12,
+            )
             limits = (37, 20, 37, 20)
-            wanted = [min(max(v, 0), m)
-                      for v, m in zip(wanted, limits, strict=True)]
+            wanted = [
+                min(max(v, 0), m) for v, m in zip(wanted, limits, strict=True)
+            ]
             assert boxes[5 * y + x] == wanted
 
 
@@ -53,9 +58,10 @@ def test_peak_in_box():
 
 def test_heat_maps_have_one_rule_of_colours():
     values = np.array([[0.2, 0.3], [0.4, 0.6]])
-    np.testing.assert_allclose(stretch(values), [[0, .25], [.5, 1]],
-                               atol=1e-6)
-    assert (stretch(np.full((2, 2), 3.)) == 0).all()
+    np.testing.assert_allclose(
+        stretch(values), [[0, 0.25], [0.5, 1]], atol=1e-6
+    )
+    assert (stretch(np.full((2, 2), 3.0)) == 0).all()
     image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
     first = draw_heat_map(image, values, 2)
     assert first.shape == (32, 32, 3)

@@ -12,24 +12,35 @@ from dito.reports.logs import read_stage_log, stage_files
 def write_run(folder: Path, name: str, lines: list) -> None:
     path = folder / name / 'vis_data' / 'scalars.json'
     path.parent.mkdir(parents=True)
-    path.write_text('\n'.join(
-        line if isinstance(line, str) else json.dumps(line)
-        for line in lines))
+    path.write_text(
+        '\n'.join(
+            line if isinstance(line, str) else json.dumps(line)
+            for line in lines
+        )
+    )
 
 
 def test_resumed_runs_are_one_log(tmp_path: Path):
-    write_run(tmp_path, '20260101_000000', [
-        dict(step=10, loss=3., loss_cls=2.),
-        dict(step=20, loss=2., loss_cls=9.),
-        '{"step": 30, "lo',
-    ])
-    write_run(tmp_path, '20260101_000100', [
-        dict(step=20, loss=2., loss_cls=1.),
-        {'step': 20, 'lvis/bbox_AP': .1},
-        dict(step=30, loss=1., loss_cls=.5),
-    ])
+    write_run(
+        tmp_path,
+        '20260101_000000',
+        [
+            dict(step=10, loss=3.0, loss_cls=2.0),
+            dict(step=20, loss=2.0, loss_cls=9.0),
+            '{"step": 30, "lo',
+        ],
+    )
+    write_run(
+        tmp_path,
+        '20260101_000100',
+        [
+            dict(step=20, loss=2.0, loss_cls=1.0),
+            {'step': 20, 'lvis/bbox_AP': 0.1},
+            dict(step=30, loss=1.0, loss_cls=0.5),
+        ],
+    )
     log = read_stage_log(tmp_path, 'training')
-    assert log.curve('loss_cls') == [(10., 2.), (20., 1.), (30., .5)]
+    assert log.curve('loss_cls') == [(10.0, 2.0), (20.0, 1.0), (30.0, 0.5)]
     assert log.keys('loss_') == ['loss_cls']
     assert log.curve('lvis/bbox_AP') == []
 

@@ -16,8 +16,8 @@ import argparse
 import json
 import multiprocessing
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -27,27 +27,43 @@ from dito.models.backbones import DITOViT
 from dito.models.backbones.vit_layers import ARCHS
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('what', choices=['windows', 'swl'])
     parser.add_argument('--arch', default='base', choices=list(ARCHS))
-    parser.add_argument('--img-size', type=int, default=1024,
-                        help='side of the square image in pixels')
-    parser.add_argument('--grid', type=int, default=4,
-                        help='windows on each side of the map')
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        default=1024,
+        help='side of the square image in pixels',
+    )
+    parser.add_argument(
+        '--grid', type=int, default=4, help='windows on each side of the map'
+    )
     parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument('--repeat', type=int, default=3,
-                        help='timed runs of each side, after one untimed')
+    parser.add_argument(
+        '--repeat',
+        type=int,
+        default=3,
+        help='timed runs of each side, after one untimed',
+    )
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--bf16', action='store_true',
-                        help='run under bfloat16 autocast')
-    parser.add_argument('--train', action='store_true',
-                        help='time forward and backward')
-    parser.add_argument('--threads', type=int, default=0,
-                        help="CPU threads; 0 for torch's own choice")
+    parser.add_argument(
+        '--bf16', action='store_true', help='run under bfloat16 autocast'
+    )
+    parser.add_argument(
+        '--train', action='store_true', help='time forward and backward'
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=0,
+        help="CPU threads; 0 for torch's own choice",
+    )
     return parser.parse_args(argv)
 
 
@@ -55,8 +71,11 @@ def build(args: argparse.Namespace, **kwargs) -> DITOViT:
     """Build our tower; the same weights every time."""
     torch.manual_seed(0)
     model = DITOViT(
-        args.arch, img_size=args.img_size, window=dict(grid=args.grid),
-        **kwargs)
+        args.arch,
+        img_size=args.img_size,
+        window=dict(grid=args.grid),
+        **kwargs,
+    )
     return model.to(args.device).train(args.train)
 
 
@@ -71,13 +90,14 @@ def build_vit_sam(args: argparse.Namespace, ours: DITOViT) -> nn.Module:
         from mmpretrain.models import ViTSAM
     except ImportError as error:
         raise ImportError(
-            'The comparison needs mmpretrain: pip install '
-            'onedl-mmpretrain.') from error
+            'The comparison needs mmpretrain: pip install onedl-mmpretrain.'
+        ) from error
     side = args.img_size // 16
     if side % args.grid:
         raise ValueError(
             f'{side} tokens a side are not divisible into --grid '
-            f'{args.grid} windows.')
+            f'{args.grid} windows.'
+        )
     sizes = ARCHS[args.arch]
     theirs = ViTSAM(
         arch=dict(
@@ -85,15 +105,23 @@ def build_vit_sam(args: argparse.Namespace, ours: DITOViT) -> nn.Module:
             num_layers=sizes.num_layers,
             num_heads=sizes.num_heads,
             feedforward_channels=int(sizes.embed_dims * sizes.mlp_ratio),
-            global_attn_indexes=sorted(ours.plan.global_layers)),
-        img_size=args.img_size, out_channels=0, use_rel_pos=False,
-        window_size=side // args.grid)
+            global_attn_indexes=sorted(ours.plan.global_layers),
+        ),
+        img_size=args.img_size,
+        out_channels=0,
+        use_rel_pos=False,
+        window_size=side // args.grid,
+    )
     state = {}
     for name, value in ours.state_dict().items():
-        for old, new in (('blocks', 'layers'), ('norm1', 'ln1'),
-                         ('norm2', 'ln2'), ('mlp.fc1', 'ffn.layers.0.0'),
-                         ('mlp.fc2', 'ffn.layers.1'),
-                         ('patch_embed.proj', 'patch_embed.projection')):
+        for old, new in (
+            ('blocks', 'layers'),
+            ('norm1', 'ln1'),
+            ('norm2', 'ln2'),
+            ('mlp.fc1', 'ffn.layers.0.0'),
+            ('mlp.fc2', 'ffn.layers.1'),
+            ('patch_embed.proj', 'patch_embed.projection'),
+        ):
             name = name.replace(old, new)
         state[name] = value
     state['pos_embed'] = state['pos_embed'].view(1, side, side, -1)
@@ -108,8 +136,9 @@ def build_vit_sam(args: argparse.Namespace, ours: DITOViT) -> nn.Module:
 def run(args: argparse.Namespace, model: nn.Module, img: Tensor) -> Tensor:
     """Run a tower once, with a backward pass where asked for."""
     device = torch.device(args.device).type
-    cast = torch.autocast(device, torch.bfloat16) if args.bf16 \
-        else nullcontext()
+    cast = (
+        torch.autocast(device, torch.bfloat16) if args.bf16 else nullcontext()
+    )
     with cast, torch.set_grad_enabled(args.train):
         out = model(img)[0]
     if args.train:
@@ -119,10 +148,10 @@ def run(args: argparse.Namespace, model: nn.Module, img: Tensor) -> Tensor:
 
 
 def best_times(
-    args: argparse.Namespace, models: Dict[str, nn.Module], img: Tensor
-) -> Dict[str, float]:
+    args: argparse.Namespace, models: dict[str, nn.Module], img: Tensor
+) -> dict[str, float]:
     """Best wall time of each model in seconds; the models take turns."""
-    times: Dict[str, List[float]] = {name: [] for name in models}
+    times: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(args.repeat + 1):
         for name, model in models.items():
             synchronize(args.device)
@@ -148,13 +177,15 @@ def peak_memory(args: argparse.Namespace, kwargs: dict) -> float:
     context = multiprocessing.get_context('spawn')
     queue = context.SimpleQueue()
     process = context.Process(
-        target=_measure_memory, args=(args, kwargs, queue))
+        target=_measure_memory, args=(args, kwargs, queue)
+    )
     process.start()
     process.join()
     if process.exitcode:
         raise RuntimeError(
             f'The run that measures memory ended with {process.exitcode}; '
-            'is there enough memory for this size?')
+            'is there enough memory for this size?'
+        )
     return queue.get()
 
 
@@ -170,13 +201,13 @@ def _measure_memory(args: argparse.Namespace, kwargs: dict, queue) -> None:
     queue.put((peak() - before) * unit)
 
 
-def _memory_counter(device: str) -> Tuple[Callable[[], int], float]:
+def _memory_counter(device: str) -> tuple[Callable[[], int], float]:
     """A function that reads the peak so far, and its unit in MiB."""
     if device.startswith('cuda'):
-        return lambda: torch.cuda.max_memory_allocated(device), 2.**-20
+        return lambda: torch.cuda.max_memory_allocated(device), 2.0**-20
     import resource
-    return lambda: resource.getrusage(
-        resource.RUSAGE_SELF).ru_maxrss, 2.**-10
+
+    return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 2.0**-10
 
 
 def set_threads(args: argparse.Namespace) -> None:
@@ -189,7 +220,8 @@ def make_image(args: argparse.Namespace) -> Tensor:
     """Noise of the size asked for, (B, 3, H, W)."""
     generator = torch.Generator().manual_seed(0)
     img = torch.randn(
-        args.batch, 3, args.img_size, args.img_size, generator=generator)
+        args.batch, 3, args.img_size, args.img_size, generator=generator
+    )
     return img.to(args.device)
 
 
@@ -205,8 +237,10 @@ def compare_windows(args: argparse.Namespace) -> dict:
         difference = (map_ours - map_theirs).abs().max().item()
     times = best_times(args, dict(dito=ours, vit_sam=theirs), img)
     return dict(
-        seconds=times, max_difference=difference,
-        ratio=times['vit_sam'] / times['dito'])
+        seconds=times,
+        max_difference=difference,
+        ratio=times['vit_sam'] / times['dito'],
+    )
 
 
 def compare_swl(args: argparse.Namespace) -> dict:
@@ -214,21 +248,22 @@ def compare_swl(args: argparse.Namespace) -> dict:
     variants = dict(
         plain={},
         swl=dict(shift='swl'),
-        swl_sequential=dict(shift='swl', swl_batched=False))
+        swl_sequential=dict(shift='swl', swl_batched=False),
+    )
     memory = {
-        name: peak_memory(args, kwargs)
-        for name, kwargs in variants.items()
+        name: peak_memory(args, kwargs) for name, kwargs in variants.items()
     }
-    models = {
-        name: build(args, **kwargs) for name, kwargs in variants.items()}
+    models = {name: build(args, **kwargs) for name, kwargs in variants.items()}
     times = best_times(args, models, make_image(args))
     return dict(
-        seconds=times, peak_mib=memory,
+        seconds=times,
+        peak_mib=memory,
         memory_ratio=memory['swl'] / memory['plain'],
-        ratio=times['swl'] / times['plain'])
+        ratio=times['swl'] / times['plain'],
+    )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> dict:
+def main(argv: Sequence[str] | None = None) -> dict:
     """Run the comparison and print its line of JSON.
 
     Returns:
@@ -238,8 +273,11 @@ def main(argv: Optional[Sequence[str]] = None) -> dict:
     set_threads(args)
     compare = compare_windows if args.what == 'windows' else compare_swl
     result = dict(
-        vars(args), threads=torch.get_num_threads(),
-        torch=torch.__version__, **compare(args))
+        vars(args),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        **compare(args),
+    )
     print(json.dumps(result))
     return result
 

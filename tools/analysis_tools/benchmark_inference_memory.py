@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -30,14 +30,22 @@ import numpy as np
 _TILE = 500
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Memory of an inference.')
     add = parser.add_argument
-    add('--sizes', nargs='+', default=['4000x3000', '12000x9000'],
-        help='WIDTHxHEIGHT')
-    add('--kinds', nargs='+', default=['jpg'],
-        help='suffixes; "array" is a picture in memory, which does not count')
+    add(
+        '--sizes',
+        nargs='+',
+        default=['4000x3000', '12000x9000'],
+        help='WIDTHxHEIGHT',
+    )
+    add(
+        '--kinds',
+        nargs='+',
+        default=['jpg'],
+        help='suffixes; "array" is a picture in memory, which does not count',
+    )
     add('--score-thr', type=float, default=0.0)
     add('--detections', type=int, default=300, help='at most')
     add('--config', default='symbols/dito_symbols.py')
@@ -50,7 +58,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def draw(width: int, height: int) -> np.ndarray:
     """A picture of noise with some structure, (H, W, 3)."""
     noise = np.random.default_rng(0).integers(
-        0, 255, (_TILE // 10, _TILE // 10, 3), dtype=np.uint8)
+        0, 255, (_TILE // 10, _TILE // 10, 3), dtype=np.uint8
+    )
     tile = cv2.resize(noise, (_TILE, _TILE), interpolation=cv2.INTER_NEAREST)
     times = -(-height // _TILE), -(-width // _TILE), 1
     return np.ascontiguousarray(np.tile(tile, times)[:height, :width])
@@ -77,25 +86,28 @@ def detect(args: argparse.Namespace, source: str, out: str) -> dict:
         image = draw(*map(int, source.split(':')[1].split('x')))
     Path('/proc/self/clear_refs').write_text('5')
     with open('/proc/self/status', encoding='utf-8') as status:
-        before = next(int(line.split()[1]) for line in status
-                      if line.startswith('VmRSS'))
+        before = next(
+            int(line.split()[1]) for line in status if line.startswith('VmRSS')
+        )
     start = time.perf_counter()
     found = inferencer(image, score_thr=args.score_thr, out_dir=out)
     result = found['predictions'][0]
-    return dict(mb=round((peak_kb() - before) / 1024),
-                seconds=round(time.perf_counter() - start, 1),
-                detections=len(result['scores']),
-                masks=len(result.get('masks', ())))
+    return dict(
+        mb=round((peak_kb() - before) / 1024),
+        seconds=round(time.perf_counter() - start, 1),
+        detections=len(result['scores']),
+        masks=len(result.get('masks', ())),
+    )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure each picture in a process."""
     args = parse_args(argv)
     if args.one:
         source, out = args.one.split('|')
         print(json.dumps(detect(args, source, out)))
         return
-    given: List[str] = list(sys.argv[1:] if argv is None else argv)
+    given: list[str] = list(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
             for kind in args.kinds:
@@ -104,9 +116,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                     source = os.path.join(folder, f'{size}.{kind}')
                     cv2.imwrite(source, draw(*map(int, size.split('x'))))
                 run = subprocess.run(
-                    [sys.executable, __file__, *given, '--one',
-                     f'{source}|{folder}/out'],
-                    stdout=subprocess.PIPE, text=True, check=False)
+                    [
+                        sys.executable,
+                        __file__,
+                        *given,
+                        '--one',
+                        f'{source}|{folder}/out',
+                    ],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=False,
+                )
                 last = run.stdout.strip().splitlines()[-1:]
                 line = dict(size=size, kind=kind, code=run.returncode)
                 if run.returncode == 0:

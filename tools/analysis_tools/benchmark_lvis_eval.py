@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from typing import Callable, Dict, List
+from collections.abc import Callable
 
 import numpy as np
 import pycocotools.mask as mask_utils
@@ -62,8 +62,8 @@ def make_ground_truth(
         dict(id=k + 1, name=f'name{k}', frequency=str(rng.choice(list('rcf'))))
         for k in range(num_categories)
     ]
-    images: List[dict] = []
-    annotations: List[dict] = []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for i in range(1, num_images + 1):
         drawn = rng.permutation(num_categories)[:21] + 1
         present = drawn[: rng.integers(1, 7)].tolist()
@@ -96,9 +96,9 @@ def make_ground_truth(
 
 def make_results(
     rng: np.random.Generator, content: dict, dets: int, with_masks: bool
-) -> List[dict]:
+) -> list[dict]:
     """Detections: half near an object, the others anywhere, of any class."""
-    by_image: Dict[int, List[dict]] = {}
+    by_image: dict[int, list[dict]] = {}
     for ann in content['annotations']:
         by_image.setdefault(ann['image_id'], []).append(ann)
     results = []
@@ -130,7 +130,7 @@ def make_results(
     return results
 
 
-def run_ours(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
+def run_ours(gt: str, dt: str, iou_type: str) -> dict[str, float]:
     """This package."""
     truth = LVISGroundTruth.from_file(gt)
     detections = LVISDetections.from_file(dt, truth.images, truth.categories)
@@ -139,7 +139,7 @@ def run_ours(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
     return summarize_lvis(output, truth.frequency, novel)
 
 
-def run_reference(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
+def run_reference(gt: str, dt: str, iou_type: str) -> dict[str, float]:
     """The lvis package; 0.5.3 needs the removed alias ``np.float``."""
     from lvis import LVISEval
 
@@ -155,7 +155,7 @@ def run_reference(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
     return dict(run.get_results())
 
 
-def run_faster(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
+def run_faster(gt: str, dt: str, iou_type: str) -> dict[str, float]:
     """Plain faster-coco-eval in its LVIS mode."""
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -169,10 +169,10 @@ def run_faster(gt: str, dt: str, iou_type: str) -> Dict[str, float]:
 
 
 def measure(
-    runs: Dict[str, Callable], repeats: int, *args: str
-) -> Dict[str, tuple]:
+    runs: dict[str, Callable], repeats: int, *args: str
+) -> dict[str, tuple]:
     """Best wall and processor seconds, and figures, turn by turn."""
-    best: Dict[str, tuple] = {}
+    best: dict[str, tuple] = {}
     for _ in range(repeats):
         for name, run in runs.items():
             with open(os.devnull, 'w') as silent:

@@ -17,7 +17,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,8 @@ ENSEMBLE = GeometricEnsemble(alpha=0.3, beta=0.65)
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description='Time and memory of post-processing.')
+        description='Time and memory of post-processing.'
+    )
     add = parser.add_argument
     add('--classes', type=int, nargs='+', default=[80, 1203, 13000, 50000])
     add('--proposals', type=int, default=1000)
@@ -46,19 +47,22 @@ def parse_args() -> argparse.Namespace:
     add('--chunk', type=int, default=4096, help='classes at a time')
     add('--repeats', type=int, default=1, help='runs of each; the best counts')
     add('--seed', type=int, default=0)
-    add('--plain-limit', type=int, default=20000,
+    add(
+        '--plain-limit',
+        type=int,
+        default=20000,
         help='no plain way above this number of classes (it needs about '
-        '60 bytes a proposal and class)')
+        '60 bytes a proposal and class)',
+    )
     return parser.parse_args()
 
 
-def make_data(args: argparse.Namespace,
-              classes: int) -> Tuple[Tensor, ...]:
+def make_data(args: argparse.Namespace, classes: int) -> tuple[Tensor, ...]:
     """Boxes in clusters, and embeddings near a few classes each."""
     rng = torch.Generator().manual_seed(args.seed)
     num, dims = args.proposals, args.dims
     centres = torch.rand(num // 10 + 1, 2, generator=rng) * 900
-    corner = centres[torch.randint(len(centres), (num, ), generator=rng)]
+    corner = centres[torch.randint(len(centres), (num,), generator=rng)]
     corner = corner + torch.randn(num, 2, generator=rng) * 8
     sides = 20 + 100 * torch.rand(num, 2, generator=rng)
     text = F.normalize(torch.randn(classes + 1, dims, generator=rng), dim=-1)
@@ -71,13 +75,19 @@ def make_data(args: argparse.Namespace,
     return torch.cat([corner, corner + sides], 1), det, vlm, text, novel
 
 
-def run_ours(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
+def run_ours(args: argparse.Namespace, data: tuple[Tensor, ...]) -> tuple:
     """This package, as the RoI head does it."""
     boxes, det, vlm, text, novel = data
     if len(novel) > args.chunk:
         scores = ENSEMBLE.chunked(
-            det, vlm, text, novel, det_temperature=TEMPERATURE,
-            vlm_temperature=TEMPERATURE, chunk=args.chunk)
+            det,
+            vlm,
+            text,
+            novel,
+            det_temperature=TEMPERATURE,
+            vlm_temperature=TEMPERATURE,
+            chunk=args.chunk,
+        )
         stage = time.process_time()
     else:
         scores = plain_scores(data)[:, :-1]
@@ -86,28 +96,36 @@ def run_ours(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
     return found[:3], time.process_time() - stage
 
 
-def plain_scores(data: Tuple[Tensor, ...]) -> Tensor:
+def plain_scores(data: tuple[Tensor, ...]) -> Tensor:
     """All scores at once, (N, K + 1)."""
     _, det, vlm, text, novel = data
     return ENSEMBLE(
         cosine_logits(det, text, TEMPERATURE),
-        cosine_logits(vlm, text[:-1], TEMPERATURE), novel)
+        cosine_logits(vlm, text[:-1], TEMPERATURE),
+        novel,
+    )
 
 
-def run_plain(args: argparse.Namespace, data: Tuple[Tensor, ...]) -> tuple:
+def run_plain(args: argparse.Namespace, data: tuple[Tensor, ...]) -> tuple:
     """MMDetection's function."""
     from mmdet.models.layers import multiclass_nms  # after dito's operators
+
     scores = plain_scores(data)
     stage = time.process_time()
     dets, labels = multiclass_nms(
-        data[0], scores, args.score_thr, dict(type='nms', iou_threshold=IOU),
-        args.dets)
+        data[0],
+        scores,
+        args.score_thr,
+        dict(type='nms', iou_threshold=IOU),
+        args.dets,
+    )
     spent = time.process_time() - stage
     return (dets[:, :4], dets[:, 4], labels), spent
 
 
-def measure(name: str, args: argparse.Namespace, classes: int,
-            pipe: Any) -> None:
+def measure(
+    name: str, args: argparse.Namespace, classes: int, pipe: Any
+) -> None:
     """Run one way and send times, peak memory and detections."""
     torch.set_num_threads(1)
     run = dict(ours=run_ours, plain=run_plain)[name]
@@ -115,12 +133,11 @@ def measure(name: str, args: argparse.Namespace, classes: int,
     with open('/proc/self/clear_refs', 'w') as file:
         file.write('5')  # forget the peak of making the data
     before = peak_kb()
-    best: List[float] = [float('inf')] * 2
+    best: list[float] = [float('inf')] * 2
     for _ in range(args.repeats):
         start = time.process_time()
         found, nms_s = run(args, data)
-        best = [min(best[0], time.process_time() - start),
-                min(best[1], nms_s)]
+        best = [min(best[0], time.process_time() - start), min(best[1], nms_s)]
     memory = (peak_kb() - before) / 1024
     pipe.send((best, memory, [x.numpy() for x in found]))
     pipe.close()
@@ -138,7 +155,8 @@ def in_process(name: str, args: argparse.Namespace, classes: int) -> tuple:
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
     worker = context.Process(
-        target=measure, args=(name, args, classes, theirs))
+        target=measure, args=(name, args, classes, theirs)
+    )
     worker.start()
     theirs.close()
     try:
@@ -147,27 +165,35 @@ def in_process(name: str, args: argparse.Namespace, classes: int) -> tuple:
         worker.join()
 
 
-def compare(args: argparse.Namespace, classes: int) -> Dict[str, Any]:
+def compare(args: argparse.Namespace, classes: int) -> dict[str, Any]:
     """Both ways at one size."""
     (total, nms_s), memory, found = in_process('ours', args, classes)
     line = dict(
-        benchmark='post_processing', classes=classes,
-        proposals=args.proposals, detections=len(found[1]),
-        ours_s=round(total, 3), ours_nms_s=round(nms_s, 4),
-        ours_mb=round(memory))
+        benchmark='post_processing',
+        classes=classes,
+        proposals=args.proposals,
+        detections=len(found[1]),
+        ours_s=round(total, 3),
+        ours_nms_s=round(nms_s, 4),
+        ours_mb=round(memory),
+    )
     if classes > args.plain_limit:
         return line
-    (plain, plain_nms_s), memory, expected = in_process(
-        'plain', args, classes)
+    (plain, plain_nms_s), memory, expected = in_process('plain', args, classes)
     same = len(found[1]) == len(expected[1]) and bool(
-        (found[2] == expected[2]).all() and abs(found[0] - expected[0]).max(
-            initial=0) < 1e-3)
+        (found[2] == expected[2]).all()
+        and abs(found[0] - expected[0]).max(initial=0) < 1e-3
+    )
     error = abs(found[1] - expected[1]).max(initial=0) if same else None
     line.update(
-        plain_s=round(plain, 3), plain_nms_s=round(plain_nms_s, 3),
-        plain_mb=round(memory), ratio=round(plain / total, 1),
-        nms_ratio=round(plain_nms_s / nms_s, 1), same_detections=same,
-        max_score_error=None if error is None else float(error))
+        plain_s=round(plain, 3),
+        plain_nms_s=round(plain_nms_s, 3),
+        plain_mb=round(memory),
+        ratio=round(plain / total, 1),
+        nms_ratio=round(plain_nms_s / nms_s, 1),
+        same_detections=same,
+        max_score_error=None if error is None else float(error),
+    )
     return line
 
 
@@ -175,6 +201,7 @@ def main() -> None:
     """Print one JSON line a size."""
     args = parse_args()
     import mmdet.models.layers  # noqa: F401  (before the processes fork)
+
     differ = False
     for classes in args.classes:
         line = compare(args, classes)

@@ -29,10 +29,11 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ LEVELS = 2
 _MEMORY = 6 << 30
 
 
-def attempt(kind: str, seed: int, number: int) -> Tuple[str, str]:
+def attempt(kind: str, seed: int, number: int) -> tuple[str, str]:
     """Try one input in the current folder.
 
     Args:
@@ -67,8 +68,9 @@ def attempt(kind: str, seed: int, number: int) -> Tuple[str, str]:
     here = Path.cwd().resolve()
     with tempfile.TemporaryDirectory(dir=here) as name:
         folder = Path(name)
-        with watched(folder, here.parents[LEVELS - 1],
-                     kind not in NAMES_FILES) as beyond:
+        with watched(
+            folder, here.parents[LEVELS - 1], kind not in NAMES_FILES
+        ) as beyond:
             found = [_judge(step) for step in make(folder, rng)]
     if os.path.exists(inputs.CANARY):
         os.remove(inputs.CANARY)
@@ -77,10 +79,11 @@ def attempt(kind: str, seed: int, number: int) -> Tuple[str, str]:
     return bad[0] if bad else found[0]
 
 
-def _judge(step: Callable[[], str]) -> Tuple[str, str]:
+def _judge(step: Callable[[], str]) -> tuple[str, str]:
     """Run one reader and name what came of it."""
     from dito.cli.errors import is_user_error
     from dito.datasets.image_text.bad_samples import BadSample
+
     try:
         outcome, _, detail = step().partition(': ')
         return outcome, detail
@@ -91,8 +94,10 @@ def _judge(step: Callable[[], str]) -> Tuple[str, str]:
             return 'refused', str(error)
         place = traceback.extract_tb(error.__traceback__)
         own = [f for f in place if '/dito/' in f.filename] or place
-        return 'crash', (f'{type(error).__name__}: {error!s:.200} at '
-                         f'{Path(own[-1].filename).name}:{own[-1].lineno}')
+        return 'crash', (
+            f'{type(error).__name__}: {error!s:.200} at '
+            f'{Path(own[-1].filename).name}:{own[-1].lineno}'
+        )
 
 
 def _work(pipe: Any, folder: str) -> None:
@@ -114,9 +119,10 @@ def _work(pipe: Any, folder: str) -> None:
     import torch
 
     import dito  # noqa: F401
+
     torch.set_num_threads(1)
     used = 4096 * int(Path('/proc/self/statm').read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, ) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY,) * 2)
     pipe.send(('ready', ''))
     while True:
         pipe.send(attempt(*pipe.recv()))
@@ -129,7 +135,7 @@ class _Worker:
         self.limit = limit
         self._process: Any = None
 
-    def __call__(self, task: Tuple[str, int, int]) -> Tuple[str, str]:
+    def __call__(self, task: tuple[str, int, int]) -> tuple[str, str]:
         """Return what came of an input."""
         if self._process is None:
             self._start()
@@ -153,8 +159,10 @@ class _Worker:
         start, used = time.time(), self._seconds()
         step = min(1, self.limit / 10)
         while not self._pipe.poll(step):
-            if max(self._seconds() - used,
-                   (time.time() - start) / 10) > self.limit:
+            if (
+                max(self._seconds() - used, (time.time() - start) / 10)
+                > self.limit
+            ):
                 return False
         return True
 
@@ -172,7 +180,8 @@ class _Worker:
         self._folder = tempfile.mkdtemp(prefix='fuzz-')
         self._pipe, other = context.Pipe()
         self._process = context.Process(
-            target=_work, args=(other, self._folder), daemon=True)
+            target=_work, args=(other, self._folder), daemon=True
+        )
         self._process.start()
         other.close()
         self._pipe.recv()  # imports may take longer than an input
@@ -186,8 +195,14 @@ class _Worker:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def run(kinds: Sequence[str], number: int, seed: int = 0, first: int = 0,
-        limit: float = 60, jobs: int = 1) -> Dict[str, Any]:
+def run(
+    kinds: Sequence[str],
+    number: int,
+    seed: int = 0,
+    first: int = 0,
+    limit: float = 60,
+    jobs: int = 1,
+) -> dict[str, Any]:
     """Try inputs, spread over kinds by their shares.
 
     Args:
@@ -203,16 +218,19 @@ def run(kinds: Sequence[str], number: int, seed: int = 0, first: int = 0,
         and kind) and ``failures`` (kind, number, outcome, detail of each).
     """
     total = sum(KINDS[kind][1] for kind in kinds)
-    counts: Dict[str, Counter] = {kind: Counter() for kind in kinds}
-    failures: List[Dict[str, Any]] = []
-    tasks = [(kind, seed, first + i) for kind in kinds for i in range(
-        max(1, round(number * KINDS[kind][1] / total)))]
+    counts: dict[str, Counter] = {kind: Counter() for kind in kinds}
+    failures: list[dict[str, Any]] = []
+    tasks = [
+        (kind, seed, first + i)
+        for kind in kinds
+        for i in range(max(1, round(number * KINDS[kind][1] / total)))
+    ]
     start, workers = time.time(), [_Worker(limit) for _ in range(jobs)]
     idle: Queue[_Worker] = Queue()
     for worker in workers:
         idle.put(worker)
 
-    def ask(task: Tuple[str, int, int]) -> Tuple[str, str]:
+    def ask(task: tuple[str, int, int]) -> tuple[str, str]:
         worker = idle.get()
         try:
             return worker(task)
@@ -222,35 +240,54 @@ def run(kinds: Sequence[str], number: int, seed: int = 0, first: int = 0,
     try:
         with ThreadPoolExecutor(jobs) as pool:
             for (kind, _, i), (outcome, detail) in zip(
-                    tasks, pool.map(ask, tasks), strict=True):
+                tasks, pool.map(ask, tasks), strict=True
+            ):
                 counts[kind][outcome] += 1
                 if outcome in BAD:
-                    failures.append(dict(kind=kind, number=i,
-                                         outcome=outcome, detail=detail))
+                    failures.append(
+                        dict(
+                            kind=kind, number=i, outcome=outcome, detail=detail
+                        )
+                    )
                     print(f'{kind} {i}: {outcome}: {detail}', flush=True)
     finally:
         for worker in workers:
             worker.stop()
     return dict(
-        seed=seed, number=sum(c.total() for c in counts.values()),
+        seed=seed,
+        number=sum(c.total() for c in counts.values()),
         seconds=round(time.time() - start),
-        kinds={kind: {name: c[name] for name in (*GOOD, *BAD)}
-               for kind, c in counts.items()}, failures=failures)
+        kinds={
+            kind: {name: c[name] for name in (*GOOD, *BAD)}
+            for kind, c in counts.items()
+        },
+        failures=failures,
+    )
 
 
 def parse_args(argv: Any = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add('--kind', nargs='+', choices=KINDS, default=list(KINDS),
-        help='kinds of inputs (default: all)')
+    add(
+        '--kind',
+        nargs='+',
+        choices=KINDS,
+        default=list(KINDS),
+        help='kinds of inputs (default: all)',
+    )
     add('--number', type=int, default=1000, help='number of inputs')
     add('--seed', type=int, default=0, help='seed of all of them')
     add('--first', type=int, default=0, help='number of the first of a kind')
-    add('--limit', type=float, default=60,
-        help='seconds of the processor for one input')
+    add(
+        '--limit',
+        type=float,
+        default=60,
+        help='seconds of the processor for one input',
+    )
     add('--jobs', type=int, default=1, help='processes at a time')
     add('--json', help='write the counts and failures to this file too')
     return parser.parse_args(argv)
@@ -259,16 +296,19 @@ def parse_args(argv: Any = None) -> argparse.Namespace:
 def main(argv: Any = None) -> int:
     """Try inputs and print a table of what came of them."""
     args = parse_args(argv)
-    found = run(args.kind, args.number, args.seed, args.first, args.limit,
-                args.jobs)
+    found = run(
+        args.kind, args.number, args.seed, args.first, args.limit, args.jobs
+    )
     names = (*GOOD, *BAD)
     print('| kind | inputs | ' + ' | '.join(names) + ' |')
     print('|---' * (2 + len(names)) + '|')
     for kind, counts in found['kinds'].items():
         values = [sum(counts.values()), *counts.values()]
         print(f'| {kind} | ' + ' | '.join(f'{v:,}' for v in values) + ' |')
-    print(f'{found["number"]} inputs, seed {args.seed}: '
-          f'{len(found["failures"])} failures, {found["seconds"]} s')
+    print(
+        f'{found["number"]} inputs, seed {args.seed}: '
+        f'{len(found["failures"])} failures, {found["seconds"]} s'
+    )
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1))
     return 1 if found['failures'] else 0

@@ -10,8 +10,9 @@ import contextlib
 import json
 import re
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any
 
 import fuzz_inputs as inputs
 import numpy as np
@@ -27,12 +28,14 @@ def _images(folder: Path, rng: np.random.Generator) -> Steps:
     from dito.datasets import DITOLoadImageFromFile
     from dito.datasets.image_text import CropTransform
     from dito.datasets.shard_files.encode import prepare_image
+
     sound = inputs.images()
     suffix = inputs.pick(rng, sorted(sound))
     data = sound[suffix]
     if rng.random() < 0.95:
-        data, _ = inputs.damage(data, rng, sound[
-            inputs.pick(rng, sorted(sound))])
+        data, _ = inputs.damage(
+            data, rng, sound[inputs.pick(rng, sorted(sound))]
+        )
     path = folder / f'0.{suffix}'
     path.write_bytes(data)
 
@@ -51,6 +54,7 @@ def _tars(folder: Path, rng: np.random.Generator) -> Steps:
     from dito.datasets.image_text.tar_reader import count_samples
     from dito.datasets.shard_files import check_shards, shard_statistics
     from dito.utils.errors import BrokenDataError
+
     data = inputs.shard(_SHARD_SAMPLES, inputs.pick(rng, (0, 1, 2)))
     whole = True
     if rng.random() < 0.4:
@@ -61,6 +65,7 @@ def _tars(folder: Path, rng: np.random.Generator) -> Steps:
         import bz2
         import gzip
         import lzma
+
         data = inputs.pick(rng, (gzip, bz2, lzma)).compress(data)
         if rng.random() < 0.7:
             data, whole = inputs.damage(data, rng)
@@ -69,10 +74,14 @@ def _tars(folder: Path, rng: np.random.Generator) -> Steps:
 
     def load() -> str:
         dataset = ImageTextShards(
-            path, 16, epochs=1, max_broken_share=1, captions=dict(
-                keys=['txt', 'json.text']),
-            filters=[dict(field='similarity', min=0, missing='keep')])
-        keys: List[str] = []
+            path,
+            16,
+            epochs=1,
+            max_broken_share=1,
+            captions=dict(keys=['txt', 'json.text']),
+            filters=[dict(field='similarity', min=0, missing='keep')],
+        )
+        keys: list[str] = []
         with contextlib.suppress(BrokenDataError):
             keys += [sample['keys'] for sample in dataset]
         counter = dataset.counter
@@ -80,9 +89,13 @@ def _tars(folder: Path, rng: np.random.Generator) -> Steps:
         if whole and len(keys) < _SHARD_SAMPLES and not left_out:
             return f'lost: {len(keys)} of {_SHARD_SAMPLES} samples read'
         walked = counter.read - counter.broken_shards
-        report, = check_shards([path], captions=['txt', 'json.text'])
-        found = {walked, count_samples(path), report['samples'],
-                 shard_statistics([path])['samples']}
+        (report,) = check_shards([path], captions=['txt', 'json.text'])
+        found = {
+            walked,
+            count_samples(path),
+            report['samples'],
+            shard_statistics([path])['samples'],
+        }
         if len(found) > 1:
             return f'lost: loader and tools disagree, {sorted(found)}'
         if left_out and not report['problems'] and not counter.num_filtered:
@@ -100,6 +113,7 @@ def _tables(folder: Path, rng: np.random.Generator) -> Steps:
         read_pairs,
         write_shards,
     )
+
     for i in range(3):
         (folder / f'{i}.jpg').write_bytes(inputs.images()['jpg'])
     kind = inputs.pick(rng, ('csv', 'tsv', 'jsonl', 'txt'))
@@ -120,8 +134,9 @@ def _tables(folder: Path, rng: np.random.Generator) -> Steps:
 
     def write() -> str:
         pairs = read_pairs(str(source))
-        made = write_shards(pairs, str(folder / 'out'), ShardOptions(
-            max_broken_share=1))
+        made = write_shards(
+            pairs, str(folder / 'out'), ShardOptions(max_broken_share=1)
+        )
         skipped = sum(made['skipped'].values())
         if made['samples'] + skipped != len(pairs):
             return f'lost: {made["samples"]} + {skipped} of {len(pairs)}'
@@ -137,7 +152,7 @@ def _annotations(folder: Path, rng: np.random.Generator) -> Steps:
     path = _write_annotations(folder, rng)
     for i in range(3):
         (folder / f'{i}.jpg').write_bytes(inputs.images()['jpg'])
-    problems: List[Any] = []
+    problems: list[Any] = []
 
     def check() -> str:
         problems.extend(_check(path)[0])
@@ -160,7 +175,7 @@ def _pictures(folder: Path, rng: np.random.Generator) -> Steps:
             data, _ = inputs.damage(data, rng)
         if kind < 0.9:
             (folder / f'{i}.jpg').write_bytes(data)
-    report: List[Any] = []
+    report: list[Any] = []
 
     def check() -> str:
         report.extend(_check(path)[0])
@@ -177,8 +192,10 @@ def _pictures(folder: Path, rng: np.random.Generator) -> Steps:
                 broken += 1
         listed = sum(f.number for f in report)
         if listed != broken:
-            return (f'lost: {broken} pictures cannot be used, the check '
-                    f'lists {listed}')
+            return (
+                f'lost: {broken} pictures cannot be used, the check '
+                f'lists {listed}'
+            )
         return 'counted' if broken else 'right'
 
     yield check
@@ -188,14 +205,16 @@ def _pictures(folder: Path, rng: np.random.Generator) -> Steps:
 def _write_annotations(folder: Path, rng: np.random.Generator) -> str:
     """Write a damaged annotation file."""
     path = folder / 'a.json'
-    path.write_bytes(inputs.to_json(
-        inputs.damage_tree(inputs.annotations(), rng), rng))
+    path.write_bytes(
+        inputs.to_json(inputs.damage_tree(inputs.annotations(), rng), rng)
+    )
     return str(path)
 
 
-def _check(path: str) -> Tuple[List[Any], Any]:
+def _check(path: str) -> tuple[list[Any], Any]:
     """Problems of an annotation file with its pictures; the report."""
     from dito.datasets.checks import check_files
+
     report = check_files(path, str(Path(path).parent))
     return report.problems(), report
 
@@ -206,15 +225,23 @@ def _dataset(path: str, kind: str) -> Any:
     from mmengine.registry import init_default_scope
 
     from dito.datasets.annotations import read_annotations
+
     init_default_scope('mmdet')  # of the pipeline's transforms
     # Without names the sets are of the classes of their benchmarks.
     names = [c['name'] for c in read_annotations(path).categories]
-    return DATASETS.build(dict(
-        type=kind, ann_file=path, metainfo=dict(classes=names),
-        data_prefix=dict(img=str(Path(path).parent)), test_mode=True,
-        pipeline=[
-            dict(type='DITOLoadImageFromFile'),
-            dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]))
+    return DATASETS.build(
+        dict(
+            type=kind,
+            ann_file=path,
+            metainfo=dict(classes=names),
+            data_prefix=dict(img=str(Path(path).parent)),
+            test_mode=True,
+            pipeline=[
+                dict(type='DITOLoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            ],
+        )
+    )
 
 
 def _load_all(path: str, kind: str, problems: bool) -> str:
@@ -230,8 +257,10 @@ def _load_all(path: str, kind: str, problems: bool) -> str:
     report = _check(path)[1]
     used = sum(not o['ignore_flag'] for o in objects)
     if report.counts['used_boxes'] != used:
-        return (f'lost: {used} objects are loaded, the check counts '
-                f'{report.counts["used_boxes"]}')
+        return (
+            f'lost: {used} objects are loaded, the check counts '
+            f'{report.counts["used_boxes"]}'
+        )
     return 'right'
 
 
@@ -239,46 +268,68 @@ def _metrics(folder: Path, rng: np.random.Generator) -> Steps:
     """Annotation files, to the metrics; what is right scores 1."""
     from dito.datasets.annotations import read_annotations
     from dito.evaluation.ground_truth import LVISGroundTruth
+
     path = _write_annotations(folder, rng)
     for kind in ('DITOCocoMetric', 'DITOLVISMetric'):
         for metric in (['bbox'], ['bbox', 'segm']):
             yield lambda k=kind, m=metric: _evaluate(
-                k, m, path, read_annotations(path))
+                k, m, path, read_annotations(path)
+            )
     yield lambda: 'right' if LVISGroundTruth.from_file(path) else 'lost'
 
 
-def _evaluate(kind: str, metric: List[str], path: str, read: Any) -> str:
+def _evaluate(kind: str, metric: list[str], path: str, read: Any) -> str:
     """Evaluate what the file itself says; its AP must be 1."""
     import torch
     from mmdet.registry import METRICS
 
     from dito.datasets.annotations import left_out
     from dito.datasets.masks import to_rle
+
     judge = METRICS.build(dict(type=kind, ann_file=path, metric=metric))
     ids = [category['id'] for category in read.categories]
     judge.dataset_meta = dict(
-        classes=tuple(category['name'] for category in read.categories))
+        classes=tuple(category['name'] for category in read.categories)
+    )
     plain = 0
     for image in read.images:
         size = image['height'], image['width']
         own = [a for a in read.annotations if a['image_id'] == image['id']]
         boxes = torch.tensor([a['bbox'] for a in own]).reshape(-1, 4).double()
         boxes[:, 2:] += boxes[:, :2]
-        masks = [to_rle(a.get('segmentation') or [[0] * 6], *size)
-                 for a in own]
-        judge.process({}, [dict(
-            img_id=image['id'], ori_shape=size, pred_instances=dict(
-                bboxes=boxes, scores=torch.linspace(1, 0.5, len(own)),
-                labels=torch.tensor([ids.index(a['category_id'])
-                                     for a in own]), masks=masks))])
+        masks = [
+            to_rle(a.get('segmentation') or [[0] * 6], *size) for a in own
+        ]
+        judge.process(
+            {},
+            [
+                dict(
+                    img_id=image['id'],
+                    ori_shape=size,
+                    pred_instances=dict(
+                        bboxes=boxes,
+                        scores=torch.linspace(1, 0.5, len(own)),
+                        labels=torch.tensor(
+                            [ids.index(a['category_id']) for a in own]
+                        ),
+                        masks=masks,
+                    ),
+                )
+            ],
+        )
         plain += sum(not (a['iscrowd'] or a.get('ignore')) for a in own)
     figures = judge.evaluate(len(read.images))
-    wrong = {k: v for k, v in figures.items() if re.search(
-        '(bbox|segm)_(mAP|AP)$', k) and not (v == -1 or v > 0.999)}
+    wrong = {
+        k: v
+        for k, v in figures.items()
+        if re.search('(bbox|segm)_(mAP|AP)$', k) and not (v == -1 or v > 0.999)
+    }
     # What training leaves out may have no pixel that could be found.
     sizes = {image['id']: image for image in read.images}
-    if wrong and all(a['area'] > 0 and not left_out(a, sizes[a['image_id']])
-                     for a in read.annotations):
+    if wrong and all(
+        a['area'] > 0 and not left_out(a, sizes[a['image_id']])
+        for a in read.annotations
+    ):
         return f'lost: what is right scores {wrong}, of {plain} objects'
     return 'right'
 
@@ -288,12 +339,19 @@ def _vocabularies(folder: Path, rng: np.random.Generator) -> Steps:
     import torch
 
     from dito.models.text import Vocabulary
+
     path = folder / 'v.safetensors'
     draw = torch.Generator().manual_seed(0)
-    Vocabulary(('cat', 'dog'), torch.randn(2, 8, generator=draw),
-               torch.randn(8, generator=draw), torch.tensor([False, True]),
-               'print', ('a photo of {}', ), (('cat', ), ('dog', )),
-               'background').save(path)
+    Vocabulary(
+        ('cat', 'dog'),
+        torch.randn(2, 8, generator=draw),
+        torch.randn(8, generator=draw),
+        torch.tensor([False, True]),
+        'print',
+        ('a photo of {}',),
+        (('cat',), ('dog',)),
+        'background',
+    ).save(path)
     path.write_bytes(inputs.damage_safetensors(path.read_bytes(), rng))
     yield lambda: 'right' if len(Vocabulary.load(path)) else 'lost'
     yield lambda: _read_names(path)
@@ -304,11 +362,13 @@ def _checkpoints(folder: Path, rng: np.random.Generator) -> Steps:
     import torch
 
     from dito.utils.checkpoint import load_state_dict_file, save_safetensors
-    state = dict(a=torch.arange(12.).view(3, 4), b=torch.ones(2).half())
+
+    state = dict(a=torch.arange(12.0).view(3, 4), b=torch.ones(2).half())
     if rng.random() < 0.5:
         path = folder / 'w.pth'
-        torch.save(dict(state_dict=state, meta=dict(epoch=1, x=[1, (2, )])),
-                   path)
+        torch.save(
+            dict(state_dict=state, meta=dict(epoch=1, x=[1, (2,)])), path
+        )
         data = inputs.damage_pickle(path.read_bytes(), rng)
     else:
         path = folder / 'w.safetensors'
@@ -323,33 +383,64 @@ def _manifests(folder: Path, rng: np.random.Generator) -> Steps:
     from dito.apis.hub import load_pretrained, read_manifest
     from dito.datasets.shard_files import check_shards
     from dito.utils.files import sha256_of
+
     if rng.random() < 0.4:
         (folder / '0.tar').write_bytes(inputs.shard(1))
-        tree = dict(format_version=1, samples=1, skipped={}, options={},
-                    shards=[dict(name='0.tar', samples=1, bytes=10240,
-                                 sha256='0' * 64, skipped={}, plan='x')])
+        tree = dict(
+            format_version=1,
+            samples=1,
+            skipped={},
+            options={},
+            shards=[
+                dict(
+                    name='0.tar',
+                    samples=1,
+                    bytes=10240,
+                    sha256='0' * 64,
+                    skipped={},
+                    plan='x',
+                )
+            ],
+        )
         (folder / 'manifest.json').write_bytes(
-            inputs.to_json(inputs.damage_tree(tree, rng), rng))
-        yield lambda: 'counted' if check_shards([str(folder)])[0][
-            'problems'] else 'right'
+            inputs.to_json(inputs.damage_tree(tree, rng), rng)
+        )
+        yield (
+            lambda: (
+                'counted'
+                if check_shards([str(folder)])[0]['problems']
+                else 'right'
+            )
+        )
         return
     weights = folder / 'w.safetensors'
     weights.write_bytes(_published())
     inside = rng.random() < 0.2
     if inside:
         weights.write_bytes(inputs.damage_safetensors(_published(), rng))
-    tree = dict(format='dito-model-1', version='1', weights=weights.name,
-                sha256=sha256_of(weights), vocabulary=None, metrics=None)
-    (folder / 'dito.json').write_bytes(json.dumps(tree).encode() if inside
-                                       else inputs.to_json(
-                                           inputs.damage_tree(tree, rng), rng))
+    tree = dict(
+        format='dito-model-1',
+        version='1',
+        weights=weights.name,
+        sha256=sha256_of(weights),
+        vocabulary=None,
+        metrics=None,
+    )
+    (folder / 'dito.json').write_bytes(
+        json.dumps(tree).encode()
+        if inside
+        else inputs.to_json(inputs.damage_tree(tree, rng), rng)
+    )
     yield lambda: 'right' if read_manifest(folder) else 'lost'
     if inside:
-        yield lambda: 'right' if load_pretrained(
-            folder, device='cpu') else 'lost'
+        yield (
+            lambda: (
+                'right' if load_pretrained(folder, device='cpu') else 'lost'
+            )
+        )
 
 
-_made: Dict[str, bytes] = {}
+_made: dict[str, bytes] = {}
 
 
 def _published() -> bytes:
@@ -361,6 +452,7 @@ def _published() -> bytes:
 
         from dito.apis.model_file import save_model
         from dito.utils.configs import find_config
+
         init_default_scope('mmdet')
         cfg = Config.fromfile(find_config('symbols/dito_symbols'))
         with tempfile.TemporaryDirectory() as folder:
@@ -375,25 +467,33 @@ def _published() -> bytes:
 def _names(folder: Path, rng: np.random.Generator) -> Steps:
     """Files and texts of names."""
     from dito.models.text.name_files import parse_names
+
     sound = inputs.names()
     kind = inputs.pick(rng, sorted(sound))
     data = sound[kind]
     if kind.endswith('.json') and rng.random() < 0.6:
         data = inputs.to_json(inputs.damage_tree(json.loads(data), rng), rng)
     elif rng.random() < 0.95:
-        data, _ = inputs.damage(data, rng, sound[
-            inputs.pick(rng, sorted(sound))])
+        data, _ = inputs.damage(
+            data, rng, sound[inputs.pick(rng, sorted(sound))]
+        )
     path = folder / f'names{kind}'
     path.write_bytes(data)
     yield lambda: _read_names(path)
-    yield lambda: 'right' if parse_names(
-        data.decode('utf-8', 'surrogateescape')) else 'lost'
+    yield (
+        lambda: (
+            'right'
+            if parse_names(data.decode('utf-8', 'surrogateescape'))
+            else 'lost'
+        )
+    )
 
 
 def _read_names(path: Path) -> str:
     """Read a file as names, and tokenize them."""
     from dito.models.text.name_files import parse_names
     from dito.models.text.tokenizers import collect_token_ids
+
     found = parse_names(path)
     if not found or not all(isinstance(n, str) and n for n in found):
         return f'lost: names {found!r:.100}'
@@ -402,10 +502,16 @@ def _read_names(path: Path) -> str:
 
 
 # Each with its share of the inputs.
-KINDS: Dict[str, Tuple[Callable[[Path, np.random.Generator], Steps], float]]
+KINDS: dict[str, tuple[Callable[[Path, np.random.Generator], Steps], float]]
 KINDS = dict(
-    images=(_images, 0.25), tars=(_tars, 0.2), tables=(_tables, 0.1),
-    json=(_annotations, 0.09), pictures=(_pictures, 0.03),
-    metrics=(_metrics, 0.06), vocabularies=(_vocabularies, 0.08),
-    checkpoints=(_checkpoints, 0.1), manifests=(_manifests, 0.05),
-    names=(_names, 0.07))
+    images=(_images, 0.25),
+    tars=(_tars, 0.2),
+    tables=(_tables, 0.1),
+    json=(_annotations, 0.09),
+    pictures=(_pictures, 0.03),
+    metrics=(_metrics, 0.06),
+    vocabularies=(_vocabularies, 0.08),
+    checkpoints=(_checkpoints, 0.1),
+    manifests=(_manifests, 0.05),
+    names=(_names, 0.07),
+)

@@ -10,21 +10,45 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any
 
 #: Outcomes that this module finds.
 CODE, OUTSIDE = 'code', 'outside'
-_STARTS = ('subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn',
-           'os.fork', 'os.forkpty', 'os.startfile', 'pty.spawn')
-_CONNECTS = ('socket.connect', 'socket.bind', 'socket.getaddrinfo',
-             'urllib.Request', 'ftplib.connect')
+_STARTS = (
+    'subprocess.Popen',
+    'os.system',
+    'os.exec',
+    'os.posix_spawn',
+    'os.fork',
+    'os.forkpty',
+    'os.startfile',
+    'pty.spawn',
+)
+_CONNECTS = (
+    'socket.connect',
+    'socket.bind',
+    'socket.getaddrinfo',
+    'urllib.Request',
+    'ftplib.connect',
+)
 # Which of their arguments are paths that they change.
 _CHANGES = {
-    **dict.fromkeys(('os.remove', 'os.mkdir', 'os.rmdir', 'os.chmod',
-                     'os.utime', 'shutil.rmtree'), slice(1)),
+    **dict.fromkeys(
+        (
+            'os.remove',
+            'os.mkdir',
+            'os.rmdir',
+            'os.chmod',
+            'os.utime',
+            'shutil.rmtree',
+        ),
+        slice(1),
+    ),
     **dict.fromkeys(('os.rename', 'os.link', 'shutil.move'), slice(2)),
-    'os.symlink': slice(1, 2)}
+    'os.symlink': slice(1, 2),
+}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # What an input has no business to have read.
 _PRIVATE = ('/etc/passwd', '/etc/shadow', '/proc/self/environ')
@@ -33,18 +57,18 @@ _PRIVATE = ('/etc/passwd', '/etc/shadow', '/proc/self/environ')
 class _Watch:
     """What happened since :func:`watched` began."""
 
-    folder: Optional[str] = None  # None: nothing is watched
-    allowed: Tuple[str, ...] = ()
+    folder: str | None = None  # None: nothing is watched
+    allowed: tuple[str, ...] = ()
     surroundings = ''
     reads = False
-    found: List[Tuple[str, str]]
+    found: list[tuple[str, str]]
 
 
 _now = _Watch()
-_installed: List[bool] = []
+_installed: list[bool] = []
 
 
-def _hook(event: str, args: Tuple[Any, ...]) -> None:
+def _hook(event: str, args: tuple[Any, ...]) -> None:
     """Note an event of the interpreter; must never raise."""
     if _now.folder is None:
         return
@@ -59,10 +83,13 @@ def _hook(event: str, args: Tuple[Any, ...]) -> None:
             _note_file(path, True, event)
 
 
-def _by_descriptor(args: Tuple[Any, ...]) -> bool:
+def _by_descriptor(args: tuple[Any, ...]) -> bool:
     """Whether a path is relative to an open folder, as shutil removes."""
-    return isinstance(args[-1], int) and args[-1] >= 0 and (
-        isinstance(args[0], (str, bytes)) and not os.path.isabs(args[0]))
+    return (
+        isinstance(args[-1], int)
+        and args[-1] >= 0
+        and (isinstance(args[0], (str, bytes)) and not os.path.isabs(args[0]))
+    )
 
 
 def _note_file(path: Any, writes: bool, event: str) -> None:
@@ -83,8 +110,9 @@ def _note_file(path: Any, writes: bool, event: str) -> None:
 
 
 @contextlib.contextmanager
-def watched(folder: Path, surroundings: Path,
-            reads: bool) -> Iterator[List[Tuple[str, str]]]:
+def watched(
+    folder: Path, surroundings: Path, reads: bool
+) -> Iterator[list[tuple[str, str]]]:
     """Watch until the end of the block.
 
     Args:
@@ -102,25 +130,35 @@ def watched(folder: Path, surroundings: Path,
     before = _listed(surroundings, folder)
     _now.surroundings, _now.reads = os.path.join(surroundings, ''), reads
     # Asked for here: the hook must not wait for a lock of tempfile's.
-    _now.allowed = tuple(os.path.join(os.path.realpath(path), '')
-                         for path in (folder, tempfile.gettempdir()))
+    _now.allowed = tuple(
+        os.path.join(os.path.realpath(path), '')
+        for path in (folder, tempfile.gettempdir())
+    )
     _now.found, _now.folder = [], str(folder)
     try:
         yield _now.found
     finally:
         _now.folder = None
-    _now.found += [(OUTSIDE, f'{path} was made or changed')
-                   for path in sorted(_listed(surroundings, folder) - before)]
+    _now.found += [
+        (OUTSIDE, f'{path} was made or changed')
+        for path in sorted(_listed(surroundings, folder) - before)
+    ]
 
 
 def _listed(top: Path, but: Path) -> set:
     """Files around a folder, with their sizes and times."""
     found = set()
     for root, folders, names in os.walk(top):
-        folders[:] = [f for f in folders if Path(root, f) != but
-                      and f != '__pycache__']
+        folders[:] = [
+            f for f in folders if Path(root, f) != but and f != '__pycache__'
+        ]
         for name in (*folders, *names):
             status = os.lstat(os.path.join(root, name))
-            found.add((os.path.join(root, name), status.st_size,
-                       0 if name in folders else status.st_mtime_ns))
+            found.add(
+                (
+                    os.path.join(root, name),
+                    status.st_size,
+                    0 if name in folders else status.st_mtime_ns,
+                )
+            )
     return {f'{path} ({size} bytes, {when})' for path, size, when in found}

@@ -10,8 +10,8 @@ level 4. Each map is coloured from its own least to its own greatest cosine.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 import numpy as np
 from mmcv import imread
@@ -23,30 +23,44 @@ from dito.cli.errors import one_sentence_errors
 from dito.reports.figures import similarity_strip
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('image', help='image file')
     parser.add_argument(
-        '--text', nargs='+', required=True, help='one or more queries')
+        '--text', nargs='+', required=True, help='one or more queries'
+    )
     parser.add_argument(
-        '--config', help="config of any stage (default: the checkpoint's)")
+        '--config', help="config of any stage (default: the checkpoint's)"
+    )
     parser.add_argument('--checkpoint', required=True, help='its weights')
     parser.add_argument(
-        '--out', default='outputs/similarity.png', help='picture to write '
-        '(default: %(default)s)')
+        '--out',
+        default='outputs/similarity.png',
+        help='picture to write (default: %(default)s)',
+    )
     parser.add_argument(
-        '--size', type=int, help='longer side at the input, in pixels '
-        '(default: that of the config)')
+        '--size',
+        type=int,
+        help='longer side at the input, in pixels '
+        '(default: that of the config)',
+    )
     parser.add_argument(
-        '--windows', type=int, nargs='+', default=WINDOWS, help='sides of '
+        '--windows',
+        type=int,
+        nargs='+',
+        default=WINDOWS,
+        help='sides of '
         'the sliding windows in cells, the best of which counts '
-        '(default: %(default)s)')
+        '(default: %(default)s)',
+    )
     parser.add_argument('--device', default='cpu', help='such as cuda')
     parser.add_argument(
-        '--debug', action='store_true', help='show tracebacks of errors')
+        '--debug', action='store_true', help='show tracebacks of errors'
+    )
     return parser.parse_args(argv)
 
 
@@ -54,8 +68,10 @@ def report(texts: Sequence[str], maps: SimilarityMaps) -> str:
     """Least and greatest cosine of each map, a line each."""
     lines = []
     for number, text in enumerate(texts):
-        for name, values in (('backbone', maps.backbone),
-                             ('box head', maps.regions)):
+        for name, values in (
+            ('backbone', maps.backbone),
+            ('box head', maps.regions),
+        ):
             if values is not None:
                 low, high = values[number].min(), values[number].max()
                 lines.append(f'{text}: {name} {low:.3f} to {high:.3f}')
@@ -63,16 +79,17 @@ def report(texts: Sequence[str], maps: SimilarityMaps) -> str:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compute and draw the maps."""
     args = parse_args(argv)
     if not Path(args.image).is_file():
         raise FileNotFoundError(f'The image {args.image} does not exist.')
-    image: Optional[np.ndarray] = imread(args.image, channel_order='rgb')
+    image: np.ndarray | None = imread(args.image, channel_order='rgb')
     if image is None:
         raise ValueError(f'{args.image} cannot be decoded as an image.')
     similarity = TextSimilarity.from_files(
-        args.config, args.checkpoint, args.device, args.size, args.windows)
+        args.config, args.checkpoint, args.device, args.size, args.windows
+    )
     maps = similarity(image, args.text)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ def load_checks() -> ModuleType:
     """Import ``dito/utils/env.py`` alone, installed or from the clone."""
     installed = importlib.util.find_spec('dito')
     root = Path(installed.origin).parent if installed else CLONE
-    spec = importlib.util.spec_from_file_location('dito_env',
-                                                  root / 'utils' / 'env.py')
+    spec = importlib.util.spec_from_file_location(
+        'dito_env', root / 'utils' / 'env.py'
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -14,18 +14,21 @@ train_pipeline = [
     dict(
         type='DITOLoadImageFromFile',
         on_error='skip',
-        backend_args=backend_args),
+        backend_args=backend_args,
+    ),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='RandomResize',
         scale=image_size,
         ratio_range=(0.1, 2.0),
-        keep_ratio=True),
+        keep_ratio=True,
+    ),
     dict(
         type='RandomCrop',
         crop_type='absolute',
         crop_size=image_size,
-        allow_negative_crop=True),
+        allow_negative_crop=True,
+    ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
@@ -36,8 +39,14 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor')),
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 
 # batch_size is what a GPU takes at a time; the batch of a step stands in the
@@ -55,7 +64,9 @@ train_dataloader = dict(
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,
-        backend_args=backend_args))
+        backend_args=backend_args,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,
@@ -70,12 +81,15 @@ val_dataloader = dict(
         data_prefix=dict(img='val2017/'),
         test_mode=True,
         pipeline=test_pipeline,
-        backend_args=backend_args))
+        backend_args=backend_args,
+    ),
+)
 test_dataloader = val_dataloader
 
 # coco/novel_ap50 and coco/all_ap50 are the columns of the paper's table 2.
 val_evaluator = dict(
     type='DITOCocoMetric',
     ann_file=data_root + 'annotations/instances_val2017.json',
-    metric='bbox')
+    metric='bbox',
+)
 test_evaluator = val_evaluator

@@ -12,7 +12,8 @@ eval_loader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='image_text_collate'))
+    collate_fn=dict(type='image_text_collate'),
+)
 
 val_dataloader = dict(
     **eval_loader,
@@ -20,10 +21,12 @@ val_dataloader = dict(
         type='DITOClassificationDataset',
         size=eval_size,
         names='imagenet',
-        dataset=dict(
-            type='ImageNet', data_root='data/imagenet', split='val')))
+        dataset=dict(type='ImageNet', data_root='data/imagenet', split='val'),
+    ),
+)
 val_evaluator = dict(
-    type='mmpretrain.Accuracy', topk=(1, 5), prefix='imagenet')
+    type='mmpretrain.Accuracy', topk=(1, 5), prefix='imagenet'
+)
 val_cfg = dict(
     type='DITOMultiValLoop',
     extra=[
@@ -33,8 +36,12 @@ val_cfg = dict(
                 dataset=dict(
                     type='DITORetrievalDataset',
                     shards='data/laion2b/held_out.tar',
-                    size=eval_size)),
-            evaluator=dict(type='DITORetrievalMetric')),
-    ])
+                    size=eval_size,
+                ),
+            ),
+            evaluator=dict(type='DITORetrievalMetric'),
+        ),
+    ],
+)
 
 custom_hooks = [dict(type='DITOZeroShotHook', templates='openai')]

@@ -23,4 +23,6 @@ train_dataloader = dict(
         size=crop_size,
         scale=(0.4, 1.0),
         num_streams=2048,
-        shuffle_block=500))
+        shuffle_block=500,
+    ),
+)

@@ -20,7 +20,9 @@ val_dataloader = dict(
         version='v1',
         data_root=data_root,
         ann_file='annotations/objects365_val.json',
-        data_prefix=dict(img='val/')))
+        data_prefix=dict(img='val/'),
+    )
+)
 test_dataloader = val_dataloader
 
 # coco/bbox_AP, bbox_AP50 and bbox_AP75 are the columns of table 3.
@@ -28,9 +30,11 @@ val_evaluator = dict(
     _delete_=True,
     type='DITOCocoMetric',
     ann_file=data_root + 'annotations/objects365_val.json',
-    metric='bbox')
+    metric='bbox',
+)
 test_evaluator = dict(
     _delete_=True,
     type='DITOCocoMetric',
     ann_file=data_root + 'annotations/objects365_val.json',
-    metric='bbox')
+    metric='bbox',
+)

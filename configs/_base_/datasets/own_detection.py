@@ -16,12 +16,14 @@ train_pipeline = [
         type='RandomResize',
         scale=image_size,
         ratio_range=(0.5, 2.0),
-        keep_ratio=True),
+        keep_ratio=True,
+    ),
     dict(
         type='RandomCrop',
         crop_type='absolute',
         crop_size=image_size,
-        allow_negative_crop=True),
+        allow_negative_crop=True,
+    ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
@@ -32,8 +34,14 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor')),
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 
 train_dataloader = dict(
@@ -47,7 +55,9 @@ train_dataloader = dict(
         ann_file=train_file,
         data_prefix=dict(img=train_images),
         filter_cfg=dict(filter_empty_gt=True),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,
@@ -60,8 +70,11 @@ val_dataloader = dict(
         ann_file=val_file,
         data_prefix=dict(img=val_images),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='DITOCocoMetric', ann_file=data_root + val_file, metric='bbox')
+    type='DITOCocoMetric', ann_file=data_root + val_file, metric='bbox'
+)
 test_evaluator = val_evaluator

@@ -15,19 +15,22 @@ train_pipeline = [
     dict(
         type='DITOLoadImageFromFile',
         on_error='skip',
-        backend_args=backend_args),
+        backend_args=backend_args,
+    ),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='RandomResize',
         scale=image_size,
         ratio_range=(0.8, 1.25),
-        keep_ratio=True),
+        keep_ratio=True,
+    ),
     dict(
         type='RandomCrop',
         crop_type='absolute',
         crop_size=image_size,
         recompute_bbox=True,
-        allow_negative_crop=True),
+        allow_negative_crop=True,
+    ),
     # Pieces of a glyph that are left at the edge of the crop name nothing.
     dict(type='FilterAnnotations', min_gt_bbox_wh=(8, 8)),
     dict(type='PackDetInputs'),
@@ -38,8 +41,14 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor')),
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 
 # Loading 8 images takes far less than a step on a CPU: one worker is enough.
@@ -56,7 +65,9 @@ train_dataloader = dict(
         data_prefix=dict(img=''),
         filter_cfg=dict(filter_empty_gt=True),
         pipeline=train_pipeline,
-        backend_args=backend_args))
+        backend_args=backend_args,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,
@@ -71,7 +82,9 @@ val_dataloader = dict(
         data_prefix=dict(img=''),
         test_mode=True,
         pipeline=test_pipeline,
-        backend_args=backend_args))
+        backend_args=backend_args,
+    ),
+)
 test_dataloader = val_dataloader
 
 val_ann_file = data_root + 'annotations/val.json'
@@ -79,7 +92,8 @@ val_evaluator = dict(
     type='DITOLVISMetric',
     ann_file=val_ann_file,
     metric=['bbox', 'segm'],
-    backend_args=backend_args)
+    backend_args=backend_args,
+)
 # Every class is annotated in every picture, so the rules of COCO hold as
 # well. The third metric needs model.test_cfg.given_boxes.
 test_evaluator = [

@@ -5,4 +5,5 @@ embed_dims = 768
 
 model = dict(
     backbone=dict(arch='base', with_cp=False),
-    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims))
+    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims),
+)

@@ -5,4 +5,5 @@ embed_dims = 384
 
 model = dict(
     backbone=dict(arch='small', with_cp=False),
-    text_encoder=dict(arch='ViT-S-16', embed_dims=embed_dims))
+    text_encoder=dict(arch='ViT-S-16', embed_dims=embed_dims),
+)

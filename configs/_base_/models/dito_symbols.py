@@ -19,7 +19,8 @@ model = dict(
         **_base_.symbols_backbone,
         window=dict(size=8),
         global_layers=0,
-        shift='swl'),
+        shift='swl',
+    ),
     neck=dict(in_channels=embed_dims, out_channels=channels),
     rpn_head=dict(
         in_channels=channels,
@@ -31,8 +32,9 @@ model = dict(
             type='Normal',
             layer='Conv2d',
             std=0.01,
-            override=dict(
-                type='Normal', name='rpn_reg', std=0.01, bias=0.5))),
+            override=dict(type='Normal', name='rpn_reg', std=0.01, bias=0.5),
+        ),
+    ),
     roi_head=dict(
         # The proposal head has learnt for a few hundred iterations: its score
         # is left out of the final one. Scores are divided by their sum, which
@@ -40,25 +42,30 @@ model = dict(
         ensemble=dict(objectness_power=0, renormalise=True),
         vlm_temperature=temperature,
         bbox_roi_extractor=dict(
-            out_channels=channels, featmap_strides=strides, finest_scale=28),
+            out_channels=channels, featmap_strides=strides, finest_scale=28
+        ),
         bbox_head=dict(
             in_channels=channels,
             embed_dims=embed_dims,
             conv_out_channels=channels,
             num_shared_convs=2,
             fc_out_channels=256,
-            temperature=temperature),
+            temperature=temperature,
+        ),
         mask_roi_extractor=dict(
-            out_channels=channels, featmap_strides=strides, finest_scale=28),
+            out_channels=channels, featmap_strides=strides, finest_scale=28
+        ),
         mask_head=dict(
-            in_channels=channels, conv_out_channels=channels, num_convs=2),
-        vlm_roi_extractor=dict(
-            out_channels=embed_dims, featmap_strides=[8])),
+            in_channels=channels, conv_out_channels=channels, num_convs=2
+        ),
+        vlm_roi_extractor=dict(out_channels=embed_dims, featmap_strides=[8]),
+    ),
     text_encoder=dict(_delete_=True, **_base_.symbols_text_encoder),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128, pos_fraction=127 / 128)),
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=96))),
+        rcnn=dict(sampler=dict(num=96)),
+    ),
     test_cfg=dict(
         # Annotated boxes are classified by z beside the detection.
         given_boxes='vlm',
@@ -69,5 +76,8 @@ model = dict(
             nms_pre=500,
             nms=dict(type='nms', iou_threshold=0.6),
             max_per_img=200,
-            min_bbox_size=0),
-        rcnn=dict(max_per_img=100)))
+            min_bbox_size=0,
+        ),
+        rcnn=dict(max_per_img=100),
+    ),
+)

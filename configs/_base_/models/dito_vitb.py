@@ -8,5 +8,7 @@ model = dict(
     neck=dict(in_channels=embed_dims),
     roi_head=dict(
         bbox_head=dict(embed_dims=embed_dims),
-        vlm_roi_extractor=dict(out_channels=embed_dims)),
-    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims))
+        vlm_roi_extractor=dict(out_channels=embed_dims),
+    ),
+    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims),
+)

@@ -13,9 +13,12 @@ model = dict(
         norm_eps=1e-5,
         # Regions: the mean of the last layer's values, then projected. Other
         # ways by dense='avg'.
-        head=dict(pool='token', out_dims=text_dims)),
+        head=dict(pool='token', out_dims=text_dims),
+    ),
     roi_head=dict(
         bbox_head=dict(embed_dims=text_dims),
         # Samples at the centres of cells: the whole image is the image.
-        vlm_roi_extractor=dict(roi_layer=dict(aligned=True))),
-    text_encoder=dict(embed_dims=text_dims))
+        vlm_roi_extractor=dict(roi_layer=dict(aligned=True)),
+    ),
+    text_encoder=dict(embed_dims=text_dims),
+)

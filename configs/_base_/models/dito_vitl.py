@@ -20,7 +20,8 @@ model = dict(
         std=[68.5005327, 66.6321579, 70.32316305],
         bgr_to_rgb=True,
         pad_mask=True,
-        pad_size_divisor=1024),
+        pad_size_divisor=1024,
+    ),
     # 64 x 64 tokens in 4 x 4 windows of 16 x 16, four global layers.
     backbone=dict(
         type='DITOViT',
@@ -31,7 +32,8 @@ model = dict(
         window=dict(grid=4),
         global_layers=4,
         shift='swl',
-        with_cp=True),
+        with_cp=True,
+    ),
     neck=dict(type='SimpleFPN', in_channels=embed_dims, out_channels=256),
     rpn_head=dict(
         type='DITORPNHead',
@@ -43,33 +45,36 @@ model = dict(
             scales=[8],
             ratios=[1.0],
             strides=strides,
-            center_offset=0.5)),
+            center_offset=0.5,
+        ),
+    ),
     roi_head=dict(
         type='DITORoIHead',
         # Equation 2, times objectness as in RO-ViT, whose "finetuning
         # settings" the paper follows.
         ensemble=dict(
-            type='GeometricEnsemble',
-            alpha=0.3,
-            beta=0.65,
-            objectness_power=3),
+            type='GeometricEnsemble', alpha=0.3, beta=0.65, objectness_power=3
+        ),
         bbox_roi_extractor=dict(
             type='DITORoIExtractor',
             roi_layer=dict(output_size=7, **roi_align),
             out_channels=256,
             featmap_strides=strides,
-            finest_scale=56),
+            finest_scale=56,
+        ),
         bbox_head=dict(
             type='DITOBBoxHead',
             in_channels=256,
             embed_dims=embed_dims,
-            background_weight=0.9),
+            background_weight=0.9,
+        ),
         mask_roi_extractor=dict(
             type='DITORoIExtractor',
             roi_layer=dict(output_size=14, **roi_align),
             out_channels=256,
             featmap_strides=strides,
-            finest_scale=56),
+            finest_scale=56,
+        ),
         mask_head=dict(type='DITOMaskHead', in_channels=256),
         # The mean of 14 x 14 samples, without storing them one by one.
         vlm_roi_extractor=dict(
@@ -78,55 +83,72 @@ model = dict(
                 type='RoIAlign',
                 output_size=1,
                 sampling_ratio=14,
-                aligned=False),
+                aligned=False,
+            ),
             out_channels=embed_dims,
-            featmap_strides=[16]),
-        loss_distill=dict(type='DITOCosineDistillLoss', loss_weight=1.0)),
+            featmap_strides=[16],
+        ),
+        loss_distill=dict(type='DITOCosineDistillLoss', loss_weight=1.0),
+    ),
     text_encoder=dict(
-        type='DITOTextEncoder', arch='ViT-L-16', embed_dims=embed_dims),
+        type='DITOTextEncoder', arch='ViT-L-16', embed_dims=embed_dims
+    ),
     train_cfg=dict(
         rpn=dict(
             assigner=dict(
                 type='MaxIoUAssigner',
                 pos_iou_thr=0.3,
                 neg_iou_thr=0.1,
-                gt_max_assign_all=False),
+                gt_max_assign_all=False,
+            ),
             bbox_assigner=dict(
                 type='MaxIoUAssigner',
                 pos_iou_thr=0.7,
                 neg_iou_thr=0.3,
-                gt_max_assign_all=False),
+                gt_max_assign_all=False,
+            ),
             sampler=dict(
                 type='RandomSampler',
                 num=256,
                 pos_fraction=255 / 256,
-                add_gt_as_proposals=False)),
+                add_gt_as_proposals=False,
+            ),
+        ),
         rpn_proposal=dict(
             nms_pre=2000,
             nms=dict(type='nms', iou_threshold=0.7),
             max_per_img=1000,
-            min_bbox_size=0),
+            min_bbox_size=0,
+        ),
         rcnn=dict(
             assigner=dict(
                 type='MaxIoUAssigner',
                 pos_iou_thr=0.5,
                 neg_iou_thr=0.5,
-                match_low_quality=False),
+                match_low_quality=False,
+            ),
             sampler=dict(
                 type='RandomSampler',
                 num=512,
                 pos_fraction=0.25,
-                add_gt_as_proposals=True),
-            mask_size=28)),
+                add_gt_as_proposals=True,
+            ),
+            mask_size=28,
+        ),
+    ),
     test_cfg=dict(
         rpn=dict(
             nms_pre=2000,
             nms=None,
             drop_duplicates=True,
             max_per_img=1000,
-            min_bbox_size=0),
+            min_bbox_size=0,
+        ),
         rcnn=dict(
             score_thr=0.0,
             nms=dict(type='nms', iou_threshold=0.5),
             max_per_img=300,
-            mask_thr_binary=0.5)))
+            mask_thr_binary=0.5,
+        ),
+    ),
+)

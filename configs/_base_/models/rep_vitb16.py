@@ -7,4 +7,5 @@ model = dict(
     backbone=dict(arch='base'),
     neck=dict(in_channels=embed_dims),
     roi_head=dict(bbox_head=dict(embed_dims=embed_dims)),
-    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims))
+    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims),
+)

@@ -13,13 +13,15 @@ model = dict(
         arch='large',
         patch_size=16,
         img_size=224,
-        act='gelu_tanh'),
+        act='gelu_tanh',
+    ),
     neck=_base_.model.neck,
     rpn_head=_base_.model.rpn_head,
     roi_head=dict(
         type='DITORoIHead',
         bbox_roi_extractor=_base_.model.roi_head.bbox_roi_extractor,
-        bbox_head=_base_.model.roi_head.bbox_head),
+        bbox_head=_base_.model.roi_head.bbox_head,
+    ),
     text_encoder=_base_.model.text_encoder,
     loss=dict(type='DITOContrastiveLoss'),
     # Boxes of P2, P3, P4, P5 for an image of 256 pixels; sides 0.2 to 0.5 of
@@ -28,7 +30,9 @@ model = dict(
         type='RandomRegions',
         num_regions=(400, 200, 100, 50),
         size=(0.2, 0.5),
-        ratio=(0.5, 2.0)),
+        ratio=(0.5, 2.0),
+    ),
     pooling='max',
     levels='separate',
-    rpn_loss_weight=1.0)
+    rpn_loss_weight=1.0,
+)

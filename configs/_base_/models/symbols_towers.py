@@ -3,6 +3,7 @@
 # tower whose byte-pair table keeps only the rows that captions of the data
 # set use (all rows would be 12.6 MB).
 symbols_dims = 128
+# fmt: off
 token_ids = [
     0, 267, 268, 269, 320, 339, 518, 530, 533, 537, 539, 550, 568, 580, 588,
     593, 594, 609, 631, 637, 652, 705, 718, 733, 736, 753, 795, 840, 926, 927,
@@ -36,19 +37,26 @@ token_ids = [
     29242, 29723, 30178, 30867, 30980, 30988, 31354, 31777, 31778, 32562,
     32987, 33341, 33447, 33928, 34199, 35960, 35968, 36654, 36729, 38567,
     39942, 40038, 43389, 45719, 45825, 48748, 48951, 49073, 49406, 49407]
+# fmt: on
 symbols_backbone = dict(
     type='DITOViT',
     arch=dict(embed_dims=symbols_dims, num_layers=4, num_heads=4),
     img_size=64,
     patch_size=8,
-    patch_embed=dict(type='DITOConvStem', channels=[32, 64, 128]))
+    patch_embed=dict(type='DITOConvStem', channels=[32, 64, 128]),
+)
 symbols_text_encoder = dict(
     type='DITOTextEncoder',
     arch=dict(width=64, layers=2, heads=2),
     embed_dims=symbols_dims,
     context_length=40,
-    token_ids=token_ids)
+    token_ids=token_ids,
+)
 # Prompts that its captions resemble.
 symbols_templates = [
-    'a photo of a {}', 'a photo of the {}.', 'a picture of a {}', 'a {}', '{}'
+    'a photo of a {}',
+    'a photo of the {}.',
+    'a picture of a {}',
+    'a {}',
+    '{}',
 ]

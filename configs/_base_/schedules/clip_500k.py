@@ -12,32 +12,38 @@ train_cfg = dict(
     type='ImageTextTrainLoop',
     total_batch_size=16384,
     max_iters=max_iters,
-    val_interval=max_iters)
+    val_interval=max_iters,
+)
 
 optim_wrapper = dict(
     type='DITOBF16OptimWrapper',
     optimizer=dict(
-        type='AdamW',
-        lr=base_lr,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-        weight_decay=0.2),
+        type='AdamW', lr=base_lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2
+    ),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys=dict(
-            logit_scale=dict(decay_mult=0.),
-            in_proj_bias=dict(decay_mult=0.),
-            pos_embed=dict(decay_mult=0.),
-            positional_embedding=dict(decay_mult=0.))))
+            logit_scale=dict(decay_mult=0.0),
+            in_proj_bias=dict(decay_mult=0.0),
+            pos_embed=dict(decay_mult=0.0),
+            positional_embedding=dict(decay_mult=0.0),
+        ),
+    ),
+)
 
 param_scheduler = [
     dict(
-        type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0,
-        end=2000),
+        type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=2000
+    ),
     dict(
-        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=2000,
-        end=max_iters),
+        type='PolyLR',
+        power=1.0,
+        eta_min=0.0,
+        by_epoch=False,
+        begin=2000,
+        end=max_iters,
+    ),
 ]
 
 # The batch that the learning rate above belongs to, which --auto-scale-lr

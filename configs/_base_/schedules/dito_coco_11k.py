@@ -13,7 +13,8 @@ param_scheduler = [
         start_factor=0.0032 / base_lr,
         by_epoch=False,
         begin=0,
-        end=1000),
+        end=1000,
+    ),
     dict(
         type='MultiStepLR',
         by_epoch=False,
@@ -21,5 +22,6 @@ param_scheduler = [
         end=max_iters,
         # 80, 90 and 95 percent of 11,300
         milestones=[9040, 10170, 10735],
-        gamma=0.1),
+        gamma=0.1,
+    ),
 ]

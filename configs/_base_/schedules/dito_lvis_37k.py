@@ -13,7 +13,8 @@ train_cfg = dict(
     type='DITOTrainLoop',
     total_batch_size=128,
     max_iters=max_iters,
-    val_interval=max_iters)
+    val_interval=max_iters,
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -21,14 +22,17 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys=dict(
-            backbone=dict(lr_mult=0.6, decay_mult=0.),
+            backbone=dict(lr_mult=0.6, decay_mult=0.0),
             # "We add a 1x1 Conv projection layer to the finetuned ViT
             # backbone" (3.4): it has the backbone's rate.
-            vlm_proj=dict(lr_mult=0.6, decay_mult=0.),
-            temperature_scale=dict(decay_mult=0.))))
+            vlm_proj=dict(lr_mult=0.6, decay_mult=0.0),
+            temperature_scale=dict(decay_mult=0.0),
+        ),
+    ),
+)
 
 param_scheduler = [
     dict(
@@ -36,7 +40,8 @@ param_scheduler = [
         start_factor=0.0032 / base_lr,
         by_epoch=False,
         begin=0,
-        end=1000),
+        end=1000,
+    ),
     dict(
         type='MultiStepLR',
         by_epoch=False,
@@ -44,7 +49,8 @@ param_scheduler = [
         end=max_iters,
         # 80, 90 and 95 percent of 36,800
         milestones=[29440, 33120, 34960],
-        gamma=0.1),
+        gamma=0.1,
+    ),
 ]
 
 # The batch that the learning rate above belongs to, which --auto-scale-lr

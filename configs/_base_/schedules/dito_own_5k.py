@@ -8,7 +8,8 @@ train_cfg = dict(
     type='DITOTrainLoop',
     total_batch_size=16,
     max_iters=max_iters,
-    val_interval=1000)
+    val_interval=1000,
+)
 auto_scale_lr = dict(base_batch_size=16, enable=False)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -17,12 +18,15 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4),
     clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys=dict(
-            backbone=dict(lr_mult=0.1, decay_mult=0.),
-            vlm_proj=dict(lr_mult=0.1, decay_mult=0.),
-            temperature_scale=dict(decay_mult=0.))))
+            backbone=dict(lr_mult=0.1, decay_mult=0.0),
+            vlm_proj=dict(lr_mult=0.1, decay_mult=0.0),
+            temperature_scale=dict(decay_mult=0.0),
+        ),
+    ),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=250),
     dict(
@@ -31,5 +35,6 @@ param_scheduler = [
         begin=250,
         end=max_iters,
         T_max=max_iters - 250,
-        eta_min_ratio=0.02),
+        eta_min_ratio=0.02,
+    ),
 ]

@@ -8,20 +8,28 @@ train_cfg = dict(
     type='ImageTextTrainLoop',
     total_batch_size=4096,
     max_iters=max_iters,
-    val_interval=max_iters)
+    val_interval=max_iters,
+)
 
 optim_wrapper = dict(
     type='DITOBF16OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-2),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(logit_scale=dict(decay_mult=0.))))
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys=dict(logit_scale=dict(decay_mult=0.0)),
+    ),
+)
 
 param_scheduler = [
     dict(
-        type='PolyLR', power=1.0, eta_min=0., by_epoch=False, begin=0,
-        end=max_iters),
+        type='PolyLR',
+        power=1.0,
+        eta_min=0.0,
+        by_epoch=False,
+        begin=0,
+        end=max_iters,
+    ),
 ]
 
 # The batch that the learning rate above belongs to, which --auto-scale-lr

@@ -38,8 +38,9 @@ _OPERATIONS = ('nms', 'soft_nms', 'RoIAlign', 'RoIPool')
 # Registries by the part of a config that is built from them.
 _REGISTRIES = dict(
     model=('MODELS', 'TASK_UTILS'),
-    visualizer=('VISUALIZERS', ),
-    test_dataloader=('TRANSFORMS', ))
+    visualizer=('VISUALIZERS',),
+    test_dataloader=('TRANSFORMS',),
+)
 # Hooks whose settings inference reads.
 SETTINGS_HOOKS = ('DITOLoadReportHook', 'DITOVocabularyHook')
 # Of these libraries, what computes and reads no files by name. Packages that
@@ -52,28 +53,34 @@ _MODULES = re.compile(
     r'|necks|roi_heads|task_modules\.(assigners|coders|prior_generators'
     r'|samplers))'
     r'|mmdet\.datasets\.transforms\.(formatting|loading|transforms)'
-    r'|dito\.(models|datasets|visualization\.local_visualizer))(\.|$)')
+    r'|dito\.(models|datasets|visualization\.local_visualizer))(\.|$)'
+)
 _FILE_KEYS = re.compile(
     r'(init_cfg|checkpoint|pretrained|ckpt|backend_args|file_client_args'
-    r'|url|path|filename|.*_(file|path|dir|root|url|ckpt|checkpoint))$')
+    r'|url|path|filename|.*_(file|path|dir|root|url|ckpt|checkpoint))$'
+)
 _PATH = re.compile(r'[/\\:~$]|\{\{|\.')
 _MAX_TEXT = 4_000_000
 _MAX_DEPTH = 40
-_LOCKED: ContextVar[bool] = ContextVar('imports_by_name_refused',
-                                       default=False)
+_LOCKED: ContextVar[bool] = ContextVar(
+    'imports_by_name_refused', default=False
+)
 
 
 def _install() -> None:
     """Let MMEngine's registries heed the lock; again does nothing."""
     if not hasattr(registry.import_module, 'dito_lock'):
         registry.get_object_from_string = _unless_locked(
-            registry.get_object_from_string, lambda name: None)
-        registry.import_module = _unless_locked(registry.import_module,
-                                                _import_known)
+            registry.get_object_from_string, lambda name: None
+        )
+        registry.import_module = _unless_locked(
+            registry.import_module, _import_known
+        )
 
 
-def _unless_locked(original: Callable[[str], Any],
-                   locked: Callable[[str], Any]) -> Callable[[str], Any]:
+def _unless_locked(
+    original: Callable[[str], Any], locked: Callable[[str], Any]
+) -> Callable[[str], Any]:
 
     def by_name(name: str) -> Any:
         return (locked if _LOCKED.get() else original)(name)
@@ -103,9 +110,9 @@ def imports_by_name_refused() -> Iterator[None]:
 # ------------------------------------------------------------------ parsing
 
 
-def parse_config_text(text: str,
-                      path: str | Path = 'the checkpoint'
-                      ) -> dict[str, Any]:
+def parse_config_text(
+    text: str, path: str | Path = 'the checkpoint'
+) -> dict[str, Any]:
     """Turn ``Config.pretty_text`` back into a dict.
 
     Args:
@@ -126,13 +133,17 @@ def parse_config_text(text: str,
     config: dict[str, Any] = {}
     try:
         for node in _statements(text, where):
-            if not (isinstance(node, ast.Assign) and len(node.targets) == 1
-                    and isinstance(node.targets[0], ast.Name)):
+            if not (
+                isinstance(node, ast.Assign)
+                and len(node.targets) == 1
+                and isinstance(node.targets[0], ast.Name)
+            ):
                 raise _refused(node, where)
             config[node.targets[0].id] = _value(node.value, where)
     except RecursionError as error:  # of signs, which are no brackets
-        raise ValueError(f'{where} is nested too deep to be one; give the '
-                         'config file too.') from error
+        raise ValueError(
+            f'{where} is nested too deep to be one; give the config file too.'
+        ) from error
     _refuse_imports(config.pop('custom_imports', None), where)
     for key, value in _items(config):
         name = key.rpartition('.')[2]
@@ -152,13 +163,15 @@ def _statements(text: str, where: str) -> Sequence[ast.stmt]:
     if len(text) > _MAX_TEXT or deepest > 2 * _MAX_DEPTH:
         raise ValueError(
             f'{where} is no config ({len(text)} characters, {deepest} levels '
-            'of brackets); give the config file too.')
+            'of brackets); give the config file too.'
+        )
     try:
         return ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = ascii(str(error)).strip('\'"')[:99] or type(error).__name__
-        raise ValueError(f'{where} is not readable ({reason}); give the '
-                         'config file too.') from error
+        raise ValueError(
+            f'{where} is not readable ({reason}); give the config file too.'
+        ) from error
 
 
 def _value(node: ast.expr, where: str) -> Any:
@@ -182,7 +195,8 @@ def _value(node: ast.expr, where: str) -> Any:
         return float(node.id)
     # An integer that Python itself would not write: no setting is one.
     if isinstance(node, ast.Constant) and not (
-            isinstance(node.value, int) and node.value.bit_length() > 64):
+        isinstance(node.value, int) and node.value.bit_length() > 64
+    ):
         return node.value
     raise _refused(node, where)
 
@@ -201,8 +215,7 @@ def _call(node: ast.Call, where: str) -> dict[str, Any]:
     keys = [keyword.arg for keyword in node.keywords]
     if name == 'dict' and not node.args and None not in keys:
         return {
-            str(word.arg): _value(word.value, where)
-            for word in node.keywords
+            str(word.arg): _value(word.value, where) for word in node.keywords
         }
     if name == 'dict' and not keys and [*map(type, node.args)] == [ast.Dict]:
         return _value(node.args[0], where)
@@ -213,18 +226,24 @@ def _refuse_imports(imports: Any, where: str) -> None:
     """Allow what is imported already."""
     names = imports.get('imports') if isinstance(imports, dict) else imports
     names = [names] if isinstance(names, str) else names or []
-    if not (isinstance(names, (list, tuple))
-            and all(name == 'dito' for name in names)):
+    if not (
+        isinstance(names, (list, tuple))
+        and all(name == 'dito' for name in names)
+    ):
         raise _refusal(where, 'custom_imports', names, 'imports code')
 
 
 def _check_prefix(where: str, key: str, name: str) -> None:
     """Refuse a ``type`` that is found by importing, in any part."""
     scope, _, rest = name.partition('.')
-    if '.' not in rest and (scope in _OTHER_PREFIXES or any(
+    if '.' not in rest and (
+        scope in _OTHER_PREFIXES
+        or any(
             _find(kind, name) is not None
             for kind, found in vars(root).items()
-            if isinstance(found, Registry))):
+            if isinstance(found, Registry)
+        )
+    ):
         return
     raise _no_class(where, key, name)
 
@@ -264,14 +283,19 @@ def check_config(config: dict[str, Any], path: str | Path) -> None:
 def _check_keys(where: str, key: str, value: Any) -> None:
     """Keys are names of arguments; nothing else can be written safely."""
     for name in value if isinstance(value, dict) else ():
-        if not (isinstance(name, int) or
-                isinstance(name, str) and name.isidentifier()):
-            raise _refusal(where, f'{key}.{name}', value[name],
-                           'is no argument')
+        if not (
+            isinstance(name, int)
+            or isinstance(name, str)
+            and name.isidentifier()
+        ):
+            raise _refusal(
+                where, f'{key}.{name}', value[name], 'is no argument'
+            )
 
 
-def _check_item(where: str, key: str, value: Any,
-                kinds: Sequence[str]) -> None:
+def _check_item(
+    where: str, key: str, value: Any, kinds: Sequence[str]
+) -> None:
     """Check one value, itself or as a container."""
     name = key.rpartition('.')[2]
     if name == 'type':
@@ -283,24 +307,27 @@ def _check_item(where: str, key: str, value: Any,
     elif key.endswith('.tokenizer.path'):
         # Opened when names are to be embedded, for reading, and only there.
         if not _is_below(value):
-            raise _refusal(where, key, value,
-                           'is no folder below the working directory')
+            raise _refusal(
+                where, key, value, 'is no folder below the working directory'
+            )
     elif _FILE_KEYS.match(name) and value is not None:
         raise _refusal(where, key, value, 'reads another file')
     elif isinstance(value, str) and _PATH.search(value):
-        raise _refusal(where, key, value,
-                       'may be a path, an address or an import')
+        raise _refusal(
+            where, key, value, 'may be a path, an address or an import'
+        )
     elif name == 'token_ids' and isinstance(value, (str, dict)):
         raise _refusal(where, key, value, 'reads another file')
 
 
-def _check_type(where: str, key: str, name: Any,
-                kinds: Sequence[str]) -> None:
+def _check_type(where: str, key: str, name: Any, kinds: Sequence[str]) -> None:
     """Accept registered classes of a part's kind, and mmcv's operations."""
     if isinstance(name, str) and name in _OPERATIONS:
         return
     if not isinstance(name, str) or name.partition('.')[0] not in (
-            name, *_PREFIXES):
+        name,
+        *_PREFIXES,
+    ):
         raise _no_class(where, key, name)
     found = [_find(kind, name) for kind in kinds]
     classes = [item for item in found if inspect.isclass(item)]
@@ -326,14 +353,18 @@ def _check_hooks(where: str, part: str, hooks: Any) -> None:
     for number, hook in enumerate(hooks if isinstance(hooks, list) else []):
         kind = hook.get('type') if isinstance(hook, dict) else hook
         if kind not in SETTINGS_HOOKS:
-            raise _refusal(where, f'{part}.{number}.type', kind,
-                           'is of no use to inference')
+            raise _refusal(
+                where,
+                f'{part}.{number}.type',
+                kind,
+                'is of no use to inference',
+            )
 
 
 def _find(kind: str, name: str) -> Any | None:
     """Look a name up in all registries of a kind; imports nothing by it."""
     scope, dot, key = name.rpartition('.')
-    for wanted in ((scope, ) if dot else _SCOPES):
+    for wanted in (scope,) if dot else _SCOPES:
         if wanted not in _PREFIXES:
             continue
         found = getattr(root, kind)._search_child(wanted)
@@ -364,10 +395,16 @@ def _items(value: Any, key: str = '', depth: int = 0) -> Iterator[tuple]:
 
 def _is_below(value: Any) -> bool:
     """Whether a path stays below the folder it is taken from."""
-    return isinstance(value, str) and bool(value) and all(
-        not kind(value).anchor and '..' not in kind(value).parts
-        and not value.startswith('~')
-        for kind in (PurePosixPath, PureWindowsPath))
+    return (
+        isinstance(value, str)
+        and bool(value)
+        and all(
+            not kind(value).anchor
+            and '..' not in kind(value).parts
+            and not value.startswith('~')
+            for kind in (PurePosixPath, PureWindowsPath)
+        )
+    )
 
 
 # ---------------------------------------------------------------- messages
@@ -382,7 +419,8 @@ def _refusal(where: str, key: str, value: Any, reason: str) -> ValueError:
     shown = shown if len(shown) <= 80 else f'{shown[:77]}...'
     return ValueError(
         f'{where} is refused: {ascii(key)[1:-1]}={shown} {reason}; give a '
-        'config file of your own, if you trust where this one comes from.')
+        'config file of your own, if you trust where this one comes from.'
+    )
 
 
 def _refused(node: ast.AST, where: str) -> ValueError:
@@ -390,5 +428,7 @@ def _refused(node: ast.AST, where: str) -> ValueError:
         source = ascii(ast.unparse(node)[:60])[1:-1]
     except (RecursionError, ValueError):  # too deep, or too many digits
         source = type(node).__name__
-    return ValueError(f'{where} has more than plain values in it '
-                      f'("{source}"); give the config file too.')
+    return ValueError(
+        f'{where} has more than plain values in it '
+        f'("{source}"); give the config file too.'
+    )

@@ -9,8 +9,9 @@ report of an evaluation, a model card, and ``dito.json``, which lists them.
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from torch import Tensor
@@ -33,20 +34,20 @@ from .published import (
 if TYPE_CHECKING:
     from dito.models.detectors import DITO
 
-PathLike = Union[str, Path]
-
+PathLike = str | Path
 
 
 def package_model(
-        folder: PathLike,
-        state: Mapping[str, Tensor],
-        cfg: Config,
-        *,
-        name: str = 'dito',
-        dataset_meta: Optional[Dict[str, Any]] = None,
-        vocabulary: Union[Vocabulary, PathLike, None] = None,
-        metrics: Union[Dict[str, Any], PathLike, None] = None,
-        notes: Optional[Mapping[str, str]] = None) -> Path:
+    folder: PathLike,
+    state: Mapping[str, Tensor],
+    cfg: Config,
+    *,
+    name: str = 'dito',
+    dataset_meta: dict[str, Any] | None = None,
+    vocabulary: Vocabulary | PathLike | None = None,
+    metrics: dict[str, Any] | PathLike | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Path:
     """Write a detector as a folder that can be published.
 
     Args:
@@ -79,13 +80,15 @@ def package_model(
         metrics = read_report(metrics)
     small = inference_config(cfg, dict(state))
     with new_folder(folder) as parts:
-        manifest: Dict[str, Any] = dict(format=FORMAT, version=__version__)
+        manifest: dict[str, Any] = dict(format=FORMAT, version=__version__)
         weights = parts / 'weights.safetensors'
-        save_safetensors(dict(state), weights,
-                         weights_meta(small, dataset_meta))
+        save_safetensors(
+            dict(state), weights, weights_meta(small, dataset_meta)
+        )
         digest = sha256_of(weights)
         manifest.update(
-            weights=f'{name}-{digest[:8]}.safetensors', sha256=digest)
+            weights=f'{name}-{digest[:8]}.safetensors', sha256=digest
+        )
         weights.rename(parts / manifest['weights'])
         # MMDetection's init_detector builds the data set of a config file.
         test_dataset(small).setdefault('type', 'BaseDetDataset')
@@ -102,7 +105,7 @@ def package_model(
     return folder / manifest['weights']
 
 
-def read_report(path: PathLike) -> Dict[str, Any]:
+def read_report(path: PathLike) -> dict[str, Any]:
     """Read what a test has written.
 
     Args:
@@ -117,17 +120,18 @@ def read_report(path: PathLike) -> Dict[str, Any]:
     report = read_json(str(path))
     results = report.get('results') if isinstance(report, dict) else None
     if not isinstance(results, list) or not all(
-            isinstance(r, dict) and 'figures' in r for r in results):
+        isinstance(r, dict) and 'figures' in r for r in results
+    ):
         raise ValueError(
             f'{path} is no report of an evaluation; give the evaluation.json '
-            'that tools/test.py writes beside its log.')
+            'that tools/test.py writes beside its log.'
+        )
     return report
 
 
-def load_pretrained(source: PathLike,
-                    *,
-                    revision: Optional[str] = None,
-                    device: Optional[str] = None) -> DITOInferencer:
+def load_pretrained(
+    source: PathLike, *, revision: str | None = None, device: str | None = None
+) -> DITOInferencer:
     """Load a published detector.
 
     Args:
@@ -144,15 +148,18 @@ def load_pretrained(source: PathLike,
         ValueError: If a file is missing, or has another hash than listed.
     """
     return DITOInferencer(
-        weights=find_published(source, revision), device=device)
+        weights=find_published(source, revision), device=device
+    )
 
 
-def push_to_hub(folder: PathLike,
-                repo_id: str,
-                *,
-                private: bool = False,
-                token: Optional[str] = None,
-                message: str = 'Upload DITO detector') -> str:
+def push_to_hub(
+    folder: PathLike,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    message: str = 'Upload DITO detector',
+) -> str:
     """Upload a published folder to the Hugging Face hub.
 
     Args:
@@ -170,14 +177,14 @@ def push_to_hub(folder: PathLike,
     api = hub_library().HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     info = api.upload_folder(
-        repo_id=repo_id, folder_path=str(folder), commit_message=message)
+        repo_id=repo_id, folder_path=str(folder), commit_message=message
+    )
     return str(getattr(info, 'commit_url', info))
 
 
-def save_pretrained(model: 'DITO',
-                    folder: PathLike,
-                    cfg: Optional[Config] = None,
-                    **options: Any) -> Path:
+def save_pretrained(
+    model: 'DITO', folder: PathLike, cfg: Config | None = None, **options: Any
+) -> Path:
     """Write a detector in memory as such a folder.
 
     Args:
@@ -193,26 +200,43 @@ def save_pretrained(model: 'DITO',
     """
     cfg = cfg if cfg is not None else getattr(model, 'cfg', None)
     if cfg is None:
-        raise ValueError('The detector does not know the config it was built '
-                         'from: give cfg.')
+        raise ValueError(
+            'The detector does not know the config it was built '
+            'from: give cfg.'
+        )
     options.setdefault('vocabulary', model.vocabulary)
     return package_model(folder, model.state_dict(), cfg, **options)
 
 
-def _model_card(name: str, manifest: Dict[str, Any],
-                metrics: Optional[Dict[str, Any]],
-                notes: Mapping[str, str]) -> str:
+def _model_card(
+    name: str,
+    manifest: dict[str, Any],
+    metrics: dict[str, Any] | None,
+    notes: Mapping[str, str],
+) -> str:
     """Text of the README; figures only where a report was given."""
     lines = [
-        '---', 'library_name: dito', 'pipeline_tag: zero-shot-object-detection'
+        '---',
+        'library_name: dito',
+        'pipeline_tag: zero-shot-object-detection',
     ]
     if 'licence' in notes or 'license' in notes:
         lines.append(f'license: {notes.get("license") or notes["licence"]}')
-    lines += ['---', '', f'# {name}', '', 'An open-vocabulary detector of '
-              'DITO for MMDetection.', '', '```python',
-              'from dito.apis import load_pretrained', '',
-              "detector = load_pretrained('FOLDER_OR_OWNER/NAME')",
-              "detector('image.jpg', ['red umbrella', 'anchor'])", '```', '']
+    lines += [
+        '---',
+        '',
+        f'# {name}',
+        '',
+        'An open-vocabulary detector of DITO for MMDetection.',
+        '',
+        '```python',
+        'from dito.apis import load_pretrained',
+        '',
+        "detector = load_pretrained('FOLDER_OR_OWNER/NAME')",
+        "detector('image.jpg', ['red umbrella', 'anchor'])",
+        '```',
+        '',
+    ]
     lines += [f'- {key}: {value}' for key, value in notes.items()]
     lines.append(f'- sha256 of the weights: `{manifest["sha256"]}`')
     for result in (metrics or {}).get('results', ()):
@@ -220,8 +244,11 @@ def _model_card(name: str, manifest: Dict[str, Any],
         for part in ('protocol', 'figures'):
             items = result.get(part) or {}
             lines += ['| ' + part + ' | |', '|---|---|']
-            lines += [f'| {key} | {_cell(key, value)} |'
-                      for key, value in items.items() if value is not None]
+            lines += [
+                f'| {key} | {_cell(key, value)} |'
+                for key, value in items.items()
+                if value is not None
+            ]
             lines.append('')
     return '\n'.join(lines) + '\n'
 
@@ -251,7 +278,8 @@ def push_model(model: 'DITO', repo_id: str, **options: Any) -> str:
     """
     upload = {
         key: options.pop(key)
-        for key in ('private', 'token', 'message') if key in options
+        for key in ('private', 'token', 'message')
+        if key in options
     }
     parent = tempfile.mkdtemp(prefix='dito-push-')
     try:

@@ -1,17 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detection of named objects in pictures."""
 
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    Union,
 )
 
 import numpy as np
@@ -93,13 +87,15 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         >>> result['predictions'][0]['names']
     """
 
-    def __init__(self,
-                 model: Optional[Source] = None,
-                 weights: Union[str, Path, None] = None,
-                 vocabulary: Optional[Names] = None,
-                 device: Optional[str] = None,
-                 negative_names: Optional[Names] = None,
-                 **unknown: Any) -> None:
+    def __init__(
+        self,
+        model: Source | None = None,
+        weights: str | Path | None = None,
+        vocabulary: Names | None = None,
+        device: str | None = None,
+        negative_names: Names | None = None,
+        **unknown: Any,
+    ) -> None:
         refuse_mmdet_arguments(unknown)
         refuse_device_as_names(vocabulary)
         model, weights, self._known = resolve_published(model, weights)
@@ -115,8 +111,9 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
 
     # ------------------------------------------------------------ building
 
-    def _init_model(self, cfg: Config, weights: None,
-                    device: str) -> nn.Module:
+    def _init_model(
+        self, cfg: Config, weights: None, device: str
+    ) -> nn.Module:
         """Build the detector and load its weights, all of them."""
         cfg.model.pop('teacher', None)
         if self._checkpoint is not None:
@@ -125,17 +122,23 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         if not hasattr(model, 'set_vocabulary'):
             raise ValueError(
                 f'The config builds a {type(model).__name__}, which is no '
-                "detector of DITO's; give the config of a detector.")
+                "detector of DITO's; give the config of a detector."
+            )
         model.cfg = cfg
         if self._checkpoint is None:
-            print_log('No weights were given: the detector is untrained.',
-                      'current', 30)
+            print_log(
+                'No weights were given: the detector is untrained.',
+                'current',
+                30,
+            )
         else:
             self._load(model, cfg)
         meta = (self._checkpoint or {}).get('meta') or {}
         model.dataset_meta = {
-            'classes': (), 'palette': 'random',
-            **(meta.get('dataset_meta') or {})}
+            'classes': (),
+            'palette': 'random',
+            **(meta.get('dataset_meta') or {}),
+        }
         return model.to(device).eval()
 
     def _load(self, model: nn.Module, cfg: Config) -> None:
@@ -143,9 +146,11 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         state = fit_state_dict(model, self._checkpoint)
         report = LoadReport.compare(model.state_dict(), state)
         allowed = hook_config(cfg, 'DITOLoadReportHook').get(
-            'test_allowed_missing', ())
+            'test_allowed_missing', ()
+        )
         failed = [
-            key for key in (*report.missing, *report.mismatched)
+            key
+            for key in (*report.missing, *report.mismatched)
             if not under(key, allowed)
         ]
         if failed:
@@ -154,20 +159,25 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 f'The weights do not fit the config: {len(failed)} of its '
                 f'{len(model.state_dict())} tensors are not among them '
                 f'({", ".join(shown)} ...); give the config they were trained '
-                'with.')
-        model.load_state_dict({k: state[k] for k in report.loaded},
-                              strict=False)
+                'with.'
+            )
+        model.load_state_dict(
+            {k: state[k] for k in report.loaded}, strict=False
+        )
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         """Split the test pipeline into the loading and the rest."""
         steps = list(test_dataset(cfg)['pipeline'])
         loaders = [s for s in steps if 'LoadImage' in str(s['type'])]
         if len(loaders) != 1 or loaders[0] is not steps[0]:
-            raise ValueError('The test pipeline must begin with its only '
-                             'LoadImageFromFile, got '
-                             f'{[s["type"] for s in steps]}.')
-        options = {k: v for k, v in steps[0].items()
-                   if k not in ('type', '_scope_')}
+            raise ValueError(
+                'The test pipeline must begin with its only '
+                'LoadImageFromFile, got '
+                f'{[s["type"] for s in steps]}.'
+            )
+        options = {
+            k: v for k, v in steps[0].items() if k not in ('type', '_scope_')
+        }
         pipeline = Compose(steps[1:])
         self._reader = PictureReader(options, pipeline)
         return pipeline
@@ -189,20 +199,22 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
 
     # -------------------------------------------------------------- calling
 
-    def __call__(self,
-                 inputs: Union[Image, Sequence[Image]],
-                 vocabulary: Optional[Names] = None,
-                 *,
-                 vocabularies: Optional[Sequence[Names]] = None,
-                 score_thr: float = 0.3,
-                 out_dir: Union[str, Path] = '',
-                 batch_size: int = 1,
-                 agnostic_nms: Optional[float] = None,
-                 return_vis: bool = False,
-                 return_all: bool = False,
-                 return_datasamples: bool = False,
-                 on_error: str = 'raise',
-                 **unknown: Any) -> Dict[str, list]:
+    def __call__(
+        self,
+        inputs: Image | Sequence[Image],
+        vocabulary: Names | None = None,
+        *,
+        vocabularies: Sequence[Names] | None = None,
+        score_thr: float = 0.3,
+        out_dir: str | Path = '',
+        batch_size: int = 1,
+        agnostic_nms: float | None = None,
+        return_vis: bool = False,
+        return_all: bool = False,
+        return_datasamples: bool = False,
+        on_error: str = 'raise',
+        **unknown: Any,
+    ) -> dict[str, list]:
         """Detect.
 
         Args:
@@ -248,33 +260,42 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             TypeError: If an argument is not known.
         """
         refuse_mmdet_arguments(unknown)
-        results: Dict[str, list] = dict(predictions=[], visualization=[])
+        results: dict[str, list] = dict(predictions=[], visualization=[])
         if on_error == 'collect':
             results['errors'] = []
         for item in self.stream(
-                inputs, vocabulary, vocabularies=vocabularies,
-                score_thr=score_thr, out_dir=out_dir, batch_size=batch_size,
-                agnostic_nms=agnostic_nms, draw=return_vis,
-                on_error=on_error):
+            inputs,
+            vocabulary,
+            vocabularies=vocabularies,
+            score_thr=score_thr,
+            out_dir=out_dir,
+            batch_size=batch_size,
+            agnostic_nms=agnostic_nms,
+            draw=return_vis,
+            on_error=on_error,
+        ):
             if on_error == 'collect':
                 results['errors'].append(item.error)
             if return_vis:
                 results['visualization'].append(item.drawn)
             results['predictions'].append(
-                _prediction(item, return_all, return_datasamples))
+                _prediction(item, return_all, return_datasamples)
+            )
         return results
 
-    def stream(self,
-               inputs: Union[Image, Sequence[Image]],
-               vocabulary: Optional[Names] = None,
-               *,
-               vocabularies: Optional[Sequence[Names]] = None,
-               score_thr: float = 0.3,
-               out_dir: Union[str, Path] = '',
-               batch_size: int = 1,
-               agnostic_nms: Optional[float] = None,
-               draw: bool = False,
-               on_error: str = 'raise') -> Iterator[Detections]:
+    def stream(
+        self,
+        inputs: Image | Sequence[Image],
+        vocabulary: Names | None = None,
+        *,
+        vocabularies: Sequence[Names] | None = None,
+        score_thr: float = 0.3,
+        out_dir: str | Path = '',
+        batch_size: int = 1,
+        agnostic_nms: float | None = None,
+        draw: bool = False,
+        on_error: str = 'raise',
+    ) -> Iterator[Detections]:
         """Detect as a call does, and give each image's result when it is made.
 
         Args:
@@ -302,31 +323,42 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         asked = [self._with_negatives(c) for c in own if c is not None]
         jobs = iter(zip(images, stems, asked, own, strict=True))
         while batch := list(islice(jobs, batch_size)):
-            loaded = [self._load_image(image, classes, bool(out_dir or draw),
-                                       on_error)
-                      for image, _, classes, _ in batch]
+            loaded = [
+                self._load_image(
+                    image, classes, bool(out_dir or draw), on_error
+                )
+                for image, _, classes, _ in batch
+            ]
             sound = [item for item in loaded if item['error'] is None]
             with torch.no_grad():
-                samples = iter(self.model.test_step(self.collate_fn(
-                    [item['data'] for item in sound])) if sound else ())
+                samples = iter(
+                    self.model.test_step(
+                        self.collate_fn([item['data'] for item in sound])
+                    )
+                    if sound
+                    else ()
+                )
             for item, (_, stem, _, names) in zip(loaded, batch, strict=True):
                 if item['error'] is not None:
                     yield Detections(error=item['error'])
                     continue
-                found = Detections.of(next(samples), names, score_thr,
-                                      agnostic_nms)
+                found = Detections.of(
+                    next(samples), names, score_thr, agnostic_nms
+                )
                 if item['picture'] is not None:
                     found.drawn = self._draw(item['picture'], found)
                 if out_dir:
-                    write_json(Path(out_dir) / 'preds' / f'{stem}.json',
-                               found.result)
-                    write_picture(Path(out_dir) / 'vis' / f'{stem}.jpg',
-                                  found.drawn)
+                    write_json(
+                        Path(out_dir) / 'preds' / f'{stem}.json', found.result
+                    )
+                    write_picture(
+                        Path(out_dir) / 'vis' / f'{stem}.jpg', found.drawn
+                    )
                 yield found
 
     def list_images(
-        self, inputs: Union[Image, Sequence[Image]], check: bool = True
-    ) -> List[Union[str, np.ndarray]]:
+        self, inputs: Image | Sequence[Image], check: bool = True
+    ) -> list[str | np.ndarray]:
         """Expand folders; check what can be checked before any work.
 
         Args:
@@ -344,8 +376,13 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         """
         return list_images(inputs, check)
 
-    def _load_image(self, image: Union[str, np.ndarray], classes: Vocabulary,
-                    draw: bool, on_error: str) -> Dict[str, Any]:
+    def _load_image(
+        self,
+        image: str | np.ndarray,
+        classes: Vocabulary,
+        draw: bool,
+        on_error: str,
+    ) -> dict[str, Any]:
         """Data of an image for the model, and a picture to draw on."""
         try:
             item = self._reader.read(image)
@@ -362,7 +399,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
     def _to_draw_on(self, image: np.ndarray) -> np.ndarray:
         """RGB copy of a picture, of the size that is drawn."""
         small = reduce_picture(
-            image, getattr(self.visualizer, 'max_pixels', image.size))
+            image, getattr(self.visualizer, 'max_pixels', image.size)
+        )
         return np.array(small[..., ::-1], np.uint8, order='C')
 
     def _draw(self, picture: np.ndarray, found: Detections) -> np.ndarray:
@@ -373,12 +411,19 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         with self._lock:  # The visualiser has one canvas.
             names = found.classes.readable_names
             self.visualizer.dataset_meta = dict(
-                classes=names, palette='random', novel_classes=tuple(
-                    name for name, novel in zip(
-                        names, found.classes.novel.tolist(), strict=True)
-                    if novel))
+                classes=names,
+                palette='random',
+                novel_classes=tuple(
+                    name
+                    for name, novel in zip(
+                        names, found.classes.novel.tolist(), strict=True
+                    )
+                    if novel
+                ),
+            )
             self.visualizer.add_datasample(
-                'image', picture, kept, draw_gt=False, pred_score_thr=-1)
+                'image', picture, kept, draw_gt=False, pred_score_thr=-1
+            )
             return self.visualizer.get_image()
 
 

@@ -2,7 +2,8 @@
 """What arguments of MMDetection's ``DetInferencer`` are called here."""
 
 import re
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 _DEVICE = re.compile(r'cpu|mps|cuda(:\d+)?')
 _HERE = dict(
@@ -34,8 +35,11 @@ def refuse_mmdet_arguments(given: Mapping[str, Any]) -> None:
     """
     for name in given:
         here = _HERE.get(name)
-        hint = (f'for that of DetInferencer take {here}'
-                if here else 'see help(DITOInferencer)')
+        hint = (
+            f'for that of DetInferencer take {here}'
+            if here
+            else 'see help(DITOInferencer)'
+        )
         raise TypeError(f'DITOInferencer has no argument "{name}"; {hint}.')
 
 
@@ -51,4 +55,5 @@ def refuse_device_as_names(names: Any) -> None:
         raise TypeError(
             f'"{names}" stands where the names to look for do; write '
             f"device='{names}', or vocabulary=['{names}'] if that is what to "
-            'look for.')
+            'look for.'
+        )

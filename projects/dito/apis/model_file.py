@@ -2,9 +2,10 @@
 """A detector in one file: weights, and the config to build it from."""
 
 import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -24,7 +25,7 @@ from .config_text import (
     parse_config_text,
 )
 
-Source = Union[str, Path, Config, ConfigDict, dict]
+Source = str | Path | Config | ConfigDict | dict
 
 _WEIGHTS = ('.safetensors', '.pth', '.pt')
 # What inference needs of a config.
@@ -60,13 +61,13 @@ def building(cfg: Config) -> Iterator[None]:
         raise ValueError(
             'No detector can be built from the config inside the weights '
             f'({type(error).__name__}: {reason}); give a config file of your '
-            'own.') from error
+            'own.'
+        ) from error
 
 
 def load_model_source(
-    model: Optional[Source] = None,
-    weights: Union[str, Path, None] = None
-) -> Tuple[Config, Optional[Dict[str, Any]]]:
+    model: Source | None = None, weights: str | Path | None = None
+) -> tuple[Config, dict[str, Any] | None]:
     """Find the config and the weights that a user means.
 
     Args:
@@ -84,10 +85,13 @@ def load_model_source(
         TypeError: If ``model`` is something else.
     """
     if isinstance(model, (str, Path)) and str(model).lower().endswith(
-            _WEIGHTS):
+        _WEIGHTS
+    ):
         if weights is not None:
-            raise ValueError(f'Both {model} and {weights} are files of '
-                             'weights; give one, or a config and one.')
+            raise ValueError(
+                f'Both {model} and {weights} are files of '
+                'weights; give one, or a config and one.'
+            )
         model, weights = None, model
     checkpoint = None if weights is None else load_from_file(str(weights))
     if checkpoint is not None:
@@ -99,17 +103,21 @@ def load_model_source(
     if isinstance(model, Config):
         return copy.deepcopy(model), checkpoint
     if model is not None:
-        raise TypeError('model must be a path, a config name, a Config or a '
-                        f'dict, got {type(model).__name__}.')
+        raise TypeError(
+            'model must be a path, a config name, a Config or a '
+            f'dict, got {type(model).__name__}.'
+        )
     if checkpoint is None:
         raise ValueError('Give a config, or a file of weights that holds one.')
     return _embedded_config(checkpoint, weights), checkpoint
 
 
-def save_model(path: Union[str, Path],
-               model: nn.Module,
-               cfg: Config,
-               dataset_meta: Optional[Dict[str, Any]] = None) -> None:
+def save_model(
+    path: str | Path,
+    model: nn.Module,
+    cfg: Config,
+    dataset_meta: dict[str, Any] | None = None,
+) -> None:
     """Write a detector as one file that :class:`DITOInferencer` reads.
 
     Args:
@@ -130,8 +138,9 @@ def save_model(path: Union[str, Path],
     save_safetensors(state, path, weights_meta(small, dataset_meta))
 
 
-def weights_meta(cfg: Config,
-                 dataset_meta: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+def weights_meta(
+    cfg: Config, dataset_meta: dict[str, Any] | None
+) -> dict[str, Any]:
     """Metadata of a file of weights that says by itself what it is.
 
     Args:
@@ -148,7 +157,7 @@ def weights_meta(cfg: Config,
     return dict(cfg=cfg.pretty_text, dataset_meta=meta)
 
 
-def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:
+def inference_config(cfg: Config, state: dict[str, Any]) -> Config:
     """Reduce a config to what inference needs, without data paths.
 
     Args:
@@ -163,18 +172,23 @@ def inference_config(cfg: Config, state: Dict[str, Any]) -> Config:
     small = {key: plain[key] for key in _KEPT if key in plain}
     _drop_sources(small['model'], state)
     pipeline = test_dataset(cfg)['pipeline']
-    small['test_dataloader'] = dict(dataset=dict(pipeline=[
-        _without_backend(step) for step in Config(dict(p=pipeline)).to_dict()
-        ['p']
-    ]))
+    small['test_dataloader'] = dict(
+        dataset=dict(
+            pipeline=[
+                _without_backend(step)
+                for step in Config(dict(p=pipeline)).to_dict()['p']
+            ]
+        )
+    )
     small['custom_hooks'] = [
-        hook for hook in plain.get('custom_hooks') or ()
+        hook
+        for hook in plain.get('custom_hooks') or ()
         if hook['type'] == 'DITOLoadReportHook'
     ] + [dict(type='DITOVocabularyHook', templates=templates_of(cfg))]
     return Config(small)
 
 
-def set_token_rows(model: Dict[str, Any], state: Dict[str, Any]) -> None:
+def set_token_rows(model: dict[str, Any], state: dict[str, Any]) -> None:
     """Take the text tower's token table from the weights, in place.
 
     The config may name a file for it that is not at hand any more.
@@ -189,7 +203,7 @@ def set_token_rows(model: Dict[str, Any], state: Dict[str, Any]) -> None:
         tower['token_ids'] = len(ids)
 
 
-def _drop_sources(model: Dict[str, Any], state: Dict[str, Any]) -> None:
+def _drop_sources(model: dict[str, Any], state: dict[str, Any]) -> None:
     """Forget where a training took weights from: the file has them all."""
     model.pop('teacher', None)
     if isinstance(model.get('vlm_backbone'), dict):
@@ -208,7 +222,7 @@ def _drop_init(value: Any, pretrained: bool) -> None:
         _drop_init(item, pretrained)
 
 
-def test_dataset(cfg: Config) -> Dict[str, Any]:
+def test_dataset(cfg: Config) -> dict[str, Any]:
     """Innermost test data set of a config.
 
     Raises:
@@ -216,18 +230,21 @@ def test_dataset(cfg: Config) -> Dict[str, Any]:
     """
     dataset = _innermost(cfg)
     if not dataset.get('pipeline'):
-        raise ValueError('The config has no test_dataloader with a pipeline; '
-                         'detection needs one to prepare images.')
+        raise ValueError(
+            'The config has no test_dataloader with a pipeline; '
+            'detection needs one to prepare images.'
+        )
     return dataset
 
 
-def _innermost(cfg: Mapping[str, Any]) -> Dict[str, Any]:
+def _innermost(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Test data set within its wrappers, the first of several; {} if none."""
     dataset = cfg.get('test_dataloader')
     while isinstance(dataset, dict):
         inner = dataset.get('dataset')
         if inner is None and isinstance(
-                dataset.get('datasets'), (list, tuple)):
+            dataset.get('datasets'), (list, tuple)
+        ):
             inner = next(iter(dataset['datasets']), None)
         if inner is None:
             return dataset
@@ -235,7 +252,7 @@ def _innermost(cfg: Mapping[str, Any]) -> Dict[str, Any]:
     return {}
 
 
-def hook_config(cfg: Config, kind: str) -> Dict[str, Any]:
+def hook_config(cfg: Config, kind: str) -> dict[str, Any]:
     """Settings of the first custom hook of a type, empty without one."""
     for hook in cfg.get('custom_hooks') or ():
         if hook['type'] == kind:
@@ -248,11 +265,11 @@ def templates_of(cfg: Config) -> Any:
     return hook_config(cfg, 'DITOVocabularyHook').get('templates', 'openai')
 
 
-def _without_backend(step: Dict[str, Any]) -> Dict[str, Any]:
+def _without_backend(step: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in step.items() if k != 'backend_args'}
 
 
-def _check_meta(checkpoint: Dict[str, Any], path: Any) -> None:
+def _check_meta(checkpoint: dict[str, Any], path: Any) -> None:
     """Refuse what is read of ``meta`` where it is of another type."""
     meta = checkpoint.get('meta')
     dataset = meta.get('dataset_meta') if isinstance(meta, dict) else None
@@ -261,18 +278,20 @@ def _check_meta(checkpoint: Dict[str, Any], path: Any) -> None:
         for key in ('classes', 'base_classes', 'novel_classes'):
             names = dataset.get(key)
             if names is not None and not (
-                    isinstance(names, (list, tuple))
-                    and all(isinstance(name, str) for name in names)):
+                isinstance(names, (list, tuple))
+                and all(isinstance(name, str) for name in names)
+            ):
                 wrong.append((f'meta.dataset_meta.{key}', names))
     elif dataset is not None:
         wrong.append(('meta.dataset_meta', dataset))
     for key, value in wrong:
         raise ValueError(
             f'{path} has {key}={ascii(value)[:60]}, which should hold lists '
-            'of class names; save its weights alone and give a config.')
+            'of class names; save its weights alone and give a config.'
+        )
 
 
-def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
+def _embedded_config(checkpoint: dict[str, Any], path: Any) -> Config:
     """Config that mmengine, or :func:`save_model`, put into a checkpoint."""
     hub = checkpoint.get('message_hub')
     info = hub.get('runtime_info') if isinstance(hub, dict) else None
@@ -284,8 +303,9 @@ def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
         raise ValueError(f'{path} holds no config; give the config too.')
     config = parse_config_text(text, path)
     if not isinstance(config.get('model'), dict):
-        raise ValueError(f'The config inside {path} has no model; give the '
-                         'config too.')
+        raise ValueError(
+            f'The config inside {path} has no model; give the config too.'
+        )
     if str(path).lower().endswith('.safetensors'):
         _drop_init(config['model'], pretrained=False)
     else:
@@ -299,8 +319,9 @@ def _embedded_config(checkpoint: Dict[str, Any], path: Any) -> Config:
     return EmbeddedConfig(config)
 
 
-def _without_training(config: Dict[str, Any],
-                      state: Dict[str, Any]) -> Dict[str, Any]:
+def _without_training(
+    config: dict[str, Any], state: dict[str, Any]
+) -> dict[str, Any]:
     """What inference reads of the config of a whole training."""
     small = {key: config[key] for key in _KEPT if key in config}
     _drop_sources(small['model'], state)
@@ -311,6 +332,9 @@ def _without_training(config: Dict[str, Any],
             for step in dataset['pipeline']
         ]
         small['test_dataloader'] = dict(dataset=dict(pipeline=pipeline))
-    hooks = [hook for hook in config.get('custom_hooks') or ()
-             if isinstance(hook, dict) and hook.get('type') in SETTINGS_HOOKS]
+    hooks = [
+        hook
+        for hook in config.get('custom_hooks') or ()
+        if isinstance(hook, dict) and hook.get('type') in SETTINGS_HOOKS
+    ]
     return dict(small, custom_hooks=hooks)

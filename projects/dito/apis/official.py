@@ -28,8 +28,10 @@ from dito.utils.files import new_folder
 from .hub import package_model
 from .published import OFFICIAL, dito_home
 
-ADDRESS = ('https://storage.googleapis.com/cloud-tpu-checkpoints/detection/'
-           'projects/dito/')
+ADDRESS = (
+    'https://storage.googleapis.com/cloud-tpu-checkpoints/detection/'
+    'projects/dito/'
+)
 #: Archives of the release's download scripts that a detector needs.
 ARCHIVES = ('demo_dito_large.zip', 'dito_large_embeddings.zip')
 #: The backbone and heads after stages 1 and 2, for trainings.
@@ -63,12 +65,13 @@ class Files(NamedTuple):
     tokenizer: Path | None
 
 
-def fetch_archives(names: tuple[str, ...],
-                   source: Path | None = None,
-                   address: str = ADDRESS,
-                   accept_change: bool = False,
-                   progress: Callable[[str], Progress] | None = None
-                   ) -> list[Path]:
+def fetch_archives(
+    names: tuple[str, ...],
+    source: Path | None = None,
+    address: str = ADDRESS,
+    accept_change: bool = False,
+    progress: Callable[[str], Progress] | None = None,
+) -> list[Path]:
     """Download archives, or take those of a folder, and unpack them.
 
     Args:
@@ -89,20 +92,24 @@ def fetch_archives(names: tuple[str, ...],
     folders = []
     for name in names:
         if source is None:
-            archive = download(f'{address}{name}', home / 'archives' / name,
-                               progress(name) if progress else None)
+            archive = download(
+                f'{address}{name}',
+                home / 'archives' / name,
+                progress(name) if progress else None,
+            )
             digest = check_known(archive, accept_change)
         else:
             archive = source / name
             if not archive.is_file():
                 raise FileNotFoundError(
-                    f'{source} has no {name}; it is at {ADDRESS}{name}.')
-            digest = check_known(archive, accept_change,
-                                 home / 'archives')
+                    f'{source} has no {name}; it is at {ADDRESS}{name}.'
+                )
+            digest = check_known(archive, accept_change, home / 'archives')
         # By content, so that another archive goes elsewhere.
         folder = home / 'files' / f'{Path(name).stem}-{digest[:8]}'
-        folders.append(folder if folder.is_dir()
-                       else unpack_zip(archive, folder))
+        folders.append(
+            folder if folder.is_dir() else unpack_zip(archive, folder)
+        )
     return folders
 
 
@@ -128,27 +135,43 @@ def find_files(folders: list[Path]) -> Files:
         'coco_embed.npy': arrays.get('coco_embed.npy'),
         'lvis_base_embed.npy': arrays.get('lvis_base_embed.npy'),
         'bg_empty_embed.npy': arrays.get('bg_empty_embed.npy'),
-        'a saved_model.pb of the detector':
-            next(iter(sorted(models - texts)), None),
+        'a saved_model.pb of the detector': next(
+            iter(sorted(models - texts)), None
+        ),
     }
     missing = [name for name, path in wanted.items() if path is None]
     if missing or len(models - texts) > 1:
         shown = ', '.join(_inside(p, folders) for p in every[:40])
-        trouble = (f'lack {", ".join(missing)}' if missing else
-                   'have several SavedModels beside the text model')
+        trouble = (
+            f'lack {", ".join(missing)}'
+            if missing
+            else 'have several SavedModels beside the text model'
+        )
         raise ValueError(
             f'The archives {trouble}; they hold: {shown}. Convert what is '
             'there by hand with "dito official-to-dito" (docs/'
-            'official_weights.md).')
+            'official_weights.md).'
+        )
     lvis, coco, base, background, detector = wanted.values()
-    return Files(detector, lvis, coco, base, background,
-                 next(iter(sorted(texts)), None),
-                 pieces[0] if len(pieces) == 1 else None)
+    return Files(
+        detector,
+        lvis,
+        coco,
+        base,
+        background,
+        next(iter(sorted(texts)), None),
+        pieces[0] if len(pieces) == 1 else None,
+    )
 
 
 def _inside(path: Path, folders: list[Path]) -> str:
-    return str(next(path.relative_to(f.parent) for f in folders
-                    if path.is_relative_to(f)))
+    return str(
+        next(
+            path.relative_to(f.parent)
+            for f in folders
+            if path.is_relative_to(f)
+        )
+    )
 
 
 def make_vocabulary(files: Files, lvis: str | None = None) -> Vocabulary:
@@ -169,19 +192,29 @@ def make_vocabulary(files: Files, lvis: str | None = None) -> Vocabulary:
         ValueError: If the arrays have too few rows, or others than numbers.
     """
     table, base = read_embeddings(files.lvis), read_embeddings(files.base)
-    rows = (read_class_rows(lvis) if lvis else ClassRows(
-        dict(enumerate(LVISV1Dataset.METAINFO['classes'], 1)), []))
+    rows = (
+        read_class_rows(lvis)
+        if lvis
+        else ClassRows(
+            dict(enumerate(LVISV1Dataset.METAINFO['classes'], 1)), []
+        )
+    )
     ids = (i for i in range(1, 91) if i not in _NO_COCO)
-    coco = ClassRows(dict(zip(ids, CocoDataset.METAINFO['classes'],
-                              strict=True)), [])
+    coco = ClassRows(
+        dict(zip(ids, CocoDataset.METAINFO['classes'], strict=True)), []
+    )
     vocabulary = convert_vocabulary(table, rows)
     vocabulary = vocabulary.with_novel(
-        _absent(table[list(rows.names)], base).tolist())
+        _absent(table[list(rows.names)], base).tolist()
+    )
     if rows.synonyms:
-        vocabulary = replace(vocabulary, synonyms=resolve_synonyms(
-            rows.synonyms, vocabulary.names))
+        vocabulary = replace(
+            vocabulary,
+            synonyms=resolve_synonyms(rows.synonyms, vocabulary.names),
+        )
     return vocabulary.join(
-        convert_vocabulary(read_embeddings(files.coco), coco))
+        convert_vocabulary(read_embeddings(files.coco), coco)
+    )
 
 
 def _absent(rows: np.ndarray, among: np.ndarray) -> torch.Tensor:
@@ -189,17 +222,23 @@ def _absent(rows: np.ndarray, among: np.ndarray) -> torch.Tensor:
     if rows.shape[1:] != among.shape[1:] or among.dtype.kind != 'f':
         raise ValueError(
             f'lvis_base_embed.npy has the shape {among.shape}, lvis_embed.npy '
-            f'rows of {rows.shape[1:]}; they do not go together.')
-    unit = [torch.nn.functional.normalize(
-        torch.from_numpy(t.astype(np.float32)), dim=1) for t in (rows, among)]
+            f'rows of {rows.shape[1:]}; they do not go together.'
+        )
+    unit = [
+        torch.nn.functional.normalize(
+            torch.from_numpy(t.astype(np.float32)), dim=1
+        )
+        for t in (rows, among)
+    ]
     return (unit[0] @ unit[1].T).amax(1) < 1 - _SAME
 
 
-def make_detector(files: Files,
-                  lvis: str | None = None,
-                  config: str = CONFIG,
-                  sizes: OfficialSizes = OfficialSizes()  # noqa: B008
-                  ) -> Iterator[str]:
+def make_detector(
+    files: Files,
+    lvis: str | None = None,
+    config: str = CONFIG,
+    sizes: OfficialSizes = OfficialSizes(),  # noqa: B008
+) -> Iterator[str]:
     """Convert the detector into the published folder.
 
     Args:
@@ -224,20 +263,30 @@ def make_detector(files: Files,
     notes = dict(
         source=f'{ADDRESS} ({form}), converted',
         paper='Region-centric Image-Language Pretraining for Open-Vocabulary '
-        'Detection (ECCV 2024)')
+        'Detection (ECCV 2024)',
+    )
     with new_folder(folder) as parts:  # one that is there is replaced
         weights = package_model(
-            parts, state, cfg, name='dito_vitl_official',
-            vocabulary=vocabulary, dataset_meta=_meta(vocabulary),
-            notes=notes)
-    yield (f'{folder / weights.name}: {len(state)} arrays; '
-           f'{len(vocabulary)} names, '
-           f'{int(vocabulary.novel.sum())} of them novel')
+            parts,
+            state,
+            cfg,
+            name='dito_vitl_official',
+            vocabulary=vocabulary,
+            dataset_meta=_meta(vocabulary),
+            notes=notes,
+        )
+    yield (
+        f'{folder / weights.name}: {len(state)} arrays; '
+        f'{len(vocabulary)} names, '
+        f'{int(vocabulary.novel.sum())} of them novel'
+    )
 
 
 def _meta(vocabulary: Vocabulary) -> dict[str, Any]:
     novel = vocabulary.novel.tolist()
     return dict(
         classes=list(vocabulary.names),
-        novel_classes=[n for n, new in zip(vocabulary.names, novel,
-                                           strict=True) if new])
+        novel_classes=[
+            n for n, new in zip(vocabulary.names, novel, strict=True) if new
+        ],
+    )

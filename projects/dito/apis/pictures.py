@@ -3,8 +3,9 @@
 
 import logging
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set, Union
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -20,10 +21,10 @@ from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.reduced_image import reading_plan, reduction, shrink
 
-Image = Union[str, Path, np.ndarray]
+Image = str | Path | np.ndarray
 
 
-def file_stems(inputs: Sequence[Any]) -> List[str]:
+def file_stems(inputs: Sequence[Any]) -> list[str]:
     """Names for the output files of some images, no two the same.
 
     Args:
@@ -33,7 +34,7 @@ def file_stems(inputs: Sequence[Any]) -> List[str]:
         list[str]: The image's name without suffix; what comes again under
         one name gets a number.
     """
-    used: Set[str] = set()
+    used: set[str] = set()
     stems = []
     for number, item in enumerate(inputs):
         path = urlsplit(item).path if _scheme(item) else item
@@ -56,11 +57,12 @@ def _scheme(item: Any) -> str:
         return ''
     before, colon, after = item.partition(':')
     short = before.lower() == 'file' and after.startswith('/')
-    return before.lower() if colon and (
-        short or after.startswith('//')) else ''
+    return (
+        before.lower() if colon and (short or after.startswith('//')) else ''
+    )
 
 
-def list_images(inputs: Any, check: bool = True) -> List[Any]:
+def list_images(inputs: Any, check: bool = True) -> list[Any]:
     """Expand folders and addresses of files; check arrays and paths.
 
     Args:
@@ -79,8 +81,12 @@ def list_images(inputs: Any, check: bool = True) -> List[Any]:
         path = _local(str(inputs))
         if not _scheme(path) and Path(path).is_dir():
             inputs = _pictures_of(Path(path))
-    elif (isinstance(inputs, Iterator) and not hasattr(inputs, 'read')
-          or isinstance(inputs, np.ndarray) and inputs.ndim == 1):
+    elif (
+        isinstance(inputs, Iterator)
+        and not hasattr(inputs, 'read')
+        or isinstance(inputs, np.ndarray)
+        and inputs.ndim == 1
+    ):
         inputs = list(inputs)
     if not isinstance(inputs, (list, tuple)):
         inputs = [inputs]
@@ -106,7 +112,8 @@ def check_file(path: str) -> None:
     """
     if Path(path).is_dir():
         raise FileNotFoundError(
-            f'{path} is a folder; give it alone, or its pictures.')
+            f'{path} is a folder; give it alone, or its pictures.'
+        )
     if not Path(path).is_file():
         found = 'is no plain file' if Path(path).exists() else 'does not exist'
         raise FileNotFoundError(f'The image {path} {found}; check the path.')
@@ -115,15 +122,18 @@ def check_file(path: str) -> None:
 def _local(item: str) -> str:
     """Path of a file: address; refuses addresses that cannot be read."""
     if not item:
-        raise ValueError('The path of the image is empty; write . for the '
-                         'folder that you are in.')
+        raise ValueError(
+            'The path of the image is empty; write . for the '
+            'folder that you are in.'
+        )
     scheme = _scheme(item)
     if scheme == 'file':
         address = urlsplit(item)
         if address.netloc not in ('', 'localhost'):
             raise ValueError(
                 f'{item} is a file of the machine {address.netloc!r}; write '
-                'file:/// and the path for one of this machine.')
+                'file:/// and the path for one of this machine.'
+            )
         return url2pathname(address.path)
     if scheme:
         try:
@@ -138,7 +148,7 @@ def _local(item: str) -> str:
     return item
 
 
-def _pictures_of(folder: Path) -> List[str]:
+def _pictures_of(folder: Path) -> list[str]:
     """Files of a folder that can be decoded, in the order of their names.
 
     A link that leads nowhere is one of them, so that it is named.
@@ -148,16 +158,22 @@ def _pictures_of(folder: Path) -> List[str]:
     suffixes = picture_suffixes()
     images = sorted(str(p) for p in files if p.suffix.lower() in suffixes)
     more = len(shown) - len(files)
-    inside = (f'{more} folder{"s" if more > 1 else ""}, whose images are '
-              'not looked for; give its path for them')
+    inside = (
+        f'{more} folder{"s" if more > 1 else ""}, whose images are '
+        'not looked for; give its path for them'
+    )
     if not images:
         raise ValueError(
             f'There is no image in {folder}, of {len(files)} files; the '
             'suffixes of images are .jpg, .png, .webp, .tif and the like'
-            + (f'; it has {inside}.' if more else '.'))
+            + (f'; it has {inside}.' if more else '.')
+        )
     if more:
-        print_log(f'Besides its images {folder} has {inside}.',
-                  logger='current', level=logging.WARNING)
+        print_log(
+            f'Besides its images {folder} has {inside}.',
+            logger='current',
+            level=logging.WARNING,
+        )
     return images
 
 
@@ -166,34 +182,47 @@ def _check_array(item: Any) -> None:
     if not isinstance(item, np.ndarray):
         raise ValueError(
             'An image must be a path or an array of shape (H, W, 3), got '
-            f'{type(item).__name__}; {_as_array(item)}.')
+            f'{type(item).__name__}; {_as_array(item)}.'
+        )
     if np.ma.is_masked(item):
-        raise ValueError('An image array has no mask; give image.filled(0), '
-                         'or another value for what is hidden.')
+        raise ValueError(
+            'An image array has no mask; give image.filled(0), '
+            'or another value for what is hidden.'
+        )
     if item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
         raise ValueError(
             'An image must be a path or an array of shape (H, W, 3) with '
-            f'pixels in it, got {item.shape}.')
+            f'pixels in it, got {item.shape}.'
+        )
     if item.dtype == np.uint8:
         return
-    raise ValueError('An image array must be of uint8, from 0 to 255, got '
-                     f'{item.dtype}; {_as_uint8(item)}.')
+    raise ValueError(
+        'An image array must be of uint8, from 0 to 255, got '
+        f'{item.dtype}; {_as_uint8(item)}.'
+    )
 
 
 def _as_array(item: Any) -> str:
     """How to make an array in OpenCV's form of something else."""
     if isinstance(item, torch.Tensor):
-        return ('of a tensor (3, H, W) in RGB give tensor.permute(1, 2, 0)'
-                '.cpu().numpy()[..., ::-1] in uint8')
+        return (
+            'of a tensor (3, H, W) in RGB give tensor.permute(1, 2, 0)'
+            '.cpu().numpy()[..., ::-1] in uint8'
+        )
     if isinstance(item, PIL.Image.Image):
         if item.mode.startswith(('I', 'F')):
-            return (f"a Pillow image of mode '{item.mode}' must be scaled to "
-                    'values from 0 to 255 first; or give its file')
-        return ("of a Pillow image give np.array(image.convert('RGB'))"
-                '[..., ::-1]')
+            return (
+                f"a Pillow image of mode '{item.mode}' must be scaled to "
+                'values from 0 to 255 first; or give its file'
+            )
+        return (
+            "of a Pillow image give np.array(image.convert('RGB'))[..., ::-1]"
+        )
     if isinstance(item, (bytes, bytearray, memoryview)):
-        return ('of an encoded image give '
-                'cv2.imdecode(np.frombuffer(data, np.uint8), 1)')
+        return (
+            'of an encoded image give '
+            'cv2.imdecode(np.frombuffer(data, np.uint8), 1)'
+        )
     if hasattr(item, 'read'):
         return 'give the path of a file, and not the open file'
     if isinstance(item, Iterable):
@@ -225,12 +254,11 @@ class PictureReader:
         pipeline (Compose): The steps after it.
     """
 
-    def __init__(self, options: Dict[str, Any], pipeline: Compose) -> None:
-        self._loader = DITOLoadImageFromFile(
-            **dict(options, on_error='raise'))
+    def __init__(self, options: dict[str, Any], pipeline: Compose) -> None:
+        self._loader = DITOLoadImageFromFile(**dict(options, on_error='raise'))
         self._pipeline = pipeline
 
-    def read(self, image: Union[str, np.ndarray]) -> Dict[str, Any]:
+    def read(self, image: str | np.ndarray) -> dict[str, Any]:
         """Read a picture as the data set would, without annotations.
 
         Args:
@@ -252,10 +280,16 @@ class PictureReader:
             size = image.shape[:2]
             pixels = shrink(image, reduction(size))
             # A copy: transforms may work in place.
-            pixels = np.array(pixels, np.float32 if self._loader.to_float32
-                              else np.uint8)
-        return dict(img_path=path, img=pixels, img_shape=pixels.shape[:2],
-                    ori_shape=size, instances=[])
+            pixels = np.array(
+                pixels, np.float32 if self._loader.to_float32 else np.uint8
+            )
+        return dict(
+            img_path=path,
+            img=pixels,
+            img_shape=pixels.shape[:2],
+            ori_shape=size,
+            instances=[],
+        )
 
     def _decode(self, path: str) -> Any:
         """Pixels of a file, and height and width of the whole picture."""
@@ -271,7 +305,7 @@ class PictureReader:
             size = pixels.shape[:2]
         return pixels, size
 
-    def prepare(self, item: Dict[str, Any]) -> Dict[str, Any]:
+    def prepare(self, item: dict[str, Any]) -> dict[str, Any]:
         """Data for the model.
 
         Args:
@@ -299,7 +333,11 @@ class PictureReader:
             ) from error
         sample = data['data_samples']
         if tuple(full) != tuple(read) and 'scale_factor' in sample:
-            factors = [factor * part / whole for factor, part, whole in zip(
-                sample.scale_factor, read[::-1], full[::-1], strict=True)]
+            factors = [
+                factor * part / whole
+                for factor, part, whole in zip(
+                    sample.scale_factor, read[::-1], full[::-1], strict=True
+                )
+            ]
             sample.set_metainfo(dict(scale_factor=tuple(factors)))
         return data

@@ -4,12 +4,12 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any
 
 from dito.models.text import Vocabulary
 from dito.utils.files import read_json, sha256_of
 
-PathLike = Union[str, Path]
+PathLike = str | Path
 
 MANIFEST = 'dito.json'
 FORMAT = 'dito-model-1'
@@ -19,8 +19,9 @@ _MAX_NAME = 200  # file systems have 255 bytes
 # What a manifest may name, by the suffix that says how it is opened.
 _SUFFIXES = dict(
     weights=('.safetensors', '.pth'),
-    vocabulary=('.safetensors', ),
-    metrics=('.json', ))
+    vocabulary=('.safetensors',),
+    metrics=('.json',),
+)
 
 
 def dito_home() -> Path:
@@ -32,7 +33,7 @@ def dito_home() -> Path:
     return Path(os.path.expanduser(cache), 'dito')
 
 
-def find_published(source: PathLike, revision: Optional[str] = None) -> Path:
+def find_published(source: PathLike, revision: str | None = None) -> Path:
     """Folder of a published detector, downloaded if need be.
 
     Args:
@@ -56,11 +57,13 @@ def find_published(source: PathLike, revision: Optional[str] = None) -> Path:
             return folder
         raise FileNotFoundError(
             f"There is no detector of the authors' in {folder}; "
-            '"dito get official" downloads and converts it.')
+            '"dito get official" downloads and converts it.'
+        )
     if not _is_repository(text):
         raise FileNotFoundError(
             f'There is no folder {source}; a repository of the hub is '
-            "'owner/name'.")
+            "'owner/name'."
+        )
     library = hub_library()
     try:
         return Path(library.snapshot_download(text, revision=revision))
@@ -68,7 +71,8 @@ def find_published(source: PathLike, revision: Optional[str] = None) -> Path:
         reason = ' '.join(str(error).split())[:200]
         raise FileNotFoundError(
             f'There is no file or folder {source}, and the hub gives no such '
-            f'repository ({type(error).__name__}: {reason}).') from error
+            f'repository ({type(error).__name__}: {reason}).'
+        ) from error
 
 
 def hub_library() -> Any:
@@ -82,11 +86,12 @@ def hub_library() -> Any:
     except ImportError as error:
         raise ValueError(
             'The Hugging Face hub needs huggingface_hub: pip install '
-            'huggingface_hub.') from error
+            'huggingface_hub.'
+        ) from error
     return huggingface_hub
 
 
-def open_published(folder: Path) -> Tuple[Path, Optional[Vocabulary]]:
+def open_published(folder: Path) -> tuple[Path, Vocabulary | None]:
     """Weights and vocabulary of a published folder.
 
     Args:
@@ -106,13 +111,15 @@ def open_published(folder: Path) -> Tuple[Path, Optional[Vocabulary]]:
     if found != manifest['sha256']:
         raise ValueError(
             f'{weights} has the sha256 {found[:8]}, but {MANIFEST} says '
-            f'{manifest["sha256"][:8]}; copy or download it again.')
+            f'{manifest["sha256"][:8]}; copy or download it again.'
+        )
     vocabulary = manifest.get('vocabulary')
-    return weights, (Vocabulary.load(folder / vocabulary)
-                     if vocabulary else None)
+    return weights, (
+        Vocabulary.load(folder / vocabulary) if vocabulary else None
+    )
 
 
-def read_manifest(folder: PathLike) -> Dict[str, Any]:
+def read_manifest(folder: PathLike) -> dict[str, Any]:
     """Read what a published folder holds.
 
     Args:
@@ -130,7 +137,8 @@ def read_manifest(folder: PathLike) -> Dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f'{folder} has no {MANIFEST}; it is not a folder written by '
-            'tools/model_converters/publish_model.py.')
+            'tools/model_converters/publish_model.py.'
+        )
     manifest = read_json(str(path))
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
         raise ValueError(f'{path} is not in the format {FORMAT}.')
@@ -144,27 +152,35 @@ def read_manifest(folder: PathLike) -> Dict[str, Any]:
         raise ValueError(
             f'{path} has sha256={ascii(digest)[:80]}, which is not that of a '
             'file; make the folder with '
-            'tools/model_converters/publish_model.py.')
+            'tools/model_converters/publish_model.py.'
+        )
     return manifest
 
 
 def _check_listed(path: Path, key: str, file: Any) -> None:
     """Refuse a listed file that is none of this folder, or of its kind."""
     # A backslash is a separator on Windows.
-    if (not isinstance(file, str) or not 0 < len(file) <= _MAX_NAME
-            or not file.isprintable() or Path(file).name != file
-            or '\\' in file):
+    if (
+        not isinstance(file, str)
+        or not 0 < len(file) <= _MAX_NAME
+        or not file.isprintable()
+        or Path(file).name != file
+        or '\\' in file
+    ):
         raise ValueError(
-            f'{path} has {key}={repr(file)[:80]}, not a file name.')
+            f'{path} has {key}={repr(file)[:80]}, not a file name.'
+        )
     if Path(file).suffix.lower() not in _SUFFIXES[key]:
         raise ValueError(
             f'{path} has {key}={file!r}, which must end in '
             f'{" or ".join(_SUFFIXES[key])}; make the folder with '
-            'tools/model_converters/publish_model.py.')
+            'tools/model_converters/publish_model.py.'
+        )
     if not (path.parent / file).is_file():
         raise FileNotFoundError(
             f'{path.parent} lacks {file}, which {MANIFEST} lists; copy or '
-            'download it again.')
+            'download it again.'
+        )
     # The hub's cache keeps files beside the folders of revisions.
     folder = path.parent.resolve()
     homes = {folder}
@@ -173,12 +189,13 @@ def _check_listed(path: Path, key: str, file: Any) -> None:
     if (folder / file).resolve().parent not in homes:
         raise ValueError(
             f'{path.parent / file} is a link that leads out of the folder; '
-            'copy the file itself there.')
+            'copy the file itself there.'
+        )
 
 
 def resolve_published(
-    model: Any, weights: Optional[PathLike]
-) -> Tuple[Any, Optional[PathLike], Optional[Vocabulary]]:
+    model: Any, weights: PathLike | None
+) -> tuple[Any, PathLike | None, Vocabulary | None]:
     """Open what a user gives for a detector where it is a published one.
 
     Args:
@@ -197,8 +214,12 @@ def resolve_published(
     """
     if _is_published(model) and weights is None:
         model, weights = None, model
-    on_hub = (isinstance(weights, str) and _is_repository(weights)
-              and not Path(weights).exists() and not Path(weights).suffix)
+    on_hub = (
+        isinstance(weights, str)
+        and _is_repository(weights)
+        and not Path(weights).exists()
+        and not Path(weights).suffix
+    )
     if not on_hub and not _is_published(weights):
         return model, weights, None
     return model, *open_published(find_published(weights))
@@ -211,5 +232,11 @@ def _is_repository(text: str) -> bool:
 
 def _is_published(source: Any) -> bool:
     """Whether this is a folder or the name of the authors' detector."""
-    return isinstance(source, (str, Path)) and str(source) != '' and (
-        str(source) == OFFICIAL or Path(os.path.expanduser(source)).is_dir())
+    return (
+        isinstance(source, (str, Path))
+        and str(source) != ''
+        and (
+            str(source) == OFFICIAL
+            or Path(os.path.expanduser(source)).is_dir()
+        )
+    )

@@ -2,10 +2,11 @@
 """What was found in pictures, as values and files."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -37,12 +38,17 @@ class Detections:
     kept: Any = None
     classes: Any = None
     negative: int = 0
-    drawn: Optional[np.ndarray] = None
-    error: Optional[str] = None
+    drawn: np.ndarray | None = None
+    error: str | None = None
 
     @classmethod
-    def of(cls, sample: DetDataSample, classes: Vocabulary, score_thr: float,
-           iou: Optional[float]) -> 'Detections':
+    def of(
+        cls,
+        sample: DetDataSample,
+        classes: Vocabulary,
+        score_thr: float,
+        iou: float | None,
+    ) -> 'Detections':
         """Sort the detections of one image.
 
         Args:
@@ -65,17 +71,17 @@ class Detections:
         return cls(every, kept, classes, len(found) - len(asked))
 
     @cached_property
-    def result(self) -> Dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         """What is kept, as :func:`to_dict` has it."""
         return to_dict(self.kept, self.names)
 
     @property
-    def names(self) -> Tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names by label."""
         return self.classes.names
 
     @property
-    def shape(self) -> Tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """Height and width of the image."""
         return self.every.ori_shape[:2]
 
@@ -84,8 +90,9 @@ def with_masks(sample: DetDataSample) -> DetDataSample:
     """Paste the masks of a sample: ``masks``, :class:`RunLengthMasks`."""
     found = sample.pred_instances
     if 'box_masks' in found:
-        masks = paste_masks(found.box_masks, found.bboxes,
-                            sample.ori_shape[:2], found.mask_thr)
+        masks = paste_masks(
+            found.box_masks, found.bboxes, sample.ori_shape[:2], found.mask_thr
+        )
         found = found[:]
         found.pop('box_masks')
         found.masks = masks
@@ -94,7 +101,7 @@ def with_masks(sample: DetDataSample) -> DetDataSample:
     return sample
 
 
-def to_dict(sample: DetDataSample, names: Sequence[str]) -> Dict[str, Any]:
+def to_dict(sample: DetDataSample, names: Sequence[str]) -> dict[str, Any]:
     """Make a json-able dict of the predictions of one image.
 
     Args:
@@ -113,7 +120,8 @@ def to_dict(sample: DetDataSample, names: Sequence[str]) -> Dict[str, Any]:
         labels=labels,
         names=[names[i] for i in labels],
         scores=found.scores.tolist(),
-        bboxes=found.bboxes.tolist())
+        bboxes=found.bboxes.tolist(),
+    )
     if 'masks' in found:
         masks = found.masks
         if not isinstance(masks, RunLengthMasks):
@@ -135,8 +143,13 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         mmcv.imwrite(image[..., ::-1], str(unfinished))
 
 
-def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,
-                  on_error: str, out_dir: Any) -> None:
+def check_options(
+    score_thr: Any,
+    batch_size: Any,
+    agnostic_nms: Any,
+    on_error: str,
+    out_dir: Any,
+) -> None:
     """Refuse options of a call that are out of their range.
 
     Raises:
@@ -144,23 +157,31 @@ def check_options(score_thr: Any, batch_size: Any, agnostic_nms: Any,
     """
     if not _is_number(score_thr) or not 0 <= score_thr <= 1:
         raise ValueError(
-            f'score_thr is a score from 0 to 1, got {score_thr!r}.')
-    if not (_is_number(batch_size) and batch_size >= 1
-            and isinstance(batch_size, (int, np.integer))):
+            f'score_thr is a score from 0 to 1, got {score_thr!r}.'
+        )
+    if not (
+        _is_number(batch_size)
+        and batch_size >= 1
+        and isinstance(batch_size, (int, np.integer))
+    ):
         raise ValueError(
-            f'batch_size is a whole number from 1 on, got {batch_size!r}.')
-    if agnostic_nms is not None and not (_is_number(agnostic_nms)
-                                         and 0 < agnostic_nms <= 1):
+            f'batch_size is a whole number from 1 on, got {batch_size!r}.'
+        )
+    if agnostic_nms is not None and not (
+        _is_number(agnostic_nms) and 0 < agnostic_nms <= 1
+    ):
         raise ValueError(
-            f'agnostic_nms is an IoU in (0, 1], got {agnostic_nms!r}.')
+            f'agnostic_nms is an IoU in (0, 1], got {agnostic_nms!r}.'
+        )
     if on_error not in ('raise', 'collect'):
         raise ValueError(
-            f"on_error is 'raise' or 'collect', got {on_error!r}.")
+            f"on_error is 'raise' or 'collect', got {on_error!r}."
+        )
     if not isinstance(out_dir, (str, os.PathLike, type(None))):
-        raise ValueError(
-            f'out_dir is the path of a folder, got {out_dir!r}.')
+        raise ValueError(f'out_dir is the path of a folder, got {out_dir!r}.')
 
 
 def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(
-        value, (int, float, np.integer, np.floating))
+        value, (int, float, np.integer, np.floating)
+    )

@@ -22,8 +22,9 @@ import multiprocessing
 import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -42,28 +43,43 @@ Step = Callable[[], Any]
 _WORDS = 'a photo of red small cat tree on the sea'.split()
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add('what', choices=['memory', 'time'])
     add('--arch', default='tiny', choices=list(ARCHS))
     add('--img-size', type=int, default=64, help='side in pixels')
     add('--patch-size', type=int, default=8)
-    add('--text', type=int, nargs=3, default=[128, 2, 2],
-        metavar=('WIDTH', 'LAYERS', 'HEADS'), help='the text tower')
+    add(
+        '--text',
+        type=int,
+        nargs=3,
+        default=[128, 2, 2],
+        metavar=('WIDTH', 'LAYERS', 'HEADS'),
+        help='the text tower',
+    )
     add('--words', type=int, default=12, help='words of a caption')
     add('--batch', type=int, default=32, help='pairs of a step')
     add('--micro-batches', type=int, nargs='+', default=[4, 16, 32])
-    add('--repeat', type=int, default=3,
-        help='timed steps of each side, after one untimed')
+    add(
+        '--repeat',
+        type=int,
+        default=3,
+        help='timed steps of each side, after one untimed',
+    )
     add('--device', default='cpu')
     add('--bf16', action='store_true', help='bfloat16 autocast')
     add('--with-cp', action='store_true', help='activation checkpointing')
-    add('--threads', type=int, default=0,
-        help="CPU threads; 0 for torch's own choice")
+    add(
+        '--threads',
+        type=int,
+        default=0,
+        help="CPU threads; 0 for torch's own choice",
+    )
     add('--debug', action='store_true', help='show tracebacks of errors')
     args = parser.parse_args(argv)
     if min(args.micro_batches + [args.batch, args.repeat]) < 1:
@@ -71,11 +87,13 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
-def captions(args: argparse.Namespace, batch: int) -> List[str]:
+def captions(args: argparse.Namespace, batch: int) -> list[str]:
     """Different captions of ``--words`` words."""
     return [
-        ' '.join(_WORDS[(i * (w + 1) + w) % len(_WORDS)]
-                 for w in range(args.words)) for i in range(batch)
+        ' '.join(
+            _WORDS[(i * (w + 1) + w) % len(_WORDS)] for w in range(args.words)
+        )
+        for i in range(batch)
     ]
 
 
@@ -87,24 +105,40 @@ def build_ours(args: argparse.Namespace) -> nn.Module:
         dict(
             type='CLIPPretrainer',
             backbone=dict(
-                type='DITOViT', arch=args.arch, patch_size=args.patch_size,
-                img_size=args.img_size, with_cp=args.with_cp),
+                type='DITOViT',
+                arch=args.arch,
+                patch_size=args.patch_size,
+                img_size=args.img_size,
+                with_cp=args.with_cp,
+            ),
             text_encoder=dict(
-                type='DITOTextEncoder', with_cp=args.with_cp,
+                type='DITOTextEncoder',
+                with_cp=args.with_cp,
                 arch=dict(width=width, layers=layers, heads=heads),
-                embed_dims=ARCHS[args.arch].embed_dims)))
+                embed_dims=ARCHS[args.arch].embed_dims,
+            ),
+        )
+    )
     return model.to(args.device).train()
 
 
-def our_step(args: argparse.Namespace, model: nn.Module, batch: int,
-             micro_batch: Optional[int] = None) -> Step:
+def our_step(
+    args: argparse.Namespace,
+    model: nn.Module,
+    batch: int,
+    micro_batch: int | None = None,
+) -> Step:
     """One step from bytes and captions to new weights."""
     images = torch.randint(
-        0, 256, (batch, 3, args.img_size, args.img_size), dtype=torch.uint8)
+        0, 256, (batch, 3, args.img_size, args.img_size), dtype=torch.uint8
+    )
     kind = DITOBF16OptimWrapper if args.bf16 else OptimWrapper
     wrapper = kind(optimizer=AdamW(model.parameters(), lr=1e-4))
-    data = dict(inputs=images, texts=captions(args, batch),
-                place=BatchPlace(0, 0, 0, batch))
+    data = dict(
+        inputs=images,
+        texts=captions(args, batch),
+        place=BatchPlace(0, 0, 0, batch),
+    )
     if micro_batch is None:
         return lambda: model.train_step(data, wrapper)
     return lambda: cached_train_step(model, data, wrapper, micro_batch)
@@ -113,16 +147,25 @@ def our_step(args: argparse.Namespace, model: nn.Module, batch: int,
 def open_clip_step(args: argparse.Namespace) -> Step:
     """One step of open_clip's model of the same size."""
     import open_clip
+
     torch.manual_seed(0)
     size, (width, layers, heads) = ARCHS[args.arch], args.text
-    model = open_clip.CLIP(
-        embed_dim=size.embed_dims,
-        vision_cfg=dict(
-            layers=size.num_layers, width=size.embed_dims,
-            head_width=size.embed_dims // size.num_heads,
-            patch_size=args.patch_size, image_size=args.img_size),
-        text_cfg=dict(width=width, layers=layers, heads=heads),
-        output_dict=True).to(args.device).train()
+    model = (
+        open_clip.CLIP(
+            embed_dim=size.embed_dims,
+            vision_cfg=dict(
+                layers=size.num_layers,
+                width=size.embed_dims,
+                head_width=size.embed_dims // size.num_heads,
+                patch_size=args.patch_size,
+                image_size=args.img_size,
+            ),
+            text_cfg=dict(width=width, layers=layers, heads=heads),
+            output_dict=True,
+        )
+        .to(args.device)
+        .train()
+    )
     model.set_grad_checkpointing(args.with_cp)
     images = torch.randn(args.batch, 3, args.img_size, args.img_size)
     tokens = open_clip.get_tokenizer('ViT-B-32')(captions(args, args.batch))
@@ -131,8 +174,11 @@ def open_clip_step(args: argparse.Namespace) -> Step:
     device = torch.device(args.device)
 
     def step() -> None:
-        cast = torch.autocast(device.type, torch.bfloat16) if args.bf16 \
+        cast = (
+            torch.autocast(device.type, torch.bfloat16)
+            if args.bf16
             else nullcontext()
+        )
         with cast:
             value = loss(**model(images.to(device), tokens.to(device)))
         value.backward()
@@ -149,11 +195,12 @@ def _synchronize(args: argparse.Namespace) -> None:
         torch.cuda.synchronize()
 
 
-def measure_time(args: argparse.Namespace) -> Dict[str, Any]:
+def measure_time(args: argparse.Namespace) -> dict[str, Any]:
     """Time both sides in turns."""
     steps = dict(
         open_clip=open_clip_step(args),
-        dito=our_step(args, build_ours(args), args.batch))
+        dito=our_step(args, build_ours(args), args.batch),
+    )
     best = dict.fromkeys(steps, math.inf)
     for number in range(args.repeat + 1):
         for name, step in steps.items():
@@ -166,8 +213,7 @@ def measure_time(args: argparse.Namespace) -> Dict[str, Any]:
     return dict(seconds=best, ratio=best['open_clip'] / best['dito'])
 
 
-def step_memory(args: argparse.Namespace, batch: int,
-                micro_batch: int) -> int:
+def step_memory(args: argparse.Namespace, batch: int, micro_batch: int) -> int:
     """Peak bytes of a step over what the built model takes."""
     model = build_ours(args)
     if torch.device(args.device).type == 'cuda':
@@ -182,14 +228,16 @@ def step_memory(args: argparse.Namespace, batch: int,
     return (after - before) * unit
 
 
-def _child(args: argparse.Namespace, batch: int, micro_batch: int,
-           queue: Any) -> None:
+def _child(
+    args: argparse.Namespace, batch: int, micro_batch: int, queue: Any
+) -> None:
     torch.set_num_threads(args.threads or 1)
     queue.put(step_memory(args, batch, micro_batch))
 
 
-def peak_memory(args: argparse.Namespace, batch: int,
-                micro_batch: int) -> float:
+def peak_memory(
+    args: argparse.Namespace, batch: int, micro_batch: int
+) -> float:
     """Peak of a step in MiB; on a CPU in a process of its own.
 
     Raises:
@@ -200,23 +248,26 @@ def peak_memory(args: argparse.Namespace, batch: int,
     context = multiprocessing.get_context('fork')
     queue = context.SimpleQueue()
     process = context.Process(
-        target=_child, args=(args, batch, micro_batch, queue))
+        target=_child, args=(args, batch, micro_batch, queue)
+    )
     process.start()
     process.join()
     if process.exitcode:
         raise RuntimeError(
             f'a step of {batch} pairs in pieces of {micro_batch} ended with '
-            f'exit code {process.exitcode}; use a smaller --batch')
+            f'exit code {process.exitcode}; use a smaller --batch'
+        )
     return queue.get() / 2**20
 
 
-def measure_memory(args: argparse.Namespace) -> Dict[str, Any]:
+def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Peak memory by micro-batch, and by batch with the smallest one."""
     micro = sorted(m for m in args.micro_batches if m <= args.batch)
     if not micro:
         raise ValueError(
             f'no --micro-batches {args.micro_batches} is within --batch '
-            f'{args.batch}')
+            f'{args.batch}'
+        )
     by_micro = {m: peak_memory(args, args.batch, m) for m in micro}
     by_batch = {args.batch: by_micro[micro[0]]}
     for batch in (2 * args.batch, 4 * args.batch):
@@ -225,10 +276,11 @@ def measure_memory(args: argparse.Namespace) -> Dict[str, Any]:
         mib_by_micro_batch=by_micro,
         mib_by_batch=by_batch,
         saved=by_micro[micro[-1]] / by_micro[micro[0]],
-        growth=by_batch[4 * args.batch] / by_batch[args.batch])
+        growth=by_batch[4 * args.batch] / by_batch[args.batch],
+    )
 
 
-def run(args: argparse.Namespace) -> Dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and say what with."""
     # Memory first: a process that has used its threads must not fork.
     if args.what == 'time' and args.threads:
@@ -236,12 +288,13 @@ def run(args: argparse.Namespace) -> Dict[str, Any]:
     measure = measure_memory if args.what == 'memory' else measure_time
     result = measure(args)
     settings = {
-        k: v for k, v in vars(args).items() if k not in ('debug', 'repeat')}
+        k: v for k, v in vars(args).items() if k not in ('debug', 'repeat')
+    }
     return dict(result, **settings, torch=torch.__version__)
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print one line of JSON."""
     print(json.dumps(run(parse_args(argv))))
     return 0

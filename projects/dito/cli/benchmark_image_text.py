@@ -28,8 +28,9 @@ import json
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,23 +53,36 @@ from .errors import one_sentence_errors
 _SUFFIXES = ('.jpg', '.jpeg')
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse ``tools/analysis_tools/benchmark_image_text.py``'s arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add('what', nargs='*', default=['transform', 'error', 'loader'],
-        help='transform, error, loader (default: all)')
-    add('--images', help='folder of JPEGs to use (default: pictures with the '
-        'spectrum of photographs are made)')
+    add(
+        'what',
+        nargs='*',
+        default=['transform', 'error', 'loader'],
+        help='transform, error, loader (default: all)',
+    )
+    add(
+        '--images',
+        help='folder of JPEGs to use (default: pictures with the '
+        'spectrum of photographs are made)',
+    )
     add('--number', type=int, default=64, help='number of images')
     add('--width', type=int, default=500, help='of the made images, pixels')
     add('--height', type=int, default=375, help='of the made images, pixels')
     add('--quality', type=int, default=90, help='of the made JPEGs')
     add('--size', type=int, default=224, help='side of the output, pixels')
-    add('--scale', type=float, nargs=2, default=(0.9, 1.0),
-        help="area range of the crop (default: open_clip's, 0.9 1.0)")
+    add(
+        '--scale',
+        type=float,
+        nargs=2,
+        default=(0.9, 1.0),
+        help="area range of the crop (default: open_clip's, 0.9 1.0)",
+    )
     add('--repeat', type=int, default=8, help='timed turns of each image')
     add('--batch', type=int, default=64, help='batch of the loaders')
     add('--batches', type=int, default=20, help='timed batches of the loader')
@@ -80,8 +94,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
-def make_photos(number: int, height: int, width: int, quality: int,
-                seed: int = 0) -> List[bytes]:
+def make_photos(
+    number: int, height: int, width: int, quality: int, seed: int = 0
+) -> list[bytes]:
     """Make JPEGs whose power falls with frequency as that of photographs.
 
     Args:
@@ -95,12 +110,13 @@ def make_photos(number: int, height: int, width: int, quality: int,
         list[bytes]: Encoded images.
     """
     rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None],
-                         np.fft.rfftfreq(width)[None])
+    frequency = np.hypot(
+        np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    )
     frequency[0, 0] = np.inf
     photos = []
     # Colour planes of photographs are much alike.
-    mixing = np.array([[1, .3, .1], [1, 0, -.1], [1, -.3, .1]])
+    mixing = np.array([[1, 0.3, 0.1], [1, 0, -0.1], [1, -0.3, 0.1]])
     for _ in range(number):
         noise = np.fft.rfft2(rng.standard_normal((3, height, width)))
         planes = np.fft.irfft2(noise / frequency**1.4, (height, width))
@@ -113,7 +129,7 @@ def make_photos(number: int, height: int, width: int, quality: int,
     return photos
 
 
-def get_photos(args: argparse.Namespace) -> List[bytes]:
+def get_photos(args: argparse.Namespace) -> list[bytes]:
     """Read or make the images.
 
     Raises:
@@ -121,37 +137,45 @@ def get_photos(args: argparse.Namespace) -> List[bytes]:
     """
     if args.images is None:
         return make_photos(args.number, args.height, args.width, args.quality)
-    paths = [path for path in sorted(Path(args.images).rglob('*'))
-             if path.suffix.lower() in _SUFFIXES]
+    paths = [
+        path
+        for path in sorted(Path(args.images).rglob('*'))
+        if path.suffix.lower() in _SUFFIXES
+    ]
     if not paths:
         raise FileNotFoundError(f'{args.images!r} holds no JPEG')
-    return [path.read_bytes() for path in paths[:args.number]]
+    return [path.read_bytes() for path in paths[: args.number]]
 
 
 def reference_transform(args: argparse.Namespace) -> Callable:
     """open_clip's transform for training, with its defaults but the scale."""
     from open_clip.transform import AugmentationCfg, image_transform
-    return image_transform(args.size, is_train=True,
-                           aug_cfg=AugmentationCfg(scale=tuple(args.scale)))
+
+    return image_transform(
+        args.size,
+        is_train=True,
+        aug_cfg=AugmentationCfg(scale=tuple(args.scale)),
+    )
 
 
-def time_transforms(args: argparse.Namespace,
-                    photos: List[bytes]) -> Dict[str, Any]:
+def time_transforms(
+    args: argparse.Namespace, photos: list[bytes]
+) -> dict[str, Any]:
     """Time both transforms, turn by turn."""
     theirs = reference_transform(args)
     ours = CropTransform(args.size, scale=tuple(args.scale))
     rng = np.random.default_rng(0)
-    sides: Dict[str, Callable[[bytes], Any]] = dict(
+    sides: dict[str, Callable[[bytes], Any]] = dict(
         dito=lambda data: ours(data, rng),
-        open_clip=lambda data: theirs(open_image(data)))
+        open_clip=lambda data: theirs(open_image(data)),
+    )
     best = {name: np.full(len(photos), np.inf) for name in sides}
     for _ in range(args.repeat):
         for i, data in enumerate(photos):
             for name, function in sides.items():
                 start = time.thread_time()
                 function(data)
-                best[name][i] = min(best[name][i],
-                                    time.thread_time() - start)
+                best[name][i] = min(best[name][i], time.thread_time() - start)
     seconds = {name: float(times.mean()) for name, times in best.items()}
     normalise = _time_normalising(args)
     return dict(
@@ -159,14 +183,15 @@ def time_transforms(args: argparse.Namespace,
         normalise_milliseconds=1e3 * normalise,
         images_per_second={n: 1 / s for n, s in seconds.items()},
         ratio=seconds['open_clip'] / seconds['dito'],
-        ratio_with_normalising=seconds['open_clip'] / (
-            seconds['dito'] + normalise))
+        ratio_with_normalising=seconds['open_clip']
+        / (seconds['dito'] + normalise),
+    )
 
 
 def _time_normalising(args: argparse.Namespace) -> float:
     """Seconds to make a uint8 image a normalised float one."""
     image = torch.zeros(3, args.size, args.size, dtype=torch.uint8)
-    mean = torch.full((3, 1, 1), 127.)
+    mean = torch.full((3, 1, 1), 127.0)
     best = np.inf
     for _ in range(10 * args.repeat):
         start = time.thread_time()
@@ -175,37 +200,46 @@ def _time_normalising(args: argparse.Namespace) -> float:
     return best
 
 
-def measure_error(args: argparse.Namespace) -> Dict[str, Any]:
+def measure_error(args: argparse.Namespace) -> dict[str, Any]:
     """Compare pictures of equal crops."""
     result = {}
     for name, factor in (('at_size', 1), ('at_twice_the_size', 2)):
-        photos = make_photos(min(8, args.number), factor * args.height,
-                             factor * args.width, args.quality)
+        photos = make_photos(
+            min(8, args.number),
+            factor * args.height,
+            factor * args.width,
+            args.quality,
+        )
         ours = CropTransform(args.size, scale=tuple(args.scale))
         gaps = []
         for number, data in enumerate(photos):
             rng = np.random.default_rng(number)
             image = open_image(data).convert('RGB')
-            box, _ = ours.plan((image.height, image.width),
-                               np.random.default_rng(number))
-            want = tvf.resized_crop(image, *box, [args.size, args.size],
-                                    InterpolationMode.BICUBIC)
+            box, _ = ours.plan(
+                (image.height, image.width), np.random.default_rng(number)
+            )
+            want = tvf.resized_crop(
+                image, *box, [args.size, args.size], InterpolationMode.BICUBIC
+            )
             got = ours(data, rng).transpose(1, 2, 0).astype(float)
             gaps.append(np.abs(got - np.asarray(want)))
-        result[name] = dict(mean=float(np.mean(gaps)),
-                            largest=float(np.max(gaps)))
+        result[name] = dict(
+            mean=float(np.mean(gaps)), largest=float(np.max(gaps))
+        )
     return result
 
 
-def time_loaders(args: argparse.Namespace,
-                 photos: List[bytes]) -> Dict[str, Any]:
+def time_loaders(
+    args: argparse.Namespace, photos: list[bytes]
+) -> dict[str, Any]:
     """Time both loaders of one worker over the same shard, in turns."""
     with tempfile.TemporaryDirectory() as folder:
         shard = _write_shard(folder, photos)
         sides = dict(
             dito=_our_batches(args, shard),
-            open_clip=_their_batches(args, shard))
-        rates: Dict[str, List[float]] = {name: [] for name in sides}
+            open_clip=_their_batches(args, shard),
+        )
+        rates: dict[str, list[float]] = {name: [] for name in sides}
         for batches in sides.values():
             next(batches)  # starts the worker
         for _ in range(3):
@@ -216,20 +250,23 @@ def time_loaders(args: argparse.Namespace,
                 start = time.perf_counter()
                 for _ in range(args.batches):
                     next(batches)
-                rates[name].append(args.batch * args.batches
-                                   / (time.perf_counter() - start))
+                rates[name].append(
+                    args.batch * args.batches / (time.perf_counter() - start)
+                )
     best = {name: max(values) for name, values in rates.items()}
-    return dict(images_per_second=best,
-                ratio=best['dito'] / best['open_clip'])
+    return dict(images_per_second=best, ratio=best['dito'] / best['open_clip'])
 
 
-def _write_shard(folder: str, photos: List[bytes]) -> str:
+def _write_shard(folder: str, photos: list[bytes]) -> str:
     """Write the images with short captions."""
     path = f'{folder}/000000.tar'
     with tarfile.open(path, 'w', format=tarfile.USTAR_FORMAT) as tar:
         for i, data in enumerate(photos):
-            for extension, content in (('jpg', data), ('txt', b'a photo'),
-                                       ('json', b'{}')):
+            for extension, content in (
+                ('jpg', data),
+                ('txt', b'a photo'),
+                ('json', b'{}'),
+            ):
                 info = tarfile.TarInfo(f'{i:06d}.{extension}')
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
@@ -239,33 +276,42 @@ def _write_shard(folder: str, photos: List[bytes]) -> str:
 def _our_batches(args: argparse.Namespace, shard: str) -> Iterator[Any]:
     """Endless batches of ours."""
     dataset = ImageTextShards(shard, args.size, scale=tuple(args.scale))
-    return iter(DataLoader(dataset, args.batch, num_workers=1,
-                           collate_fn=image_text_collate))
+    return iter(
+        DataLoader(
+            dataset, args.batch, num_workers=1, collate_fn=image_text_collate
+        )
+    )
 
 
 def _their_batches(args: argparse.Namespace, shard: str) -> Iterator[Any]:
     """Endless batches of webdataset with open_clip's transform."""
     import webdataset as wds
-    dataset = wds.WebDataset(
-        shard, shardshuffle=False, resampled=True).decode('pilrgb').rename(
-            image='jpg;png;jpeg;webp', text='txt').map_dict(
-                image=reference_transform(args)).to_tuple(
-                    'image', 'text').batched(args.batch)
+
+    dataset = (
+        wds.WebDataset(shard, shardshuffle=False, resampled=True)
+        .decode('pilrgb')
+        .rename(image='jpg;png;jpeg;webp', text='txt')
+        .map_dict(image=reference_transform(args))
+        .to_tuple('image', 'text')
+        .batched(args.batch)
+    )
     return iter(DataLoader(dataset, batch_size=None, num_workers=1))
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print a line of JSON."""
     args = parse_args(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     photos = get_photos(args)
-    result: Dict[str, Any] = dict(
-        images=len(photos), bytes=float(np.mean([len(p) for p in photos])),
-        size=args.size, scale=list(args.scale),
-        decoder='opencv' if decode_module.simplejpeg is None else
-        'simplejpeg')
+    result: dict[str, Any] = dict(
+        images=len(photos),
+        bytes=float(np.mean([len(p) for p in photos])),
+        size=args.size,
+        scale=list(args.scale),
+        decoder='opencv' if decode_module.simplejpeg is None else 'simplejpeg',
+    )
     if 'transform' in args.what:
         result['transform'] = time_transforms(args, photos)
     if 'error' in args.what:

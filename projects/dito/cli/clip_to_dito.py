@@ -2,8 +2,9 @@
 """Convert a public image-text tower to a checkpoint that stages start from."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any
 
 from mmengine.config import Config
 
@@ -25,46 +26,54 @@ from .errors import one_sentence_errors
 _TOLERANCE = 1e-4
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'source',
         help='open_clip model such as ViT-B-16; timm:NAME for an image tower '
-        'alone; or a folder with open_clip_config.json and weights')
+        'alone; or a folder with open_clip_config.json and weights',
+    )
     parser.add_argument('out', help='.safetensors file to write')
     parser.add_argument(
         '--weights',
         help='local file, .safetensors or a torch state dict; not needed for '
-        'a folder')
+        'a folder',
+    )
     parser.add_argument(
         '--tag',
         help="open_clip's name of the weights, such as openai or "
-        'laion2b_s34b_b88k: decides the activation and mean and std')
+        'laion2b_s34b_b88k: decides the activation and mean and std',
+    )
     parser.add_argument(
-        '--patch-size', type=int, help='resample the patch embedding')
+        '--patch-size', type=int, help='resample the patch embedding'
+    )
     parser.add_argument(
         '--img-size',
         type=int,
         help='resample the position grid to this size of the image (default: '
-        'keep the grid)')
+        'keep the grid)',
+    )
     parser.add_argument(
         '--patch-method',
         choices=METHODS,
         default=METHODS[0],
-        help='how patches are resampled (default: pinv, as FlexiViT)')
+        help='how patches are resampled (default: pinv, as FlexiViT)',
+    )
     parser.add_argument(
         '--dense',
         choices=['avg', 'value', 'attn_pool'],
-        help='how regions are embedded (default: chosen by the tower)')
+        help='how regions are embedded (default: chosen by the tower)',
+    )
     parser.add_argument(
         '--no-check',
         action='store_true',
-        help='do not compare the embeddings of both models')
+        help='do not compare the embeddings of both models',
+    )
     return parser.parse_args(argv)
 
 
-def check(source: TowerSource, tower: ConvertedTower) -> Dict[str, float]:
+def check(source: TowerSource, tower: ConvertedTower) -> dict[str, float]:
     """Compare embeddings, and refuse a tower that differs.
 
     Args:
@@ -84,14 +93,15 @@ def check(source: TowerSource, tower: ConvertedTower) -> Dict[str, float]:
         raise ValueError(
             f'The converted tower does not give the embeddings of the source '
             f'(largest differences {wrong}, allowed {_TOLERANCE}); nothing '
-            'was written, please report the model.')
+            'was written, please report the model.'
+        )
     return errors
 
 
 def config_text(tower: ConvertedTower) -> str:
     """Settings to copy into a config, as Python."""
     meta = tower.metadata()
-    model: Dict[str, Any] = dict(meta['model'])
+    model: dict[str, Any] = dict(meta['model'])
     model['data_preprocessor'] = {
         key: [round(x, 4) for x in meta['preprocess'][key]]
         for key in ('mean', 'std')
@@ -100,12 +110,13 @@ def config_text(tower: ConvertedTower) -> str:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Convert, report and write."""
     args = parse_args(argv)
     if not args.out.endswith('.safetensors'):
         raise ValueError(
-            f'The output must end in .safetensors, got {args.out}.')
+            f'The output must end in .safetensors, got {args.out}.'
+        )
     source = read_source(args.source, args.weights, args.tag)
     tower = convert_tower(source)
     errors = {} if args.no_check else check(source, tower)
@@ -114,14 +125,22 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         tower.set_dense(args.dense)
     print(printable(tower.report.text()))
     for kind, value in errors.items():
-        print(f'{kind} embeddings differ from the source by at most '
-              f'{value:.1e} (before any resampling).')
+        print(
+            f'{kind} embeddings differ from the source by at most '
+            f'{value:.1e} (before any resampling).'
+        )
     save_safetensors(tower.state, args.out, tower.metadata())
     size = Path(args.out).stat().st_size / 1e6
-    print(f'{args.out}: {len(tower.state)} tensors, {size:.1f} MB\n'
-          f'Settings for a config:\n{config_text(tower)}')
+    print(
+        f'{args.out}: {len(tower.state)} tensors, {size:.1f} MB\n'
+        f'Settings for a config:\n{config_text(tower)}'
+    )
     if 'tokenizer' in tower.meta:
-        print(printable('Its texts need the tokenizer '
-                        f'{tower.meta["tokenizer"]}: '
-                        'see docs/pretrained_towers.md.'))
+        print(
+            printable(
+                'Its texts need the tokenizer '
+                f'{tower.meta["tokenizer"]}: '
+                'see docs/pretrained_towers.md.'
+            )
+        )
     return 0

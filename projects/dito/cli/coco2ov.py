@@ -6,7 +6,7 @@ smaller files load faster, and other programs can use them.
 """
 
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from dito.datasets.coco import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 from dito.datasets.convert import convert_file
@@ -15,7 +15,7 @@ from .errors import one_sentence_errors
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file and print what is in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='COCO annotation file')
@@ -23,13 +23,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         '--split',
         choices=('base', 'novel', 'all'),
         required=True,
-        help='base: 48 classes (training); novel: 17; all: 65 (evaluation)')
+        help='base: 48 classes (training); novel: 17; all: 65 (evaluation)',
+    )
     parser.add_argument(
-        '--out', help='file to write (default: SOURCE with _ov_SPLIT.json)')
+        '--out', help='file to write (default: SOURCE with _ov_SPLIT.json)'
+    )
     parser.add_argument(
         '--drop-empty',
         action='store_true',
-        help='leave out images without any object of these classes')
+        help='leave out images without any object of these classes',
+    )
     args = parser.parse_args(argv)
     stem = args.source.removesuffix('.json')
     target = args.out or f'{stem}_ov_{args.split}.json'
@@ -39,6 +42,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         split=args.split,
         classes=COCO_BASE_CLASSES + COCO_NOVEL_CLASSES,
         novel_classes=COCO_NOVEL_CLASSES,
-        drop_empty=args.drop_empty)
+        drop_empty=args.drop_empty,
+    )
     print(target, ', '.join(f'{n} {what}' for what, n in counts.items()))
     return 0

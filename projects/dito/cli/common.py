@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -24,18 +24,20 @@ _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``config``, ``--cfg-options`` and ``--debug``."""
     parser.add_argument(
-        'config',
-        help="config file, or the name of one of DITO's configs")
+        'config', help="config file, or the name of one of DITO's configs"
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         help='settings to override, as key=value; a list is written '
-        'key="[a,b]" or key=a,b, without white space')
+        'key="[a,b]" or key=a,b, without white space',
+    )
     parser.add_argument(
         '--debug',
         action='store_true',
-        help='show the traceback of errors in the given values too')
+        help='show the traceback of errors in the given values too',
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,34 +45,43 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir',
         help="folder for logs and results (default: the config's work_dir, "
-        'else ./work_dirs/CONFIG_NAME)')
+        'else ./work_dirs/CONFIG_NAME)',
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='how the processes of a distributed run were started')
+        help='how the processes of a distributed run were started',
+    )
     parser.add_argument(
         '--local_rank',
         '--local-rank',
         type=int,
         default=0,
-        help='set by torch.distributed.launch')
+        help='set by torch.distributed.launch',
+    )
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--data``, ``--images``, ``--val-data`` and ``--val-images``."""
     parser.add_argument(
-        '--data', metavar='FILE',
+        '--data',
+        metavar='FILE',
         help="annotations to train on instead of the config's, in COCO's "
-        'format; all their categories are trained')
+        'format; all their categories are trained',
+    )
     parser.add_argument('--images', metavar='DIR', help='their images')
     parser.add_argument(
-        '--val-data', metavar='FILE',
+        '--val-data',
+        metavar='FILE',
         help='annotations to evaluate on (default: none, no evaluation); '
-        'names that --data lacks are novel')
+        'names that --data lacks are novel',
+    )
     parser.add_argument(
-        '--val-images', metavar='DIR',
-        help='their images (default: those of --images)')
+        '--val-images',
+        metavar='DIR',
+        help='their images (default: those of --images)',
+    )
 
 
 def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
@@ -86,23 +97,33 @@ def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
             set.
     """
     if args.data is None:
-        given = [k for k in ('images', 'val_data', 'val_images')
-                 if getattr(args, k) is not None]
+        given = [
+            k
+            for k in ('images', 'val_data', 'val_images')
+            if getattr(args, k) is not None
+        ]
         if given:
-            raise ValueError(f'--{given[0].replace("_", "-")} goes with '
-                             '--data: give the annotations too.')
+            raise ValueError(
+                f'--{given[0].replace("_", "-")} goes with '
+                '--data: give the annotations too.'
+            )
         return
     if args.images is None:
-        raise ValueError(f'--data {args.data} needs --images: the folder of '
-                         'its images.')
+        raise ValueError(
+            f'--data {args.data} needs --images: the folder of its images.'
+        )
     kind = cfg.train_dataloader.dataset.get('type')
     if kind != 'OpenVocabularyDataset':
         raise ValueError(
             f'--data is for configs of own data, such as '
-            f'dito_vitb_own_openclip; the set of {cfg.filename} is a {kind}.')
+            f'dito_vitb_own_openclip; the set of {cfg.filename} is a {kind}.'
+        )
     _point(cfg.train_dataloader, args.data, args.images)
-    _point(cfg.test_dataloader, args.val_data or args.data,
-           args.val_images or args.images)
+    _point(
+        cfg.test_dataloader,
+        args.val_data or args.data,
+        args.val_images or args.images,
+    )
     cfg.test_evaluator.ann_file = args.val_data or args.data
     if args.val_data is None:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
@@ -111,9 +132,12 @@ def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
     known = set(map(name_key, _names_of(args.data)))
     cfg.test_dataloader.dataset.metainfo = dict(
         classes=names,
-        novel_classes=[n for n in names if name_key(n) not in known])
+        novel_classes=[n for n in names if name_key(n) not in known],
+    )
     cfg.val_dataloader, cfg.val_evaluator = (
-        cfg.test_dataloader, cfg.test_evaluator)
+        cfg.test_dataloader,
+        cfg.test_evaluator,
+    )
 
 
 def _point(dataloader: Any, file: str, images: str) -> None:
@@ -123,17 +147,17 @@ def _point(dataloader: Any, file: str, images: str) -> None:
     if not Path(images).is_dir():
         raise FileNotFoundError(f'There is no folder {images} of images.')
     dataloader.dataset.update(
-        data_root='', ann_file=file, data_prefix=dict(img=images))
+        data_root='', ann_file=file, data_prefix=dict(img=images)
+    )
 
 
-def _names_of(file: str) -> List[str]:
+def _names_of(file: str) -> list[str]:
     """Categories of annotations, in the order of their ids."""
     read = read_annotations(file).refuse_faults(files=True)
     return [c['name'] for c in read.categories]
 
 
-def load_config(name: str,
-                options: Optional[Dict[str, Any]] = None) -> Config:
+def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """Read a config by path or name and apply overrides.
 
     Args:
@@ -146,6 +170,7 @@ def load_config(name: str,
     """
     if _OTHER_PACKAGE.match(name):
         from mmengine.hub import get_config
+
         cfg = get_config(name)
     else:
         cfg = Config.fromfile(find_config(name))
@@ -156,11 +181,12 @@ def load_config(name: str,
         except (KeyError, IndexError, TypeError, AssertionError) as error:
             raise ValueError(
                 f'--cfg-options {options} do not fit the config {name}: '
-                f'{_list_hint(cfg, options) or error}') from error
+                f'{_list_hint(cfg, options) or error}'
+            ) from error
     return cfg
 
 
-def _list_hint(cfg: Config, options: Dict[str, Any]) -> Optional[str]:
+def _list_hint(cfg: Config, options: dict[str, Any]) -> str | None:
     """Say so where a key of a dict is asked of a list of dicts."""
     for option in options:
         place, done = cfg, []
@@ -168,29 +194,36 @@ def _list_hint(cfg: Config, options: Dict[str, Any]) -> Optional[str]:
             if isinstance(place, (list, tuple)) and not key.isdigit():
                 path = '.'.join(done)
                 kinds = [p.get('type') for p in place if isinstance(p, dict)]
-                return (f'{path} is a list of {len(place)} ({kinds}); say '
-                        f'which, as in {path}.0.{key}')
+                return (
+                    f'{path} is a list of {len(place)} ({kinds}); say '
+                    f'which, as in {path}.0.{key}'
+                )
             try:
-                place = place[int(key)] if isinstance(
-                    place, (list, tuple)) else place[key]
+                place = (
+                    place[int(key)]
+                    if isinstance(place, (list, tuple))
+                    else place[key]
+                )
             except (KeyError, IndexError, TypeError):
                 break
             done.append(key)
     return None
 
 
-def _refuse_slips(cfg: Config, options: Dict[str, Any]) -> None:
+def _refuse_slips(cfg: Config, options: dict[str, Any]) -> None:
     """Refuse a misspelt setting, which mmengine would add and ignore."""
     known = {*cfg, *inspect.signature(Runner.__init__).parameters}
     for option in options:
         key = option.split('.', 1)[0]
         close = difflib.get_close_matches(key, known, 1, 0.8)
         if key not in known and close:
-            raise ValueError(f'--cfg-options {option}: the config has no '
-                             f'"{key}"; did you mean "{close[0]}"?')
+            raise ValueError(
+                f'--cfg-options {option}: the config has no '
+                f'"{key}"; did you mean "{close[0]}"?'
+            )
 
 
-def require_keys(cfg: Config, keys: Dict[str, str]) -> None:
+def require_keys(cfg: Config, keys: dict[str, str]) -> None:
     """Refuse a config that cannot be used for this tool.
 
     Args:
@@ -203,7 +236,8 @@ def require_keys(cfg: Config, keys: Dict[str, str]) -> None:
     for key, remedy in keys.items():
         if cfg.get(key) is None:
             raise ValueError(
-                f'The config {cfg.filename} has no "{key}"; {remedy}.')
+                f'The config {cfg.filename} has no "{key}"; {remedy}.'
+            )
 
 
 def require_checkpoint(path: str) -> None:
@@ -217,15 +251,17 @@ def require_checkpoint(path: str) -> None:
         ValueError: If it is a folder.
     """
     if Path(os.path.expanduser(path)).is_dir():
-        raise ValueError(f'{path} is a folder; give the checkpoint file '
-                         'inside it.')
+        raise ValueError(
+            f'{path} is a folder; give the checkpoint file inside it.'
+        )
     if '://' not in path and not Path(os.path.expanduser(path)).is_file():
         raise FileNotFoundError(
             f'The checkpoint {path} does not exist; check the path (relative '
-            'ones start at the working directory).')
+            'ones start at the working directory).'
+        )
 
 
-def set_work_dir(cfg: Config, given: Optional[str]) -> None:
+def set_work_dir(cfg: Config, given: str | None) -> None:
     """Set ``work_dir``: the flag, else the config's, else by its name."""
     if given is not None:
         cfg.work_dir = given
@@ -246,11 +282,13 @@ def set_launcher(cfg: Config, launcher: str, local_rank: int = 0) -> None:
     if launcher != 'pytorch':
         raise ValueError(
             f'--launcher {launcher} needs GPUs and PyTorch finds none here; '
-            'on CPUs use tools/dist_train.sh, which has --launcher pytorch.')
+            'on CPUs use tools/dist_train.sh, which has --launcher pytorch.'
+        )
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False))
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
     cfg.setdefault('env_cfg', dict())

@@ -3,8 +3,9 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any
 
 from dito.apis import DITOInferencer, parse_names
 from dito.apis.results import Detections, to_dict
@@ -23,63 +24,74 @@ FEW_NAMES = 5
 SOME_BROKEN = 3
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``tools/detect.py``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'image', nargs='+', help='image files, addresses, or folders')
+        'image', nargs='+', help='image files, addresses, or folders'
+    )
     parser.add_argument(
         '--names',
         required=True,
         help='what to look for: "red umbrella, anchor"; a file of names '
         '(.txt with a name a line, .names, .json, .yaml, .pbtxt); or a '
-        'vocabulary file')
+        'vocabulary file',
+    )
     parser.add_argument(
         '--negative-names',
         metavar='NAMES',
         help='what else there may be, in the forms of --names, or "trained" '
         'for the classes the detector was trained on: not looked for, but '
-        'nothing of it is taken for one of --names')
+        'nothing of it is taken for one of --names',
+    )
     parser.add_argument(
         '--config',
         help="config file, or the name of one of DITO's configs; not needed "
-        'for a checkpoint that holds its config')
+        'for a checkpoint that holds its config',
+    )
     parser.add_argument(
         '--checkpoint',
         help='.pth or .safetensors file, a published folder, "owner/name" on '
         'the Hugging Face hub, or "official" (default: the shipped detector, '
-        'which knows drawn symbols only)')
+        'which knows drawn symbols only)',
+    )
     parser.add_argument(
         '--out-dir',
         default='outputs',
-        help='folder for pictures (vis/) and results (preds/)')
+        help='folder for pictures (vis/) and results (preds/)',
+    )
     parser.add_argument(
         '--score-thr',
         type=float,
         default=0.3,
-        help='least score of what is written (default: %(default)s)')
+        help='least score of what is written (default: %(default)s)',
+    )
     parser.add_argument(
         '--agnostic-nms',
         type=float,
         metavar='IOU',
         help='of detections that overlap by more keep only the best, '
-        'whatever their names (0.5 gives one name an object)')
+        'whatever their names (0.5 gives one name an object)',
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
     parser.add_argument(
         '--list-top-k',
         type=int,
         metavar='K',
         help='print the K best of each image, whatever their score, instead '
-        'of those of --score-thr or more')
+        'of those of --score-thr or more',
+    )
     parser.add_argument(
         '--debug',
         action='store_true',
-        help='show the traceback of errors in the given values too')
+        help='show the traceback of errors in the given values too',
+    )
     return parser.parse_args(argv)
 
 
-def model_source(config: Optional[str],
-                 checkpoint: Optional[str]) -> Tuple[Optional[str], str]:
+def model_source(
+    config: str | None, checkpoint: str | None
+) -> tuple[str | None, str]:
     """Config and weights to use.
 
     Returns:
@@ -92,20 +104,25 @@ def model_source(config: Optional[str],
     """
     if checkpoint is None:
         if config is not None:
-            raise ValueError(f'--config {config} needs --checkpoint too; a '
-                             'detector without trained weights finds nothing.')
+            raise ValueError(
+                f'--config {config} needs --checkpoint too; a '
+                'detector without trained weights finds nothing.'
+            )
         checkpoint = str(config_root() / SHIPPED)
-        print('Note: the shipped detector has seen drawings only, the 198 '
-              'things of the data set "symbols". Photographs need '
-              '--checkpoint: "official" after "dito get official", or one '
-              'of your own training; docs/routes.md has the ways.')
+        print(
+            'Note: the shipped detector has seen drawings only, the 198 '
+            'things of the data set "symbols". Photographs need '
+            '--checkpoint: "official" after "dito get official", or one '
+            'of your own training; docs/routes.md has the ways.'
+        )
     return config, checkpoint
 
 
-def format_rows(result: Dict[str, Any], limit: int) -> str:
+def format_rows(result: dict[str, Any], limit: int) -> str:
     """The first detections of an image, one a line."""
-    rows = zip(result['scores'], result['names'], result['bboxes'],
-               strict=True)
+    rows = zip(
+        result['scores'], result['names'], result['bboxes'], strict=True
+    )
     lines = []
     for _, (score, name, box) in zip(range(limit), rows, strict=False):
         corners = ', '.join(f'{value:.0f}' for value in box)
@@ -113,8 +130,13 @@ def format_rows(result: Dict[str, Any], limit: int) -> str:
     return '\n'.join(lines)
 
 
-def report(image: str, result: Dict[str, Any], score_thr: float,
-           top_k: Optional[int], negative: int = 0) -> str:
+def report(
+    image: str,
+    result: dict[str, Any],
+    score_thr: float,
+    top_k: int | None,
+    negative: int = 0,
+) -> str:
     """Say what was found in an image.
 
     Args:
@@ -136,48 +158,72 @@ def report(image: str, result: Dict[str, Any], score_thr: float,
         text += f'; the best has {scores[0]:.3f}'
     if shown > len(scores):
         boxes = f'{len(scores) + negative} boxes'
-        text += (f'; of the best {boxes} {negative} went to negative names'
-                 if negative else f'; there are {boxes} in all')
+        text += (
+            f'; of the best {boxes} {negative} went to negative names'
+            if negative
+            else f'; there are {boxes} in all'
+        )
     rows = format_rows(result, shown)
     return f'{text}\n{rows}' if rows else text
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Detect, as ``tools/detect.py`` is told to."""
     args = parse_args(argv)
     if args.list_top_k is not None and args.list_top_k < 1:
-        raise ValueError('--list-top-k is a number of lines from 1 on, got '
-                         f'{args.list_top_k}.')
+        raise ValueError(
+            '--list-top-k is a number of lines from 1 on, got '
+            f'{args.list_top_k}.'
+        )
     parse_names(args.names)  # A slip is told before anything loads.
     if args.negative_names not in (None, 'trained'):
         parse_names(args.negative_names)
     config, weights = model_source(args.config, args.checkpoint)
-    inferencer = DITOInferencer(config, weights, args.names, args.device,
-                                args.negative_names)
+    inferencer = DITOInferencer(
+        config, weights, args.names, args.device, args.negative_names
+    )
     count = len(inferencer.vocabulary)
     if count < FEW_NAMES and args.negative_names is None:
-        print(f'Note: every object is taken for one of {count} names or for '
-              'background; --negative-names trained lets others compete.')
+        print(
+            f'Note: every object is taken for one of {count} names or for '
+            'background; --negative-names trained lets others compete.'
+        )
     images = [
         path for item in args.image for path in inferencer.list_images(item)
     ]
     broken = []
-    for image, found in zip(images, inferencer.stream(
-            images, score_thr=args.score_thr, out_dir=args.out_dir,
-            agnostic_nms=args.agnostic_nms, on_error='collect'),
-            strict=True):
+    for image, found in zip(
+        images,
+        inferencer.stream(
+            images,
+            score_thr=args.score_thr,
+            out_dir=args.out_dir,
+            agnostic_nms=args.agnostic_nms,
+            on_error='collect',
+        ),
+        strict=True,
+    ):
         if found.error is not None:
             broken.append(found.error)
             continue
-        print(printable(report(image, plain_result(found), args.score_thr,
-                               args.list_top_k, found.negative)))
+        print(
+            printable(
+                report(
+                    image,
+                    plain_result(found),
+                    args.score_thr,
+                    args.list_top_k,
+                    found.negative,
+                )
+            )
+        )
     if len(broken) < len(images):
         print(f'Pictures and results are in {args.out_dir}.')
     return say_broken(broken, len(images))
 
 
-def plain_result(found: Detections) -> Dict[str, Any]:
+def plain_result(found: Detections) -> dict[str, Any]:
     """All detections of an image, best first, without their masks."""
     sample = found.every.new()
     sample.pred_instances = found.every.pred_instances[:]
@@ -196,7 +242,10 @@ def say_broken(errors: Sequence[str], count: int) -> int:
     if not errors:
         return 0
     if len(errors) < count:
-        print(f'error: {len(errors)} of {count} images could not be read; '
-              'the others are done.', file=sys.stderr)
+        print(
+            f'error: {len(errors)} of {count} images could not be read; '
+            'the others are done.',
+            file=sys.stderr,
+        )
         return SOME_BROKEN
     return USER_ERROR

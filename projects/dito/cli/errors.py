@@ -7,8 +7,9 @@ import sys
 import time
 import traceback
 from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, NoReturn, Optional, Sequence
+from typing import NoReturn
 
 from dito.utils.configs import PACKAGE
 from dito.utils.errors import FULL, BrokenDataError, StepError
@@ -22,7 +23,7 @@ REFUSED = 'DITO_REFUSAL_FILE'
 # Without it, seconds that the others leave to the first process for what all
 # would say: once it has ended, launchers end them.
 _FIRST_SPEAKS = 10
-Main = Callable[[Optional[Sequence[str]]], Optional[int]]
+Main = Callable[[Sequence[str] | None], int | None]
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -32,10 +33,18 @@ def is_user_error(error: BaseException) -> bool:
     another library's depths is more likely a defect, and there the traceback
     matters; a file that is not there is the user's in either case.
     """
-    if isinstance(error, (FileNotFoundError, FileExistsError,
-                          IsADirectoryError,
-                          NotADirectoryError, PermissionError,
-                          BrokenDataError, StepError)):
+    if isinstance(
+        error,
+        (
+            FileNotFoundError,
+            FileExistsError,
+            IsADirectoryError,
+            NotADirectoryError,
+            PermissionError,
+            BrokenDataError,
+            StepError,
+        ),
+    ):
         return True
     # A path that is too long, a loop of links, read-only, no folder ...
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -54,7 +63,8 @@ def is_user_error(error: BaseException) -> bool:
 def is_unknown_type(error: BaseException) -> bool:
     """Whether MMEngine does not know a ``type`` of a config."""
     return isinstance(error, KeyError) and ' registry. Please check' in str(
-        error)
+        error
+    )
 
 
 def one_sentence_errors(main: Main) -> Callable[..., int]:
@@ -67,7 +77,7 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
     """
 
     @functools.wraps(main)
-    def guarded(argv: Optional[Sequence[str]] = None) -> int:
+    def guarded(argv: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if argv is None else argv
         debug = '--debug' in given or os.environ.get('DITO_DEBUG') == '1'
         try:
@@ -148,11 +158,15 @@ def _sentence(error: Exception) -> str:
         return error.sentence()
     text = ' '.join(str(error).split())
     if is_unknown_type(error):
-        return (f"{text.strip(chr(34)).split(' registry.')[0]} registry; "
-                'check the spelling of this type in the config.')
+        return (
+            f'{text.strip(chr(34)).split(" registry.")[0]} registry; '
+            'check the spelling of this type in the config.'
+        )
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror.lower()}.'
     if isinstance(error, OSError) and error.errno in FULL:
-        return (f'The disk is full ({error.strerror.lower()}): make room '
-                'where the tool writes, then start it again.')
+        return (
+            f'The disk is full ({error.strerror.lower()}): make room '
+            'where the tool writes, then start it again.'
+        )
     return text or type(error).__name__

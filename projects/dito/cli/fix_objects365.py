@@ -6,7 +6,7 @@ loading, so this is needed for other programs only.
 """
 
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from dito.datasets.convert import fix_objects365
 
@@ -14,18 +14,22 @@ from .errors import one_sentence_errors
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Repair a file and print what was renamed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='annotation file of v1 or v2')
     parser.add_argument(
-        '--out', help='file to write (default: SOURCE with _fixed.json)')
+        '--out', help='file to write (default: SOURCE with _fixed.json)'
+    )
     args = parser.parse_args(argv)
     target = args.out or args.source.removesuffix('.json') + '_fixed.json'
     done = fix_objects365(args.source, target)
     for old, new in done['renamed']:
         print(f'{old!r} -> {new!r}')
-    print(target, f'{done["version"]}, {done["images"]} images, '
-          f'{done["annotations"]} annotations, {done["categories"]} '
-          f'categories, {len(done["renamed"])} renamed')
+    print(
+        target,
+        f'{done["version"]}, {done["images"]} images, '
+        f'{done["annotations"]} annotations, {done["categories"]} '
+        f'categories, {len(done["renamed"])} renamed',
+    )
     return 0

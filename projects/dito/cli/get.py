@@ -7,8 +7,8 @@ archives come to about 3 GB; the converted detector takes as much again.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from dito.apis.official import (
     ADDRESS,
@@ -26,34 +26,53 @@ from .errors import one_sentence_errors
 from .official_to_dito import read_sizes
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``dito get``."""
     parser = argparse.ArgumentParser(prog='dito get', description=__doc__)
     parser.add_argument(
-        'what', choices=[OFFICIAL, 'pretrained'],
+        'what',
+        choices=[OFFICIAL, 'pretrained'],
         help="official: the authors' detector; pretrained: their backbone "
-        'and heads before detection training, for trainings of your own')
+        'and heads before detection training, for trainings of your own',
+    )
     parser.add_argument(
-        '--from', dest='source', metavar='DIR', type=Path,
-        help='folder that has the archives already')
+        '--from',
+        dest='source',
+        metavar='DIR',
+        type=Path,
+        help='folder that has the archives already',
+    )
     parser.add_argument(
-        '--address', default=ADDRESS,
-        help='where the archives are (default: %(default)s)')
+        '--address',
+        default=ADDRESS,
+        help='where the archives are (default: %(default)s)',
+    )
     parser.add_argument(
-        '--lvis', metavar='FILE',
-        help='annotations of LVIS v1, for the synonyms of its names')
+        '--lvis',
+        metavar='FILE',
+        help='annotations of LVIS v1, for the synonyms of its names',
+    )
     parser.add_argument(
-        '--config', default=CONFIG,
-        help='config of the detector (default: %(default)s)')
+        '--config',
+        default=CONFIG,
+        help='config of the detector (default: %(default)s)',
+    )
     parser.add_argument(
-        '--sizes', nargs='+', default=[], metavar='NAME=NUMBER',
+        '--sizes',
+        nargs='+',
+        default=[],
+        metavar='NAME=NUMBER',
         help='sizes of a detector that is not ViT-L/16, as of '
-        'official-to-dito')
+        'official-to-dito',
+    )
     parser.add_argument(
-        '--accept-change', action='store_true',
-        help='take archives that are not what they were when seen first')
+        '--accept-change',
+        action='store_true',
+        help='take archives that are not what they were when seen first',
+    )
     parser.add_argument(
-        '--debug', action='store_true', help='show tracebacks of errors')
+        '--debug', action='store_true', help='show tracebacks of errors'
+    )
     return parser.parse_args(argv)
 
 
@@ -62,14 +81,17 @@ def bar(name: str) -> Progress:
     last = [-1]
     growing = sys.stdout.isatty()
 
-    def show(have: int, size: Optional[int]) -> None:
+    def show(have: int, size: int | None) -> None:
         part = int(100 * have / size) if size else have >> 27
         step = part if growing else part // 10
         if step == last[0]:
             return
         last[0] = step
-        text = (f'{name}: {have / 1e6:,.0f} of {size / 1e6:,.0f} MB'
-                if size else f'{name}: {have / 1e6:,.0f} MB')
+        text = (
+            f'{name}: {have / 1e6:,.0f} of {size / 1e6:,.0f} MB'
+            if size
+            else f'{name}: {have / 1e6:,.0f} MB'
+        )
         end = '\n' if not growing or have == size else '\r'
         print(text, end=end, flush=True)
 
@@ -77,27 +99,35 @@ def bar(name: str) -> Progress:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Download, unpack and convert."""
     args = parse_args(argv)
     address = args.address.rstrip('/') + '/'
     if args.what == 'pretrained':
-        (folder, ) = fetch_archives(
-            (PRETRAINED, ), args.source, address, args.accept_change, bar)
-        print(f'Unpacked into {folder}; "dito official-to-dito" converts '
-              'the checkpoint in it (docs/official_weights.md).')
+        (folder,) = fetch_archives(
+            (PRETRAINED,), args.source, address, args.accept_change, bar
+        )
+        print(
+            f'Unpacked into {folder}; "dito official-to-dito" converts '
+            'the checkpoint in it (docs/official_weights.md).'
+        )
         return 0
     sizes = read_sizes(args.sizes)
-    files = find_files(fetch_archives(
-        ARCHIVES, args.source, address, args.accept_change, bar))
+    files = find_files(
+        fetch_archives(ARCHIVES, args.source, address, args.accept_change, bar)
+    )
     for line in make_detector(files, args.lvis, args.config, sizes):
         print(line)
-    print('dito detect PHOTO --checkpoint official --names "dog, traffic '
-          'light" finds what LVIS and COCO name.')
+    print(
+        'dito detect PHOTO --checkpoint official --names "dog, traffic '
+        'light" finds what LVIS and COCO name.'
+    )
     if files.text_model and files.tokenizer:
-        print('Other names, with TensorFlow and SentencePiece: dito '
-              f'official-text-embeddings {files.text_model} --tokenizer '
-              f'{files.tokenizer} --background {files.background} --names '
-              '... --out names.safetensors')
+        print(
+            'Other names, with TensorFlow and SentencePiece: dito '
+            f'official-text-embeddings {files.text_model} --tokenizer '
+            f'{files.tokenizer} --background {files.background} --names '
+            '... --out names.safetensors'
+        )
     print(f'All of it is in {dito_home() / OFFICIAL}.')
     return 0

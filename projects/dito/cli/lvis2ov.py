@@ -7,7 +7,7 @@ the names, synonyms and frequencies alone, to build vocabularies from.
 """
 
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from dito.datasets.convert import convert_file, write_categories
 
@@ -15,31 +15,38 @@ from .errors import one_sentence_errors
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file and print what is in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='LVIS annotation file')
     parser.add_argument(
         '--out',
         help='file to write (default: SOURCE with _base.json, or with '
-        '_categories.json)')
+        '_categories.json)',
+    )
     parser.add_argument(
         '--drop-empty',
         action='store_true',
-        help='leave out images without any object of a base class')
+        help='leave out images without any object of a base class',
+    )
     parser.add_argument(
         '--categories',
         action='store_true',
-        help='write the metadata of all categories instead')
+        help='write the metadata of all categories instead',
+    )
     args = parser.parse_args(argv)
     kind = 'categories' if args.categories else 'base'
     target = args.out or f'{args.source.removesuffix(".json")}_{kind}.json'
     if args.categories:
         found = write_categories(args.source, target)
-        print(target, f'{sum(found.values())} categories: {found["f"]} '
-              f'frequent, {found["c"]} common, {found["r"]} rare')
+        print(
+            target,
+            f'{sum(found.values())} categories: {found["f"]} '
+            f'frequent, {found["c"]} common, {found["r"]} rare',
+        )
         return 0
     counts = convert_file(
-        args.source, target, split='base', drop_empty=args.drop_empty)
+        args.source, target, split='base', drop_empty=args.drop_empty
+    )
     print(target, ', '.join(f'{n} {what}' for what, n in counts.items()))
     return 0

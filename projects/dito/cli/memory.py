@@ -50,25 +50,40 @@ _CONFIG = '_base_/models/dito_vitl.py'
 _SHIFT = dict(
     none=dict(shift=None),
     batched=dict(shift='swl', swl_batched=True),
-    sequential=dict(shift='swl', swl_batched=False))
-_HEADS = ('ViT', 'batch', 'checkpointing', 'SWL', 'backbone: computed',
-          'measured', 'heads keep', 'teacher adds', 'weights')
+    sequential=dict(shift='swl', swl_batched=False),
+)
+_HEADS = (
+    'ViT',
+    'batch',
+    'checkpointing',
+    'SWL',
+    'backbone: computed',
+    'measured',
+    'heads keep',
+    'teacher adds',
+    'weights',
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``memory.py``."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     archs = ('tiny', 'small', 'base', 'large', 'huge')
-    add('--arch', nargs='+', choices=archs,
-        default=['small', 'base', 'large'])
+    add('--arch', nargs='+', choices=archs, default=['small', 'base', 'large'])
     add('--batch', nargs='+', type=int, default=[1, 2, 3, 4])
     add('--img-size', type=int, default=1024)
     add('--bf16', action='store_true', help='bfloat16 autocast')
-    add('--measure', nargs='*', choices=archs, default=[],
-        help='measure these (each takes a forward and a backward pass)')
+    add(
+        '--measure',
+        nargs='*',
+        choices=archs,
+        default=[],
+        help='measure these (each takes a forward and a backward pass)',
+    )
     add('--device', default='cpu', help='for measuring, such as cuda')
     add('--json', metavar='FILE', help='write the rows to this file')
     add('--debug', action='store_true', help='show tracebacks of errors')
@@ -104,8 +119,12 @@ class Setting:
     def tower(self) -> DITOViT:
         """The backbone, in training mode."""
         return DITOViT(
-            self.arch, self.patch_size, window=dict(grid=4),
-            with_cp=self.with_cp, **_SHIFT[self.swl]).train()
+            self.arch,
+            self.patch_size,
+            window=dict(grid=4),
+            with_cp=self.with_cp,
+            **_SHIFT[self.swl],
+        ).train()
 
     def forward(self, model: DITOViT, side: int) -> Tensor:
         """Map of images of zeros, on the model's device."""
@@ -137,11 +156,15 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known = {p.untyped_storage()._cdata for module in modules
-                       for p in module.parameters()}
+        self._known = {
+            p.untyped_storage()._cdata
+            for module in modules
+            for p in module.parameters()
+        }
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (),
-                           kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run an operation and count what it has made."""
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result):
@@ -223,8 +246,9 @@ def detector_config(arch: str) -> Config:
     return cfg
 
 
-def head_memory(arch: str, batch: int, img_size: int = 1024,
-                bf16: bool = False) -> float:
+def head_memory(
+    arch: str, batch: int, img_size: int = 1024, bf16: bool = False
+) -> float:
     """What autograd keeps of pyramid, proposal, box and mask head, in MiB.
 
     On top come, for moments, gradients of the largest map.
@@ -246,18 +270,34 @@ def head_memory(arch: str, batch: int, img_size: int = 1024,
     side = -(-img_size // cfg.backbone.patch_size)
     width = cfg.neck.out_channels
     with without_data():
-        neck, rpn, box, mask = heads = [MODELS.build(part) for part in (
-            cfg.neck, cfg.rpn_head, cfg.roi_head.bbox_head,
-            cfg.roi_head.mask_head)]
-        feat = torch.empty(batch, cfg.neck.in_channels, side, side,
-                           requires_grad=True)
-        with LiveBytes(*heads) as count, torch.autocast(
-                'cpu', torch.bfloat16, enabled=bf16):
-            kept = [rpn(neck((feat, )))]
-            for head, number, size in ((box.regions, rois, 7),
-                                       (mask, masks, 14)):
-                kept.append(head(torch.empty(number, width, size, size,
-                                             requires_grad=True)))
+        neck, rpn, box, mask = heads = [
+            MODELS.build(part)
+            for part in (
+                cfg.neck,
+                cfg.rpn_head,
+                cfg.roi_head.bbox_head,
+                cfg.roi_head.mask_head,
+            )
+        ]
+        feat = torch.empty(
+            batch, cfg.neck.in_channels, side, side, requires_grad=True
+        )
+        with (
+            LiveBytes(*heads) as count,
+            torch.autocast('cpu', torch.bfloat16, enabled=bf16),
+        ):
+            kept = [rpn(neck((feat,)))]
+            for head, number, size in (
+                (box.regions, rois, 7),
+                (mask, masks, 14),
+            ):
+                kept.append(
+                    head(
+                        torch.empty(
+                            number, width, size, size, requires_grad=True
+                        )
+                    )
+                )
             return count.now / _MIB
 
 
@@ -275,8 +315,10 @@ def measure(setting: Setting, device: str = 'cpu') -> float:
     model = setting.tower().to(device)
     setting.step(model, 4 * setting.patch_size)
     if not device.startswith('cuda'):
-        return _peak_of_events(
-            lambda: setting.step(model, setting.img_size)) / _MIB
+        return (
+            _peak_of_events(lambda: setting.step(model, setting.img_size))
+            / _MIB
+        )
     start = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     setting.step(model, setting.img_size)
@@ -285,11 +327,15 @@ def measure(setting: Setting, device: str = 'cpu') -> float:
 
 def _peak_of_events(run: Callable[[], None]) -> int:
     """Peak of what is allocated on the CPU while something runs, in bytes."""
-    with profile(activities=[ProfilerActivity.CPU],
-                 profile_memory=True) as log:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True
+    ) as log:
         run()
-    events = [e for e in log.profiler.kineto_results.events()
-              if e.name() == '[memory]']
+    events = [
+        e
+        for e in log.profiler.kineto_results.events()
+        if e.name() == '[memory]'
+    ]
     now = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()
@@ -300,41 +346,66 @@ def _peak_of_events(run: Callable[[], None]) -> int:
 def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     """All settings with their figures."""
     rows = []
-    heads = {pair: head_memory(*pair, args.img_size, args.bf16)
-             for pair in product(args.arch, args.batch)}
-    teachers = {(arch, batch): teacher_memory(Setting(
-        arch, batch, args.img_size, bf16=args.bf16))
-        for arch, batch in heads}
-    for arch, batch, with_cp, swl in product(args.arch, args.batch,
-                                             (False, True), _SHIFT):
+    heads = {
+        pair: head_memory(*pair, args.img_size, args.bf16)
+        for pair in product(args.arch, args.batch)
+    }
+    teachers = {
+        (arch, batch): teacher_memory(
+            Setting(arch, batch, args.img_size, bf16=args.bf16)
+        )
+        for arch, batch in heads
+    }
+    for arch, batch, with_cp, swl in product(
+        args.arch, args.batch, (False, True), _SHIFT
+    ):
         setting = Setting(arch, batch, args.img_size, with_cp, swl, args.bf16)
-        measured = measure(setting, args.device) if arch in args.measure \
-            else None
-        rows.append(dict(
-            arch=arch, batch=batch, with_cp=with_cp, swl=swl,
-            computed=step_memory(setting), measured=measured,
-            device=args.device if measured is not None else None,
-            heads=heads[arch, batch],
-            teacher=teachers[arch, batch],
-            weights=4 * parameter_count(arch) / _MIB))
+        measured = (
+            measure(setting, args.device) if arch in args.measure else None
+        )
+        rows.append(
+            dict(
+                arch=arch,
+                batch=batch,
+                with_cp=with_cp,
+                swl=swl,
+                computed=step_memory(setting),
+                measured=measured,
+                device=args.device if measured is not None else None,
+                heads=heads[arch, batch],
+                teacher=teachers[arch, batch],
+                weights=4 * parameter_count(arch) / _MIB,
+            )
+        )
     return rows
 
 
 def show(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> Table:
     """The figures as a table for the terminal."""
     kind = 'bfloat16 autocast' if args.bf16 else 'float32'
-    table = Table(title=f'Training step at {args.img_size} x '
-                  f'{args.img_size}, {kind}, in MiB over the loaded model')
+    table = Table(
+        title=f'Training step at {args.img_size} x '
+        f'{args.img_size}, {kind}, in MiB over the loaded model'
+    )
     for number, head in enumerate(_HEADS):
         table.add_column(head, justify='right' if number > 3 else 'left')
     for row in rows:
-        measured = '-' if row['measured'] is None else (
-            f'{row["measured"]:,.0f} ({row["device"]})')
-        table.add_row(row['arch'], str(row['batch']),
-                      'yes' if row['with_cp'] else 'no', row['swl'],
-                      f'{row["computed"]:,.0f}', measured,
-                      f'{row["heads"]:,.0f}',
-                      f'{row["teacher"]:,.0f}', f'{row["weights"]:,.0f}')
+        measured = (
+            '-'
+            if row['measured'] is None
+            else (f'{row["measured"]:,.0f} ({row["device"]})')
+        )
+        table.add_row(
+            row['arch'],
+            str(row['batch']),
+            'yes' if row['with_cp'] else 'no',
+            row['swl'],
+            f'{row["computed"]:,.0f}',
+            measured,
+            f'{row["heads"]:,.0f}',
+            f'{row["teacher"]:,.0f}',
+            f'{row["weights"]:,.0f}',
+        )
     return table
 
 

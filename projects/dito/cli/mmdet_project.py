@@ -9,8 +9,8 @@ which needs no installation there. Its configs say
 import argparse
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from dito.utils.configs import PACKAGE, config_root
 from dito.utils.files import new_folder
@@ -19,7 +19,8 @@ from dito.version import __version__
 from .errors import one_sentence_errors
 
 _OWN_IMPORT = re.compile(
-    r"^custom_imports = dict\(imports=\['dito'\]", re.MULTILINE)
+    r"^custom_imports = dict\(imports=\['dito'\]", re.MULTILINE
+)
 _PROJECT_IMPORT = "custom_imports = dict(imports=['projects.DITO']"
 _INIT = '''# Copyright (c) DITO for MMDetection contributors. \
 Licensed under Apache-2.0.
@@ -93,13 +94,15 @@ run; the figures of the paper are no results of this code.
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
-        'mmdetection', help='clone of MMDetection (a folder with tools/)')
+        'mmdetection', help='clone of MMDetection (a folder with tools/)'
+    )
     return parser.parse_args(argv)
 
 
@@ -119,11 +122,13 @@ def write_project(root: Path) -> Path:
     if not (root / 'tools' / 'train.py').is_file():
         raise FileNotFoundError(
             f'{root} has no tools/train.py; give the root of a clone of '
-            'MMDetection.')
+            'MMDetection.'
+        )
     target = root / 'projects' / 'DITO'
     if target.exists():
         raise ValueError(
-            f'{target} exists already; remove it to write it anew.')
+            f'{target} exists already; remove it to write it anew.'
+        )
     unwanted = shutil.ignore_patterns('__pycache__', '.mim', '*.pyc')
     with new_folder(target) as parts:
         shutil.copytree(PACKAGE, parts / 'dito', ignore=unwanted)
@@ -131,15 +136,17 @@ def write_project(root: Path) -> Path:
         for path in (parts / 'configs').rglob('*.py'):
             text = path.read_text(encoding='utf-8')
             path.write_text(
-                _OWN_IMPORT.sub(_PROJECT_IMPORT, text), encoding='utf-8')
+                _OWN_IMPORT.sub(_PROJECT_IMPORT, text), encoding='utf-8'
+            )
         (parts / '__init__.py').write_text(_INIT, encoding='utf-8')
         (parts / 'README.md').write_text(
-            _README.format(version=__version__), encoding='utf-8')
+            _README.format(version=__version__), encoding='utf-8'
+        )
     return target
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the project and say how to use it."""
     args = parse_args(argv)
     target = write_project(Path(args.mmdetection))

@@ -7,8 +7,8 @@ weights named by their sha256, config, vocabulary, figures, model card.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -25,67 +25,83 @@ from . import common
 from .errors import one_sentence_errors
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     parser.add_argument('out', help='.safetensors file, or folder, to write')
     parser.add_argument(
         '--config',
         help='config of the model, kept in the metadata; the file then '
-        'says by itself what it is')
+        'says by itself what it is',
+    )
     parser.add_argument(
         '--prefix',
         nargs='+',
         default=[''],
-        help='keep only weights whose names start with one of these')
+        help='keep only weights whose names start with one of these',
+    )
     parser.add_argument(
         '--half',
         action='store_true',
         help='write weights of 32 bits as float16, in half the size; one '
-        'that does not fit is refused')
+        'that does not fit is refused',
+    )
     parser.add_argument(
         '--note',
         action='append',
         default=[],
         metavar='KEY=TEXT',
-        help='further metadata, such as accuracy or licence')
+        help='further metadata, such as accuracy or licence',
+    )
     folder = parser.add_argument_group('for a folder')
     folder.add_argument(
-        '--name', help='start of the name of the weights (default: the '
-        "folder's)")
+        '--name',
+        help="start of the name of the weights (default: the folder's)",
+    )
     folder.add_argument(
-        '--vocabulary', help='vocabulary file, the default classes')
+        '--vocabulary', help='vocabulary file, the default classes'
+    )
     folder.add_argument(
-        '--metrics', help='evaluation.json that tools/test.py has written')
+        '--metrics', help='evaluation.json that tools/test.py has written'
+    )
     folder.add_argument(
-        '--push', metavar='OWNER/NAME',
-        help='upload the folder to the Hugging Face hub')
+        '--push',
+        metavar='OWNER/NAME',
+        help='upload the folder to the Hugging Face hub',
+    )
     args = parser.parse_args(argv)
-    given = [f'--{key}' for key in ('name', 'vocabulary', 'metrics', 'push')
-             if getattr(args, key) is not None]
+    given = [
+        f'--{key}'
+        for key in ('name', 'vocabulary', 'metrics', 'push')
+        if getattr(args, key) is not None
+    ]
     if args.out.endswith('.safetensors') and given:
         parser.error(f'{" and ".join(given)}: OUT must be a folder')
     return args
 
 
-def select(state: Dict[str, Tensor],
-           prefixes: Sequence[str]) -> Dict[str, Tensor]:
+def select(
+    state: dict[str, Tensor], prefixes: Sequence[str]
+) -> dict[str, Tensor]:
     """Keep the weights whose names start with one of the prefixes."""
     kept = {
         k: v.contiguous()
-        for k, v in state.items() if k.startswith(tuple(prefixes))
+        for k, v in state.items()
+        if k.startswith(tuple(prefixes))
     }
     if not kept:
         raise ValueError(
             f'no weight starts with {list(prefixes)}; the file has names '
-            f'like {sorted(state)[:3]}.')
+            f'like {sorted(state)[:3]}.'
+        )
     return kept
 
 
-def halved(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Round the float32 weights to float16.
 
     Args:
@@ -106,11 +122,12 @@ def halved(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
         if lost.any():
             raise ValueError(
                 f'{name} holds {state[name][lost].abs().max():.4g}, beyond '
-                'what float16 can hold; publish without --half.')
+                'what float16 can hold; publish without --half.'
+            )
     return small
 
 
-def read_notes(notes: Sequence[str]) -> Dict[str, str]:
+def read_notes(notes: Sequence[str]) -> dict[str, str]:
     """Split KEY=TEXT."""
     wrong = [n for n in notes if '=' not in n]
     if wrong:
@@ -119,7 +136,7 @@ def read_notes(notes: Sequence[str]) -> Dict[str, str]:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the file."""
     args = parse_args(argv)
     common.require_checkpoint(args.checkpoint)
@@ -127,7 +144,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if Path(args.out).suffix in ('.pth', '.pt', '.bin'):
             raise ValueError(
                 f'the output must end in .safetensors, or be a folder: '
-                f'{args.out}')
+                f'{args.out}'
+            )
         return write_folder(args)
     metadata = read_notes(args.note)
     if args.config:
@@ -145,6 +163,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def write_folder(args: argparse.Namespace) -> int:
     """Write, and upload if asked, a folder that holds a whole detector."""
     from dito.apis import load_model_source, package_model, push_to_hub
+
     if args.config:
         common.load_config(args.config, None)
     if args.metrics:
@@ -160,7 +179,8 @@ def write_folder(args: argparse.Namespace) -> int:
         dataset_meta=meta,
         vocabulary=args.vocabulary,
         metrics=args.metrics,
-        notes=read_notes(args.note))
+        notes=read_notes(args.note),
+    )
     size = weights.stat().st_size / 1e6
     print(f'{weights}: {size:.1f} MB')
     if args.push:
@@ -171,6 +191,7 @@ def write_folder(args: argparse.Namespace) -> int:
 def _refuse_other_weights(metrics: str, checkpoint: str) -> None:
     """Refuse figures that were measured with another checkpoint."""
     from dito.apis.hub import read_report
+
     tested = {
         (result.get('protocol') or {}).get('checkpoint_sha256')
         for result in read_report(metrics)['results']
@@ -180,4 +201,5 @@ def _refuse_other_weights(metrics: str, checkpoint: str) -> None:
         raise ValueError(
             f'{metrics} has the figures of a checkpoint with the sha256 '
             f'{min(tested - {own})[:8]}, but {checkpoint} has {own[:8]}; '
-            'test it, and give the report of that test.')
+            'test it, and give the report of that test.'
+        )

@@ -8,7 +8,8 @@ detection training".
 """
 
 import argparse
-from typing import Any, Dict, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config
 
@@ -19,11 +20,12 @@ from . import common
 from .errors import one_sentence_errors
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``region_accuracy.py``."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     common.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     common.add_run_arguments(parser)
@@ -31,7 +33,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--score',
         choices=SCORES,
         default='vlm',
-        help='which score names a box (default: %(default)s)')
+        help='which score names a box (default: %(default)s)',
+    )
     return parser.parse_args(argv)
 
 
@@ -46,8 +49,10 @@ def use_given_boxes(cfg: Config, score: str) -> None:
         ValueError: If the config is not a detector's.
     """
     if cfg.model.type != 'DITO':
-        raise ValueError(f'{cfg.filename} is a config of {cfg.model.type}; '
-                         'give one of a detector (DITO).')
+        raise ValueError(
+            f'{cfg.filename} is a config of {cfg.model.type}; '
+            'give one of a detector (DITO).'
+        )
     cfg.model.type = 'DITORegionClassifier'
     cfg.model.score = score
     cfg.model.teacher = None
@@ -60,8 +65,11 @@ def use_given_boxes(cfg: Config, score: str) -> None:
         evaluators = [evaluators]
     cfg.test_evaluator = [
         dict(type='DITORegionMetric'),
-        *(dict(e, metric='bbox') if 'metric' in e else e
-          for e in evaluators if e['type'] != 'DITORegionMetric'),
+        *(
+            dict(e, metric='bbox') if 'metric' in e else e
+            for e in evaluators
+            if e['type'] != 'DITORegionMetric'
+        ),
     ]
     for hook in cfg.get('custom_hooks') or ():
         if hook['type'] == 'DITOLoadReportHook':
@@ -77,13 +85,13 @@ def _not_needed(score: str) -> Sequence[str]:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Classify the boxes and print the figures."""
     run(parse_args(argv))
     return 0
 
 
-def run(args: argparse.Namespace) -> Dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate, and print a line a figure.
 
     Returns:
@@ -95,7 +103,9 @@ def run(args: argparse.Namespace) -> Dict[str, Any]:
         cfg,
         dict(
             test_dataloader='it cannot be tested',
-            test_evaluator='it cannot be tested'))
+            test_evaluator='it cannot be tested',
+        ),
+    )
     common.set_work_dir(cfg, args.work_dir)
     use_given_boxes(cfg, args.score)
     cfg.load_from = args.checkpoint

@@ -10,20 +10,20 @@ imports parts of MMDetection before it reads the config's
 import argparse
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from .errors import one_sentence_errors
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a script as ``python SCRIPT ARGS`` would."""
     parser = argparse.ArgumentParser(
-        prog='python -m dito run', description=__doc__)
+        prog='python -m dito run', description=__doc__
+    )
     parser.add_argument('script', help='a .py file')
-    parser.add_argument(
-        'args', nargs=argparse.REMAINDER, help='its arguments')
+    parser.add_argument('args', nargs=argparse.REMAINDER, help='its arguments')
     args = parser.parse_args(argv)
     script = Path(args.script)
     if not script.is_file():

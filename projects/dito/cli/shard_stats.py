@@ -5,7 +5,8 @@ Images are not decoded; their headers tell their size.
 """
 
 import argparse
-from typing import Any, Dict, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -17,16 +18,21 @@ from .check_shards import add_shard_arguments
 from .errors import one_sentence_errors
 
 _SUMMARIES = dict(
-    caption_words='caption, words', caption_chars='caption, characters',
-    width='width, pixels', height='height, pixels',
-    aspect='width / height', image_bytes='image, bytes')
+    caption_words='caption, words',
+    caption_chars='caption, characters',
+    width='width, pixels',
+    height='height, pixels',
+    aspect='width / height',
+    image_bytes='image, bytes',
+)
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``tools/analysis_tools/shard_stats.py``."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_shard_arguments(parser)
     return parser.parse_args(argv)
 
@@ -36,14 +42,13 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:,.4g}'
 
 
-def show(figures: Dict[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> None:
     """Print the figures as tables."""
     columns = ('mean', 'min', 'p5', 'median', 'p95', 'max')
     table = Table('', *columns)
     for name, title in _SUMMARIES.items():
         if figures[name]:
-            table.add_row(
-                title, *(_number(figures[name][c]) for c in columns))
+            table.add_row(title, *(_number(figures[name][c]) for c in columns))
     print_table(table)
     total = max(1, sum(figures['shorter_side'].values()))
     sides = Table('shorter side, pixels', 'images', 'share')
@@ -51,8 +56,13 @@ def show(figures: Dict[str, Any]) -> None:
         sides.add_row(name, f'{number:,}', f'{number / total:.1%}')
     print_table(sides)
     counts = Table('', 'number')
-    for name in ('shards', 'samples', 'duplicate_keys',
-                 'duplicate_captions', 'total_image_bytes'):
+    for name in (
+        'shards',
+        'samples',
+        'duplicate_keys',
+        'duplicate_captions',
+        'total_image_bytes',
+    ):
         counts.add_row(name.replace('_', ' '), f'{figures[name]:,}')
     for group in ('formats', 'problems'):
         for name, number in figures[group].items():
@@ -61,11 +71,12 @@ def show(figures: Dict[str, Any]) -> None:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Describe, as ``tools/analysis_tools/shard_stats.py`` is told to."""
     args = parse_args(argv)
     figures = shard_statistics(
-        args.shards, captions=args.captions, workers=args.workers)
+        args.shards, captions=args.captions, workers=args.workers
+    )
     show(figures)
     if args.json:
         write_json(args.json, figures)

@@ -2,7 +2,8 @@
 """Evaluate a checkpoint on the test set of a config, or on any other set."""
 
 import argparse
-from typing import Any, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
@@ -14,24 +15,28 @@ from . import common, transfer
 from .errors import OneVoiceParser, one_sentence_errors
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``tools/test.py``."""
     parser = OneVoiceParser(description=__doc__)
     common.add_config_arguments(parser)
     parser.add_argument('checkpoint', help='.pth or .safetensors file')
     common.add_run_arguments(parser)
     parser.add_argument(
-        '--out', help='write the predictions to this .pkl file')
+        '--out', help='write the predictions to this .pkl file'
+    )
     parser.add_argument(
-        '--show', action='store_true', help='show each result in a window')
+        '--show', action='store_true', help='show each result in a window'
+    )
     parser.add_argument(
         '--show-dir',
-        help='folder for pictures of the results, inside the work folder')
+        help='folder for pictures of the results, inside the work folder',
+    )
     parser.add_argument(
         '--wait-time',
         type=float,
         default=2,
-        help='seconds between two shown results')
+        help='seconds between two shown results',
+    )
     transfer.add_data_arguments(parser)
     args = parser.parse_args(argv)
     transfer.check_data_arguments(parser, args)
@@ -72,7 +77,7 @@ class DumpedDetections(DumpDetResults):
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, as ``tools/test.py`` is told to."""
     args = parse_args(argv)
     setup_cache_size_limit_of_dynamo()
@@ -83,7 +88,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         dict(
             model='it is a part to inherit from, not a config to run',
             test_dataloader='it cannot be tested',
-            test_evaluator='it cannot be tested'))
+            test_evaluator='it cannot be tested',
+        ),
+    )
     if args.data is not None:
         transfer.use_data(cfg, args)
     common.set_work_dir(cfg, args.work_dir)
@@ -94,12 +101,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             raise ValueError(
                 f'--show and --show-dir need default_hooks.visualization, '
                 f'which {cfg.filename} does not set; add '
-                "dict(type='DetVisualizationHook').")
+                "dict(type='DetVisualizationHook')."
+            )
         cfg = trigger_visualization_hook(cfg, args)
     common.set_launcher(cfg, args.launcher, args.local_rank)
     runner = common.build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(
-            DumpedDetections(out_file_path=args.out))
+            DumpedDetections(out_file_path=args.out)
+        )
     runner.test()
     return 0

@@ -3,7 +3,8 @@
 
 import argparse
 import logging
-from typing import Any, Dict, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
@@ -22,7 +23,7 @@ from .errors import (
 )
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``tools/train.py``."""
     parser = OneVoiceParser(description=__doc__)
     common.add_config_arguments(parser)
@@ -31,20 +32,23 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='train in bfloat16 mixed precision, on a GPU or a CPU')
+        help='train in bfloat16 mixed precision, on a GPU or a CPU',
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='train another batch than that of the schedule '
         '(auto_scale_lr.base_batch_size), with the learning rate scaled to '
         'it: train_cfg.total_batch_size where that is changed, else '
-        'train_dataloader.batch_size images on every process')
+        'train_dataloader.batch_size images on every process',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         help='go on from this checkpoint; without a value, from the last '
-        'whole one in the work folder, or from the beginning if it has none')
+        'whole one in the work folder, or from the beginning if it has none',
+    )
     return parser.parse_args(argv)
 
 
@@ -77,15 +81,18 @@ def set_auto_scale_lr(cfg: Config) -> None:
     if base is None:
         raise ValueError(
             f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which '
-            f'{cfg.filename} does not set; add it, or leave the flag out.')
+            f'{cfg.filename} does not set; add it, or leave the flag out.'
+        )
     cfg.auto_scale_lr = dict(scale, base_batch_size=base, enable=True)
     optimizer = cfg.optim_wrapper.get('optimizer') or {}
     if total in (None, base) or 'lr' not in optimizer:
         return
     optimizer.lr *= total / base
     cfg.auto_scale_lr.enable = False
-    print_log(f'Batch {total} instead of {base}: the learning rate is '
-              f'{optimizer.lr:g}.')
+    print_log(
+        f'Batch {total} instead of {base}: the learning rate is '
+        f'{optimizer.lr:g}.'
+    )
 
 
 def check_loop(cfg: Config) -> None:
@@ -98,22 +105,28 @@ def check_loop(cfg: Config) -> None:
     loop = cfg.get('train_cfg') or {}
     kind = str(loop.get('type', '')).rpartition('.')[2]
     dataset = cfg.train_dataloader.get('dataset')
-    if kind not in ('EpochBasedTrainLoop', 'IterBasedTrainLoop',
-                    'DITOTrainLoop'):
+    if kind not in (
+        'EpochBasedTrainLoop',
+        'IterBasedTrainLoop',
+        'DITOTrainLoop',
+    ):
         return
-    if isinstance(dataset, dict) and str(
-            dataset.get('type')).endswith('ImageTextShards'):
+    if isinstance(dataset, dict) and str(dataset.get('type')).endswith(
+        'ImageTextShards'
+    ):
         raise ValueError(
             f'train_cfg.type={kind} cannot train the pairs of '
             'ImageTextShards, which have no end: leave '
-            "type='ImageTextTrainLoop' and set train_cfg.max_iters.")
+            "type='ImageTextTrainLoop' and set train_cfg.max_iters."
+        )
     left = [key for key in ('total_batch_size', 'max_iters') if key in loop]
     if kind == 'EpochBasedTrainLoop' and left:
         raise ValueError(
             f'train_cfg counts epochs and inherits {" and ".join(left)}, '
             'which count iterations: write train_cfg=dict(_delete_=True, '
             "type='EpochBasedTrainLoop', max_epochs=NUMBER), whose batch is "
-            'processes x train_dataloader.batch_size.')
+            'processes x train_dataloader.batch_size.'
+        )
 
 
 def set_batch(cfg: Config, launcher: str) -> None:
@@ -134,7 +147,7 @@ def set_batch(cfg: Config, launcher: str) -> None:
     plan_of_config(cfg, launcher)
 
 
-def set_resume(cfg: Config, resume: Optional[str]) -> None:
+def set_resume(cfg: Config, resume: str | None) -> None:
     """Resume from a file, or from the last checkpoint, in place.
 
     A job that is started again and again can always be given ``--resume``:
@@ -147,13 +160,15 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     elif not candidates(cfg.work_dir):
         print_log(
             f'--resume: there is no checkpoint in {cfg.work_dir} yet, '
-            'starting from the beginning.', level=logging.WARNING)
+            'starting from the beginning.',
+            level=logging.WARNING,
+        )
         return
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
 
 
-def set_teacher(cfg: Config, name: str, options: Dict[str, Any]) -> None:
+def set_teacher(cfg: Config, name: str, options: dict[str, Any]) -> None:
     """Let the teacher follow ``--cfg-options load_from=...``, in place.
 
     The teacher of the distillation is what the training starts from (paper,
@@ -165,8 +180,11 @@ def set_teacher(cfg: Config, name: str, options: Dict[str, Any]) -> None:
         options (dict): Those of ``--cfg-options``.
     """
     teacher = (cfg.get('model') or {}).get('teacher')
-    if not teacher or 'load_from' not in options or any(
-            key.startswith('model.teacher') for key in options):
+    if (
+        not teacher
+        or 'load_from' not in options
+        or any(key.startswith('model.teacher') for key in options)
+    ):
         return
     if teacher.get('checkpoint') == common.load_config(name).get('load_from'):
         teacher.checkpoint = cfg.load_from
@@ -186,7 +204,7 @@ def require_start(cfg: Config) -> None:
 
 
 @one_sentence_errors
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Train, as ``tools/train.py`` is told to."""
     args = parse_args(argv)
     try:
@@ -207,7 +225,9 @@ def _train(args: argparse.Namespace) -> None:
         dict(
             model='it is a part to inherit from, not a config to run',
             train_dataloader='it cannot be trained',
-            optim_wrapper='it cannot be trained'))
+            optim_wrapper='it cannot be trained',
+        ),
+    )
     common.set_own_data(cfg, args)
     common.set_work_dir(cfg, args.work_dir)
     if args.amp:

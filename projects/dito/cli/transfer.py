@@ -3,8 +3,9 @@
 
 import argparse
 import os.path as osp
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -34,13 +35,15 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         'another data set',
         'Evaluate on any set in the format of COCO, LVIS or Objects365, by '
         'the names of its categories; of the config only the model and the '
-        'image processing are used.')
+        'image processing are used.',
+    )
     group.add_argument('--data', help='annotation file')
     group.add_argument('--images', help='folder that its file names are in')
     group.add_argument(
         '--vocabulary',
         help='.safetensors file with all its names (default: the text tower '
-        'of the model embeds them)')
+        'of the model embeds them)',
+    )
     group.add_argument(
         '--novel',
         nargs='+',
@@ -48,11 +51,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='NAME',
         help='classes that count as novel, for which the image-text score '
         'has the larger part: unseen (default: what the checkpoint was not '
-        'trained on), none, all, names, or a file of names')
+        'trained on), none, all, names, or a file of names',
+    )
 
 
-def check_data_arguments(parser: argparse.ArgumentParser,
-                         args: argparse.Namespace) -> None:
+def check_data_arguments(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
     """Refuse options that only make sense together."""
     if (args.data is None) != (args.images is None):
         parser.error('--data and --images go together')
@@ -75,30 +80,33 @@ def use_data(cfg: Config, args: argparse.Namespace) -> None:
     read = read_annotations(args.data)
     head = (cfg.model.get('roi_head') or {}).get('mask_head')
     masks = bool(head and read.annotations) and all(
-        ann.get('segmentation') for ann in read.annotations)
+        ann.get('segmentation') for ann in read.annotations
+    )
     read.refuse_faults(files=True, masks=bool(head))
     version = find_o365_version(cat['name'] for cat in read.categories)
     names = _class_names(read, version)
     _require_images(args.images, read, version)
     if args.work_dir is None:
         cfg.work_dir = osp.join(
-            'work_dirs',
-            f'{Path(cfg.filename).stem}_on_{Path(args.data).stem}')
+            'work_dirs', f'{Path(cfg.filename).stem}_on_{Path(args.data).stem}'
+        )
     novel = _novel(args.novel, names, args.checkpoint)
     federated = _is_federated(read)
-    dataset: Dict[str, Any] = dict(
+    dataset: dict[str, Any] = dict(
         type='DITOLVISDataset' if federated else 'DITOCocoDataset',
         ann_file=osp.abspath(args.data),
         data_prefix=dict(img=osp.abspath(args.images)),
         metainfo=dict(classes=names, novel_classes=novel),
         test_mode=True,
-        pipeline=test_dataset(cfg)['pipeline'])
+        pipeline=test_dataset(cfg)['pipeline'],
+    )
     if version:
         dataset.update(type='DITOObjects365Dataset', version=version)
     metric = dict(
         type='DITOLVISMetric' if federated else 'DITOCocoMetric',
         ann_file=osp.abspath(args.data),
-        metric=['bbox', 'segm'] if masks else ['bbox'])
+        metric=['bbox', 'segm'] if masks else ['bbox'],
+    )
     cfg.test_dataloader.dataset = dataset
     cfg.test_evaluator = metric
     _set_vocabulary(cfg, args.vocabulary)
@@ -106,15 +114,16 @@ def use_data(cfg: Config, args: argparse.Namespace) -> None:
         f'{args.data}: {len(read.images)} images, {len(names)} '
         f'classes, {len(novel)} of them novel; {metric["type"]} of '
         f'{" and ".join(metric["metric"])}',
-        logger='current')
+        logger='current',
+    )
 
 
-def _class_names(read: Annotations, version: str) -> List[str]:
+def _class_names(read: Annotations, version: str) -> list[str]:
     """Names in order of category id, spelt so that a text tower can read."""
     try:
         table = build_category_table(
-            read.categories,
-            repair=repair_o365_name if version else None)
+            read.categories, repair=repair_o365_name if version else None
+        )
         return list(check_names(table.names))
     except ValueError as error:
         raise ValueError(f'{read.source}: {error}') from error
@@ -122,32 +131,38 @@ def _class_names(read: Annotations, version: str) -> List[str]:
 
 def _is_federated(read: Annotations) -> bool:
     """Whether it must be evaluated by the rules of LVIS."""
-    return bool(read.images) and all(
-        'neg_category_ids' in image for image in read.images) and all(
-            'frequency' in cat for cat in read.categories)
+    return (
+        bool(read.images)
+        and all('neg_category_ids' in image for image in read.images)
+        and all('frequency' in cat for cat in read.categories)
+    )
 
 
 def _require_images(folder: str, read: Annotations, version: str) -> None:
     """Stop before the model is loaded if images are missing."""
     if not osp.isdir(folder):
-        raise FileNotFoundError(f'The folder of images {folder} does not '
-                                'exist; check --images.')
+        raise FileNotFoundError(
+            f'The folder of images {folder} does not exist; check --images.'
+        )
     names = [image_file(image) for image in read.images]
     if version:
         names = [o365_image_path(name, version) for name in names]
     missing = [
-        name for name in names
+        name
+        for name in names
         if name and not osp.isfile(osp.join(folder, name))
     ]
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of {len(names)} images of {read.source} are not '
             f'in {folder}: {list_names(missing)}; file names in the '
-            'annotations are relative to --images.')
+            'annotations are relative to --images.'
+        )
 
 
-def _novel(wanted: Sequence[str], names: Sequence[str],
-           checkpoint: str) -> List[str]:
+def _novel(
+    wanted: Sequence[str], names: Sequence[str], checkpoint: str
+) -> list[str]:
     """Names of the novel classes that the command line asks for."""
     if wanted == ['none']:
         return []
@@ -167,8 +182,10 @@ def _novel(wanted: Sequence[str], names: Sequence[str],
     known = {name_key(name): name for name in names}
     stray = [name for name in wanted if name_key(name) not in known]
     if stray:
-        raise ValueError(f'--novel has {len(stray)} names that are not among '
-                         f'the {len(names)} classes: {list_names(stray)}.')
+        raise ValueError(
+            f'--novel has {len(stray)} names that are not among '
+            f'the {len(names)} classes: {list_names(stray)}.'
+        )
     return [known[name_key(name)] for name in wanted]
 
 

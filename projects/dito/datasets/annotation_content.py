@@ -5,8 +5,9 @@ The rules are in :mod:`.annotations`.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, Collection, Dict, List, Optional
+from typing import Any
 
 from .annotation_values import Id, as_id, show, sort_key
 
@@ -44,7 +45,7 @@ class Faults:
     def __init__(self) -> None:
         self.numbers: Counter = Counter()
         self.sentences: Counter = Counter()
-        self.examples: Dict[str, List[str]] = defaultdict(list)
+        self.examples: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, text: str, number: int = 1) -> None:
         """Count a fault of some entries and keep the first five sentences."""
@@ -74,13 +75,13 @@ class Annotations:
     """
 
     source: str
-    images: List[dict] = field(default_factory=list)
-    categories: List[dict] = field(default_factory=list)
-    annotations: List[dict] = field(default_factory=list)
+    images: list[dict] = field(default_factory=list)
+    categories: list[dict] = field(default_factory=list)
+    annotations: list[dict] = field(default_factory=list)
     others: dict = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
     number: int = 0
-    spelling: Dict[str, Dict[Id, Id]] = field(
+    spelling: dict[str, dict[Id, Id]] = field(
         default_factory=lambda: dict(images={}, categories={})
     )
 
@@ -149,7 +150,7 @@ class IdNumbers:
         self._id = dict(zip(self.numbers, self.ids, strict=True))
         self._spelling = read.spelling[kind]
 
-    def find(self, given: Any) -> Optional[int]:
+    def find(self, given: Any) -> int | None:
         """Number of an id in whatever form; None for an unknown one."""
         return self._number.get(as_id(given))
 

@@ -6,9 +6,9 @@ The rules are in :mod:`.annotations`.
 
 import re
 import reprlib
-from typing import Any, Optional, Tuple, Union
+from typing import Any
 
-Id = Union[int, str]
+Id = int | str
 
 _MAX_SIDE = 1 << 20  # what OpenCV decodes
 _MAX_COORDINATE = 1e7
@@ -29,7 +29,7 @@ def show(value: Any) -> str:
     return _short.repr(value)
 
 
-def as_id(value: Any) -> Optional[Id]:
+def as_id(value: Any) -> Id | None:
     """An id in its one form.
 
     Args:
@@ -53,12 +53,12 @@ def as_id(value: Any) -> Optional[Id]:
     return as_id(value.item())
 
 
-def sort_key(number: Id) -> Tuple[bool, Id]:
+def sort_key(number: Id) -> tuple[bool, Id]:
     """Order of ids: numbers before text."""
     return isinstance(number, str), number
 
 
-def as_number(value: Any, limit: float = _MAX_COORDINATE) -> Optional[float]:
+def as_number(value: Any, limit: float = _MAX_COORDINATE) -> float | None:
     """A finite number up to a limit, or None; digits in text count."""
     if type(value) is str:
         try:
@@ -82,14 +82,14 @@ def is_text(value: Any) -> bool:
     return value.isascii() or not re.search('[\ud800-\udfff]', value)
 
 
-def as_side(value: Any) -> Optional[int]:
+def as_side(value: Any) -> int | None:
     """Width or height of an image."""
     number = as_number(value, _MAX_SIDE)
     whole = number is not None and number == int(number) and number >= 1
     return int(number) if whole else None
 
 
-def as_flag(value: Any) -> Optional[int]:
+def as_flag(value: Any) -> int | None:
     """0 or 1, None for what is neither."""
     if value is None or value != value:
         return 0
@@ -98,7 +98,7 @@ def as_flag(value: Any) -> Optional[int]:
     return _flag_number(value)
 
 
-def _flag_number(value: Any) -> Optional[int]:
+def _flag_number(value: Any) -> int | None:
     """A flag written as a number or as true or false."""
     number = int(value) if isinstance(value, bool) else as_number(value)
     return int(number) if number in (0, 1) else None

@@ -39,7 +39,7 @@ narrower than a pixel and boxes outside their image.
 
 import os
 from collections import Counter
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from dito.utils.files import collector_paused, read_json
@@ -78,7 +78,7 @@ _MAX_PATH = 4096  # what Linux opens
 _MAX_AREA = 1e10
 
 
-def image_file(image: dict) -> Optional[str]:
+def image_file(image: dict) -> str | None:
     """Path of an image as its file has it.
 
     LVIS v1 has no ``file_name``: its images are COCO's, spread over
@@ -100,7 +100,7 @@ def image_file(image: dict) -> Optional[str]:
     return urlsplit(url).path.lstrip('/') or None
 
 
-def left_out(ann: dict, image: dict) -> Optional[str]:
+def left_out(ann: dict, image: dict) -> str | None:
     """Why an object is left out of training, as MMDetection's loader does.
 
     Args:
@@ -115,16 +115,15 @@ def left_out(ann: dict, image: dict) -> Optional[str]:
     x, y, w, h = ann['bbox']
     if w < 1 or h < 1:
         return 'narrower than a pixel'
-    if (
-        min(x + w, image['width']) <= max(x, 0)
-        or min(y + h, image['height']) <= max(y, 0)
-    ):
+    if min(x + w, image['width']) <= max(x, 0) or min(
+        y + h, image['height']
+    ) <= max(y, 0):
         return 'outside the image'
     return None
 
 
 def read_annotations(
-    path: 'str | os.PathLike', backend_args: Optional[dict] = None
+    path: 'str | os.PathLike', backend_args: dict | None = None
 ) -> Annotations:
     """Read an annotation file.
 
@@ -182,7 +181,7 @@ def normalise(content: Any, source: str) -> Annotations:
     return read
 
 
-def _read_categories(items: List[Any], read: Annotations) -> set:
+def _read_categories(items: list[Any], read: Annotations) -> set:
     """Fill ``categories``; return all ids, also of faulty ones."""
     ids: set = set()
     names: set = set()
@@ -219,10 +218,10 @@ def _note_spelling(
 
 
 def _read_images(
-    items: List[Any], categories: set, read: Annotations
-) -> Dict[Id, Optional[dict]]:
+    items: list[Any], categories: set, read: Annotations
+) -> dict[Id, dict | None]:
     """Fill ``images``; return them by id, None for a faulty one."""
-    known: Dict[Id, Optional[dict]] = {}
+    known: dict[Id, dict | None] = {}
     for item in items:
         item = item if isinstance(item, dict) else dict(id=item)
         number = as_id(item.get('id'))
@@ -230,7 +229,8 @@ def _read_images(
         lost = [
             key
             for key, value in zip(
-                ('id', 'width', 'height'), (number, width, height),
+                ('id', 'width', 'height'),
+                (number, width, height),
                 strict=True,
             )
             if value is None
@@ -257,8 +257,11 @@ def _read_images(
             read.faults.add(
                 'no_file',
                 f'image {show(number)} has neither file_name nor coco_url'
-                + (f' (its file_name {show(image["file_name"])} is no path)'
-                   if image.get('file_name') else ''),
+                + (
+                    f' (its file_name {show(image["file_name"])} is no path)'
+                    if image.get('file_name')
+                    else ''
+                ),
             )
         known[number] = image
         read.images.append(image)
@@ -275,8 +278,11 @@ def _read_lists(image: dict, categories: set, read: Annotations) -> None:
             continue
         ids = [as_id(i) for i in given] if isinstance(given, list) else [None]
         if not categories.issuperset(ids):
-            wrong = given if ids == [None] else [
-                i for i in ids if i not in categories]
+            wrong = (
+                given
+                if ids == [None]
+                else [i for i in ids if i not in categories]
+            )
             read.faults.add(
                 'listed_ids',
                 f'image {show(image["id"])}: {name} has {show(wrong)}, '
@@ -286,8 +292,8 @@ def _read_lists(image: dict, categories: set, read: Annotations) -> None:
 
 
 def _read_objects(
-    items: List[Any],
-    images: Dict[Id, Optional[dict]],
+    items: list[Any],
+    images: dict[Id, dict | None],
     categories: set,
     read: Annotations,
 ) -> None:
@@ -296,7 +302,7 @@ def _read_objects(
     faults = read.faults
     sound = {category['id'] for category in read.categories}
     seen: set = set()
-    lost: Dict[str, Counter] = dict(category_id=Counter(), image_id=Counter())
+    lost: dict[str, Counter] = dict(category_id=Counter(), image_id=Counter())
     for item in items:
         ids = _object_ids(item, faults)
         if ids is None:
@@ -321,19 +327,15 @@ def _read_objects(
         _add_unknown(name.removesuffix('_id'), ids, faults)
 
 
-def _object_ids(item: Any, faults: Faults) -> Optional[Tuple[Id, Id, Id]]:
+def _object_ids(item: Any, faults: Faults) -> tuple[Id, Id, Id] | None:
     """Id of an annotation, of its image and of its category."""
     fields = ('id', 'image_id', 'category_id')
     given = item if isinstance(item, dict) else {}
     ids = tuple(as_id(given.get(name)) for name in fields)
     if None not in ids:
         return ids
-    lost = [
-        name for name, i in zip(fields, ids, strict=True) if i is None
-    ]
-    faults.add(
-        'bad_annotation', f'the annotation {show(item)} has no {lost}'
-    )
+    lost = [name for name, i in zip(fields, ids, strict=True) if i is None]
+    faults.add('bad_annotation', f'the annotation {show(item)} has no {lost}')
     return None
 
 
@@ -352,7 +354,7 @@ def _add_unknown(kind: str, ids: Counter, faults: Faults) -> None:
 
 def _read_object(
     item: dict, number: Id, image: dict, faults: Faults
-) -> Optional[dict]:
+) -> dict | None:
     """Box, area, flags and mask of one object; None without a box."""
     ann = dict(item, id=number)
     box = item.get('bbox')
@@ -372,8 +374,7 @@ def _read_object(
         if flag is None:
             faults.add(
                 'bad_flag',
-                f'annotation {show(number)} has the {name} '
-                f'{show(item[name])}',
+                f'annotation {show(number)} has the {name} {show(item[name])}',
             )
             return None
     mask = item.get('segmentation')

@@ -7,8 +7,8 @@ file lists its categories therefore never decide a label here: both differ
 between releases of the same data set (Objects365) and between splits.
 """
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Callable, Collection, Dict, List, Optional, Sequence, Tuple
 
 from .annotations import sort_key
 
@@ -33,28 +33,28 @@ class CategoryTable:
             spells them.
     """
 
-    names: Tuple[str, ...]
-    ids: Tuple[int, ...]
-    frequency: Tuple[str, ...]
-    novel: Tuple[bool, ...]
-    names_in_file: Tuple[str, ...]
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    frequency: tuple[str, ...]
+    novel: tuple[bool, ...]
+    names_in_file: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def base_classes(self) -> Tuple[str, ...]:
+    def base_classes(self) -> tuple[str, ...]:
         """Names of the base classes, in label order."""
         pairs = zip(self.names, self.novel, strict=True)
         return tuple(name for name, new in pairs if not new)
 
     @property
-    def novel_classes(self) -> Tuple[str, ...]:
+    def novel_classes(self) -> tuple[str, ...]:
         """Names of the novel classes, in label order."""
         pairs = zip(self.names, self.novel, strict=True)
         return tuple(name for name, new in pairs if new)
 
-    def metainfo(self) -> Dict[str, tuple]:
+    def metainfo(self) -> dict[str, tuple]:
         """Meta information as MMEngine's data sets carry it."""
         return dict(
             classes=self.names,
@@ -87,7 +87,7 @@ def list_names(names: Collection[str]) -> str:
     return text
 
 
-def index_categories(categories: Sequence[dict]) -> Dict[str, dict]:
+def index_categories(categories: Sequence[dict]) -> dict[str, dict]:
     """Index the categories of an annotation file by name.
 
     Args:
@@ -100,7 +100,7 @@ def index_categories(categories: Sequence[dict]) -> Dict[str, dict]:
         ValueError: If two categories share a name or an id, or one has
             neither.
     """
-    by_name: Dict[str, dict] = {}
+    by_name: dict[str, dict] = {}
     seen_ids: set = set()
     for category in categories:
         if not isinstance(category.get('name'), str) or 'id' not in category:
@@ -126,9 +126,9 @@ def _fold(name: str) -> str:
 
 def match_names(
     names: Sequence[str],
-    by_name: Dict[str, dict],
-    repair: Optional[Callable[[str], str]] = None,
-) -> List[Optional[dict]]:
+    by_name: dict[str, dict],
+    repair: Callable[[str], str] | None = None,
+) -> list[dict | None]:
     """Find the category of each name.
 
     An exact match wins. A name that has none is looked up without regard to
@@ -149,10 +149,10 @@ def match_names(
     def fold(name: str) -> str:
         return _fold(name if repair is None else repair(name))
 
-    folded: Dict[str, List[dict]] = {}
+    folded: dict[str, list[dict]] = {}
     for name, category in by_name.items():
         folded.setdefault(fold(name), []).append(category)
-    matches: List[Optional[dict]] = []
+    matches: list[dict | None] = []
     for name in names:
         match = by_name.get(name)
         if match is None:
@@ -164,10 +164,10 @@ def match_names(
 
 def _novel_flags(
     names: Sequence[str],
-    by_name: Dict[str, dict],
-    base_classes: Optional[Collection[str]],
-    novel_classes: Optional[Collection[str]],
-) -> Optional[List[bool]]:
+    by_name: dict[str, dict],
+    base_classes: Collection[str] | None,
+    novel_classes: Collection[str] | None,
+) -> list[bool] | None:
     """Tell which names are novel, or None if nothing says so."""
     if base_classes is not None and novel_classes is not None:
         both = sorted(set(base_classes) & set(novel_classes))
@@ -198,10 +198,10 @@ def build_category_table(
     categories: Sequence[dict],
     *,
     split: str = 'all',
-    classes: Optional[Sequence[str]] = None,
-    base_classes: Optional[Collection[str]] = None,
-    novel_classes: Optional[Collection[str]] = None,
-    repair: Optional[Callable[[str], str]] = None,
+    classes: Sequence[str] | None = None,
+    base_classes: Collection[str] | None = None,
+    novel_classes: Collection[str] | None = None,
+    repair: Callable[[str], str] | None = None,
 ) -> CategoryTable:
     """Choose the classes of a data set and pair them with category ids.
 
@@ -257,7 +257,7 @@ def build_category_table(
 
 
 def _refuse_stray(
-    names: Sequence[str], group: Optional[Collection[str]], what: str
+    names: Sequence[str], group: Collection[str] | None, what: str
 ) -> None:
     """Stop at a misspelt name in a list of base or novel classes.
 
@@ -272,8 +272,8 @@ def _refuse_stray(
 
 
 def _select_split(
-    names: List[str], novel: Optional[List[bool]], split: str
-) -> Tuple[List[str], List[bool]]:
+    names: list[str], novel: list[bool] | None, split: str
+) -> tuple[list[str], list[bool]]:
     """Names of a split, and which of them are novel."""
     if novel is None:
         if split != 'all':
@@ -286,9 +286,7 @@ def _select_split(
         return names, novel
     wanted = split == 'novel'
     kept = [
-        name
-        for name, new in zip(names, novel, strict=True)
-        if new == wanted
+        name for name, new in zip(names, novel, strict=True) if new == wanted
     ]
     if not kept:
         raise ValueError(
@@ -299,8 +297,8 @@ def _select_split(
 
 def _refuse_unknown(
     names: Sequence[str],
-    matches: Sequence[Optional[dict]],
-    by_name: Dict[str, dict],
+    matches: Sequence[dict | None],
+    by_name: dict[str, dict],
 ) -> None:
     """Stop at class names that the file does not have, and list them."""
     unknown = [

@@ -2,7 +2,7 @@
 """Write annotation files of some classes, or with repaired names."""
 
 import os
-from typing import Collection, Dict, List, Optional, Sequence
+from collections.abc import Collection, Sequence
 
 from dito.utils.files import write_json
 
@@ -63,11 +63,11 @@ def convert_file(
     target: str,
     *,
     split: str,
-    classes: Optional[Sequence[str]] = None,
-    base_classes: Optional[Collection[str]] = None,
-    novel_classes: Optional[Collection[str]] = None,
+    classes: Sequence[str] | None = None,
+    base_classes: Collection[str] | None = None,
+    novel_classes: Collection[str] | None = None,
     drop_empty: bool = False,
-) -> Dict[str, int]:
+) -> dict[str, int]:
     """Read an annotation file and write the part of some classes.
 
     Args:
@@ -110,13 +110,13 @@ def _read_source(source: str, target: str) -> dict:
     return read_annotations(source).refuse_faults().content()
 
 
-def count_entries(content: dict) -> Dict[str, int]:
+def count_entries(content: dict) -> dict[str, int]:
     """Number of images, annotations and categories of a file."""
     fields = ('images', 'annotations', 'categories')
     return {field: len(content[field]) for field in fields}
 
 
-def write_categories(source: str, target: str) -> Dict[str, int]:
+def write_categories(source: str, target: str) -> dict[str, int]:
     """Write the category metadata of an LVIS file on its own.
 
     The small file is what vocabularies are built from
@@ -147,7 +147,7 @@ def write_categories(source: str, target: str) -> Dict[str, int]:
     return {group: table.frequency.count(group) for group in 'rcf'}
 
 
-def fix_objects365(source: str, target: str) -> Dict[str, object]:
+def fix_objects365(source: str, target: str) -> dict[str, object]:
     """Repair an annotation file of Objects365, version 1 or 2.
 
     Misspelt names are corrected, categories put in order of id (train and
@@ -201,7 +201,7 @@ def fix_objects365(source: str, target: str) -> Dict[str, object]:
     )
 
 
-def _stored_images(images: Sequence[dict], version: str) -> List[dict]:
+def _stored_images(images: Sequence[dict], version: str) -> list[dict]:
     """Images with the paths they have on disk; those that exist."""
     paths = [o365_image_path(image['file_name'], version) for image in images]
     return [

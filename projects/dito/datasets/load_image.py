@@ -117,9 +117,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
                 'data_prefix of the dataset'
             ) from error
 
-    def decode(
-        self, path: str, content: bytes, factor: int = 1
-    ) -> np.ndarray:
+    def decode(self, path: str, content: bytes, factor: int = 1) -> np.ndarray:
         """Decode an image.
 
         Args:
@@ -136,8 +134,9 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         """
         try:
             if factor > 1:
-                image = _turn(decode_reduced(content, factor),
-                              orientation(content))
+                image = _turn(
+                    decode_reduced(content, factor), orientation(content)
+                )
             else:
                 image = self._decode(content)
         except Exception as error:  # decoders raise types of their own
@@ -166,7 +165,8 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         if backend == 'cv2' and upright and not turned:
             flag = f'{flag}_ignore_orientation'
         image = mmcv.imfrombytes(
-            content, flag=flag, backend=self.imdecode_backend)
+            content, flag=flag, backend=self.imdecode_backend
+        )
         if image is None:
             return self._by_pillow(content)
         if flag != self.color_type:
@@ -233,7 +233,8 @@ def fetch_image(address: str) -> bytes:
     """
     try:
         request = Request(
-            address, headers={'User-Agent': f'dito/{__version__}'})
+            address, headers={'User-Agent': f'dito/{__version__}'}
+        )
         with urlopen(request, timeout=_SILENCE) as answer:
             return _read(answer)
     except HTTPError as error:
@@ -243,7 +244,8 @@ def fetch_image(address: str) -> bytes:
         reason = str(getattr(error, 'reason', error)) or type(error).__name__
     raise ValueError(
         f'image {address} cannot be fetched ({" ".join(reason.split())}); '
-        'check the address, or download it and give its path')
+        'check the address, or download it and give its path'
+    )
 
 
 def _read(answer: Any) -> bytes:

@@ -4,22 +4,20 @@
 The rules are in :mod:`.annotations`.
 """
 
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_utils
 
 from .annotation_values import show
 
-Mask = Union[List[list], dict]
+Mask = list[list] | dict
 
 # pycocotools takes about 50 bytes for each pixel of an outline.
 _MAX_OUTLINE = 2e7
 
 
-def read_mask(
-    mask: Any, height: int, width: int
-) -> Tuple[Optional[Mask], str]:
+def read_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, str]:
     """Read the ``segmentation`` of an object.
 
     Args:
@@ -56,7 +54,7 @@ def read_mask(
     return polygons, ''
 
 
-def _read_polygon(part: Any, margin: int) -> Tuple[Optional[list], str]:
+def _read_polygon(part: Any, margin: int) -> tuple[list | None, str]:
     """One polygon, None if it is none; and what is wrong."""
     if not isinstance(part, list):
         return None, 'the segmentation is not a list of polygons'
@@ -84,7 +82,7 @@ def _read_polygon(part: Any, margin: int) -> Tuple[Optional[list], str]:
     return part, ''
 
 
-def _to_float(value: Any) -> Optional[float]:
+def _to_float(value: Any) -> float | None:
     """A number, or digits in text."""
     if isinstance(value, (str, int, float)):
         try:
@@ -94,9 +92,7 @@ def _to_float(value: Any) -> Optional[float]:
     return None
 
 
-def _read_rle(
-    mask: dict, height: int, width: int
-) -> Tuple[Optional[dict], str]:
+def _read_rle(mask: dict, height: int, width: int) -> tuple[dict | None, str]:
     """RLE of the size of the image."""
     size, counts = mask.get('size'), mask.get('counts')
     if size is None or counts is None:
@@ -104,8 +100,7 @@ def _read_rle(
     size = [_to_float(v) for v in size] if isinstance(size, list) else size
     if size != [height, width]:
         return None, (
-            f'RLE of {show(mask["size"])} in an image of {height} x '
-            f'{width}'
+            f'RLE of {show(mask["size"])} in an image of {height} x {width}'
         )
     try:
         runs = run_lengths(counts)
@@ -120,7 +115,7 @@ def _read_rle(
     return dict(size=[height, width], counts=counts), ''
 
 
-def run_lengths(counts: Union[str, list]) -> np.ndarray:
+def run_lengths(counts: str | list) -> np.ndarray:
     """Run lengths of an RLE, off and on in turn.
 
     pycocotools trusts its input and writes beyond an image where the runs
@@ -143,8 +138,11 @@ def run_lengths(counts: Union[str, list]) -> np.ndarray:
     code = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64)
     code -= 48
     ends = np.flatnonzero((code & 32) == 0)
-    if not len(code) or ends[-1:] != len(code) - 1 or code.min() < 0 or (
-        code.max() > 63
+    if (
+        not len(code)
+        or ends[-1:] != len(code) - 1
+        or code.min() < 0
+        or (code.max() > 63)
     ):
         raise ValueError('no run lengths')
     starts = np.concatenate([[0], ends[:-1] + 1])

@@ -3,7 +3,8 @@
 
 import os.path as osp
 from collections import Counter, defaultdict
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
@@ -38,9 +39,13 @@ def reads_masks(pipeline: Sequence[Any]) -> bool:
         if has.get('with_mask') or (
             isinstance(inner, (list, tuple))
             and reads_masks(
-                [i for part in inner
-                 for i in (part if isinstance(part, (list, tuple)) else [part])
-                 ]
+                [
+                    i
+                    for part in inner
+                    for i in (
+                        part if isinstance(part, (list, tuple)) else [part]
+                    )
+                ]
             )
         ):
             return True
@@ -80,19 +85,19 @@ class OpenVocabularyDataset(CocoDataset):
     """
 
     METAINFO: dict = {}
-    DEFAULT_CLASSES: Optional[Sequence[str]] = None
-    DEFAULT_BASE_CLASSES: Optional[Sequence[str]] = None
-    DEFAULT_NOVEL_CLASSES: Optional[Sequence[str]] = None
+    DEFAULT_CLASSES: Sequence[str] | None = None
+    DEFAULT_BASE_CLASSES: Sequence[str] | None = None
+    DEFAULT_NOVEL_CLASSES: Sequence[str] | None = None
     #: Corrects the spelling of category names, where a set needs it.
-    name_repair: Optional[Callable[[str], str]] = None
+    name_repair: Callable[[str], str] | None = None
 
     def __init__(
-        self, *args, split: str = 'all', metainfo: Optional[dict] = None, **kw
+        self, *args, split: str = 'all', metainfo: dict | None = None, **kw
     ) -> None:
         self.split = split
         super().__init__(*args, metainfo=metainfo, **kw)
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Read the annotation file.
 
         Returns:
@@ -105,7 +110,7 @@ class OpenVocabularyDataset(CocoDataset):
         self._metainfo.update(table.metainfo())
         self.cat_ids = list(table.ids)
         self.cat2label = {cat: label for label, cat in enumerate(table.ids)}
-        annotations: Dict[Id, List[dict]] = defaultdict(list)
+        annotations: dict[Id, list[dict]] = defaultdict(list)
         for ann in read.annotations:
             if ann['category_id'] in self.cat2label:
                 annotations[ann['image_id']].append(ann)
@@ -129,7 +134,7 @@ class OpenVocabularyDataset(CocoDataset):
         self._note_masks(read, data_list, masks)
         return data_list
 
-    def image_file_name(self, image: dict) -> Optional[str]:
+    def image_file_name(self, image: dict) -> str | None:
         """Path of an image below ``data_prefix['img']``.
 
         Args:
@@ -142,7 +147,7 @@ class OpenVocabularyDataset(CocoDataset):
         return image_file(image)
 
     def category_table(
-        self, categories: Sequence[dict], split: Optional[str] = None
+        self, categories: Sequence[dict], split: str | None = None
     ) -> CategoryTable:
         """Choose the classes: from metainfo, the defaults or the file.
 
@@ -181,7 +186,7 @@ class OpenVocabularyDataset(CocoDataset):
         except ValueError as error:
             raise ValueError(f'{self.ann_file}: {error}') from error
 
-    def parse_data_info(self, raw_data_info: dict) -> Union[dict, List[dict]]:
+    def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
         """Turn the record of one image into MMDetection's form.
 
         Args:
@@ -216,7 +221,7 @@ class OpenVocabularyDataset(CocoDataset):
         info['instances'] = [item for item in parsed if item is not None]
         return info
 
-    def _parse_instance(self, ann: dict, image: dict) -> Optional[dict]:
+    def _parse_instance(self, ann: dict, image: dict) -> dict | None:
         """One annotation, or None if no part of it can be seen."""
         reason = left_out(ann, image)
         if reason is not None:
@@ -233,7 +238,7 @@ class OpenVocabularyDataset(CocoDataset):
         )
 
     def _note_masks(
-        self, read: Annotations, data_list: List[dict], needed: bool
+        self, read: Annotations, data_list: list[dict], needed: bool
     ) -> None:
         """Say which masks are missing before a training begins."""
         unread = read.faults.numbers['bad_mask']
@@ -262,7 +267,7 @@ class OpenVocabularyDataset(CocoDataset):
                 logger='current',
             )
 
-    def filter_data(self) -> List[dict]:
+    def filter_data(self) -> list[dict]:
         """Drop images that are too small or, if asked, without objects.
 
         Returns:
@@ -286,7 +291,7 @@ class OpenVocabularyDataset(CocoDataset):
         return kept
 
     def _log_counts(
-        self, table: CategoryTable, read: Annotations, data_list: List[dict]
+        self, table: CategoryTable, read: Annotations, data_list: list[dict]
     ) -> None:
         """Say what was loaded, so that a wrong file shows in the log."""
         kept = sum(len(info['instances']) for info in data_list)

@@ -9,16 +9,10 @@ the sample, and after a resume.
 
 import itertools
 import random
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import (
     Any,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Sized,
 )
 
 import numpy as np
@@ -61,11 +55,13 @@ class DITOInfiniteSampler(InfiniteSampler):
             the processes agree on.
     """
 
-    def __init__(self,
-                 dataset: Sized,
-                 batch_size: int,
-                 shuffle: bool = True,
-                 seed: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(dataset, shuffle, seed)
         self.batch_size = batch_size
         self._begin = 0
@@ -89,12 +85,16 @@ class DITOInfiniteSampler(InfiniteSampler):
         generator = torch.Generator()
         generator.manual_seed(self.seed)
         while True:
-            yield (torch.randperm(self.size, generator=generator).tolist()
-                   if self.shuffle else range(self.size))
+            yield (
+                torch.randperm(self.size, generator=generator).tolist()
+                if self.shuffle
+                else range(self.size)
+            )
 
 
-def placed_sampler(dataloader: Mapping[str, Any],
-                   batch_size: int) -> Dict[str, Any]:
+def placed_sampler(
+    dataloader: Mapping[str, Any], batch_size: int
+) -> dict[str, Any]:
     """Let a loader of MMEngine's endless order deal it out in batches.
 
     Args:
@@ -112,7 +112,8 @@ def placed_sampler(dataloader: Mapping[str, Any],
         kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
         if kind is InfiniteSampler:
             changed['sampler'] = dict(
-                sampler, type='DITOInfiniteSampler', batch_size=batch_size)
+                sampler, type='DITOInfiniteSampler', batch_size=batch_size
+            )
     return changed
 
 
@@ -132,7 +133,7 @@ class PlacedLoading:
         self.dataset = dataset
         self.seed = seed
 
-    def __call__(self, indices: Sequence[int]) -> List[Any]:
+    def __call__(self, indices: Sequence[int]) -> list[Any]:
         """Load the samples of a batch."""
         samples = []
         for index in indices:

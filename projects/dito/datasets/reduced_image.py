@@ -2,7 +2,6 @@
 """Very large pictures, decoded at reduced size within bounded memory."""
 
 from contextlib import suppress
-from typing import Optional, Tuple
 
 import cv2
 import numpy as np
@@ -34,7 +33,7 @@ _PLAIN_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 _WIDE_MODES = ('LA', 'RGBA', 'CMYK', 'YCbCr')
 
 
-def reading_plan(content: bytes) -> Tuple[int, Optional[Tuple[int, int]]]:
+def reading_plan(content: bytes) -> tuple[int, tuple[int, int] | None]:
     """By what a picture is reduced when it is read.
 
     Up to 50 megapixels it is read whole, as evaluations read it; larger ones
@@ -64,13 +63,14 @@ def reading_plan(content: bytes) -> Tuple[int, Optional[Tuple[int, int]]]:
                 f'{needed / 1e9:.1f} GB to decode, more than the '
                 f'{MOST_BYTES / 1e9:.1f} GB that a picture may take; save '
                 'it as a plain (not progressive) JPEG, which is read at '
-                'reduced size, or cut it into tiles')
+                'reduced size, or cut it into tiles'
+            )
     if orientation(content) in (5, 6, 7, 8):
         size = size[::-1]
     return factor, size
 
 
-def reduction(size: Tuple[int, int]) -> int:
+def reduction(size: tuple[int, int]) -> int:
     """The least power of 2 that reduces a size to 50 megapixels or less."""
     factor = 1
     while size[0] * size[1] > FULL_PIXELS * factor**2:
@@ -83,7 +83,7 @@ def _cost(content: bytes, factor: int) -> float:
     header = jpeg_header(content)
     if header is not None:
         held = 2 * header.coefficients if header.progressive else 0
-        return held + _REDUCED / min(factor, _LEAST)**2
+        return held + _REDUCED / min(factor, _LEAST) ** 2
     if _is_jpeg2000(content):
         return _REDUCED / factor**2
     if content[:2] in (b'#?', b'PF', b'Pf'):  # HDR, PFM
@@ -108,8 +108,12 @@ def _is_jpeg2000(content: bytes) -> bool:
 
 def _is_for_pillow(content: bytes) -> bool:
     """Whether Pillow needs less memory: JPEGs, AVIF, TIFF in one strip."""
-    return (content[:2] == b'\xff\xd8' or content[:4] in _TIFF_HEADS
-            or content[4:8] == b'ftyp' or _is_jpeg2000(content))
+    return (
+        content[:2] == b'\xff\xd8'
+        or content[:4] in _TIFF_HEADS
+        or content[4:8] == b'ftyp'
+        or _is_jpeg2000(content)
+    )
 
 
 def decode_reduced(content: bytes, factor: int) -> np.ndarray:
@@ -133,14 +137,15 @@ def decode_reduced(content: bytes, factor: int) -> np.ndarray:
     if image is None:
         whole = cv2.imdecode(
             np.frombuffer(content, np.uint8),
-            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
         image = None if whole is None else shrink(whole, factor)
     return _by_pillow(content, factor) if image is None else image
 
 
-def _by_pillow(content: bytes, factor: int,
-               modes: Optional[Tuple[str, ...]] = None
-               ) -> Optional[np.ndarray]:
+def _by_pillow(
+    content: bytes, factor: int, modes: tuple[str, ...] | None = None
+) -> np.ndarray | None:
     """Decode by Pillow, of which a picture takes four bytes a pixel.
 
     Returns:
@@ -157,8 +162,10 @@ def _by_pillow(content: bytes, factor: int,
             factor = 1
         elif image.format in ('JPEG', 'MPO'):
             width = image.width
-            image.draft('RGB', [max(side // min(factor, _LEAST), 1)
-                                for side in image.size])
+            image.draft(
+                'RGB',
+                [max(side // min(factor, _LEAST), 1) for side in image.size],
+            )
             factor //= round(width / image.width)
         if image.mode != 'RGB':
             # A palette's numbers have no average.
@@ -184,8 +191,10 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     step = max(FULL_PIXELS // (8 * factor * image.shape[1]), 1)
     for row in range(0, height, step):
         part = np.ascontiguousarray(
-            image[row * factor:(row + step) * factor])
-        rows = small[row:row + step]
-        rows[:] = cv2.resize(part, (width, len(rows)),
-                             interpolation=cv2.INTER_AREA)
+            image[row * factor : (row + step) * factor]
+        )
+        rows = small[row : row + step]
+        rows[:] = cv2.resize(
+            part, (width, len(rows)), interpolation=cv2.INTER_AREA
+        )
     return small

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Resizing and padding of images as the authors' release does it."""
 
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from mmdet.registry import TRANSFORMS
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 
 
-def legacy_bilinear(image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+def legacy_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize as the first version of TensorFlow did.
 
     Pixel ``i`` of the result is sampled at ``i * old / new``: the corners of
@@ -62,10 +62,12 @@ class DITOReleaseResize(BaseTransform):
         bfloat16 (bool): Whether to round pixels. Defaults to True.
     """
 
-    def __init__(self,
-                 size: int = 1024,
-                 pad_color: Sequence[float] = CLIP_MEAN,
-                 bfloat16: bool = True) -> None:
+    def __init__(
+        self,
+        size: int = 1024,
+        pad_color: Sequence[float] = CLIP_MEAN,
+        bfloat16: bool = True,
+    ) -> None:
         if size < 1:
             raise ValueError(f'size must be at least 1 pixel, got {size}.')
         self.size = size
@@ -78,14 +80,16 @@ class DITOReleaseResize(BaseTransform):
         height, width = image.shape[:2]
         scale = min(
             np.float32(self.size) / np.float32(side)
-            for side in (height, width))
+            for side in (height, width)
+        )
         # np.round and TensorFlow's both round halves to the even number.
-        new: Tuple[int, int] = tuple(
+        new: tuple[int, int] = tuple(
             max(int(np.round(np.float32(side) * scale)), 1)
-            for side in (height, width))
+            for side in (height, width)
+        )
         padded = np.empty((self.size, self.size, 3), np.float32)
         padded[:] = np.float32(self.pad_color[::-1]) * 255
-        padded[:new[0], :new[1]] = legacy_bilinear(image, new)
+        padded[: new[0], : new[1]] = legacy_bilinear(image, new)
         results['img'] = self._round(padded)
         results['img_shape'] = padded.shape[:2]
         results['scale_factor'] = (new[1] / width, new[0] / height)
@@ -100,5 +104,7 @@ class DITOReleaseResize(BaseTransform):
         return pixels.bfloat16().float().mul_(255).numpy()
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(size={self.size}, pad_color='
-                f'{self.pad_color}, bfloat16={self.bfloat16})')
+        return (
+            f'{type(self).__name__}(size={self.size}, pad_color='
+            f'{self.pad_color}, bfloat16={self.bfloat16})'
+        )

@@ -2,7 +2,8 @@
 """Finding values that are not finite, over all processes."""
 
 import math
-from typing import Any, Dict, List, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
@@ -13,7 +14,7 @@ class NonFiniteError(FloatingPointError):
     """A loss, a gradient or a weight is NaN or infinite."""
 
 
-def non_finite(values: Mapping[str, Any]) -> Dict[str, float]:
+def non_finite(values: Mapping[str, Any]) -> dict[str, float]:
     """Pick the scalars that are not finite.
 
     Args:
@@ -27,7 +28,8 @@ def non_finite(values: Mapping[str, Any]) -> Dict[str, float]:
     if tensors:
         # One transfer from the device, however many values there are.
         row = torch.stack(
-            [v.detach().double().reshape(()) for v in tensors.values()])
+            [v.detach().double().reshape(()) for v in tensors.values()]
+        )
         numbers.update(zip(tensors, row.tolist(), strict=True))
     return {n: v for n, v in numbers.items() if not math.isfinite(v)}
 
@@ -39,7 +41,7 @@ def anywhere(flag: bool) -> bool:
     return bool(value)
 
 
-def non_finite_weights(model: nn.Module) -> List[str]:
+def non_finite_weights(model: nn.Module) -> list[str]:
     """Name the parameters of this process that are not finite.
 
     Args:
@@ -52,8 +54,9 @@ def non_finite_weights(model: nn.Module) -> List[str]:
     if not named:
         return []
     flags = torch.stack([torch.isfinite(p).all() for _, p in named])
-    return [n for (n, _), ok in zip(named, flags.tolist(), strict=True)
-            if not ok]
+    return [
+        n for (n, _), ok in zip(named, flags.tolist(), strict=True) if not ok
+    ]
 
 
 def local_part(value: Tensor) -> Tensor:
@@ -61,8 +64,9 @@ def local_part(value: Tensor) -> Tensor:
     return value.to_local() if hasattr(value, 'to_local') else value
 
 
-def require_finite_weights(model: nn.Module, step: int,
-                           last: Optional[str]) -> None:
+def require_finite_weights(
+    model: nn.Module, step: int, last: str | None
+) -> None:
     """Refuse weights that are not finite; every process must call this.
 
     Args:
@@ -80,4 +84,5 @@ def require_finite_weights(model: nn.Module, step: int,
             f'{len(names)} weights are not finite at step {step} '
             f'({", ".join(names[:5]) or "on another rank"}): the checkpoint '
             f'is not saved, {kept}. Lower the learning rate, clip gradients '
-            '(optim_wrapper.clip_grad), or look at the data.')
+            '(optim_wrapper.clip_grad), or look at the data.'
+        )

@@ -25,8 +25,9 @@ Size = tuple[int, int]
 
 
 @torch.no_grad()
-def forward_flops(module: nn.Module, *inputs: Any,
-                  method: str = 'forward') -> int:
+def forward_flops(
+    module: nn.Module, *inputs: Any, method: str = 'forward'
+) -> int:
     """Count what a method of a module computes.
 
     Args:
@@ -39,8 +40,10 @@ def forward_flops(module: nn.Module, *inputs: Any,
         int: Operations.
     """
     # The counter knows plain products alone, not each fused attention.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(
-            display=False) as counter:
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
         getattr(_without_weights(module), method)(*inputs)
     return counter.get_total_flops()
 
@@ -51,20 +54,30 @@ def _without_weights(module: nn.Module) -> nn.Module:
     if isinstance(module, FSDPModule):
         kind = kind.__mro__[2]  # torch puts a class of its own before it
     copy = kind.__new__(kind)
-    hooks = {name: OrderedDict() for name, value in vars(module).items()
-             if 'hooks' in name and isinstance(value, dict)}
+    hooks = {
+        name: OrderedDict()
+        for name, value in vars(module).items()
+        if 'hooks' in name and isinstance(value, dict)
+    }
     copy.__dict__.update(
-        vars(module), **hooks, _compiled_call_impl=None,
+        vars(module),
+        **hooks,
+        _compiled_call_impl=None,
         _parameters={k: _blank(p) for k, p in module._parameters.items()},
         _buffers={k: _blank(b) for k, b in module._buffers.items()},
-        _modules={k: m and _without_weights(m)
-                  for k, m in module._modules.items()})
+        _modules={
+            k: m and _without_weights(m) for k, m in module._modules.items()
+        },
+    )
     return copy
 
 
 def _blank(value: Tensor | None) -> Tensor | None:
-    return None if value is None else torch.empty(
-        value.shape, dtype=value.dtype, device='meta')
+    return (
+        None
+        if value is None
+        else torch.empty(value.shape, dtype=value.dtype, device='meta')
+    )
 
 
 def _zeros(like: nn.Module, *shape: int) -> Tensor:
@@ -127,10 +140,11 @@ def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
     size = tuple(batch['inputs'].shape[-2:])
     tokens = encoder.tokenize(batch['texts'])
     longest = tokens[tokens.argmax(dim=-1).argmax()]
-    towers = [(tower, vit_flops(tower, size)),
-              (encoder, forward_flops(encoder, longest[None]))]
-    total = sum(
-        flops * (3 if _trained(part) else 1) for part, flops in towers)
+    towers = [
+        (tower, vit_flops(tower, size)),
+        (encoder, forward_flops(encoder, longest[None])),
+    ]
+    total = sum(flops * (3 if _trained(part) else 1) for part, flops in towers)
     return total + 3 * _heads_flops(model, size)
 
 
@@ -140,18 +154,22 @@ def _heads_flops(model: nn.Module, size: Size) -> int:
         return 0
     with torch.no_grad():
         feats = _without_weights(model.backbone)(
-            _zeros(model.backbone, 1, 3, *size))
+            _zeros(model.backbone, 1, 3, *size)
+        )
         maps = _without_weights(model.neck)(feats)
     total = forward_flops(model.neck, feats)
     if getattr(model, 'rpn_head', None) is not None:
         total += forward_flops(
-            model.rpn_head, maps, method='forward_objectness')
+            model.rpn_head, maps, method='forward_objectness'
+        )
     if getattr(model, 'roi_head', None) is not None:
         crops = _zeros(
-            model.neck, _num_regions(model, len(maps)), maps[0].shape[1],
-            *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size)
-        total += forward_flops(
-            model.roi_head.bbox_head, crops, method='embed')
+            model.neck,
+            _num_regions(model, len(maps)),
+            maps[0].shape[1],
+            *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size,
+        )
+        total += forward_flops(model.roi_head.bbox_head, crops, method='embed')
     return total
 
 

@@ -15,11 +15,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -60,15 +61,18 @@ def end_to_requeue() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     process = os.getpid()
 
-    def end(number: int, frame: Optional[FrameType]) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         for other, handler in before.items():
             signal.signal(other, handler)
         if os.getpid() != process:
             os.kill(os.getpid(), number)
             return
         name = signal.Signals(number).name
-        os.write(2, f'{name}: the training ends before a step of it; start '
-                 'it again with --resume.\n'.encode())
+        os.write(
+            2,
+            f'{name}: the training ends before a step of it; start '
+            'it again with --resume.\n'.encode(),
+        )
         raise Interrupted
 
     try:
@@ -89,10 +93,10 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.name: Optional[str] = None
-        self._loop: Optional[CodeType] = None
+        self.name: str | None = None
+        self._loop: CodeType | None = None
         self._when = 0.0
-        self._before: Dict[int, Any] = {}
+        self._before: dict[int, Any] = {}
 
     def install(self, loop: Any) -> None:
         """Begin to note signals; possible in the main thread alone.
@@ -114,7 +118,7 @@ class StopSignals:
             signal.signal(number, handler)
         self._before = {}
 
-    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         while frame is not None and frame.f_code is not self._loop:
             frame = frame.f_back
         if frame is None:
@@ -122,10 +126,15 @@ class StopSignals:
             os.kill(os.getpid(), number)
         elif self.name is None:
             self.name, self._when = signal.Signals(number).name, time.time()
-            os.write(2, f'{self.name}: finishing the step and writing a '
-                     'checkpoint ...\n'.encode())
-        elif (number == signal.SIGINT
-              and time.time() - self._when > _AGAIN_SECONDS):
+            os.write(
+                2,
+                f'{self.name}: finishing the step and writing a '
+                'checkpoint ...\n'.encode(),
+            )
+        elif (
+            number == signal.SIGINT
+            and time.time() - self._when > _AGAIN_SECONDS
+        ):
             raise KeyboardInterrupt
 
 
@@ -142,7 +151,7 @@ def shield_workers(loader: DataLoader) -> None:
         loader.worker_init_fn = partial(_shielded, init)
 
 
-def _shielded(init: Optional[Callable[[int], None]], worker: int) -> None:
+def _shielded(init: Callable[[int], None] | None, worker: int) -> None:
     """Set a worker up: only the end of its training ends it."""
     # Linux: it gets a signal of its own once the process that made it ends.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

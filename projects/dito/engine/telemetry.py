@@ -3,13 +3,14 @@
 
 import functools
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Type, TypeVar
+from typing import Any, TypeVar
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-Kind = TypeVar('Kind', bound=Type[Hook])
+Kind = TypeVar('Kind', bound=type[Hook])
 
 
 @contextmanager
@@ -28,8 +29,10 @@ def said_once(owner: Any, what: str) -> Iterator[None]:
             said.add(what)
             print_log(
                 f'{what} failed, which is said once and ends nothing: '
-                f'{type(error).__name__}: {error}', logger='current',
-                level=logging.WARNING)
+                f'{type(error).__name__}: {error}',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 def only_reports(hook: Kind) -> Kind:

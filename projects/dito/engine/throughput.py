@@ -3,7 +3,6 @@
 
 import time
 from collections import deque
-from typing import Deque, Dict, Tuple
 
 
 class ThroughputMeter:
@@ -14,7 +13,7 @@ class ThroughputMeter:
     """
 
     def __init__(self, window: int = 50) -> None:
-        self._steps: Deque[Tuple[float, float, int]] = deque(maxlen=window)
+        self._steps: deque[tuple[float, float, int]] = deque(maxlen=window)
         self._waited = 0.0
         self._last = 0.0
 
@@ -32,7 +31,7 @@ class ThroughputMeter:
         """Count all time since the last iteration as waiting."""
         self._waited = time.perf_counter() - self._last
 
-    def step(self, images: int) -> Dict[str, float]:
+    def step(self, images: int) -> dict[str, float]:
         """End an iteration.
 
         Args:
@@ -46,7 +45,9 @@ class ThroughputMeter:
         self._steps.append((now - self._last, self._waited, images))
         self._last, self._waited = now, 0.0
         seconds, waited, count = (
-            sum(column) for column in zip(*self._steps, strict=True))
+            sum(column) for column in zip(*self._steps, strict=True)
+        )
         return dict(
             images_per_second=count / max(seconds, 1e-9),
-            loader_wait=waited / max(seconds, 1e-9))
+            loader_wait=waited / max(seconds, 1e-9),
+        )

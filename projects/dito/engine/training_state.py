@@ -7,19 +7,21 @@ of iterations goes on; other files end in errors of dicts and of torch.
 """
 
 from collections.abc import Mapping
-from typing import Any, Dict, List
+from typing import Any
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import FlexibleRunner
 
 # Settings by which optimizers tell their states apart.
 _SETTINGS = frozenset(('betas', 'momentum', 'alpha', 'rho', 'lr_decay'))
-_WEIGHTS = ('it holds weights, not the state of a training; start from them '
-            'with --cfg-options load_from={path}, or give --resume a '
-            'checkpoint that a training wrote')
+_WEIGHTS = (
+    'it holds weights, not the state of a training; start from them '
+    'with --cfg-options load_from={path}, or give --resume a '
+    'checkpoint that a training wrote'
+)
 
 
-def check_training_state(runner: Any, checkpoint: Dict[str, Any]) -> None:
+def check_training_state(runner: Any, checkpoint: dict[str, Any]) -> None:
     """Refuse to resume from what is no training of this model.
 
     Args:
@@ -34,25 +36,30 @@ def check_training_state(runner: Any, checkpoint: Dict[str, Any]) -> None:
     fault = _incomplete(checkpoint)
     # Strategies shard weights and optimizer, and compare them themselves.
     if fault is None and not isinstance(runner, FlexibleRunner):
-        fault = (_other_model(runner.model, checkpoint['state_dict'])
-                 or _other_optimizer(runner.optim_wrapper,
-                                     checkpoint.get('optimizer')))
+        fault = _other_model(
+            runner.model, checkpoint['state_dict']
+        ) or _other_optimizer(
+            runner.optim_wrapper, checkpoint.get('optimizer')
+        )
     if fault is not None:
-        raise ValueError(f'{path} cannot be resumed: '
-                         f'{fault.format(path=path)}.')
+        raise ValueError(
+            f'{path} cannot be resumed: {fault.format(path=path)}.'
+        )
     schedulers = getattr(runner, 'param_schedulers', None)
     wanted = dict(optimizer=True, param_schedulers=bool(schedulers))
     for part in [k for k, v in wanted.items() if v and k not in checkpoint]:
         runner.logger.warning(
             f'{path} was saved without the state of the {part} '
-            f'(save_{part.rstrip("s")}=False), which begins anew.')
+            f'(save_{part.rstrip("s")}=False), which begins anew.'
+        )
 
 
-def _incomplete(checkpoint: Dict[str, Any]) -> Any:
+def _incomplete(checkpoint: dict[str, Any]) -> Any:
     """What a training has not written so."""
     meta = checkpoint.get('meta')
     if not isinstance(meta, Mapping) or not all(
-            type(meta.get(key)) is int for key in ('epoch', 'iter')):
+        type(meta.get(key)) is int for key in ('epoch', 'iter')
+    ):
         return _WEIGHTS
     if not isinstance(checkpoint.get('message_hub'), Mapping):
         return _WEIGHTS
@@ -65,8 +72,11 @@ def _incomplete(checkpoint: Dict[str, Any]) -> Any:
 def _other_model(model: Any, state: Mapping[str, Any]) -> Any:
     """Which trained weights are not in the file, or are others."""
     model = model.module if is_model_wrapper(model) else model
-    state = {key.removeprefix('module.'): value
-             for key, value in state.items() if isinstance(key, str)}
+    state = {
+        key.removeprefix('module.'): value
+        for key, value in state.items()
+        if isinstance(key, str)
+    }
     faults = [
         f'{name} {tuple(value.shape)}'
         + (f', there {tuple(state[name].shape)}' if name in state else '')
@@ -76,27 +86,39 @@ def _other_model(model: Any, state: Mapping[str, Any]) -> Any:
     if not faults:
         return None
     more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
-    return (f'it is of another model, {len(faults)} weights are not in it or '
-            f'of another shape: {"; ".join(faults[:3])}{more}; resume with '
-            'the config it was trained with, or start from its weights with '
-            '--cfg-options load_from={path}')
+    return (
+        f'it is of another model, {len(faults)} weights are not in it or '
+        f'of another shape: {"; ".join(faults[:3])}{more}; resume with '
+        'the config it was trained with, or start from its weights with '
+        '--cfg-options load_from={path}'
+    )
 
 
 def _other_optimizer(wrapper: Any, state: Any) -> Any:
     """How the groups of parameters differ."""
-    own = _groups(wrapper.state_dict()) if hasattr(
-        wrapper, 'state_dict') else None
+    own = (
+        _groups(wrapper.state_dict())
+        if hasattr(wrapper, 'state_dict')
+        else None
+    )
     if not state or own is None or own == _groups(state):
         return None
-    return ('its optimizer is another or has other groups of parameters; '
-            'resume with the optim_wrapper it was trained with, or start from '
-            'its weights with --cfg-options load_from={path}')
+    return (
+        'its optimizer is another or has other groups of parameters; '
+        'resume with the optim_wrapper it was trained with, or start from '
+        'its weights with --cfg-options load_from={path}'
+    )
 
 
-def _groups(state: Mapping[str, Any]) -> List[Any]:
+def _groups(state: Mapping[str, Any]) -> list[Any]:
     """Sizes and kinds of the groups of one or several optimizers."""
     if 'param_groups' in state:
-        return [(len(group['params']), _SETTINGS.intersection(group))
-                for group in state['param_groups']]
-    return [(name, _groups(part)) for name, part in state.items()
-            if isinstance(part, Mapping) and 'param_groups' in part]
+        return [
+            (len(group['params']), _SETTINGS.intersection(group))
+            for group in state['param_groups']
+        ]
+    return [
+        (name, _groups(part))
+        for name, part in state.items()
+        if isinstance(part, Mapping) and 'param_groups' in part
+    ]

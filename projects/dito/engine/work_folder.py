@@ -61,8 +61,11 @@ def fault_of(path: PathLike) -> str | None:
             part = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         return f'{type(error).__name__}: {error}'
-    return None if part is None else (
-        f'its part {part} differs from what was written')
+    return (
+        None
+        if part is None
+        else (f'its part {part} differs from what was written')
+    )
 
 
 def candidates(work_dir: PathLike) -> list[Path]:
@@ -90,8 +93,11 @@ def candidates(work_dir: PathLike) -> list[Path]:
         match = _NUMBERED.fullmatch(path.name)
         if match is None:
             continue
-        older = (match[1] == named[1] and int(match[2]) < int(named[2])
-                 if named else match[1] in _PREFIXES)
+        older = (
+            match[1] == named[1] and int(match[2]) < int(named[2])
+            if named
+            else match[1] in _PREFIXES
+        )
         if older:
             found.append((int(match[2]), path))
     newest_first = [path for _, path in sorted(found, reverse=True)]
@@ -119,7 +125,10 @@ def find_resumable(work_dir: PathLike) -> Path | None:
                 print_log(
                     f'DAMAGED CHECKPOINT: {damaged}. The run goes on from '
                     f'the one before, {path}, and trains what came after it '
-                    'again.', logger='current', level=logging.ERROR)
+                    'again.',
+                    logger='current',
+                    level=logging.ERROR,
+                )
             return path
         faults[path] = fault
     if not faults:
@@ -128,7 +137,8 @@ def find_resumable(work_dir: PathLike) -> Path | None:
     raise ValueError(
         f'There is no whole checkpoint in {work_dir} to resume from: '
         f'{damaged}. Restore one from a copy, or start anew without '
-        '--resume.')
+        '--resume.'
+    )
 
 
 def resolve_resume(runner: Any) -> None:
@@ -174,7 +184,9 @@ def write_last(work_dir: PathLike, checkpoint: str) -> None:
             f'{Path(work_dir) / LAST} is a folder, and so no file of that '
             'name says which checkpoint is the last one; --resume takes that '
             'of the greatest number. Move the folder away.',
-            logger='current', level=logging.WARNING)
+            logger='current',
+            level=logging.WARNING,
+        )
         return
     with replacing(Path(work_dir) / LAST, sync=True) as unfinished:
         unfinished.write_text(checkpoint)
@@ -256,9 +268,17 @@ def claim(folder: str | Path) -> None:
         if holder and holder.get('host') != socket.gethostname():
             _watch(path, handle, holder)
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(dict(
-            host=socket.gethostname(), pid=os.getpid(),
-            since=time.strftime('%Y-%m-%d %H:%M:%S'))).encode(), 0)
+        os.pwrite(
+            handle,
+            json.dumps(
+                dict(
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    since=time.strftime('%Y-%m-%d %H:%M:%S'),
+                )
+            ).encode(),
+            0,
+        )
     except BaseException:
         os.close(handle)
         raise
@@ -323,7 +343,9 @@ def _watch(path: Path, handle: int, holder: dict[str, Any]) -> None:
 
 
 def _refusal(path: Path, holder: dict[str, Any]) -> str:
-    return (f'{path.parent} is in use: process {holder.get("pid", "?")} on '
-            f'{holder.get("host", "?")} trains there since '
-            f'{holder.get("since", "?")}; name another folder (--work-dir), '
-            'or end that run first.')
+    return (
+        f'{path.parent} is in use: process {holder.get("pid", "?")} on '
+        f'{holder.get("host", "?")} trains there since '
+        f'{holder.get("since", "?")}; name another folder (--work-dir), '
+        'or end that run first.'
+    )

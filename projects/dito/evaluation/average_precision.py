@@ -7,8 +7,9 @@ category at a time, in the images where something of it is judged: no pair is
 empty, and the memory is that of the largest category.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -55,11 +56,11 @@ class _Entries(COCO):
         self.imgs = {image['id']: image for image in self.dataset['images']}
         self.cats = {cat['id']: cat for cat in self.dataset['categories']}
 
-    def getAnnIds(self, *args: Any, **kwargs: Any) -> List[dict]:
+    def getAnnIds(self, *args: Any, **kwargs: Any) -> list[dict]:
         """All entries, in the place of their ids."""
         return self.dataset['annotations']
 
-    def loadAnns(self, ids: List[dict]) -> List[dict]:
+    def loadAnns(self, ids: list[dict]) -> list[dict]:
         """The entries themselves."""
         return ids
 
@@ -70,7 +71,7 @@ def evaluate_lvis(
     iou_type: str = 'bbox',
     max_dets: int = 300,
     *,
-    max_dets_per_class: Optional[int] = None,
+    max_dets_per_class: int | None = None,
 ) -> PrecisionRecall:
     """Evaluate detections by the LVIS protocol.
 
@@ -117,10 +118,10 @@ def evaluate(
     gt: GroundTruth,
     detections: LVISDetections,
     iou_type: str,
-    categories: Optional[Sequence[int]] = None,
+    categories: Sequence[int] | None = None,
     thresholds: Sequence[float] = IOU_THRESHOLDS,
     areas: np.ndarray = AREA_RANGES,
-    max_dets: Optional[int] = None,
+    max_dets: int | None = None,
 ) -> PrecisionRecall:
     """Evaluate detections, one category after the other.
 
@@ -168,7 +169,7 @@ def evaluate(
 
 def _judged(
     gt: GroundTruth, detections: LVISDetections
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections that the ground truth can judge, by category and image.
 
     Returns:
@@ -190,8 +191,8 @@ def _run(
     detections: LVISDetections,
     image: np.ndarray,
     iou_type: str,
-    params: Dict[str, Any],
-) -> Dict[str, Any]:
+    params: dict[str, Any],
+) -> dict[str, Any]:
     """Let the library evaluate one category, which it knows by the id 1.
 
     Args:
@@ -220,26 +221,35 @@ def _run(
     # The library knows no ignored objects that are no crowd, but those of a
     # size out of every range.
     of_object = np.where(gt.ignore[rows], np.inf, gt.areas[rows])
-    objects = _entries(gt.image_index[rows], of_object, 'iscrowd',
-                       gt.crowd[rows], key, shapes)
+    objects = _entries(
+        gt.image_index[rows], of_object, 'iscrowd', gt.crowd[rows], key, shapes
+    )
     images = _images(gt, category, np.union1d(gt.image_index[rows], image))
     results = _entries(image, areas, 'score', detections.scores, key, found)
     truth, found = (
-        _Entries(dict(images=images, annotations=entries,
-                      categories=[dict(id=1, frequency=FREQUENCIES[0])]))
+        _Entries(
+            dict(
+                images=images,
+                annotations=entries,
+                categories=[dict(id=1, frequency=FREQUENCIES[0])],
+            )
+        )
         for entries in (objects, results)
     )
-    run = COCOeval_faster(truth, found, iou_type, lvis_style=True,
-                          print_function=lambda text: None)
+    run = COCOeval_faster(
+        truth,
+        found,
+        iou_type,
+        lvis_style=True,
+        print_function=lambda text: None,
+    )
     vars(run.params).update(params)
     run.evaluate()
     run.accumulate()
     return run.eval
 
 
-def _images(
-    gt: GroundTruth, category: int, index: np.ndarray
-) -> List[dict]:
+def _images(gt: GroundTruth, category: int, index: np.ndarray) -> list[dict]:
     """Images for the library, which has to judge the category in all."""
     partial = is_in_sorted(
         gt.pair_keys(index, np.int64(category)), gt.not_exhaustive_keys
@@ -248,8 +258,13 @@ def _images(
         index.tolist(), gt.sizes[index].tolist(), partial.tolist(), strict=True
     )
     return [
-        dict(id=image, height=height, width=width, neg_category_ids=[1],
-             not_exhaustive_category_ids=[1] if some else [])
+        dict(
+            id=image,
+            height=height,
+            width=width,
+            neg_category_ids=[1],
+            not_exhaustive_category_ids=[1] if some else [],
+        )
         for image, (height, width), some in columns
     ]
 
@@ -261,7 +276,7 @@ def _entries(
     values: np.ndarray,
     key: str,
     shapes: list,
-) -> List[dict]:
+) -> list[dict]:
     """Objects or detections for the library, numbered from 1.
 
     Args:
@@ -279,8 +294,14 @@ def _entries(
         image.tolist(), areas.tolist(), values.tolist(), shapes, strict=True
     )
     return [
-        {'id': number, 'image_id': image_id, 'category_id': 1, 'area': area,
-         name: value, key: shape}
+        {
+            'id': number,
+            'image_id': image_id,
+            'category_id': 1,
+            'area': area,
+            name: value,
+            key: shape,
+        }
         for number, (image_id, area, value, shape) in enumerate(columns, 1)
     ]
 
@@ -301,9 +322,9 @@ def mean_of_valid(values: np.ndarray) -> float:
 
 def summarize(
     precision: np.ndarray,
-    novel: Optional[np.ndarray] = None,
+    novel: np.ndarray | None = None,
     thresholds: Sequence[float] = IOU_THRESHOLDS,
-) -> Dict[str, float]:
+) -> dict[str, float]:
     """AP, AP50 and AP75 over categories.
 
     Args:
@@ -334,8 +355,8 @@ def summarize_lvis(
     result: PrecisionRecall,
     frequency: Sequence[str],
     novel: np.ndarray,
-    max_dets: Optional[int] = 300,
-) -> Dict[str, float]:
+    max_dets: int | None = 300,
+) -> dict[str, float]:
     """The figures of the LVIS protocol, and those of base and novel classes.
 
     Args:
@@ -362,7 +383,8 @@ def summarize_lvis(
         letter = name[0] if index else ''
         limit = '' if max_dets is None else f'@{max_dets}'
         summary[f'AR{letter}{limit}'] = mean_of_valid(
-            result.recall[..., index])
+            result.recall[..., index]
+        )
     return summary
 
 
@@ -370,10 +392,10 @@ def summarize_categories(
     precision: np.ndarray,
     gt: GroundTruth,
     novel: np.ndarray,
-    categories: Optional[Sequence[int]] = None,
-    names: Optional[Sequence[str]] = None,
+    categories: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
     thresholds: Sequence[float] = IOU_THRESHOLDS,
-) -> List[dict]:
+) -> list[dict]:
     """AP of every category.
 
     Args:

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Accuracy of the classification of given boxes and of whole images."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmdet.registry import METRICS
@@ -14,10 +15,16 @@ _FREQUENCIES = dict(r='rare', c='common', f='frequent')
 _SCORES = dict(
     vlm='z, of the image-text backbone',
     det='p, of the box head',
-    ensemble='p and z, as in detection')
+    ensemble='p and z, as in detection',
+)
 # Boxes are given: neither are there proposals, nor is anything kept or cut.
-_OF_DETECTION = ('proposals', 'objectness_power', 'score_thr', 'nms_iou',
-                 'max_per_img')
+_OF_DETECTION = (
+    'proposals',
+    'objectness_power',
+    'score_thr',
+    'nms_iou',
+    'max_per_img',
+)
 _OF_THE_ENSEMBLE = ('alpha', 'beta', 'renormalise', 'ensemble')
 _OF_VLM = ('vlm_background', 'vlm_roi_scale', 'vlm_temperature')
 
@@ -55,17 +62,20 @@ class DITORegionMetric(ReportMixin, BaseMetric):
 
     default_prefix = 'region'
 
-    def __init__(self,
-                 protocol: Optional[dict] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        protocol: dict | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device, prefix)
         self.protocol = dict(protocol or {})
-        self.per_category: Dict[str, List[dict]] = {}
-        self._score: Optional[str] = None
+        self.per_category: dict[str, list[dict]] = {}
+        self._score: str | None = None
 
-    def process(self, data_batch: Any,
-                data_samples: Sequence[Dict[str, Any]]) -> None:
+    def process(
+        self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
+    ) -> None:
         """Note the class of each box and whether it was named right.
 
         Args:
@@ -84,7 +94,8 @@ class DITORegionMetric(ReportMixin, BaseMetric):
                     'The model has not classified the annotated boxes: set '
                     "model.test_cfg.given_boxes='vlm' and load annotations "
                     'in the test pipeline, or use '
-                    'tools/analysis_tools/region_accuracy.py.')
+                    'tools/analysis_tools/region_accuracy.py.'
+                )
             labels = sample['gt_instances']['labels'].cpu().numpy()
             scores = sample['pred_regions']['scores'].float().cpu().numpy()
             self._check(labels, scores)
@@ -99,11 +110,12 @@ class DITORegionMetric(ReportMixin, BaseMetric):
             raise ValueError(
                 f'The scores of an image have shape {scores.shape}, expected '
                 f'{wanted}: a row a box, a column a class of the data set; '
-                'is the vocabulary of the model that of the data set?')
+                'is the vocabulary of the model that of the data set?'
+            )
         if not np.isfinite(scores).all():
             raise ValueError('An image has scores that are not finite.')
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Average over boxes and over categories.
 
         Args:
@@ -130,22 +142,40 @@ class DITORegionMetric(ReportMixin, BaseMetric):
             if group not in _FREQUENCIES.values():
                 figures[f'{group}_top1'] = top1
             figures[f'{group}_mean'] = mean
-            rows.append([group, f'{boxes.sum()}', f'{seen.sum()}',
-                         f'{top1:.2f}', f'{mean:.2f}'])
+            rows.append(
+                [
+                    group,
+                    f'{boxes.sum()}',
+                    f'{seen.sum()}',
+                    f'{top1:.2f}',
+                    f'{mean:.2f}',
+                ]
+            )
         self._publish(figures, rows, len(results), count, hits)
         return figures
 
-    def _publish(self, figures: Dict[str, float], rows: List[List[str]],
-                 images: int, count: np.ndarray, hits: np.ndarray) -> None:
+    def _publish(
+        self,
+        figures: dict[str, float],
+        rows: list[list[str]],
+        images: int,
+        count: np.ndarray,
+        hits: np.ndarray,
+    ) -> None:
         """Show and keep protocol and figures."""
         meta = self.dataset_meta
         classes = meta['classes']
         novel = np.isin(classes, list(meta.get('novel_classes') or ()))
         frequency = meta.get('frequency') or [''] * len(classes)
         self.per_category['top1'] = [
-            dict(id=k, name=name, frequency=frequency[k],
-                 novel=bool(novel[k]), boxes=int(count[k]),
-                 top1=100 * float(hits[k] / count[k]) if count[k] else -1.0)
+            dict(
+                id=k,
+                name=name,
+                frequency=frequency[k],
+                novel=bool(novel[k]),
+                boxes=int(count[k]),
+                top1=100 * float(hits[k] / count[k]) if count[k] else -1.0,
+            )
             for k, name in enumerate(classes)
         ]
         protocol = self.with_run(
@@ -159,13 +189,16 @@ class DITORegionMetric(ReportMixin, BaseMetric):
                 right='the class of its own annotation is first',
                 tie='wrong',
                 competing='all classes, base and novel',
-                left_out='crowd and ignored boxes'),
-            self._without_meaning())
+                left_out='crowd and ignored boxes',
+            ),
+            self._without_meaning(),
+        )
         title = 'Annotated boxes'
         table = render_table(
             title,
             ['percent', 'boxes', 'classes', 'top-1', 'mean over classes'],
-            rows)
+            rows,
+        )
         self.publish(title, protocol, figures, table, self.per_category)
 
     def _without_meaning(self) -> Sequence[str]:
@@ -175,7 +208,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
             det=_OF_DETECTION + _OF_THE_ENSEMBLE + _OF_VLM,
         ).get(self._score, _OF_DETECTION)
 
-    def _groups(self, classes: Sequence[str]) -> Dict[str, np.ndarray]:
+    def _groups(self, classes: Sequence[str]) -> dict[str, np.ndarray]:
         """Which classes belong to each group, bool (K,)."""
         meta = self.dataset_meta
         novel = np.isin(classes, list(meta.get('novel_classes') or ()))
@@ -188,7 +221,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
         return groups
 
 
-def is_right(scores: np.ndarray, labels: np.ndarray) -> List[bool]:
+def is_right(scores: np.ndarray, labels: np.ndarray) -> list[bool]:
     """Whether each row's own class alone has the greatest score.
 
     Args:
@@ -226,17 +259,20 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
 
     default_prefix = 'zero_shot'
 
-    def __init__(self,
-                 topk: Sequence[int] = (1, 5),
-                 protocol: Optional[dict] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        topk: Sequence[int] = (1, 5),
+        protocol: dict | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device, prefix)
         self.topk = tuple(topk)
         self.protocol = dict(protocol or {})
 
-    def process(self, data_batch: Any,
-                data_samples: Sequence[Dict[str, Any]]) -> None:
+    def process(
+        self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
+    ) -> None:
         """Note for each image its label and the place of its class.
 
         Args:
@@ -251,12 +287,13 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
             if sample['gt_label'] is None:
                 raise ValueError(
                     'zero-shot accuracy needs labels; use a dataset that '
-                    'gives them, such as DITOFolderDataset')
+                    'gives them, such as DITOFolderDataset'
+                )
             label, best = int(sample['gt_label']), list(sample['pred_labels'])
             place = best.index(label) if label in best else len(best)
             self.results.append((label, place))
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Average over the images of each group of classes.
 
         Args:
@@ -275,17 +312,24 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
         groups = {g: mask for g, mask in groups.items() if mask.any()}
         figures = {
             f'{group}_top{k}': 100.0 * float((places[mask] < k).mean())
-            for group, mask in groups.items() for k in self.topk
+            for group, mask in groups.items()
+            for k in self.topk
         }
-        rows = [[
-            group, f'{mask.sum()}', f'{len(np.unique(labels[mask]))}',
-            *(f'{figures[f"{group}_top{k}"]:.2f}' for k in self.topk)
-        ] for group, mask in groups.items()]
+        rows = [
+            [
+                group,
+                f'{mask.sum()}',
+                f'{len(np.unique(labels[mask]))}',
+                *(f'{figures[f"{group}_top{k}"]:.2f}' for k in self.topk),
+            ]
+            for group, mask in groups.items()
+        ]
         self._publish(figures, rows, len(labels))
         return figures
 
-    def _publish(self, figures: Dict[str, float], rows: List[List[str]],
-                 images: int) -> None:
+    def _publish(
+        self, figures: dict[str, float], rows: list[list[str]], images: int
+    ) -> None:
         """Show and keep protocol and figures."""
         meta = self.dataset_meta
         novel = len(meta.get('novel_classes') or ())
@@ -297,10 +341,13 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
                 images=images,
                 classes=f'{len(meta["classes"])} ({novel} novel)',
                 competing='all classes, base and novel',
-                mean='over images'),
-            leave_out=('background', ))
+                mean='over images',
+            ),
+            leave_out=('background',),
+        )
         table = render_table(
             title,
             ['percent', 'images', 'classes', *(f'top-{k}' for k in self.topk)],
-            rows)
+            rows,
+        )
         self.publish(title, protocol, figures, table)

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """COCO average precision of base, novel and all classes."""
 
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import numpy as np
 from mmdet.evaluation import CocoMetric
@@ -65,11 +65,11 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
 
     def __init__(
         self,
-        ann_file: Optional[str] = None,
-        metric: Union[str, Sequence[str]] = 'bbox',
-        backend: Optional[str] = None,
-        protocol: Optional[dict] = None,
-        spool_dir: Optional[str] = None,
+        ann_file: str | None = None,
+        metric: str | Sequence[str] = 'bbox',
+        backend: str | None = None,
+        protocol: dict | None = None,
+        spool_dir: str | None = None,
         **kwargs,
     ) -> None:
         metrics = check_options(metric, backend, _BACKENDS, spool_dir)
@@ -77,7 +77,7 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
         self.ann_file = ann_file
         self.protocol = dict(protocol or {})
         self.per_category = {}
-        self._truth: Optional[GroundTruth] = None
+        self._truth: GroundTruth | None = None
         if ann_file is not None:
             self._take(read_annotations(ann_file, self.backend_args))
 
@@ -108,15 +108,23 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
                     'results of another data set?'
                 )
             labels = read_labels(
-                image, pred, len(self.dataset_meta['classes']))
+                image, pred, len(self.dataset_meta['classes'])
+            )
             masked = None
             if 'segm' in self.metrics:
                 masked = np.ones(len(labels), dtype=bool)
-            self.results.append(pack_predictions(
-                image, pred, labels, np.arange(len(labels)), masked,
-                self._objects(sample)))
+            self.results.append(
+                pack_predictions(
+                    image,
+                    pred,
+                    labels,
+                    np.arange(len(labels)),
+                    masked,
+                    self._objects(sample),
+                )
+            )
 
-    def _objects(self, sample: dict) -> Optional[Tuple[dict, List[dict]]]:
+    def _objects(self, sample: dict) -> tuple[dict, list[dict]] | None:
         """Image and objects of a sample, where no file has them."""
         if self.ann_file is not None:
             return None
@@ -136,8 +144,8 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
         return dict(id=sample['img_id'], height=height, width=width), objects
 
     def compute_metrics(
-        self, results: List[ImageDetections]
-    ) -> Dict[str, float]:
+        self, results: list[ImageDetections]
+    ) -> dict[str, float]:
         """Evaluate the collected results.
 
         Args:
@@ -184,17 +192,25 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
 
     def _evaluate_kind(
         self, kind: str, detections: LVISDetections
-    ) -> Dict[str, float]:
+    ) -> dict[str, float]:
         """Evaluate boxes or masks; fills ``per_category``."""
         gt, meta = self._truth, self.dataset_meta
         index = gt.to_category_index(self.cat_ids)
-        output = evaluate(gt, detections, kind, index, self.iou_thrs,
-                          AREA_RANGES[:1], _MAX_DETS)
+        output = evaluate(
+            gt,
+            detections,
+            kind,
+            index,
+            self.iou_thrs,
+            AREA_RANGES[:1],
+            _MAX_DETS,
+        )
         names = set(meta.get('novel_classes') or ())
         novel = np.array([name in names for name in meta['classes']], bool)
         precision = output.precision[..., 0]
         self.per_category[kind] = summarize_categories(
-            precision, gt, novel, index, meta['classes'], self.iou_thrs)
+            precision, gt, novel, index, meta['classes'], self.iou_thrs
+        )
         # In order of id, so that the order of the classes does not matter.
         order = np.argsort(index)
         return summarize(
@@ -203,7 +219,7 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
             self.iou_thrs,
         )
 
-    def _collected(self, truths: Sequence[Tuple]) -> Annotations:
+    def _collected(self, truths: Sequence[tuple]) -> Annotations:
         """Ground truth out of data samples."""
         objects = [item for _, items in truths for item in items]
         content = dict(

@@ -3,8 +3,9 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class ImageDetections:
     kept: LVISDetections
     seen: int
     lowest: float
-    truth: Optional[Tuple[dict, List[dict]]] = None
+    truth: tuple[dict, list[dict]] | None = None
 
     @property
     def count(self) -> int:
@@ -62,15 +63,15 @@ class DetectionMetricMixin(ReportMixin):
         report (dict): See :class:`.ReportMixin`.
     """
 
-    per_category: Dict[str, List[dict]]
+    per_category: dict[str, list[dict]]
 
     @property
-    def dataset_meta(self) -> Optional[dict]:
+    def dataset_meta(self) -> dict | None:
         """Meta information of the data set, compared with the file."""
         return self._dataset_meta
 
     @dataset_meta.setter
-    def dataset_meta(self, meta: Optional[dict]) -> None:
+    def dataset_meta(self, meta: dict | None) -> None:
         self._dataset_meta = meta
         if meta and 'classes' in meta:
             self.meet_classes()
@@ -102,7 +103,8 @@ class DetectionMetricMixin(ReportMixin):
         return replace(
             joined,
             image_ids=np.repeat(
-                np.array(numbers, np.int64), [e.count for e in entries]),
+                np.array(numbers, np.int64), [e.count for e in entries]
+            ),
             category_ids=category_ids[joined.category_ids],
         )
 
@@ -111,8 +113,10 @@ class DetectionMetricMixin(ReportMixin):
     ) -> None:
         """Write ``PREFIX.bbox.json`` and ``PREFIX.segm.json``."""
         for kind in self.metrics:
-            write_json_list(f'{self.outfile_prefix}.{kind}.json',
-                            _result_parts(detections, kind, gt))
+            write_json_list(
+                f'{self.outfile_prefix}.{kind}.json',
+                _result_parts(detections, kind, gt),
+            )
 
     def _describe(
         self,
@@ -120,22 +124,28 @@ class DetectionMetricMixin(ReportMixin):
         gt: GroundTruth,
         novel: int,
         **own: str,
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         """The protocol; ``own`` has ``benchmark``, ``AP`` and ``max_dets``."""
         lowest = min((e.lowest for e in entries), default=np.inf)
         kinds = dict(bbox='boxes', segm='masks')
-        parts = self.with_run(dict(
-            benchmark=own['benchmark'],
-            split=os.path.basename(self.ann_file or 'objects of the samples'),
-            images=f'{len(entries)} of {gt.num_images}',
-            classes=f'{len(self.dataset_meta["classes"])} ({novel} novel)',
-            overlap=' and '.join(kinds[kind] for kind in self.metrics),
-            AP=own['AP'],
-            max_dets=own['max_dets'],
-            most_dets_of_an_image=max((e.seen for e in entries), default=0),
-            lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
-            backend='faster-coco-eval',
-        ))
+        parts = self.with_run(
+            dict(
+                benchmark=own['benchmark'],
+                split=os.path.basename(
+                    self.ann_file or 'objects of the samples'
+                ),
+                images=f'{len(entries)} of {gt.num_images}',
+                classes=f'{len(self.dataset_meta["classes"])} ({novel} novel)',
+                overlap=' and '.join(kinds[kind] for kind in self.metrics),
+                AP=own['AP'],
+                max_dets=own['max_dets'],
+                most_dets_of_an_image=max(
+                    (e.seen for e in entries), default=0
+                ),
+                lowest_score=float(lowest) if np.isfinite(lowest) else 'none',
+                backend='faster-coco-eval',
+            )
+        )
         if len(entries) < gt.num_images:
             parts['note'] = 'images without results count as empty'
         return parts
@@ -143,10 +153,10 @@ class DetectionMetricMixin(ReportMixin):
     def _show(
         self,
         title: str,
-        protocol: Dict[str, Any],
-        scores: Dict[str, Dict[str, float]],
+        protocol: dict[str, Any],
+        scores: dict[str, dict[str, float]],
         shown: Sequence[str],
-        figures: Dict[str, float],
+        figures: dict[str, float],
     ) -> None:
         """Log the tables, and publish.
 
@@ -159,11 +169,13 @@ class DetectionMetricMixin(ReportMixin):
         """
         logger: MMLogger = MMLogger.get_current_instance()
         for row in scores if self.classwise else ():
-            logger.info(render_categories(
-                f'{title}, {row}', self.per_category[row]))
+            logger.info(
+                render_categories(f'{title}, {row}', self.per_category[row])
+            )
         first = next(iter(scores))
         extremes = render_extremes(
-            f'{title}, {first}', self.per_category[first])
+            f'{title}, {first}', self.per_category[first]
+        )
         if extremes:
             logger.info(extremes)
         table = render_scores(title, scores, shown)
@@ -171,11 +183,11 @@ class DetectionMetricMixin(ReportMixin):
 
 
 def check_options(
-    metric: Union[str, Sequence[str]],
-    backend: Optional[str],
+    metric: str | Sequence[str],
+    backend: str | None,
     backends: Sequence[str],
-    spool_dir: Optional[str],
-) -> List[str]:
+    spool_dir: str | None,
+) -> list[str]:
     """Read options that all metrics of detections have.
 
     Args:
@@ -213,8 +225,8 @@ def pack_predictions(
     pred: dict,
     category: np.ndarray,
     order: np.ndarray,
-    masked: Optional[np.ndarray] = None,
-    truth: Optional[tuple] = None,
+    masked: np.ndarray | None = None,
+    truth: tuple | None = None,
 ) -> ImageDetections:
     """Pack what a detector returns.
 
@@ -241,10 +253,15 @@ def pack_predictions(
     if masked is not None:
         encoded = iter(_encode_masks(image_id, pred, order[masked]))
         masks = PackedMasks.pack(
-            [next(encoded) if has else None for has in masked])
+            [next(encoded) if has else None for has in masked]
+        )
     kept = LVISDetections(
-        np.zeros(len(order), np.int64), category[order], scores[order], boxes,
-        masks)
+        np.zeros(len(order), np.int64),
+        category[order],
+        scores[order],
+        boxes,
+        masks,
+    )
     lowest = float(scores.min(initial=np.inf))
     return ImageDetections(image_id, kept, len(scores), lowest, truth)
 
@@ -275,7 +292,7 @@ def read_labels(image_id: Id, pred: dict, classes: int) -> np.ndarray:
     return labels
 
 
-def to_numpy(values: Union[torch.Tensor, np.ndarray]) -> np.ndarray:
+def to_numpy(values: torch.Tensor | np.ndarray) -> np.ndarray:
     """Move a tensor to numpy; half precision becomes float32.
 
     Args:
@@ -291,9 +308,7 @@ def to_numpy(values: Union[torch.Tensor, np.ndarray]) -> np.ndarray:
     return np.asarray(values)
 
 
-def _encode_masks(
-    image_id: Id, pred: dict, order: np.ndarray
-) -> List[dict]:
+def _encode_masks(image_id: Id, pred: dict, order: np.ndarray) -> list[dict]:
     """Run lengths of some masks."""
     if 'masks' not in pred:
         raise ValueError(
@@ -311,15 +326,14 @@ def _encode_masks(
 
 def _result_parts(
     detections: LVISDetections, iou_type: str, gt: GroundTruth
-) -> Iterator[List[dict]]:
+) -> Iterator[list[dict]]:
     """Entries of a result file, some at a time, with masks as text."""
     for start in range(0, len(detections), _WRITTEN):
         index = np.arange(start, min(start + _WRITTEN, len(detections)))
         part = detections.take(index).to_results(iou_type)
         for result in part:
             result['image_id'] = gt.images.spell(result['image_id'])
-            result['category_id'] = gt.categories.spell(
-                result['category_id'])
+            result['category_id'] = gt.categories.spell(result['category_id'])
             if iou_type == 'segm':
                 mask = result['segmentation']
                 mask['counts'] = mask['counts'].decode()

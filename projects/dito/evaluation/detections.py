@@ -1,10 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detections as columns, a few bytes each instead of a dict each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import List, Optional, Sequence
 
 import numpy as np
 import pycocotools.mask as mask_utils
@@ -33,7 +33,7 @@ class PackedMasks:
         self._columns = columns
 
     @classmethod
-    def pack(cls, masks: Sequence[Optional[dict]]) -> 'PackedMasks':
+    def pack(cls, masks: Sequence[dict | None]) -> 'PackedMasks':
         """Put masks in one piece.
 
         Args:
@@ -55,7 +55,7 @@ class PackedMasks:
     @classmethod
     def join(cls, parts: Sequence['PackedMasks']) -> 'PackedMasks':
         """Masks of several in a row; run lengths are not copied."""
-        pieces: List[bytes] = []
+        pieces: list[bytes] = []
         columns = [np.zeros((0, 5), np.int64)]
         for part in parts:
             columns.append(part._columns + [len(pieces), 0, 0, 0, 0])
@@ -69,11 +69,12 @@ class PackedMasks:
         """Select and reorder; run lengths are not copied."""
         return PackedMasks(self._pieces, self._columns[index])
 
-    def __getitem__(self, index: slice) -> List[dict]:
+    def __getitem__(self, index: slice) -> list[dict]:
         return [
             dict(size=[height, width], counts=self._pieces[piece][start:stop])
-            for piece, start, stop, height, width
-            in self._columns[index].tolist()
+            for piece, start, stop, height, width in self._columns[
+                index
+            ].tolist()
         ]
 
 
@@ -93,8 +94,8 @@ class LVISDetections:
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
-    boxes: Optional[np.ndarray] = None
-    masks: Optional[PackedMasks] = None
+    boxes: np.ndarray | None = None
+    masks: PackedMasks | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -123,8 +124,8 @@ class LVISDetections:
     def from_results(
         cls,
         results: Sequence[dict],
-        images: Optional[IdNumbers] = None,
-        categories: Optional[IdNumbers] = None,
+        images: IdNumbers | None = None,
+        categories: IdNumbers | None = None,
     ) -> 'LVISDetections':
         """Take the entries of a result file.
 
@@ -152,10 +153,13 @@ class LVISDetections:
                 raise ValueError('each bbox must be x, y, width and height')
             boxes = boxes.reshape(-1, 4)
             _require_finite(boxes, results, 'bbox')
-        ids = (_numbers(results, 'image_id', images),
-               _numbers(results, 'category_id', categories))
+        ids = (
+            _numbers(results, 'image_id', images),
+            _numbers(results, 'category_id', categories),
+        )
         scores = np.fromiter(
-            map(itemgetter('score'), results), np.float64, number)
+            map(itemgetter('score'), results), np.float64, number
+        )
         _require_finite(scores, results, 'score')
         return cls(*ids, scores, boxes, masks)
 
@@ -163,8 +167,8 @@ class LVISDetections:
     def from_file(
         cls,
         path: str,
-        images: Optional[IdNumbers] = None,
-        categories: Optional[IdNumbers] = None,
+        images: IdNumbers | None = None,
+        categories: IdNumbers | None = None,
     ) -> 'LVISDetections':
         """Read a result file.
 
@@ -191,7 +195,7 @@ class LVISDetections:
             f'score and bbox or segmentation{f" ({lost})" if lost else ""}'
         )
 
-    def to_results(self, iou_type: str) -> List[dict]:
+    def to_results(self, iou_type: str) -> list[dict]:
         """Entries of a result file.
 
         Args:
@@ -212,8 +216,12 @@ class LVISDetections:
             strict=True,
         )
         return [
-            {'image_id': image, 'category_id': category, 'score': score,
-             key: shape}
+            {
+                'image_id': image,
+                'category_id': category,
+                'score': score,
+                key: shape,
+            }
             for image, category, score, shape in columns
         ]
 
@@ -287,7 +295,7 @@ class LVISDetections:
 
 
 def _numbers(
-    results: Sequence[dict], key: str, known: Optional[IdNumbers]
+    results: Sequence[dict], key: str, known: IdNumbers | None
 ) -> np.ndarray:
     """Ids of detections by the rules of annotations, shape (N,), int64."""
     find = as_id if known is None else known.find
@@ -311,5 +319,7 @@ def _require_finite(
     fine = np.isfinite(values).reshape(len(results), -1 if results else 1)
     wrong = np.flatnonzero(~fine.all(axis=1))
     if len(wrong):
-        raise ValueError(f'{key} {show(results[wrong[0]][key])}, finite '
-                         'numbers are expected')
+        raise ValueError(
+            f'{key} {show(results[wrong[0]][key])}, finite '
+            'numbers are expected'
+        )

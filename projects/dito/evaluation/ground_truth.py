@@ -1,8 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The ground truth of evaluations as arrays."""
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -80,20 +80,21 @@ class GroundTruth:
         self.category_ids = np.array(self.categories.numbers, dtype=np.int64)
         by_id = {cat['id']: cat for cat in read.categories}
         ordered = [by_id[i] for i in self.categories.ids]
-        self.names: Tuple[str, ...] = tuple(cat['name'] for cat in ordered)
+        self.names: tuple[str, ...] = tuple(cat['name'] for cat in ordered)
         self.frequency = self._frequency(ordered)
         sizes = {i['id']: (i['height'], i['width']) for i in read.images}
         self.sizes = np.array([sizes[i] for i in self.images.ids], np.int64)
         self._take_annotations()
 
-    def _frequency(self, categories: Sequence[dict]) -> Tuple[str, ...]:
+    def _frequency(self, categories: Sequence[dict]) -> tuple[str, ...]:
         """Frequency of each category."""
         return ('',) * len(categories)
 
     def _take_annotations(self) -> None:
         """Fill the arrays of objects."""
         kept = [
-            a for a in self.read.annotations
+            a
+            for a in self.read.annotations
             if self.counts_empty or a['area'] > 0
         ]
         image = self.to_image_index(
@@ -115,7 +116,7 @@ class GroundTruth:
         self.areas = np.array(areas, dtype=np.float64)
         self.crowd = self._flags('iscrowd')
         self.ignore = np.zeros(len(order), dtype=bool)
-        self._rles: Dict[int, dict] = {}
+        self._rles: dict[int, dict] = {}
 
     def _flags(self, name: str) -> np.ndarray:
         """A flag of each object, shape (G,), bool."""
@@ -253,7 +254,7 @@ class LVISGroundTruth(GroundTruth):
 
     def __init__(
         self,
-        content: Union[dict, Annotations],
+        content: dict | Annotations,
         source: str = 'ground truth',
         masks: bool = True,
     ) -> None:
@@ -283,7 +284,7 @@ class LVISGroundTruth(GroundTruth):
         """
         return cls(read_annotations(path, backend_args), masks=masks)
 
-    def _frequency(self, categories: Sequence[dict]) -> Tuple[str, ...]:
+    def _frequency(self, categories: Sequence[dict]) -> tuple[str, ...]:
         return tuple(category['frequency'] for category in categories)
 
     def judges(
@@ -307,8 +308,8 @@ class LVISGroundTruth(GroundTruth):
 
     def _listed_keys(self, field: str) -> np.ndarray:
         """Pair keys of a list of category ids that each image has."""
-        images: List[int] = []
-        categories: List[int] = []
+        images: list[int] = []
+        categories: list[int] = []
         for image in self.read.images:
             number = self.images.find(image['id'])
             images.extend([number] * len(image[field]))

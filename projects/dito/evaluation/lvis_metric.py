@@ -2,8 +2,9 @@
 """LVIS average precision of boxes and masks, with base and novel classes."""
 
 import os
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 from mmdet.registry import METRICS
@@ -84,23 +85,23 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
             are not exactly the categories of the annotation file.
     """
 
-    default_prefix: Optional[str] = 'lvis'
+    default_prefix: str | None = 'lvis'
 
     def __init__(
         self,
         ann_file: str,
-        metric: Union[str, Sequence[str]] = 'bbox',
-        backend: Optional[str] = None,
+        metric: str | Sequence[str] = 'bbox',
+        backend: str | None = None,
         max_dets: int = 300,
-        protocols: Union[str, Sequence[str]] = 'standard',
+        protocols: str | Sequence[str] = 'standard',
         max_dets_per_class: int = 10_000,
         classwise: bool = False,
-        outfile_prefix: Optional[str] = None,
-        protocol: Optional[dict] = None,
+        outfile_prefix: str | None = None,
+        protocol: dict | None = None,
         collect_device: str = 'cpu',
-        prefix: Optional[str] = None,
-        backend_args: Optional[dict] = None,
-        spool_dir: Optional[str] = None,
+        prefix: str | None = None,
+        backend_args: dict | None = None,
+        spool_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.metrics = check_options(metric, backend, _BACKENDS, spool_dir)
@@ -218,8 +219,8 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         return pack_predictions(image_id, pred, category, order, masked)
 
     def compute_metrics(
-        self, results: List[ImageDetections]
-    ) -> Dict[str, float]:
+        self, results: list[ImageDetections]
+    ) -> dict[str, float]:
         """Evaluate the collected results.
 
         Args:
@@ -257,7 +258,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
 
     def _evaluate_row(
         self, row: str, detections: LVISDetections, iou_type: str, fixed: bool
-    ) -> Dict[str, float]:
+    ) -> dict[str, float]:
         """Evaluate one type by one protocol; fills ``per_category``."""
         gt = self.ground_truth
         output = evaluate_lvis(
@@ -268,7 +269,8 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
             max_dets_per_class=self.max_dets_per_class if fixed else None,
         )
         self.per_category[row] = summarize_categories(
-            output.precision[..., 0], gt, self.novel)
+            output.precision[..., 0], gt, self.novel
+        )
         return summarize_lvis(
             output,
             gt.frequency,
@@ -276,7 +278,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
             None if fixed else self.max_dets,
         )
 
-    def _protocol(self, results: List[ImageDetections]) -> Dict[str, Any]:
+    def _protocol(self, results: list[ImageDetections]) -> dict[str, Any]:
         """The protocol."""
         names = dict(standard='standard', fixed='fixed (boxes)')
         limits = dict(

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What an evaluation reports: figures, and the protocol they belong to."""
 
-from typing import Any, Collection, Dict, List, Optional, Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from mmengine.logging import MMLogger
 
@@ -20,12 +21,12 @@ class ReportMixin:
     :class:`~dito.engine.hooks.DITOEvaluationReportHook`.
     """
 
-    report: Optional[Dict[str, Any]] = None
+    report: dict[str, Any] | None = None
     #: What the config adds to the protocol.
-    protocol: Dict[str, Any] = {}
-    _run_facts: Optional[Dict[str, Any]] = None
+    protocol: dict[str, Any] = {}
+    _run_facts: dict[str, Any] | None = None
 
-    def note_run(self, facts: Dict[str, Any]) -> None:
+    def note_run(self, facts: dict[str, Any]) -> None:
         """Take what the run knows of the protocol.
 
         Args:
@@ -34,12 +35,13 @@ class ReportMixin:
         self._run_facts = dict(facts)
 
     @property
-    def split(self) -> Optional[str]:
+    def split(self) -> str | None:
         """Name of the evaluated set, where the run has told it."""
         return (self._run_facts or {}).get('split')
 
-    def with_run(self, own: Dict[str, Any],
-                 leave_out: Collection[str] = ()) -> Dict[str, Any]:
+    def with_run(
+        self, own: dict[str, Any], leave_out: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Complete a metric's protocol with what others know.
 
         Args:
@@ -53,8 +55,10 @@ class ReportMixin:
             as 'NAME (given)'.
         """
         whole = dict(own)
-        for name, value in {**(self._run_facts or {}),
-                            **self.protocol}.items():
+        for name, value in {
+            **(self._run_facts or {}),
+            **self.protocol,
+        }.items():
             if name in self.protocol and name in own:
                 whole[f'{name} (given)'] = value
             elif name not in own and name not in leave_out:
@@ -64,10 +68,10 @@ class ReportMixin:
     def publish(
         self,
         title: str,
-        protocol: Dict[str, Any],
-        figures: Dict[str, float],
+        protocol: dict[str, Any],
+        figures: dict[str, float],
         table: str,
-        per_category: Optional[Dict[str, List[dict]]] = None,
+        per_category: dict[str, list[dict]] | None = None,
     ) -> None:
         """Log protocol and figures, and keep them as the report.
 
@@ -86,7 +90,7 @@ class ReportMixin:
             self.report['per_category'] = dict(per_category)
 
 
-def render_protocol(title: str, protocol: Dict[str, Any]) -> str:
+def render_protocol(title: str, protocol: dict[str, Any]) -> str:
     """A table of the protocol, one line an item.
 
     Args:
@@ -125,7 +129,7 @@ def shorten(value: Any, length: int = 60) -> str:
 
 def novel_extremes(
     categories: Sequence[dict], number: int = NUM_EXTREMES
-) -> Dict[str, List[dict]]:
+) -> dict[str, list[dict]]:
     """The best and the worst novel categories by AP.
 
     Categories without objects have no AP and are left out. Of fewer than

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import sys
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -45,7 +45,7 @@ def print_table(table: Table) -> None:
             console.print(part, soft_wrap=part is not table, crop=False)
 
 
-def _columns() -> Optional[int]:
+def _columns() -> int | None:
     """Width to keep to, None where nobody looks at it."""
     given = os.environ.get('COLUMNS', '')
     if given.isdigit() and int(given):
@@ -55,7 +55,7 @@ def _columns() -> Optional[int]:
     return None
 
 
-def _widths(table: Table) -> Tuple[List[int], List[int], int]:
+def _widths(table: Table) -> tuple[list[int], list[int], int]:
     """Natural and least width of each column, and width of what is between."""
     console = Console(width=_UNLIMITED)
     natural, least = [], []
@@ -65,16 +65,23 @@ def _widths(table: Table) -> Tuple[List[int], List[int], int]:
             for cell in (column.header, column.footer, *column.cells)
         ]
         natural.append(max(1, *(size.maximum for size in sizes)))
-        least.append(max(1, *(
-            size.maximum if size.maximum <= _SHORT else size.minimum
-            for size in sizes)))
+        least.append(
+            max(
+                1,
+                *(
+                    size.maximum if size.maximum <= _SHORT else size.minimum
+                    for size in sizes
+                ),
+            )
+        )
         column.width = natural[-1]
     whole = Measurement.get(console, console.options, table).maximum
     return natural, least, whole - sum(natural)
 
 
-def _shrink(natural: Sequence[int], least: Sequence[int],
-            total: int) -> List[int]:
+def _shrink(
+    natural: Sequence[int], least: Sequence[int], total: int
+) -> list[int]:
     """Take width from the widest columns that can give some."""
     widths = list(natural)
     for _ in range(max(0, sum(widths) - total)):
@@ -89,7 +96,7 @@ def render_table(
     title: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
-    justify: Optional[Sequence[str]] = None,
+    justify: Sequence[str] | None = None,
 ) -> str:
     """Lay out a table as plain text.
 
@@ -129,7 +136,7 @@ def percent(value: float) -> str:
 
 
 def render_scores(
-    title: str, scores: Dict[str, Dict[str, float]], names: Sequence[str]
+    title: str, scores: dict[str, dict[str, float]], names: Sequence[str]
 ) -> str:
     """A table with one row a metric.
 

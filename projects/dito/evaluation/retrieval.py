@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Image-text retrieval on held-out pairs."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import METRICS
@@ -34,19 +35,22 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
 
     default_prefix = 'retrieval'
 
-    def __init__(self,
-                 topk: Sequence[int] = (1, 5, 10),
-                 protocol: Optional[dict] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        topk: Sequence[int] = (1, 5, 10),
+        protocol: dict | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device, prefix)
         if not topk or min(topk) < 1:
             raise ValueError(f'topk must be numbers from 1, got {topk}')
         self.topk = tuple(topk)
         self.protocol = dict(protocol or {})
 
-    def process(self, data_batch: Any,
-                data_samples: Sequence[Dict[str, Any]]) -> None:
+    def process(
+        self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
+    ) -> None:
         """Keep the embeddings of a batch.
 
         Args:
@@ -61,12 +65,17 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
             if 'captions' not in sample:
                 raise ValueError(
                     'retrieval needs images with captions and no labels; use '
-                    'a dataset that gives them, such as DITORetrievalDataset')
+                    'a dataset that gives them, such as DITORetrievalDataset'
+                )
             self.results.append(
-                (sample['image'].float().cpu(),
-                 sample['captions'].float().cpu(), list(sample['texts'])))
+                (
+                    sample['image'].float().cpu(),
+                    sample['captions'].float().cpu(),
+                    list(sample['texts']),
+                )
+            )
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Rank everything with everything.
 
         Args:
@@ -80,8 +89,9 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
         self._publish(figures, texts)
         return figures
 
-    def _publish(self, figures: Dict[str, float],
-                 texts: Sequence[Sequence[str]]) -> None:
+    def _publish(
+        self, figures: dict[str, float], texts: Sequence[Sequence[str]]
+    ) -> None:
         """Show and keep protocol and figures."""
         distinct = {text for group in texts for text in group}
         protocol = self.with_run(
@@ -89,23 +99,27 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
                 benchmark='image-text retrieval',
                 split=self.split,
                 images=len(texts),
-                captions=f'{sum(map(len, texts))} '
-                f'({len(distinct)} distinct)',
+                captions=f'{sum(map(len, texts))} ({len(distinct)} distinct)',
                 equal_captions='one candidate, of all their images',
-                tie='wrong'),
-            leave_out=_OF_CLASSES)
+                tie='wrong',
+            ),
+            leave_out=_OF_CLASSES,
+        )
         ways = dict(i2t='image to captions', t2i='caption to images')
-        rows = [[name, *(f'{figures[f"{way}_R@{k}"]:.2f}' for k in self.topk)]
-                for way, name in ways.items()]
+        rows = [
+            [name, *(f'{figures[f"{way}_R@{k}"]:.2f}' for k in self.topk)]
+            for way, name in ways.items()
+        ]
         title = 'Image-text retrieval'
         table = render_table(
-            title, ['percent', *(f'R@{k}' for k in self.topk)], rows)
+            title, ['percent', *(f'R@{k}' for k in self.topk)], rows
+        )
         self.publish(title, protocol, figures, table)
 
 
 def merge_captions(
     captions: Sequence[Tensor], texts: Sequence[Sequence[str]]
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Make one entry of captions with the same words.
 
     Captions of web images repeat. Two equal ones are one answer to a
@@ -121,11 +135,12 @@ def merge_captions(
         the order of their first appearance, and bool (N, T): which image
         has which.
     """
-    number: Dict[str, int] = {}
-    rows: List[Tensor] = []
-    owners: List[Tuple[int, int]] = []
+    number: dict[str, int] = {}
+    rows: list[Tensor] = []
+    owners: list[tuple[int, int]] = []
     for image, (vectors, group) in enumerate(
-            zip(captions, texts, strict=True)):
+        zip(captions, texts, strict=True)
+    ):
         for vector, text in zip(vectors, group, strict=True):
             if text not in number:
                 number[text] = len(rows)
@@ -136,8 +151,9 @@ def merge_captions(
     return torch.stack(rows), belongs
 
 
-def ranks(queries: Tensor, candidates: Tensor, belongs: Tensor,
-          chunk: int = 1024) -> Tensor:
+def ranks(
+    queries: Tensor, candidates: Tensor, belongs: Tensor, chunk: int = 1024
+) -> Tensor:
     """Count the wrong candidates before the best right one of each query.
 
     A wrong candidate that is exactly as similar counts as before it, so that
@@ -154,17 +170,21 @@ def ranks(queries: Tensor, candidates: Tensor, belongs: Tensor,
         Tensor: int64 (Q,), 0 where a right one is first.
     """
     parts = []
-    for rows, right in zip(queries.split(chunk), belongs.split(chunk),
-                           strict=True):
+    for rows, right in zip(
+        queries.split(chunk), belongs.split(chunk), strict=True
+    ):
         cosine = rows @ candidates.T
         best = cosine.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
         parts.append(((cosine >= best) & ~right).sum(dim=1))
     return torch.cat(parts)
 
 
-def recalls(image: Tensor, captions: Sequence[Tensor],
-            texts: Sequence[Sequence[str]],
-            topk: Sequence[int]) -> Dict[str, float]:
+def recalls(
+    image: Tensor,
+    captions: Sequence[Tensor],
+    texts: Sequence[Sequence[str]],
+    topk: Sequence[int],
+) -> dict[str, float]:
     """Recall among the first K in both directions.
 
     Args:
@@ -180,9 +200,11 @@ def recalls(image: Tensor, captions: Sequence[Tensor],
     """
     text, belongs = merge_captions(captions, texts)
     found = dict(
-        i2t=ranks(image, text, belongs), t2i=ranks(text, image, belongs.T))
+        i2t=ranks(image, text, belongs), t2i=ranks(text, image, belongs.T)
+    )
     values = {
         f'{name}_R@{k}': 100.0 * (place < k).double().mean().item()
-        for name, place in found.items() for k in topk
+        for name, place in found.items()
+        for k in topk
     }
     return dict(values, mean_R=sum(values.values()) / len(values))

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Proposal head: centerness objectness and lrtb boxes."""
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,8 @@ def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
     _, group = rows.unique(dim=0, return_inverse=True)
     places = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(places, len(rows)).scatter_reduce(
-        0, group, places, 'amin')
+        0, group, places, 'amin'
+    )
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
     return places[((first[group] == places) | flat) & boxes.any(dim=1)]
 
@@ -136,32 +137,41 @@ class DITORPNHead(BaseDenseHead):
             scales=[8],
             ratios=[1.0],
             strides=[4, 8, 16, 32],
-            center_offset=0.5),
+            center_offset=0.5,
+        ),
         bbox_coder: ConfigType = dict(  # noqa: B006
-            type='TBLRBBoxCoder', normalizer=1.0),
+            type='TBLRBBoxCoder', normalizer=1.0
+        ),
         box_border: str = 'image',
         norm_eps: float = 1e-6,
         loss_center: ConfigType = dict(  # noqa: B006
-            type='L1Loss', loss_weight=1.0),
+            type='L1Loss', loss_weight=1.0
+        ),
         loss_bbox: ConfigType = dict(  # noqa: B006
-            type='IoULoss', mode='linear', loss_weight=8.0),
+            type='IoULoss', mode='linear', loss_weight=8.0
+        ),
         train_cfg: OptConfigType = None,
         test_cfg: OptConfigType = None,
         init_cfg: OptMultiConfig = dict(  # noqa: B006
-            type='Normal', layer='Conv2d', std=0.01)
+            type='Normal', layer='Conv2d', std=0.01
+        ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if box_border not in _BORDERS:
-            raise ValueError(f'box_border is {box_border!r}; use one of '
-                             f'{", ".join(map(repr, _BORDERS))}.')
+            raise ValueError(
+                f'box_border is {box_border!r}; use one of '
+                f'{", ".join(map(repr, _BORDERS))}.'
+            )
         self.box_border = box_border
         self.prior_generator = TASK_UTILS.build(anchor_generator)
-        if (self.prior_generator.num_levels != num_levels
-                or set(self.prior_generator.num_base_priors) != {1}):
+        if self.prior_generator.num_levels != num_levels or set(
+            self.prior_generator.num_base_priors
+        ) != {1}:
             raise ValueError(
                 f'The anchor generator has {self.prior_generator.num_levels} '
                 f'levels with {self.prior_generator.num_base_priors} anchors '
-                f'a place; this head needs {num_levels} with one each.')
+                f'a place; this head needs {num_levels} with one each.'
+            )
         self.bbox_coder = TASK_UTILS.build(bbox_coder)
         self.loss_center = MODELS.build(loss_center)
         self.loss_bbox = MODELS.build(loss_bbox)
@@ -174,19 +184,25 @@ class DITORPNHead(BaseDenseHead):
         channels = [in_channels] + [feat_channels] * num_convs
         self.rpn_convs = nn.ModuleList(
             nn.Conv2d(c_in, c_out, 3, padding=1)
-            for c_in, c_out in zip(channels, channels[1:], strict=False))
+            for c_in, c_out in zip(channels, channels[1:], strict=False)
+        )
         self.rpn_norms = nn.ModuleList(
             nn.ModuleList(
                 DITOLayerNorm2d(feat_channels, eps=norm_eps)
-                for _ in range(num_convs)) for _ in range(num_levels))
+                for _ in range(num_convs)
+            )
+            for _ in range(num_levels)
+        )
         self.rpn_cls = nn.Conv2d(channels[-1], 1, 1)
         self.rpn_reg = nn.Conv2d(channels[-1], 4, 1)
 
-    def _hidden(self, feats: Sequence[Tensor]) -> List[Tensor]:
+    def _hidden(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Shared convolutions with the norms of each level."""
         if len(feats) != len(self.rpn_norms):
-            raise ValueError(f'DITORPNHead was built for '
-                             f'{len(self.rpn_norms)} maps, got {len(feats)}.')
+            raise ValueError(
+                f'DITORPNHead was built for '
+                f'{len(self.rpn_norms)} maps, got {len(feats)}.'
+            )
         hidden = []
         for feat, norms in zip(feats, self.rpn_norms, strict=True):
             for conv, norm in zip(self.rpn_convs, norms, strict=True):
@@ -194,7 +210,7 @@ class DITORPNHead(BaseDenseHead):
             hidden.append(feat)
         return hidden
 
-    def forward_objectness(self, feats: Sequence[Tensor]) -> List[Tensor]:
+    def forward_objectness(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Objectness logits alone, for region-centric pretraining.
 
         Args:
@@ -206,8 +222,8 @@ class DITORPNHead(BaseDenseHead):
         return [self.rpn_cls(x).float() for x in self._hidden(feats)]
 
     def forward(
-            self,
-            feats: Sequence[Tensor]) -> Tuple[List[Tensor], List[Tensor]]:
+        self, feats: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits and box distances of all places.
 
         Args:
@@ -220,25 +236,27 @@ class DITORPNHead(BaseDenseHead):
             round coordinates by more than a pixel.
         """
         hidden = self._hidden(feats)
-        return ([self.rpn_cls(x).float() for x in hidden],
-                [self.rpn_reg(x).float() for x in hidden])
+        return (
+            [self.rpn_cls(x).float() for x in hidden],
+            [self.rpn_reg(x).float() for x in hidden],
+        )
 
-    def _border(self, img_meta: dict) -> Tuple[int, int]:
+    def _border(self, img_meta: dict) -> tuple[int, int]:
         """Largest y and x a box may have."""
         if self.box_border == 'image':
             return tuple(img_meta['img_shape'][:2])
         height, width = img_meta['batch_input_shape'][:2]
         return height - 1, width - 1
 
-    def _decode(self, anchors: Tensor, lrtb: Tensor,
-                img_meta: dict) -> Tensor:
+    def _decode(self, anchors: Tensor, lrtb: Tensor, img_meta: dict) -> Tensor:
         """Boxes (x1, y1, x2, y2) of distances (N, 4), clipped, (N, 4)."""
         return self.bbox_coder.decode(
-            anchors, lrtb_to_tblr(lrtb), max_shape=self._border(img_meta))
+            anchors, lrtb_to_tblr(lrtb), max_shape=self._border(img_meta)
+        )
 
     def get_targets(
-            self, anchors: Tensor,
-            gt_instances: InstanceData) -> Tuple[Tensor, Tensor, Tensor]:
+        self, anchors: Tensor, gt_instances: InstanceData
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Training targets of one image.
 
         Objectness and boxes have labellers of their own (release: 0.3 / 0.1
@@ -257,24 +275,28 @@ class DITORPNHead(BaseDenseHead):
         gt_bboxes, labels = gt_instances.bboxes, gt_instances.labels
         overlaps = self.assigner.iou_calculator(gt_bboxes, anchors)
         assigned = self.assigner.assign_wrt_overlaps(overlaps, labels)
-        sample = self.sampler.sample(assigned, InstanceData(priors=anchors),
-                                     gt_instances)
-        targets = anchors.new_full((len(anchors), ), -1.0)
+        sample = self.sampler.sample(
+            assigned, InstanceData(priors=anchors), gt_instances
+        )
+        targets = anchors.new_full((len(anchors),), -1.0)
         targets[sample.neg_inds] = 0.0
-        targets[sample.pos_inds] = centerness(sample.pos_priors,
-                                              sample.pos_gt_bboxes)
-        matched = self.bbox_assigner.assign_wrt_overlaps(overlaps,
-                                                         labels).gt_inds
+        targets[sample.pos_inds] = centerness(
+            sample.pos_priors, sample.pos_gt_bboxes
+        )
+        matched = self.bbox_assigner.assign_wrt_overlaps(
+            overlaps, labels
+        ).gt_inds
         inds = (matched > 0).nonzero(as_tuple=True)[0]
         return targets, inds, gt_bboxes[matched[inds] - 1].reshape(-1, 4)
 
     def loss_by_feat(
-            self,
-            cls_scores: List[Tensor],
-            bbox_preds: List[Tensor],
-            batch_gt_instances: InstanceList,
-            batch_img_metas: List[dict],
-            batch_gt_instances_ignore: OptInstanceList = None) -> dict:
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: OptInstanceList = None,
+    ) -> dict:
         """Centerness and box losses (release).
 
         Both are sums over anchors divided by the number of objectness
@@ -299,8 +321,8 @@ class DITORPNHead(BaseDenseHead):
             target, inds, gt = self.get_targets(anchors, gt_instances)
             targets.append(target)
             boxes.append(
-                self._decode(anchors[inds], lrtb[i, inds],
-                             batch_img_metas[i]))
+                self._decode(anchors[inds], lrtb[i, inds], batch_img_metas[i])
+            )
             gt_boxes.append(gt)
         target, box, gt = map(torch.cat, (targets, boxes, gt_boxes))
         avg_factor = self.sampler.num * len(batch_gt_instances)
@@ -308,28 +330,35 @@ class DITORPNHead(BaseDenseHead):
             scores.flatten(),
             target,
             weight=(target >= 0).float(),
-            avg_factor=avg_factor)
+            avg_factor=avg_factor,
+        )
         # Without matched anchors the box branch must still get a gradient.
-        loss_bbox = self.loss_bbox(
-            box, gt, avg_factor=avg_factor) if len(box) else lrtb.sum() * 0
+        loss_bbox = (
+            self.loss_bbox(box, gt, avg_factor=avg_factor)
+            if len(box)
+            else lrtb.sum() * 0
+        )
         return dict(loss_rpn_center=loss_center, loss_rpn_bbox=loss_bbox)
 
-    def _anchors(self, maps: List[Tensor]) -> List[Tensor]:
+    def _anchors(self, maps: list[Tensor]) -> list[Tensor]:
         """Anchors (h * w, 4), row by row, of each level."""
         return self.prior_generator.grid_priors(
             [m.shape[-2:] for m in maps],
             dtype=torch.float32,
-            device=maps[0].device)
+            device=maps[0].device,
+        )
 
-    def _predict_by_feat_single(self,
-                                cls_score_list: List[Tensor],
-                                bbox_pred_list: List[Tensor],
-                                score_factor_list: List[None],
-                                mlvl_priors: List[Tensor],
-                                img_meta: dict,
-                                cfg: OptConfigType = None,
-                                rescale: bool = False,
-                                with_nms: bool = True) -> InstanceData:
+    def _predict_by_feat_single(
+        self,
+        cls_score_list: list[Tensor],
+        bbox_pred_list: list[Tensor],
+        score_factor_list: list[None],
+        mlvl_priors: list[Tensor],
+        img_meta: dict,
+        cfg: OptConfigType = None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> InstanceData:
         """Proposals of one image.
 
         Args:
@@ -350,40 +379,50 @@ class DITORPNHead(BaseDenseHead):
         cfg = self.test_cfg if cfg is None else cfg
         boxes, scores, levels = [], [], []
         for level, (logits, lrtb, priors) in enumerate(
-                zip(cls_score_list, bbox_pred_list, mlvl_priors,
-                    strict=True)):
+            zip(cls_score_list, bbox_pred_list, mlvl_priors, strict=True)
+        ):
             score = logits.flatten().sigmoid()
             # Of equal scores the first ones count (release), on any device.
             score, inds = score.sort(descending=True, stable=True)
-            score, inds = score[:cfg['nms_pre']], inds[:cfg['nms_pre']]
+            score, inds = score[: cfg['nms_pre']], inds[: cfg['nms_pre']]
             boxes.append(
-                self._decode(priors[inds],
-                             lrtb.flatten(1).mT[inds], img_meta))
+                self._decode(priors[inds], lrtb.flatten(1).mT[inds], img_meta)
+            )
             scores.append(score)
             levels.append(torch.full_like(inds, level))
         results = InstanceData(
             bboxes=torch.cat(boxes),
             scores=torch.cat(scores),
-            level_ids=torch.cat(levels))
+            level_ids=torch.cat(levels),
+        )
         return self._select(results, cfg, img_meta, rescale, with_nms)
 
-    def _select(self, results: InstanceData, cfg: ConfigType, img_meta: dict,
-                rescale: bool, with_nms: bool) -> InstanceData:
+    def _select(
+        self,
+        results: InstanceData,
+        cfg: ConfigType,
+        img_meta: dict,
+        rescale: bool,
+        with_nms: bool,
+    ) -> InstanceData:
         """Drop small and overlapping boxes, keep the best."""
         min_size = cfg.get('min_bbox_size', -1)
         if min_size >= 0:
             sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
             results = results[(sides > min_size).all(dim=1)]
-        nms: Optional[ConfigType] = cfg.get('nms')
+        nms: ConfigType | None = cfg.get('nms')
         if with_nms and cfg.get('drop_duplicates', False):
-            results, nms = results[distinct(results.bboxes,
-                                            results.level_ids)], None
+            results, nms = (
+                results[distinct(results.bboxes, results.level_ids)],
+                None,
+            )
         if with_nms and nms and nms['iou_threshold'] < 1 and len(results):
-            _, keep = batched_nms(results.bboxes, results.scores,
-                                  results.level_ids, nms)
+            _, keep = batched_nms(
+                results.bboxes, results.scores, results.level_ids, nms
+            )
         else:
             keep = results.scores.argsort(descending=True, stable=True)
-        results = results[keep[:cfg['max_per_img']]]
+        results = results[keep[: cfg['max_per_img']]]
         results.labels = torch.zeros_like(results.pop('level_ids'))
         if rescale:
             factor = results.bboxes.new_tensor(img_meta['scale_factor'])

@@ -35,6 +35,10 @@ class DITOLayerNorm2d(nn.LayerNorm):
             Tensor: Same shape, channels last in memory.
         """
         x = F.layer_norm(
-            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight,
-            self.bias, self.eps)
+            x.permute(0, 2, 3, 1),
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+        )
         return x.permute(0, 3, 1, 2)

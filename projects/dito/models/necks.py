@@ -2,7 +2,7 @@
 """Simple feature pyramid from one map."""
 
 import math
-from typing import List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
@@ -39,13 +39,14 @@ class SimpleFPN(BaseModule):
         out_channels: int = 256,
         *,
         norm_eps: float = 1e-6,
-        init_cfg: Optional[Union[dict, List[dict]]] = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if in_channels % 4:
             raise ValueError(
                 f'in_channels={in_channels} is not a multiple of 4, which '
-                'the finest level (a quarter of the channels) needs.')
+                'the finest level (a quarter of the channels) needs.'
+            )
         self.out_channels = out_channels
         half, quarter = in_channels // 2, in_channels // 4
         self.up4 = nn.Sequential(
@@ -60,11 +61,28 @@ class SimpleFPN(BaseModule):
         norm_cfg = dict(type='DITOLayerNorm2d', eps=norm_eps)
         widths = (quarter, half, in_channels, in_channels)
         self.lateral_convs = nn.ModuleList(
-            ConvModule(width, out_channels, 1, bias=False, norm_cfg=norm_cfg,
-                       act_cfg=None) for width in widths)
+            ConvModule(
+                width,
+                out_channels,
+                1,
+                bias=False,
+                norm_cfg=norm_cfg,
+                act_cfg=None,
+            )
+            for width in widths
+        )
         self.fpn_convs = nn.ModuleList(
-            ConvModule(out_channels, out_channels, 3, padding=1, bias=False,
-                       norm_cfg=norm_cfg, act_cfg=None) for _ in widths)
+            ConvModule(
+                out_channels,
+                out_channels,
+                3,
+                padding=1,
+                bias=False,
+                norm_cfg=norm_cfg,
+                act_cfg=None,
+            )
+            for _ in widths
+        )
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -74,7 +92,7 @@ class SimpleFPN(BaseModule):
                 fan_in = module.in_channels * math.prod(module.kernel_size)
                 nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Build the pyramid.
 
         Args:
@@ -90,9 +108,13 @@ class SimpleFPN(BaseModule):
         if len(inputs) != 1:
             raise ValueError(
                 f'SimpleFPN takes one map, got {len(inputs)}: give it a '
-                'plain backbone such as DITOViT.')
+                'plain backbone such as DITOViT.'
+            )
         x = inputs[0]
         scales = (self.up4(x), self.up2(x), x, self.down2(x))
         return tuple(
-            conv(lateral(scale)) for scale, lateral, conv in zip(
-                scales, self.lateral_convs, self.fpn_convs, strict=True))
+            conv(lateral(scale))
+            for scale, lateral, conv in zip(
+                scales, self.lateral_convs, self.fpn_convs, strict=True
+            )
+        )

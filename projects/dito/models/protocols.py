@@ -6,7 +6,8 @@ their parts with them when they are built, by :func:`require`.
 docs/extending.md shows a small part of each kind.
 """
 
-from typing import Any, Optional, Protocol, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -53,7 +54,7 @@ class PositionedTower(ImageTower, Protocol):
 
     patch_size: int
     pos_embed: Tensor
-    pos_size: Tuple[int, int]
+    pos_size: tuple[int, int]
 
 
 class VocabularySource(Protocol):
@@ -92,8 +93,13 @@ class Ensemble(Protocol):
     the protocol of an evaluation; see :class:`GeometricEnsemble`.
     """
 
-    def __call__(self, det_logits: Tensor, vlm_logits: Optional[Tensor],
-                 novel: Tensor, objectness: Optional[Tensor]) -> Tensor:
+    def __call__(
+        self,
+        det_logits: Tensor,
+        vlm_logits: Tensor | None,
+        novel: Tensor,
+        objectness: Tensor | None,
+    ) -> Tensor:
         """Score N regions for K classes.
 
         Args:
@@ -107,10 +113,11 @@ class Ensemble(Protocol):
         """
 
 
-def members(contract: type) -> Tuple[str, ...]:
+def members(contract: type) -> tuple[str, ...]:
     """Names that a contract asks for, those of its bases first."""
     names = [
-        name for base in reversed(contract.__mro__[:-1])
+        name
+        for base in reversed(contract.__mro__[:-1])
         if base.__module__ == __name__
         for name in (*vars(base).get('__annotations__', ()), *vars(base))
         if not name.startswith('_') or name == '__call__'
@@ -118,13 +125,15 @@ def members(contract: type) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def lacking(part: Any, contract: type) -> Tuple[str, ...]:
+def lacking(part: Any, contract: type) -> tuple[str, ...]:
     """Names that a contract asks for and a part does not have."""
     # Every nn.Module has a forward; one that is not written only raises.
     unwritten = getattr(type(part), 'forward', None) is nn.Module.forward
-    return tuple(name for name in members(contract)
-                 if not hasattr(part, name)
-                 or name == 'forward' and unwritten)
+    return tuple(
+        name
+        for name in members(contract)
+        if not hasattr(part, name) or name == 'forward' and unwritten
+    )
 
 
 def require(part: Any, contract: type, user: str) -> None:
@@ -139,14 +148,17 @@ def require(part: Any, contract: type, user: str) -> None:
         TypeError: If a member is missing, or a tower is no nn.Module.
     """
     if 'forward' in members(contract) and not isinstance(part, nn.Module):
-        raise TypeError(f'{type(part).__name__} cannot be the {user}: it is '
-                        'no torch.nn.Module.')
+        raise TypeError(
+            f'{type(part).__name__} cannot be the {user}: it is '
+            'no torch.nn.Module.'
+        )
     missing = lacking(part, contract)
     if missing:
         raise TypeError(
             f'{type(part).__name__} cannot be the {user}: it lacks '
             f'{" and ".join(missing)} of {contract.__name__}, see '
-            'docs/extending.md.')
+            'docs/extending.md.'
+        )
 
 
 def require_image_tower(tower: Any, user: str) -> None:
@@ -161,7 +173,8 @@ def require_image_tower(tower: Any, user: str) -> None:
     """
     require(tower, ImageTower, user)
     if len(lacking(tower, EmbeddingTower)) < (
-            len(members(EmbeddingTower)) - len(members(ImageTower))):
+        len(members(EmbeddingTower)) - len(members(ImageTower))
+    ):
         require(tower, EmbeddingTower, user)
 
 
@@ -181,9 +194,13 @@ def maps_of(tower: nn.Module, img: Tensor, *args: Any) -> Sequence[Tensor]:
     """
     maps = tower(img, *args)
     if isinstance(maps, Tensor) or not maps or maps[-1].ndim != 4:
-        got = [tuple(x.shape) for x in maps] if not isinstance(
-            maps, Tensor) else tuple(maps.shape)
+        got = (
+            [tuple(x.shape) for x in maps]
+            if not isinstance(maps, Tensor)
+            else tuple(maps.shape)
+        )
         raise TypeError(
             f'{type(tower).__name__} must return a tuple of maps, the last '
-            f'of shape (B, C, h, w), got {got}: return (map, ).')
+            f'of shape (B, C, h, w), got {got}: return (map, ).'
+        )
     return maps

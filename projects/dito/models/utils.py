@@ -2,7 +2,6 @@
 """Helpers shared by detectors and pretrainers."""
 
 import zlib
-from typing import Dict, Tuple
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -13,7 +12,7 @@ from torch import Tensor
 _SLOTS = 64
 
 
-def reduce_log_vars(log_vars: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def reduce_log_vars(log_vars: dict[str, Tensor]) -> dict[str, Tensor]:
     """Average scalars over ranks with one all-reduce.
 
     Args:
@@ -35,17 +34,18 @@ def reduce_log_vars(log_vars: Dict[str, Tensor]) -> Dict[str, Tensor]:
     room = -(-(len(names) + 1) // _SLOTS) * _SLOTS
     message = torch.zeros(room, dtype=torch.float64, device=device)
     message[0] = check
-    message[1:1 + len(names)] = torch.stack(
-        [log_vars[n].detach().to(message) for n in names])
+    message[1 : 1 + len(names)] = torch.stack(
+        [log_vars[n].detach().to(message) for n in names]
+    )
     all_reduce(message, op='mean')
     # The mean of the checksums is the own one if all are the same.
     if abs(message[0].item() - check) > 0.25:
         raise RuntimeError(
             'Ranks log different values, this one '
-            f'{names}; every rank must return the same keys.')
+            f'{names}; every rank must return the same keys.'
+        )
     return {
-        n: message[1 + i].to(log_vars[n].dtype)
-        for i, n in enumerate(names)
+        n: message[1 + i].to(log_vars[n].dtype) for i, n in enumerate(names)
     }
 
 
@@ -58,8 +58,8 @@ class DistributedLogMixin:
     """
 
     def parse_losses(
-            self,
-            losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
+        self, losses: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum the losses of a step and average what is logged.
 
         Args:

@@ -61,15 +61,20 @@ def install() -> None:
     # Not for paths with a scheme such as s3://.
     register(r'(?!\S+://).*\.safetensors$', load_from_safetensors, force=True)
     register(['http://', 'https://'], load_from_http, force=True)
-    register([r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], load_from_storage,
-             force=True)
-    register([f'{scheme}://' for scheme in (*_NAMED, 'pavi')], load_by_name,
-             force=True)
+    register(
+        [r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], load_from_storage, force=True
+    )
+    register(
+        [f'{scheme}://' for scheme in (*_NAMED, 'pavi')],
+        load_by_name,
+        force=True,
+    )
     register('', load_from_file, force=True)
 
 
-def load_from_safetensors(filename: str,
-                          map_location: Any = None) -> dict[str, Any]:
+def load_from_safetensors(
+    filename: str, map_location: Any = None
+) -> dict[str, Any]:
     """Load a safetensors file as an mmengine checkpoint.
 
     Args:
@@ -81,8 +86,11 @@ def load_from_safetensors(filename: str,
         dict: ``state_dict`` and ``meta``, the file's metadata.
     """
     path = _existing(filename)
-    device = map_location if isinstance(map_location,
-                                        (str, torch.device)) else 'cpu'
+    device = (
+        map_location
+        if isinstance(map_location, (str, torch.device))
+        else 'cpu'
+    )
     try:
         with safe_open(path, framework='pt', device=str(device)) as file:
             state = {key: file.get_tensor(key) for key in file.keys()}
@@ -90,7 +98,8 @@ def load_from_safetensors(filename: str,
     except SafetensorError as error:
         raise ValueError(_broken(path, error)) from error
     return _without_program(
-        dict(state_dict=state, meta=_decode_metadata(metadata, path)))
+        dict(state_dict=state, meta=_decode_metadata(metadata, path))
+    )
 
 
 def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -113,15 +122,17 @@ def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
         return load_from_safetensors(filename, map_location)
     try:
         with PlainValues() as values:
-            checkpoint = values.finish(torch.load(
-                path, map_location=map_location, weights_only=True))
+            checkpoint = values.finish(
+                torch.load(path, map_location=map_location, weights_only=True)
+            )
     except Exception as error:  # a damaged archive can lead to any
         text = _refusal(path, error) or _broken(path, error)
         raise ValueError(text) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(
             f'{path} holds a {type(checkpoint).__name__}, not a checkpoint; '
-            'give a file with a state dict.')
+            'give a file with a state dict.'
+        )
     return _without_program(checkpoint)
 
 
@@ -162,10 +173,18 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     try:
         if not (folder / name).is_file():
             torch.hub.download_url_to_file(
-                filename, str(folder / name), digits and digits[1],
-                progress=os.isatty(0))
-    except (URLError, HTTPException, ConnectionError, TimeoutError,
-            RuntimeError) as error:  # the last is another hash
+                filename,
+                str(folder / name),
+                digits and digits[1],
+                progress=os.isatty(0),
+            )
+    except (
+        URLError,
+        HTTPException,
+        ConnectionError,
+        TimeoutError,
+        RuntimeError,
+    ) as error:  # the last is another hash
         raise ValueError(
             f'{filename} cannot be downloaded ({error}); check the address '
             'and the connection, or download it and give its path.'
@@ -176,8 +195,9 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     return load_from_file(str(folder / name), map_location)
 
 
-def load_from_storage(filename: str,
-                      map_location: Any = None) -> dict[str, Any]:
+def load_from_storage(
+    filename: str, map_location: Any = None
+) -> dict[str, Any]:
     """Load a checkpoint of a file backend such as petrel's ``s3://``.
 
     Args:
@@ -187,8 +207,7 @@ def load_from_storage(filename: str,
     Returns:
         dict: The checkpoint.
     """
-    backend = get_file_backend(filename,
-                               backend_args=dict(backend='petrel'))
+    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
     suffix = Path(filename).suffix
     with tempfile.NamedTemporaryFile(suffix=suffix) as file:
         file.write(backend.get(filename))
@@ -216,7 +235,8 @@ def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
     if name not in known:
         raise ValueError(
             f'MMEngine has no address of {filename}; give the path or the '
-            'https:// address of the file.')
+            'https:// address of the file.'
+        )
     address = known[name]
     if not address.startswith(('http://', 'https://')):
         home = mmengine_lists._get_mmengine_home()
@@ -227,8 +247,9 @@ def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
     return loaded
 
 
-def load_state_dict_file(path: PathLike,
-                         map_location: Any = 'cpu') -> dict[str, Tensor]:
+def load_state_dict_file(
+    path: PathLike, map_location: Any = 'cpu'
+) -> dict[str, Tensor]:
     """Load the weights of a file, whatever wraps them.
 
     Args:
@@ -247,8 +268,9 @@ def load_state_dict_file(path: PathLike,
     return state_dict_of(load_from_file(str(path), map_location), path)
 
 
-def state_dict_of(checkpoint: Mapping[str, Any],
-                  path: PathLike = 'the checkpoint') -> dict[str, Tensor]:
+def state_dict_of(
+    checkpoint: Mapping[str, Any], path: PathLike = 'the checkpoint'
+) -> dict[str, Tensor]:
     """Find the weights inside a checkpoint.
 
     Args:
@@ -270,13 +292,15 @@ def state_dict_of(checkpoint: Mapping[str, Any],
     if not state:
         raise ValueError(
             f'{path} holds no weights (keys: {reprlib.repr(list(checkpoint))})'
-            '; give a file with a state dict.')
+            '; give a file with a state dict.'
+        )
     for key, value in state.items():
         if not _holds_its_numbers(value):
             raise ValueError(
                 f'{path} does not hold the numbers of {key!r} '
                 f'({reprlib.repr(tuple(value.shape))}); it is no file of '
-                'weights.')
+                'weights.'
+            )
     return state
 
 
@@ -292,9 +316,11 @@ def _holds_its_numbers(value: Tensor) -> bool:
     return size <= max(_SMALL, value.untyped_storage().nbytes())
 
 
-def save_safetensors(state: Mapping[str, Tensor],
-                     path: PathLike,
-                     metadata: Mapping[str, Any] | None = None) -> None:
+def save_safetensors(
+    state: Mapping[str, Tensor],
+    path: PathLike,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Write tensors and metadata; the file appears whole or not at all.
 
     Args:
@@ -324,28 +350,39 @@ def _existing(filename: PathLike) -> Path:
     path = Path(os.path.expanduser(filename))
     if path.is_dir():
         raise ValueError(
-            f'{path} is a folder; give the checkpoint file inside it.')
+            f'{path} is a folder; give the checkpoint file inside it.'
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f'The checkpoint {path} does not exist; check the path '
-            '(relative ones start at the working directory).')
+            '(relative ones start at the working directory).'
+        )
     with open(path, 'rb') as file:
         head = file.read(64)
     if head.startswith(b'version https://git-lfs'):
         raise ValueError(
             f'{path} is a Git LFS pointer, not the weights; run '
-            '"git lfs pull".')
+            '"git lfs pull".'
+        )
     # Eight bytes of a length, then json; the other is a zip archive.
-    kind = (_SUFFIX if head[8:10] == b'{"' else
-            '.pth' if head.startswith(b'PK\3\4') else None)
+    kind = (
+        _SUFFIX
+        if head[8:10] == b'{"'
+        else '.pth'
+        if head.startswith(b'PK\3\4')
+        else None
+    )
     if kind and (kind == _SUFFIX) != (path.suffix.lower() == _SUFFIX):
-        raise ValueError(f'{path} is a {kind} file by its content; rename it '
-                         f'to {path.with_suffix(kind).name}.')
+        raise ValueError(
+            f'{path} is a {kind} file by its content; rename it '
+            f'to {path.with_suffix(kind).name}.'
+        )
     return path
 
 
-def _decode_metadata(metadata: Mapping[str, str],
-                     path: Path) -> dict[str, Any]:
+def _decode_metadata(
+    metadata: Mapping[str, str], path: Path
+) -> dict[str, Any]:
     """Undo the json of :func:`save_safetensors`; foreign texts stay."""
     if 'meta' not in metadata:
         return dict(metadata)
@@ -363,16 +400,22 @@ def _broken(path: Path, error: Exception) -> str:
     reason = ' '.join(reason.split()).partition('. ')[0][:200]
     # Instructions that are new in protocol 4.
     if 'TorchScript' in reason:
-        return (f'{path} is a TorchScript program, not a file of weights; '
-                'save its weights: torch.save(torch.jit.load(path)'
-                '.state_dict(), new_path).')
+        return (
+            f'{path} is a TorchScript program, not a file of weights; '
+            'save its weights: torch.save(torch.jit.load(path)'
+            '.state_dict(), new_path).'
+        )
     if re.search(r'Unsupported operand 1(4\d|5[0-2])', reason):
-        return (f'{path} is damaged, or was saved with another pickle '
-                f"protocol than torch.save's own ({reason.lower()}); copy it "
-                'again, or save it anew with the default protocol.')
-    return (f'{path} ({path.stat().st_size} bytes) is damaged or is no '
-            f'checkpoint: {reason or type(error).__name__}; copy or download '
-            'it again.')
+        return (
+            f'{path} is damaged, or was saved with another pickle '
+            f"protocol than torch.save's own ({reason.lower()}); copy it "
+            'again, or save it anew with the default protocol.'
+        )
+    return (
+        f'{path} ({path.stat().st_size} bytes) is damaged or is no '
+        f'checkpoint: {reason or type(error).__name__}; copy or download '
+        'it again.'
+    )
 
 
 def _refusal(path: Path, error: Exception) -> str | None:
@@ -380,18 +423,27 @@ def _refusal(path: Path, error: Exception) -> str | None:
     if not isinstance(error, pickle.UnpicklingError):
         return None
     found = re.search(
-        r"(?:GLOBAL|unrecognized function|allowlisted .* got)"
-        r" (?:<class ')?([^\s']+)", str(error))
+        r'(?:GLOBAL|unrecognized function|allowlisted .* got)'
+        r" (?:<class ')?([^\s']+)",
+        str(error),
+    )
     if not found:
         return None
     key = _weights_key(path)
     weights = 'torch.load(path, weights_only=False)'
-    weights = f'{weights}[{key!r}]' if key else (
-        '{k: v for k, v in ' + weights + '.items() if torch.is_tensor(v)}')
-    return (f'{path} holds {found[1]} beside weights, and loading it could '
-            'run code from the file, so it is refused; save its weights '
-            'alone, if you trust where it comes from: '
-            f'torch.save({weights}, new_path).')
+    weights = (
+        f'{weights}[{key!r}]'
+        if key
+        else (
+            '{k: v for k, v in ' + weights + '.items() if torch.is_tensor(v)}'
+        )
+    )
+    return (
+        f'{path} holds {found[1]} beside weights, and loading it could '
+        'run code from the file, so it is refused; save its weights '
+        'alone, if you trust where it comes from: '
+        f'torch.save({weights}, new_path).'
+    )
 
 
 def _weights_key(path: Path) -> str | None:

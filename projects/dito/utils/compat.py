@@ -27,8 +27,9 @@ from torch import Tensor
 _EXT = 'mmcv._ext'
 
 
-def _nms(bboxes: Tensor, scores: Tensor, iou_threshold: float,
-         offset: int) -> Tensor:
+def _nms(
+    bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int
+) -> Tensor:
     """Greedy NMS: indices kept, best score first.
 
     Args:
@@ -53,34 +54,64 @@ def _require_average(pool_mode: int) -> None:
         raise NotImplementedError(
             'RoIAlign with pool_mode="max" needs mmcv\'s compiled ops, which '
             'are not installed; use pool_mode="avg" or build mmcv with '
-            'MMCV_WITH_OPS=1.')
+            'MMCV_WITH_OPS=1.'
+        )
 
 
-def _roi_align_forward(input: Tensor, rois: Tensor, output: Tensor,
-                       argmax_y: Tensor, argmax_x: Tensor,
-                       aligned_height: int, aligned_width: int,
-                       spatial_scale: float, sampling_ratio: int,
-                       pool_mode: int, aligned: bool) -> None:
+def _roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Fill ``output`` (K, C, h, w) with the RoIs (K, 5) of the input."""
     _require_average(pool_mode)
     output.copy_(
         torchvision.ops.roi_align(
-            input, rois.to(input.dtype), (aligned_height, aligned_width),
-            spatial_scale, sampling_ratio, aligned))
+            input,
+            rois.to(input.dtype),
+            (aligned_height, aligned_width),
+            spatial_scale,
+            sampling_ratio,
+            aligned,
+        )
+    )
 
 
-def _roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor,
-                        argmax_x: Tensor, grad_input: Tensor,
-                        aligned_height: int, aligned_width: int,
-                        spatial_scale: float, sampling_ratio: int,
-                        pool_mode: int, aligned: bool) -> None:
+def _roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Add the gradient to ``grad_input`` (B, C, H, W), in place."""
     _require_average(pool_mode)
     grad_input.add_(
         torch.ops.torchvision._roi_align_backward(
-            grad_output, rois.to(grad_output.dtype), spatial_scale,
-            aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
-            aligned))
+            grad_output,
+            rois.to(grad_output.dtype),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
 
 
 def _missing(name: str) -> Callable[..., Any]:
@@ -89,7 +120,8 @@ def _missing(name: str) -> Callable[..., Any]:
         raise NotImplementedError(
             f'mmcv op "{name}" is not available: mmcv was installed without '
             'compiled ops and the torchvision fallback has only nms and '
-            'roi_align; build mmcv with MMCV_WITH_OPS=1 to use it.')
+            'roi_align; build mmcv with MMCV_WITH_OPS=1 to use it.'
+        )
 
     op.__name__ = name
     return op
@@ -135,13 +167,15 @@ def install() -> bool:
     if compiled_ops_available():
         return False
     import mmcv
+
     module = _TorchvisionExt(_EXT)
     # mmengine asks importlib for the extension, which wants a spec.
     module.__spec__ = importlib.machinery.ModuleSpec(_EXT, loader=None)
     sys.modules[_EXT] = module
     mmcv._ext = module
     logging.getLogger('mmengine').info(
-        'mmcv has no compiled ops: using torchvision for nms and roi_align.')
+        'mmcv has no compiled ops: using torchvision for nms and roi_align.'
+    )
     return True
 
 
@@ -159,8 +193,10 @@ def import_without_line(module: str, line: str) -> None:
             importlib.import_module(module)
     finally:
         sys.stdout.writelines(
-            text for text in printed.getvalue().splitlines(keepends=True)
-            if text.rstrip('\r\n') != line)
+            text
+            for text in printed.getvalue().splitlines(keepends=True)
+            if text.rstrip('\r\n') != line
+        )
 
 
 def leave_out_multimodal() -> bool:
@@ -178,8 +214,11 @@ def leave_out_multimodal() -> bool:
         version = metadata.version('transformers')
     except metadata.PackageNotFoundError:
         return False
-    if (int(version.split('.')[0]) < 5 or 'mmpretrain.models' in sys.modules
-            or importlib.util.find_spec('mmpretrain') is None):
+    if (
+        int(version.split('.')[0]) < 5
+        or 'mmpretrain.models' in sys.modules
+        or importlib.util.find_spec('mmpretrain') is None
+    ):
         return False
     dependency = importlib.import_module('mmpretrain.utils.dependency')
     dependency.WITH_MULTIMODAL = False

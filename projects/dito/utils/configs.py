@@ -32,8 +32,7 @@ def register_config_scope() -> None:
         return
 
     @functools.wraps(original, assigned=())
-    def without_scope(cfg_path: str,
-                      filename: str) -> tuple[str, str | None]:
+    def without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
         path, scope = original(cfg_path, filename)
         return path, None if scope == 'dito' else scope
 
@@ -60,8 +59,9 @@ def config_root() -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f'DITO\'s configs are neither in {clone / "configs"} nor in '
-        f'{installed}; install the package again.')
+        f"DITO's configs are neither in {clone / 'configs'} nor in "
+        f'{installed}; install the package again.'
+    )
 
 
 def list_configs() -> dict[str, Path]:
@@ -77,8 +77,11 @@ def list_configs() -> dict[str, Path]:
         path.relative_to(root).with_suffix('').as_posix(): path
         for path in sorted(root.rglob('*.py'))
     }
-    return {k: v for k, v in names.items()
-            if not {'_base_', 'assets'} & set(k.split('/'))}
+    return {
+        k: v
+        for k, v in names.items()
+        if not {'_base_', 'assets'} & set(k.split('/'))
+    }
 
 
 def find_config(name: str | Path) -> Path:
@@ -111,10 +114,13 @@ def find_config(name: str | Path) -> Path:
     if len(fits) == 1:
         return configs[fits[0]]
     if fits:
-        raise ValueError(f'The config name "{name}" fits several files: '
-                         f'{", ".join(fits)}; give one of these.')
-    raise FileNotFoundError(f'There is no config "{name}"; '
-                            f'{_suggest(wanted, list(configs))}')
+        raise ValueError(
+            f'The config name "{name}" fits several files: '
+            f'{", ".join(fits)}; give one of these.'
+        )
+    raise FileNotFoundError(
+        f'There is no config "{name}"; {_suggest(wanted, list(configs))}'
+    )
 
 
 def _refuse_calls(path: Path) -> None:
@@ -127,7 +133,8 @@ def _refuse_calls(path: Path) -> None:
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(
             f'The config {path} is no YAML of plain values ({reason}); '
-            'write a Python config if it needs more.') from error
+            'write a Python config if it needs more.'
+        ) from error
 
 
 def _suggest(wanted: str, names: list[str]) -> str:
@@ -136,7 +143,8 @@ def _suggest(wanted: str, names: list[str]) -> str:
     close = difflib.get_close_matches(wanted, names, 3, 0.5)
     last = wanted.rsplit('/', 1)[-1]
     close += [
-        stems[stem] for stem in difflib.get_close_matches(last, stems, 3, 0.5)
+        stems[stem]
+        for stem in difflib.get_close_matches(last, stems, 3, 0.5)
         if stems[stem] not in close
     ]
     if close:
@@ -161,7 +169,8 @@ def scale_schedule(cfg: Config, factor: float) -> None:
     if iters is None or factor <= 0:
         raise ValueError(
             f'{cfg.filename} cannot be scaled by {factor}: the factor must '
-            'be above 0 and the config must have train_cfg.max_iters.')
+            'be above 0 and the config must have train_cfg.max_iters.'
+        )
     total = max(round(iters * factor), 1)
     cfg.train_cfg.max_iters = total
     # Evaluation is a step of its own. The interval alone would not do:
@@ -177,10 +186,14 @@ def scale_schedule(cfg: Config, factor: float) -> None:
         if 'T_max' in part:
             part['T_max'] = max(part['T_max'], 1)
     cfg.default_hooks.checkpoint.update(
-        by_epoch=False, interval=-(-total // _SAVES), max_keep_ckpts=1,
-        save_last=True)
+        by_epoch=False,
+        interval=-(-total // _SAVES),
+        max_keep_ckpts=1,
+        save_last=True,
+    )
     cfg.default_hooks.logger.interval = min(
-        cfg.default_hooks.logger.get('interval', 50), -(-total // _SAVES))
+        cfg.default_hooks.logger.get('interval', 50), -(-total // _SAVES)
+    )
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -60,14 +60,16 @@ def download(url: str, path: Path, progress: Progress | None = None) -> Path:
         raise ValueError(
             f'{url} cannot be downloaded ({error}); check the address and '
             f'the connection and start again ({kept:,} bytes are kept), or '
-            'download it elsewhere and use --from.') from error
+            'download it elsewhere and use --from.'
+        ) from error
     found = part.stat().st_size
     if size is not None and found != size:
         if found > size:
             part.unlink()
         raise ValueError(
             f'{url} broke off after {found:,} of {size:,} bytes; start again '
-            'to go on from there.')
+            'to go on from there.'
+        )
     part.rename(path)
     _version_of(part).unlink(missing_ok=True)
     return path
@@ -106,8 +108,9 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> int | None:
     return size
 
 
-def check_known(path: Path, accept_change: bool = False,
-                folder: Path | None = None) -> str:
+def check_known(
+    path: Path, accept_change: bool = False, folder: Path | None = None
+) -> str:
     """Compare a file with what it was when it was seen first.
 
     Size, sha256 and day are noted in a file ``sums.json``.
@@ -135,11 +138,14 @@ def check_known(path: Path, accept_change: bool = False,
                 f'{path} has the sha256 {digest[:16]}..., but on '
                 f'{before.get("seen")} it was '
                 f'{str(before.get("sha256"))[:16]}...; remove it to download '
-                'it again, or take the new one with --accept-change.')
+                'it again, or take the new one with --accept-change.'
+            )
         return digest
     known[path.name] = dict(
-        sha256=digest, size=path.stat().st_size,
-        seen=datetime.date.today().isoformat())
+        sha256=digest,
+        size=path.stat().st_size,
+        seen=datetime.date.today().isoformat(),
+    )
     write_json(file, known, indent=1)
     return digest
 
@@ -169,36 +175,51 @@ def unpack_zip(path: Path, folder: Path, most: int = _MOST) -> Path:
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, \
-                        target.open('wb') as file:
+                with archive.open(member) as source, target.open('wb') as file:
                     # Ends with an error where it is not what the list says.
                     shutil.copyfileobj(source, file, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
-            RuntimeError, FileExistsError, IsADirectoryError,
-            NotADirectoryError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ) as error:
         raise ValueError(
             f'{path} is no sound zip archive ({error}); remove it and '
-            'download it again.') from error
+            'download it again.'
+        ) from error
     return folder
 
 
-def _check_members(path: Path, members: list[zipfile.ZipInfo],
-                   most: int) -> None:
+def _check_members(
+    path: Path, members: list[zipfile.ZipInfo], most: int
+) -> None:
     """Refuse an archive before a byte of it is written."""
     for member in members:
         name = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if (name.is_absolute() or '..' in name.parts or '\\' in str(name)
-                or not name.parts):
+        if (
+            name.is_absolute()
+            or '..' in name.parts
+            or '\\' in str(name)
+            or not name.parts
+        ):
             raise ValueError(
                 f'{path} has the member {str(name)!r:.80}, which leads out '
-                'of the folder; it is not unpacked.')
+                'of the folder; it is not unpacked.'
+            )
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(
                 f'{path} has the member {str(name)!r:.80}, which is a link '
-                'or a device; it is not unpacked.')
+                'or a device; it is not unpacked.'
+            )
     total = sum(member.file_size for member in members)
     if total > most:
         raise ValueError(
             f'{path} would become {total:,} bytes, over the limit of '
-            f'{most:,}; it is not unpacked.')
+            f'{most:,}; it is not unpacked.'
+        )

@@ -19,18 +19,18 @@ OK, NOTE, FAIL = 'ok', 'note', 'FAIL'
 # Distribution (or its upstream name) -> version the tests ran with. The same
 # numbers as requirements/constraints.txt.
 TESTED: dict[tuple[str, ...], str] = {
-    ('torch', ): '2.11.0',
-    ('torchvision', ): '0.26.0',
-    ('numpy', ): '2.2.6',
+    ('torch',): '2.11.0',
+    ('torchvision',): '0.26.0',
+    ('numpy',): '2.2.6',
     ('onedl-mmengine', 'mmengine'): '0.10.12',
     ('onedl-mmcv', 'mmcv', 'mmcv-lite'): '2.3.6',
     ('onedl-mmdetection', 'mmdet'): '3.5.1',
-    ('open_clip_torch', ): '3.3.0',
-    ('faster-coco-eval', ): '1.8.0',
-    ('lvis', ): '0.5.3',
-    ('pycocotools', ): '2.0.11',
-    ('safetensors', ): '0.8.0',
-    ('webdataset', ): '1.0.2',
+    ('open_clip_torch',): '3.3.0',
+    ('faster-coco-eval',): '1.8.0',
+    ('lvis',): '0.5.3',
+    ('pycocotools',): '2.0.11',
+    ('safetensors',): '0.8.0',
+    ('webdataset',): '1.0.2',
 }
 PYTHONS = ((3, 10), (3, 13))
 # Accepted versions as in requirements/runtime.txt, lowest included, highest
@@ -96,14 +96,22 @@ def check_python() -> list[Check]:
     low, high = PYTHONS
     if not low <= sys.version_info[:2] <= high:
         return [
-            Check('python', FAIL, found,
-                  'make the environment with Python 3.10 to 3.13, which '
-                  "DITO's own tests and those it depends on ran with")
+            Check(
+                'python',
+                FAIL,
+                found,
+                'make the environment with Python 3.10 to 3.13, which '
+                "DITO's own tests and those it depends on ran with",
+            )
         ]
     if importlib.util.find_spec('distutils') is None:
         return [
-            Check('python', FAIL, f'{found}, without distutils, which '
-                  'mmengine imports', 'pip install setuptools')
+            Check(
+                'python',
+                FAIL,
+                f'{found}, without distutils, which mmengine imports',
+                'pip install setuptools',
+            )
         ]
     return [Check('python', OK, found)]
 
@@ -144,27 +152,45 @@ def check_versions() -> list[Check]:
             low, high, cause = BOUNDS[names[0]]
             wanted = f'{low} or newer' + (f', below {high}' if high else '')
             checks.append(
-                Check(names[0], FAIL, f'{found}, but {wanted} is needed: '
-                      f'{cause}', f'pip install {names[0]}=={tested}'))
+                Check(
+                    names[0],
+                    FAIL,
+                    f'{found}, but {wanted} is needed: {cause}',
+                    f'pip install {names[0]}=={tested}',
+                )
+            )
         elif found.split('+')[0] == tested:
             checks.append(Check(names[0], OK, found))
         else:
             checks.append(
-                Check(names[0], NOTE, f'{found} (tested: {tested})',
-                      f'if something fails: pip install {names[0]}=={tested}'))
+                Check(
+                    names[0],
+                    NOTE,
+                    f'{found} (tested: {tested})',
+                    f'if something fails: pip install {names[0]}=={tested}',
+                )
+            )
     return checks
 
 
 def check_duplicates() -> list[Check]:
     """Two distributions that write into the same import package."""
     checks = []
-    for old, new in (('mmengine', 'onedl-mmengine'), ('mmcv', 'onedl-mmcv'),
-                     ('mmdet', 'onedl-mmdetection')):
-        if _version((old, )) and _version((new, )):
+    for old, new in (
+        ('mmengine', 'onedl-mmengine'),
+        ('mmcv', 'onedl-mmcv'),
+        ('mmdet', 'onedl-mmdetection'),
+    ):
+        if _version((old,)) and _version((new,)):
             checks.append(
-                Check(old, FAIL, f'{old} and {new} are both installed and '
-                      'overwrite each other',
-                      f'pip uninstall -y {old} {new} && pip install {new}'))
+                Check(
+                    old,
+                    FAIL,
+                    f'{old} and {new} are both installed and '
+                    'overwrite each other',
+                    f'pip uninstall -y {old} {new} && pip install {new}',
+                )
+            )
     return checks
 
 
@@ -177,14 +203,21 @@ def check_opencv() -> list[Check]:
     if any(word in text for word in ('libGL', 'libgthread', 'libX', 'libSM')):
         return [
             Check(
-                'opencv', FAIL, f'the desktop build needs a system library: '
-                f'{text}', 'pip install --force-reinstall --no-deps '
+                'opencv',
+                FAIL,
+                f'the desktop build needs a system library: {text}',
+                'pip install --force-reinstall --no-deps '
                 'opencv-python-headless==4.12.0.88 (or, on Debian, '
-                'apt-get install libgl1 libglib2.0-0)')
+                'apt-get install libgl1 libglib2.0-0)',
+            )
         ]
     return [
-        Check('opencv', FAIL, text,
-              'pip install opencv-python-headless==4.12.0.88')
+        Check(
+            'opencv',
+            FAIL,
+            text,
+            'pip install opencv-python-headless==4.12.0.88',
+        )
     ]
 
 
@@ -205,21 +238,30 @@ def check_torch() -> list[Check]:
     elif torch.version.cuda:
         checks.append(
             Check(
-                'device', NOTE, 'cpu (this PyTorch has CUDA '
+                'device',
+                NOTE,
+                'cpu (this PyTorch has CUDA '
                 f'{torch.version.cuda}, no usable GPU was found)',
                 'on a GPU machine: see nvidia-smi, and install a driver at '
-                'least as new as that CUDA version'))
+                'least as new as that CUDA version',
+            )
+        )
     else:
         checks.append(Check('device', OK, 'cpu (PyTorch without CUDA)'))
     try:
         vision = importlib.import_module('torchvision')
-        boxes = torch.tensor([[0., 0., 1., 1.]])
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
         vision.ops.nms(boxes, torch.ones(1), 0.5)
     except Exception as failure:  # any failure of foreign code is the finding
         checks.append(
-            Check('torchvision ops', FAIL, _one_line(failure),
-                  'install the torchvision made for this PyTorch: pip install '
-                  '-c requirements/constraints.txt torch torchvision'))
+            Check(
+                'torchvision ops',
+                FAIL,
+                _one_line(failure),
+                'install the torchvision made for this PyTorch: pip install '
+                '-c requirements/constraints.txt torch torchvision',
+            )
+        )
     else:
         checks.append(Check('torchvision ops', OK, 'nms and roi_align work'))
     return checks
@@ -230,23 +272,32 @@ def check_mmcv_ops() -> list[Check]:
     error = _import_error('mmcv')
     if error is not None:
         return [
-            Check('mmcv ops', FAIL, f'mmcv cannot be imported: '
-                  f'{_one_line(error)}', INSTALL)
+            Check(
+                'mmcv ops',
+                FAIL,
+                f'mmcv cannot be imported: {_one_line(error)}',
+                INSTALL,
+            )
         ]
     module = sys.modules.get('mmcv._ext')
     stand_in = module is not None and getattr(module, '__file__', None) is None
     if stand_in or importlib.util.find_spec('mmcv._ext') is None:
         return [
             Check(
-                'mmcv ops', OK, 'not compiled: DITO uses torchvision for nms '
-                'and roi_align')
+                'mmcv ops',
+                OK,
+                'not compiled: DITO uses torchvision for nms and roi_align',
+            )
         ]
     error = _import_error('mmcv._ext')
     if error is not None:
         return [
-            Check('mmcv ops', FAIL, 'the compiled extension does not load: '
-                  f'{_one_line(error)}',
-                  'pip install --force-reinstall --no-deps onedl-mmcv==2.3.6')
+            Check(
+                'mmcv ops',
+                FAIL,
+                f'the compiled extension does not load: {_one_line(error)}',
+                'pip install --force-reinstall --no-deps onedl-mmcv==2.3.6',
+            )
         ]
     return [Check('mmcv ops', OK, 'compiled')]
 
@@ -259,8 +310,11 @@ def check_lvis() -> list[Check]:
     if not hasattr(sys.modules['numpy'], 'float'):
         return [
             Check(
-                'lvis', OK, 'its own evaluation needs numpy < 1.24; DITO '
-                'evaluates LVIS with faster-coco-eval, same figures')
+                'lvis',
+                OK,
+                'its own evaluation needs numpy < 1.24; DITO '
+                'evaluates LVIS with faster-coco-eval, same figures',
+            )
         ]
     return [Check('lvis', OK, 'works with this numpy')]
 
@@ -270,17 +324,27 @@ def check_dito() -> list[Check]:
     error = _import_error('dito')
     if error is not None:
         return [
-            Check('dito', FAIL, f'import dito fails: {_one_line(error)}',
-                  f'mend the lines above first, then: {INSTALL}')
+            Check(
+                'dito',
+                FAIL,
+                f'import dito fails: {_one_line(error)}',
+                f'mend the lines above first, then: {INSTALL}',
+            )
         ]
     module = sys.modules['dito']
     return [Check('dito', OK, f'{module.__version__} at {module.__file__}')]
 
 
-CHECKS: tuple[Callable[[], list[Check]],
-              ...] = (check_python, check_versions, check_duplicates,
-                      check_opencv, check_torch, check_mmcv_ops, check_lvis,
-                      check_dito)
+CHECKS: tuple[Callable[[], list[Check]], ...] = (
+    check_python,
+    check_versions,
+    check_duplicates,
+    check_opencv,
+    check_torch,
+    check_mmcv_ops,
+    check_lvis,
+    check_dito,
+)
 
 
 def run_checks() -> list[Check]:
@@ -297,8 +361,11 @@ def format_report(checks: list[Check]) -> str:
         if check.remedy:
             lines.append(f'{"":>4}  {"":<{width}}  -> {check.remedy}')
     failed = sum(check.status == FAIL for check in checks)
-    lines.append(f'{failed} problem(s) keep DITO from running.' if failed else
-                 'DITO can run here.')
+    lines.append(
+        f'{failed} problem(s) keep DITO from running.'
+        if failed
+        else 'DITO can run here.'
+    )
     return '\n'.join(lines)
 
 

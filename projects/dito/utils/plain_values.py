@@ -30,11 +30,30 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 # Numbers, texts and times; not objects and records.
 _KINDS = frozenset(type(np.dtype(code)) for code in '?bhilqBHILQefdgFDGSUmM')
 # Namespaces are the arguments that many other trainers keep beside weights.
-_TYPES = (HistoryBuffer, Namespace, date, datetime, frozenset, slice, time,
-          timedelta, timezone)
+_TYPES = (
+    HistoryBuffer,
+    Namespace,
+    date,
+    datetime,
+    frozenset,
+    slice,
+    time,
+    timedelta,
+    timezone,
+)
 # What a defaultdict may make where a key is missing.
-_FACTORIES = (bool, float, int, str, tuple, list, dict, set, OrderedDict,
-              deque)
+_FACTORIES = (
+    bool,
+    float,
+    int,
+    str,
+    tuple,
+    list,
+    dict,
+    set,
+    OrderedDict,
+    deque,
+)
 
 
 class PlainValues:
@@ -85,8 +104,11 @@ class PlainValues:
         # Torch knows OrderedDict and set by itself.
         for factory in set(_FACTORIES) - {OrderedDict, deque, set}:
             names[f'builtins.{factory.__name__}'] = _Name(factory)
-        return [*_TYPES, _Array,
-                *((value, name) for name, value in names.items())]
+        return [
+            *_TYPES,
+            _Array,
+            *((value, name) for name, value in names.items()),
+        ]
 
     # Torch fills dicts and lists alone; others are put in place by finish().
 
@@ -100,8 +122,9 @@ class PlainValues:
         self._filled[id(content)] = content, defaultdict(factory)
         return content
 
-    def _deque(self, items: Iterable[Any] = (),
-               maxlen: int | None = None) -> list[Any]:
+    def _deque(
+        self, items: Iterable[Any] = (), maxlen: int | None = None
+    ) -> list[Any]:
         content = list(items)
         self._filled[id(content)] = content, deque(maxlen=maxlen)
         return content
@@ -188,13 +211,17 @@ class _Array:
         self.value = _read(kind, data, shape, 'F' if fortran else 'C')
 
 
-def _read(kind: _Kind, data: bytes, shape: tuple[int, ...],
-          order: Any = 'C') -> np.ndarray:
+def _read(
+    kind: _Kind, data: bytes, shape: tuple[int, ...], order: Any = 'C'
+) -> np.ndarray:
     """Array over a copy of the data."""
     if kind.value.itemsize == 0:  # texts that are all empty
         return np.zeros(shape, kind.value)
-    return np.frombuffer(data, kind.value).reshape(shape, order=order).copy(
-        order=order)
+    return (
+        np.frombuffer(data, kind.value)
+        .reshape(shape, order=order)
+        .copy(order=order)
+    )
 
 
 def _empty_array(*_: Any) -> _Array:

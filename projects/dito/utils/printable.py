@@ -17,8 +17,10 @@ from rich.text import Text
 # Control characters but for tab and newline; separators of lines; marks that
 # turn the direction; surrogates, which no stream can encode; a byte-order
 # mark. Joiners of scripts and emoji stay.
-_HARMFUL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-'
-                      '\u202e\u2066-\u2069\ufeff\ud800-\udfff]')
+_HARMFUL = re.compile(
+    '[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-'
+    '\u202e\u2066-\u2069\ufeff\ud800-\udfff]'
+)
 
 
 def printable(text: Any) -> str:
@@ -51,12 +53,12 @@ def install() -> None:
     if hasattr(original, 'dito_printable'):
         return
 
-    def format_printable(self: MMFormatter,
-                         record: logging.LogRecord) -> str:
+    def format_printable(self: MMFormatter, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if _HARMFUL.search(message):
             record = logging.makeLogRecord(
-                dict(vars(record), msg=printable(message), args=()))
+                dict(vars(record), msg=printable(message), args=())
+            )
         return original(self, record)
 
     format_printable.dito_printable = True  # type: ignore

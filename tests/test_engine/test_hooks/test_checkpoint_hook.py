@@ -26,8 +26,13 @@ def data(tmp_path_factory):
 
 def cfg(data, folder, iters=9, **changes):
     return training_cfg(
-        *data, folder, train_cfg__max_iters=iters, custom_hooks=[],
-        train_cfg__micro_batch=None, **changes)
+        *data,
+        folder,
+        train_cfg__max_iters=iters,
+        custom_hooks=[],
+        train_cfg__micro_batch=None,
+        **changes,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -39,8 +44,11 @@ def first_steps(tmp_path_factory, data):
 
 def names(folder):
     # A run that failed has its lock as long as its process lives.
-    return sorted(p.name for p in folder.iterdir() if p.is_file()
-                  and p.suffix != '.py' and p.name != run_lock.RUNNING)
+    return sorted(
+        p.name
+        for p in folder.iterdir()
+        if p.is_file() and p.suffix != '.py' and p.name != run_lock.RUNNING
+    )
 
 
 def last(folder):
@@ -50,7 +58,10 @@ def last(folder):
 def test_the_newest_two_are_kept_whole(tmp_path, data):
     train(cfg(data, tmp_path / 'run'))
     assert names(tmp_path / 'run') == [
-        'iter_6.pth', 'iter_9.pth', 'last_checkpoint']
+        'iter_6.pth',
+        'iter_9.pth',
+        'last_checkpoint',
+    ]
     assert last(tmp_path / 'run') == 'iter_9.pth'
     for name in ('iter_6.pth', 'iter_9.pth'):
         path = tmp_path / 'run' / name
@@ -64,7 +75,7 @@ def put_half_and_die(self, obj, filepath):
     """Write half of the second checkpoint, then lose power."""
     half = 'iter_6' in str(filepath)
     with open(filepath, 'wb') as file:
-        file.write(obj[:len(obj) // 2] if half else obj)
+        file.write(obj[: len(obj) // 2] if half else obj)
     if half:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -79,8 +90,11 @@ def test_killed_while_writing(tmp_path, data):
     run = Forked(train_and_die, cfg(data, folder), folder=tmp_path)
     run.wait()
     assert run.processes[0].exitcode == -9
-    assert names(folder) == ['.iter_6.pth.tmp', 'iter_3.pth',
-                             'last_checkpoint']
+    assert names(folder) == [
+        '.iter_6.pth.tmp',
+        'iter_3.pth',
+        'last_checkpoint',
+    ]
     assert last(folder) == 'iter_3.pth'
     train(cfg(data, folder, resume=True))
     assert names(folder) == ['iter_6.pth', 'iter_9.pth', 'last_checkpoint']
@@ -113,7 +127,7 @@ def test_a_damaged_last_one_is_not_resumed(tmp_path, data):
     resumed = runner.model.state_dict()
     assert all(torch.equal(v, resumed[k]) for k, v in straight.items())
     log = next(folder.glob(f'{runner.timestamp}/*.log')).read_text()
-    line, = (x for x in log.splitlines() if 'DAMAGED CHECKPOINT' in x)
+    (line,) = (x for x in log.splitlines() if 'DAMAGED CHECKPOINT' in x)
     assert str(path) in line and str(folder / 'iter_3.pth') in line
     for path in folder.glob('iter_*.pth'):
         path.write_bytes(b'')
@@ -134,27 +148,44 @@ def _momentum(checkpoint):
         group['momentum'] = group.pop('betas')[0]
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda c: c.pop('meta'), 'holds weights, not the state of a training'),
-    (lambda c: c['meta'].pop('iter'), 'start from them .*load_from=.*x.pth'),
-    (lambda c: c.update(message_hub=3), 'holds weights'),
-    (lambda c: c.pop('state_dict'), 'it has no weights'),
-    (lambda c: c.update(optimizer=[1]), 'its optimizer is a list'),
-    (lambda c: c['state_dict'].pop('backbone.norm.bias'),
-     r'another model, 1 weights .*backbone.norm.bias \(16,\)'),
-    (_wide, r'backbone.norm.bias \(16,\), there \(3,\)'),
-    (_group, 'its optimizer is another or has other groups'),
-    (_momentum, 'its optimizer is another'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda c: c.pop('meta'),
+            'holds weights, not the state of a training',
+        ),
+        (
+            lambda c: c['meta'].pop('iter'),
+            'start from them .*load_from=.*x.pth',
+        ),
+        (lambda c: c.update(message_hub=3), 'holds weights'),
+        (lambda c: c.pop('state_dict'), 'it has no weights'),
+        (lambda c: c.update(optimizer=[1]), 'its optimizer is a list'),
+        (
+            lambda c: c['state_dict'].pop('backbone.norm.bias'),
+            r'another model, 1 weights .*backbone.norm.bias \(16,\)',
+        ),
+        (_wide, r'backbone.norm.bias \(16,\), there \(3,\)'),
+        (_group, 'its optimizer is another or has other groups'),
+        (_momentum, 'its optimizer is another'),
+    ],
+)
 def test_what_is_no_training_of_the_model_is_not_resumed(
-        tmp_path, first_steps, change, message):
+    tmp_path, first_steps, change, message
+):
     config, path = first_steps
     checkpoint = load_from_file(str(path))
     change(checkpoint)
     torch.save(checkpoint, tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=f'x.pth cannot .*{message}'):
-        train(dict(config(tmp_path / 'run'), resume=True,
-                   load_from=str(tmp_path / 'x.pth')))
+        train(
+            dict(
+                config(tmp_path / 'run'),
+                resume=True,
+                load_from=str(tmp_path / 'x.pth'),
+            )
+        )
 
 
 def test_resumed_without_the_optimizer_is_said(tmp_path, first_steps):
@@ -162,8 +193,13 @@ def test_resumed_without_the_optimizer_is_said(tmp_path, first_steps):
     checkpoint = load_from_file(str(path))
     del checkpoint['optimizer'], checkpoint['param_schedulers']
     torch.save(checkpoint, tmp_path / 'x.pth')
-    runner = train(dict(config(tmp_path / 'run'), resume=True,
-                        load_from=str(tmp_path / 'x.pth')))
+    runner = train(
+        dict(
+            config(tmp_path / 'run'),
+            resume=True,
+            load_from=str(tmp_path / 'x.pth'),
+        )
+    )
     log = next((tmp_path / 'run').glob(f'{runner.timestamp}/*.log'))
     for part in 'optimizer', 'param_schedulers':
         assert f'without the state of the {part}' in log.read_text()
@@ -184,8 +220,11 @@ class PoisonWeights(Hook):
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, data):
-    config = cfg(data, tmp_path / 'run', default_hooks__poison=dict(
-        type='PoisonWeights', at=6))
+    config = cfg(
+        data,
+        tmp_path / 'run',
+        default_hooks__poison=dict(type='PoisonWeights', at=6),
+    )
     with pytest.raises(NonFiniteError) as error:
         train(config)
     assert 'backbone.norm.bias' in str(error.value)

@@ -40,8 +40,9 @@ class KeepWeights(Hook):
 
 def average(steps, momentum):
     """A naive moving average; the first step is taken as it is."""
-    result = {k: v.clone() for k, v in steps[0].items()
-              if v.is_floating_point()}
+    result = {
+        k: v.clone() for k, v in steps[0].items() if v.is_floating_point()
+    }
     for state in steps[1:]:
         for name, value in state.items():
             if name not in result:
@@ -52,9 +53,14 @@ def average(steps, momentum):
 
 def test_a_checkpoint_holds_the_averages(tmp_path, data):
     config = training_cfg(
-        *data, tmp_path / 'run', train_cfg__max_iters=5,
-        custom_hooks=[dict(type='DITOEMAHook', momentum=0.3),
-                      dict(type='KeepWeights')])
+        *data,
+        tmp_path / 'run',
+        train_cfg__max_iters=5,
+        custom_hooks=[
+            dict(type='DITOEMAHook', momentum=0.3),
+            dict(type='KeepWeights'),
+        ],
+    )
     train(config)
     checkpoint = load_from_file(str(tmp_path / 'run' / 'iter_5.pth'))
     # mmengine's average begins with the weights after the first step.
@@ -75,14 +81,15 @@ class LookAtNames(Hook):
         encoder = runner.model.text_encoder
         self.seen.append(encoder.tower.text_projection.detach().clone())
         runner.model.set_vocabulary(
-            Vocabulary.from_names(['star'], encoder, templates=['{}']))
+            Vocabulary.from_names(['star'], encoder, templates=['{}'])
+        )
 
 
 @DATASETS.register_module()
 class OneImage(torch.utils.data.Dataset):
     """A black image."""
 
-    metainfo = dict(classes=('star', ))
+    metainfo = dict(classes=('star',))
 
     def __len__(self):
         return 1
@@ -106,26 +113,37 @@ def test_names_are_embedded_by_the_averaged_tower(tmp_path, data):
     """Even if the hook that embeds them comes first in the config."""
     order = ['VERY_HIGH', 'HIGH', 'ABOVE_NORMAL', 'NORMAL']
     assert order.index(DITOEMAHook.priority) < order.index(
-        DITOZeroShotHook.priority)
+        DITOZeroShotHook.priority
+    )
     assert EMAHook.priority == 'NORMAL'
     config = training_cfg(
-        *data, tmp_path / 'run', train_cfg__max_iters=3,
-        custom_hooks=[dict(type='LookAtNames'),
-                      dict(type='DITOEMAHook', momentum=0.3)])
+        *data,
+        tmp_path / 'run',
+        train_cfg__max_iters=3,
+        custom_hooks=[
+            dict(type='LookAtNames'),
+            dict(type='DITOEMAHook', momentum=0.3),
+        ],
+    )
     config['train_cfg']['val_interval'] = 3
     config.update(
         val_dataloader=dict(
-            config['train_dataloader'], dataset=dict(type='OneImage'),
-            sampler=dict(type='DefaultSampler', shuffle=False)),
+            config['train_dataloader'],
+            dataset=dict(type='OneImage'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
         val_evaluator=dict(type='CountImages'),
-        val_cfg=dict(type='ValLoop'))
+        val_cfg=dict(type='ValLoop'),
+    )
     LookAtNames.seen.clear()
     runner = train(config)
     state = load_from_file(str(tmp_path / 'run' / 'iter_3.pth'))
     name = 'text_encoder.tower.text_projection'
     assert torch.equal(LookAtNames.seen[0], state['state_dict'][name])
-    assert torch.equal(runner.model.state_dict()[name],
-                       state['ema_state_dict'][f'module.{name}'])
+    assert torch.equal(
+        runner.model.state_dict()[name],
+        state['ema_state_dict'][f'module.{name}'],
+    )
 
 
 def test_resumes_under_the_flexible_runner(tmp_path, data):
@@ -133,8 +151,11 @@ def test_resumes_under_the_flexible_runner(tmp_path, data):
 
     def run(folder, **changes):
         config = training_cfg(
-            *data, tmp_path / folder, custom_hooks=[
-                dict(type='DITOEMAHook', momentum=0.3)], **changes)
+            *data,
+            tmp_path / folder,
+            custom_hooks=[dict(type='DITOEMAHook', momentum=0.3)],
+            **changes,
+        )
         config['default_hooks']['checkpoint']['max_keep_ckpts'] = 9
         FlexibleRunner(**config).train()
         last = (tmp_path / folder / 'last_checkpoint').read_text()

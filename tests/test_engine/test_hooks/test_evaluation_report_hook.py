@@ -4,7 +4,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def as_lvis(path: Path) -> Path:
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One call of the test tool with four evaluators."""
     folder = tmp_path_factory.mktemp('report')
     annotations = write_annotations(folder, write_images(folder))
@@ -47,27 +47,41 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     save_model(weights, model, cfg, dict(classes=NAMES))
     cfg.model.test_cfg.given_boxes = 'vlm'
     cfg.default_hooks = dict(
-        evaluation_report=dict(type='DITOEvaluationReportHook'))
+        evaluation_report=dict(type='DITOEvaluationReportHook')
+    )
     cfg.test_evaluator = [
-        dict(type='DITOLVISMetric', ann_file=str(as_lvis(annotations)),
-             metric=['bbox', 'segm'], protocols=['standard', 'fixed']),
+        dict(
+            type='DITOLVISMetric',
+            ann_file=str(as_lvis(annotations)),
+            metric=['bbox', 'segm'],
+            protocols=['standard', 'fixed'],
+        ),
         dict(type='DITOCocoMetric', ann_file=str(annotations)),
         dict(type='DITORegionMetric'),
         dict(type='CocoMetric', ann_file=str(annotations), prefix='plain'),
     ]
     cfg.dump(folder / 'tiny.py')
-    code = test_tool.main([
-        str(folder / 'tiny.py'), str(weights), '--work-dir',
-        str(folder / 'work')
-    ])
+    code = test_tool.main(
+        [
+            str(folder / 'tiny.py'),
+            str(weights),
+            '--work-dir',
+            str(folder / 'work'),
+        ]
+    )
     assert code == 0
     log = next((folder / 'work').glob('*/*.log')).read_text()
     report = next((folder / 'work').glob('*/evaluation.json'))
-    return dict(log=log, report=json.loads(report.read_text()), model=model,
-                weights=weights, folder=folder)
+    return dict(
+        log=log,
+        report=json.loads(report.read_text()),
+        model=model,
+        weights=weights,
+        folder=folder,
+    )
 
 
-def test_report_of_all_metrics(run: Dict[str, Any]) -> None:
+def test_report_of_all_metrics(run: dict[str, Any]) -> None:
     lvis, coco, region, plain = run['report']['results']
     assert lvis['metric'] == 'DITOLVISMetric' and lvis['prefix'] == 'lvis'
     assert {'bbox_AP', 'bbox_fixed_AP', 'segm_APr'} <= set(lvis['figures'])
@@ -78,7 +92,7 @@ def test_report_of_all_metrics(run: Dict[str, Any]) -> None:
     assert 'bbox_mAP_50' in plain['figures'] and 'protocol' not in plain
 
 
-def test_facts_of_the_run(run: Dict[str, Any]) -> None:
+def test_facts_of_the_run(run: dict[str, Any]) -> None:
     digest = hashlib.sha256(run['weights'].read_bytes()).hexdigest()
     rcnn = run['model'].test_cfg.rcnn
     for result in run['report']['results'][:2]:
@@ -96,28 +110,39 @@ def test_facts_of_the_run(run: Dict[str, Any]) -> None:
             input_size='64 x 64, ratio kept',
             vocabulary='3 names, 1 novel',
             text_tower=run['model'].text_encoder.fingerprint(),
-            templates=['a photo of {}'])
+            templates=['a photo of {}'],
+        )
         assert {key: found[key] for key in expected} == expected
         assert len(found['vocabulary_sha256']) == 64
     regions = run['report']['results'][2]['protocol']
     assert regions['split'] == 'annotations.json'
     assert regions['score'].startswith('z') and not {
-        'alpha', 'proposals', 'max_per_img'} & set(regions)
+        'alpha',
+        'proposals',
+        'max_per_img',
+    } & set(regions)
     assert regions['checkpoint_sha256'] == digest
 
 
 def test_tables_are_in_the_log_with_their_protocol(
-        run: Dict[str, Any]) -> None:
-    for text in ('LVIS lvis.json: protocol', 'COCO protocol, annotations',
-                 'bbox_fixed', 'Annotated boxes', 'checkpoint_sha256',
-                 'beta', 'max_dets'):
+    run: dict[str, Any],
+) -> None:
+    for text in (
+        'LVIS lvis.json: protocol',
+        'COCO protocol, annotations',
+        'bbox_fixed',
+        'Annotated boxes',
+        'checkpoint_sha256',
+        'beta',
+        'max_dets',
+    ):
         assert text in run['log']
     assert 'evaluation.json' in run['log']
     # A remark is of no use if its end is missing.
     assert 'raise test_cfg.rcnn.max_per_img' in run['log']
 
 
-def test_metrics_of_another_file_are_warned_of(run: Dict[str, Any]) -> None:
+def test_metrics_of_another_file_are_warned_of(run: dict[str, Any]) -> None:
     # The LVIS form is a file of its own here; the others are the set's.
     assert run['log'].count('but the images are those of') == 1
     assert 'DITOLVISMetric judges by ' in run['log']
@@ -128,11 +153,20 @@ def test_hash_of_a_vocabulary() -> None:
     novel = torch.tensor([False, True])
 
     def make(**change: Any) -> str:
-        parts = dict(names=('a', 'b'), embeddings=vectors[:2],
-                     background=vectors[2], novel=novel, fingerprint='x')
+        parts = dict(
+            names=('a', 'b'),
+            embeddings=vectors[:2],
+            background=vectors[2],
+            novel=novel,
+            fingerprint='x',
+        )
         return vocabulary_sha256(Vocabulary(**{**parts, **change}))
 
     assert make() == make(fingerprint='y')
-    others = [make(names=('a', 'c')), make(embeddings=vectors[1:]),
-              make(background=vectors[0]), make(novel=~novel)]
+    others = [
+        make(names=('a', 'c')),
+        make(embeddings=vectors[1:]),
+        make(background=vectors[0]),
+        make(novel=~novel),
+    ]
     assert len({make(), *others}) == 5

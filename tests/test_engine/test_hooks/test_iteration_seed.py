@@ -26,5 +26,6 @@ def test_a_step_draws_what_its_number_says():
 def test_ranks_draw_differently(monkeypatch):
     first = draw(0, 5)
     monkeypatch.setattr(
-        'dito.engine.hooks.iteration_seed_hook.get_rank', lambda: 1)
+        'dito.engine.hooks.iteration_seed_hook.get_rank', lambda: 1
+    )
     assert draw(0, 5) != first

@@ -27,30 +27,29 @@ _COUNT = itertools.count()
 
 
 class _Backbone(nn.Module):
-
     def __init__(self, tokens: int) -> None:
         super().__init__()
         self.pos_embed = nn.Parameter(torch.randn(1, tokens, 3))
 
 
 class _Patches(nn.Module):
-
     def __init__(self, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, 3, patch)
 
 
 class _Toy(BaseModel):
-
     def __init__(self, tokens: int = 4, width: int = 2, ids=None) -> None:
         super().__init__()
         self.backbone = _Backbone(tokens)
         self.neck = nn.Linear(2, 2)
         self.roi_head = nn.ModuleDict(
-            dict(bbox_head=nn.Linear(2, width), mask_head=nn.Linear(2, 2)))
+            dict(bbox_head=nn.Linear(2, width), mask_head=nn.Linear(2, 2))
+        )
         if ids is not None:
             self.text_encoder = DITOTextEncoder(
-                dict(width=8, layers=1, heads=2), 4, token_ids=ids)
+                dict(width=8, layers=1, heads=2), 4, token_ids=ids
+            )
 
     def forward(self, inputs, mode='tensor'):
         if mode == 'predict':
@@ -59,7 +58,6 @@ class _Toy(BaseModel):
 
 
 class _Metric(BaseMetric):
-
     def process(self, data_batch, data_samples) -> None:
         self.results.append(1)
 
@@ -67,8 +65,9 @@ class _Metric(BaseMetric):
         return dict(n=len(results))
 
 
-def _runner(tmp_path, model=None, load_from=None, resume=False,
-            **hook) -> Runner:
+def _runner(
+    tmp_path, model=None, load_from=None, resume=False, **hook
+) -> Runner:
     data = DataLoader([dict(inputs=torch.ones(2))])
     return Runner(
         model or _Toy(),
@@ -83,7 +82,8 @@ def _runner(tmp_path, model=None, load_from=None, resume=False,
         load_from=load_from,
         resume=resume,
         default_scope='mmdet',
-        experiment_name=f'report{next(_COUNT)}')
+        experiment_name=f'report{next(_COUNT)}',
+    )
 
 
 @pytest.fixture
@@ -91,9 +91,12 @@ def said(monkeypatch) -> list:
     """Texts of the runner's logger with their level."""
     texts = []
     monkeypatch.setattr(
-        MMLogger, 'callHandlers',
+        MMLogger,
+        'callHandlers',
         lambda self, record: texts.append(
-            (record.levelname, record.getMessage())))
+            (record.levelname, record.getMessage())
+        ),
+    )
     return texts
 
 
@@ -107,8 +110,9 @@ def _without(state, *prefixes) -> dict:
 
 
 def _warnings(said) -> str:
-    return '\n'.join(t for level, t in said
-                     if level == 'WARNING' and 'keys' in t)
+    return '\n'.join(
+        t for level, t in said if level == 'WARNING' and 'keys' in t
+    )
 
 
 # ------------------------------------------------------------- report
@@ -117,11 +121,13 @@ def _warnings(said) -> str:
 def test_report_sorts_keys() -> None:
     one, two = torch.zeros(1), torch.zeros(2)
     report = LoadReport.compare(
-        dict(a=one, b=one, c=one), dict(a=one, b=two, d=one))
+        dict(a=one, b=one, c=one), dict(a=one, b=two, d=one)
+    )
     assert report.loaded == ['a'] and report.missing == ['c']
     assert report.unused == ['d'] and list(report.mismatched) == ['b']
-    assert '(2,) in the checkpoint, (1,) in the model' in (
-        report.mismatched['b'])
+    assert (
+        '(2,) in the checkpoint, (1,) in the model' in (report.mismatched['b'])
+    )
 
 
 def test_groups_and_table() -> None:
@@ -133,14 +139,17 @@ def test_groups_and_table() -> None:
     rows = [line.split() for line in report.table().splitlines()]
     assert rows == [
         ['group', 'loaded', 'resampled', 'missing', 'shape', 'unused'],
-        ['neck', '2', '0', '1', '0', '0'], ['x', '0', '0', '0', '0', '1']]
+        ['neck', '2', '0', '1', '0', '0'],
+        ['x', '0', '0', '0', '0', '1'],
+    ]
 
 
 # ----------------------------------------------------------- in a runner
 
 
-def test_complete_checkpoint_is_loaded_without_a_warning(tmp_path,
-                                                         said) -> None:
+def test_complete_checkpoint_is_loaded_without_a_warning(
+    tmp_path, said
+) -> None:
     source = _Toy()
     path = _save(tmp_path, source.state_dict())
     runner = _runner(tmp_path, load_from=path, required=['backbone', 'neck'])
@@ -154,15 +163,15 @@ def test_complete_checkpoint_is_loaded_without_a_warning(tmp_path,
 def test_missing_required_module_stops(tmp_path, lost) -> None:
     path = _save(tmp_path, _without(_Toy().state_dict(), lost))
     runner = _runner(
-        tmp_path, load_from=path, required=['neck', 'roi_head.bbox_head'])
+        tmp_path, load_from=path, required=['neck', 'roi_head.bbox_head']
+    )
     with pytest.raises(ValueError, match=f'{lost}.*stage before'):
         runner.train()
 
 
 def test_other_shape_of_a_required_module_stops(tmp_path) -> None:
     path = _save(tmp_path, _Toy(width=5).state_dict())
-    runner = _runner(
-        tmp_path, load_from=path, required=['roi_head.bbox_head'])
+    runner = _runner(tmp_path, load_from=path, required=['roi_head.bbox_head'])
     with pytest.raises(ValueError, match=r'\(5, 2\) in the checkpoint'):
         runner.train()
 
@@ -180,7 +189,8 @@ def test_exception_within_a_required_module(tmp_path, said) -> None:
         tmp_path,
         load_from=path,
         required=['roi_head'],
-        allowed_missing=['roi_head.mask_head'])
+        allowed_missing=['roi_head.mask_head'],
+    )
     runner.train()
     assert _warnings(said) == ''
 
@@ -191,7 +201,8 @@ def test_unforeseen_keys_are_warned_of(tmp_path, said) -> None:
     runner = _runner(
         tmp_path,
         load_from=_save(tmp_path, state),
-        allowed_unused=['logit_scale'])
+        allowed_unused=['logit_scale'],
+    )
     runner.train()
     text = _warnings(said)
     assert '2 keys not found in the checkpoint: roi_head.mask_head' in text
@@ -215,7 +226,8 @@ def test_test_needs_all_weights(tmp_path) -> None:
         tmp_path,
         load_from=path,
         test_allowed_missing=['roi_head.mask_head'],
-        **allowed)
+        **allowed,
+    )
     assert runner.test() == dict(n=1)
 
 
@@ -227,7 +239,8 @@ def test_resume_is_left_alone(tmp_path, said) -> None:
         tmp_path,
         load_from=str(tmp_path / 'saved.pth'),
         resume=True,
-        required=['nack'])
+        required=['nack'],
+    )
     runner.train()
     assert runner._has_loaded
     assert not any('Weights by module' in t for _, t in said)
@@ -249,16 +262,25 @@ def test_pos_embed_of_another_grid_is_resized(tmp_path, said) -> None:
         tmp_path,
         model,
         load_from=_save(tmp_path, state),
-        required=['backbone'])
+        required=['backbone'],
+    )
     runner.train()
     want = resize_pos_embed(
-        source.backbone.pos_embed.detach().view(1, 2, 2, 3), (3, 3))
-    torch.testing.assert_close(model.backbone.pos_embed.detach(),
-                               want.view(1, 9, 3))
-    assert any('Resampled to the model: backbone.pos_embed from 2 x 2 to '
-               '3 x 3 positions' in text for _, text in said)
-    assert any(line.split()[:3] == ['backbone', '1', '1']
-               for _, text in said for line in text.splitlines())
+        source.backbone.pos_embed.detach().view(1, 2, 2, 3), (3, 3)
+    )
+    torch.testing.assert_close(
+        model.backbone.pos_embed.detach(), want.view(1, 9, 3)
+    )
+    assert any(
+        'Resampled to the model: backbone.pos_embed from 2 x 2 to '
+        '3 x 3 positions' in text
+        for _, text in said
+    )
+    assert any(
+        line.split()[:3] == ['backbone', '1', '1']
+        for _, text in said
+        for line in text.splitlines()
+    )
 
 
 def test_another_patch_size_is_one_sentence(tmp_path) -> None:
@@ -266,24 +288,31 @@ def test_another_patch_size_is_one_sentence(tmp_path) -> None:
     source.backbone.patch_embed = _Patches(14)
     model.backbone.patch_embed = _Patches(16)
     runner = _runner(
-        tmp_path, model, load_from=_save(tmp_path, source.state_dict()),
-        required=['backbone'])
+        tmp_path,
+        model,
+        load_from=_save(tmp_path, source.state_dict()),
+        required=['backbone'],
+    )
     with pytest.raises(ValueError) as caught:
         runner.train()
     assert str(caught.value) == (
         'backbone.patch_embed.proj.weight is for patches of 14 x 14 pixels '
         'in the checkpoint and of 16 x 16 in the model: set patch_size=14, '
         'or convert the tower with tools/model_converters/clip_to_dito.py '
-        '--patch-size 16.')
+        '--patch-size 16.'
+    )
 
 
 @pytest.mark.parametrize('required', [['backbone'], []])
-def test_a_grid_that_is_not_square_is_one_sentence(tmp_path, said,
-                                                   required) -> None:
+def test_a_grid_that_is_not_square_is_one_sentence(
+    tmp_path, said, required
+) -> None:
     runner = _runner(
-        tmp_path, _Toy(tokens=4),
+        tmp_path,
+        _Toy(tokens=4),
         load_from=_save(tmp_path, _Toy(tokens=5).state_dict()),
-        required=required)
+        required=required,
+    )
     text = 'backbone.pos_embed has 5 positions in the checkpoint and 4 in'
     if required:
         with pytest.raises(ValueError, match=text):
@@ -291,7 +320,8 @@ def test_a_grid_that_is_not_square_is_one_sentence(tmp_path, said,
     else:
         runner.train()
         assert f'1 keys of another shape, not loaded: {text}' in (
-            _warnings(said))
+            _warnings(said)
+        )
 
 
 @pytest.mark.parametrize('shape', [(1, 5, 3), (1, 4, 8), (4, 3)])
@@ -308,14 +338,15 @@ def test_token_table_is_cut_before_the_report(tmp_path, said) -> None:
         tmp_path,
         model,
         load_from=_save(tmp_path, source.state_dict()),
-        required=['text_encoder'])
+        required=['text_encoder'],
+    )
     runner.train()
     assert _warnings(said) == ''
     torch.testing.assert_close(
-        model.text_encoder.encode(['dog']),
-        source.text_encoder.encode(['dog']))
+        model.text_encoder.encode(['dog']), source.text_encoder.encode(['dog'])
+    )
 
 
 def test_registered() -> None:
     hook = HOOKS.build(dict(type='DITOLoadReportHook', required=['neck']))
-    assert hook.required == ('neck', )
+    assert hook.required == ('neck',)

@@ -58,13 +58,13 @@ class RankLosses(BaseModel):
 
 def cfg(data, folder, **changes):
     changes.setdefault('custom_hooks', [])
-    return training_cfg(
-        *data, folder, train_cfg__micro_batch=None, **changes)
+    return training_cfg(*data, folder, train_cfg__micro_batch=None, **changes)
 
 
 @pytest.mark.parametrize('micro_batch', [None, 4])
-def test_the_step_the_term_and_the_batch_are_named(tmp_path, data,
-                                                   micro_batch):
+def test_the_step_the_term_and_the_batch_are_named(
+    tmp_path, data, micro_batch
+):
     folder = tmp_path / 'run'
     config = cfg(data, folder, custom_hooks=[dict(type='PoisonStep', at=5)])
     config['train_cfg']['micro_batch'] = micro_batch
@@ -74,7 +74,7 @@ def test_the_step_the_term_and_the_batch_are_named(tmp_path, data,
     assert 'Step 5:' in text and 'loss_image is nan' in text
     assert 'on rank 0' in text and '--resume' in text
     report = json.loads((folder / 'non_finite_iter_5.json').read_text())
-    part, = report['ranks']
+    (part,) = report['ranks']
     assert report['step'] == 5 and part['rank'] == 0
     assert len(part['samples']) == 6
     assert all(key in text for key in part['samples'])
@@ -91,16 +91,21 @@ def test_the_step_the_term_and_the_batch_are_named(tmp_path, data,
 def test_one_rank_stops_all(tmp_path, data, model):
     changes = dict(
         launcher='pytorch',
-        cfg=dict(model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None)),
-        optim_wrapper__clip_grad=None)
+        cfg=dict(
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None
+            )
+        ),
+        optim_wrapper__clip_grad=None,
+    )
     if model == 'other':
         changes['model'] = dict(type='RankLosses')
     config = cfg(data, tmp_path / 'run', **changes)
     config['custom_hooks'] = [dict(type='PoisonStep', at=5, rank=1)]
     errors = Forked(train, config, ranks=2, folder=tmp_path).wait()
     report = json.loads(
-        (tmp_path / 'run' / 'non_finite_iter_5.json').read_text())
+        (tmp_path / 'run' / 'non_finite_iter_5.json').read_text()
+    )
     term = 'loss_b' if model == 'other' else 'loss_image'
     for error in errors:
         assert 'NonFiniteError: Step 5' in error
@@ -112,29 +117,39 @@ def test_one_rank_stops_all(tmp_path, data, model):
         assert list(bad) == [1] and set(bad[1]['terms']) == {'loss_b', 'loss'}
     assert not set(bad[1]['samples']) & set(own[3]['keys'])
     assert sorted(p.name for p in (tmp_path / 'run').glob('*.pth')) == [
-        'iter_3.pth']
+        'iter_3.pth'
+    ]
 
 
 def call(hook, tmp_path, outputs, batch, **scalars):
     hub = MessageHub(f'guard_{tmp_path.name}')
     for name, value in scalars.items():
         hub.update_scalar(f'train/{name}', value)
-    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), iter=41,
-                             message_hub=hub, work_dir=str(tmp_path))
+    runner = SimpleNamespace(
+        model=torch.nn.Linear(1, 1),
+        iter=41,
+        message_hub=hub,
+        work_dir=str(tmp_path),
+    )
     hook.after_train_iter(runner, 41, batch, outputs)
 
 
 def test_a_detection_batch_is_named_by_its_images(tmp_path):
-    samples = [DetDataSample(metainfo=dict(img_path=f'{i}.jpg'))
-               for i in range(10)]
+    samples = [
+        DetDataSample(metainfo=dict(img_path=f'{i}.jpg')) for i in range(10)
+    ]
     batch = dict(inputs=[], data_samples=samples)
-    fine = dict(loss=torch.tensor(1.0), loss_rpn_cls=torch.tensor(2.0),
-                acc=torch.tensor(math.nan))
+    fine = dict(
+        loss=torch.tensor(1.0),
+        loss_rpn_cls=torch.tensor(2.0),
+        acc=torch.tensor(math.nan),
+    )
     hook = DITONonFiniteGuardHook()
     call(hook, tmp_path, fine, batch, grad_norm=3.0)
     with pytest.raises(NonFiniteError) as error:
-        call(hook, tmp_path, dict(fine, loss_mask=torch.tensor(math.inf)),
-             batch)
+        call(
+            hook, tmp_path, dict(fine, loss_mask=torch.tensor(math.inf)), batch
+        )
     assert 'Step 42: loss_mask is inf on rank 0' in str(error.value)
     assert '0.jpg, 1.jpg' in str(error.value)
     assert 'and 2 more' in str(error.value)
@@ -150,8 +165,12 @@ def test_sample_names():
 
 
 def test_non_finite_values():
-    values = dict(a=torch.tensor(1.0), b=torch.tensor([math.nan])[0], c=2.0,
-                  d=-math.inf, e=torch.tensor(math.inf,
-                                              dtype=torch.bfloat16))
+    values = dict(
+        a=torch.tensor(1.0),
+        b=torch.tensor([math.nan])[0],
+        c=2.0,
+        d=-math.inf,
+        e=torch.tensor(math.inf, dtype=torch.bfloat16),
+    )
     assert set(non_finite(values)) == {'b', 'd', 'e'}
     assert non_finite({}) == {}

@@ -42,7 +42,7 @@ class Runner:
     def __init__(self, model, training=True):
         self.model, self.hooks = model, []
         self.train_dataloader = loader(BASE)
-        self.val_dataloader = self.test_dataloader = loader(ALL, ('bird', ))
+        self.val_dataloader = self.test_dataloader = loader(ALL, ('bird',))
         self._train_loop = dict()
         if training:
             self._train_loop = Loop(self, self.train_dataloader)
@@ -88,8 +88,10 @@ def test_names_are_embedded_once(model, monkeypatch):
     calls = []
     encode = model.text_encoder.encode
     monkeypatch.setattr(
-        model.text_encoder, 'encode',
-        lambda *args, **kw: calls.append(args) or encode(*args, **kw))
+        model.text_encoder,
+        'encode',
+        lambda *args, **kw: calls.append(args) or encode(*args, **kw),
+    )
     for _ in range(3):
         hook.before_val(runner)
         hook.after_val(runner)
@@ -102,7 +104,8 @@ def test_a_file_may_have_more_names_in_any_order(model, tmp_path):
     path = str(tmp_path / 'words.safetensors')
     names = ['red', 'dog', 'bird', 'cat']
     file = Vocabulary.from_names(
-        names, model.text_encoder, templates='none', novel=['dog'])
+        names, model.text_encoder, templates='none', novel=['dog']
+    )
     file.save(path)
     runner = Runner(model)
     hook = DITOVocabularyHook(train=path, test=path)
@@ -111,8 +114,9 @@ def test_a_file_may_have_more_names_in_any_order(model, tmp_path):
     hook.before_test(runner)
     # Which classes are novel is said by the data set, not by the file.
     assert state(model) == (ALL, 3, [False, True, False])
-    torch.testing.assert_close(model.roi_head.bbox_head.text,
-                               file.embeddings[[3, 2, 1]])
+    torch.testing.assert_close(
+        model.roi_head.bbox_head.text, file.embeddings[[3, 2, 1]]
+    )
 
 
 def test_a_model_without_text_tower_takes_files(tmp_path):
@@ -128,8 +132,9 @@ def test_a_model_without_text_tower_takes_files(tmp_path):
 
 def test_a_file_of_other_names_is_refused(model, tmp_path):
     path = str(tmp_path / 'words.safetensors')
-    Vocabulary.from_names(
-        BASE, model.text_encoder, templates='none').save(path)
+    Vocabulary.from_names(BASE, model.text_encoder, templates='none').save(
+        path
+    )
     hook = DITOVocabularyHook(train=path, test=path)
     hook.before_train(Runner(model))
     with pytest.raises(ValueError, match="data set: .*'bird'"):
@@ -140,7 +145,7 @@ def test_a_file_of_another_tower_is_refused(model, tmp_path):
     path = str(tmp_path / 'words.safetensors')
     vocabulary(3).save(path)
     runner = Runner(model)
-    runner.train_dataloader = loader(('c0', ))
+    runner.train_dataloader = loader(('c0',))
     with pytest.raises(ValueError, match='text tower'):
         DITOVocabularyHook(train=path).before_train(runner)
 
@@ -175,7 +180,7 @@ def test_training_on_novel_classes_is_refused(model):
 
 def test_training_on_novel_classes_can_be_asked_for(model):
     runner = Runner(model)
-    runner.train_dataloader = loader(ALL, ('bird', ))
+    runner.train_dataloader = loader(ALL, ('bird',))
     runner._val_loop = Loop(runner, runner.val_dataloader)
     options = dict(templates='none', novel_in_training=True)
     DITOVocabularyHook(**options).before_train(runner)

@@ -20,8 +20,9 @@ def data(tmp_path):
 
 
 def test_learns_colours_and_validates(data):
-    runner = Runner(**runner_cfg(data, data / 'work', clip_model(),
-                                 max_iters=60, val=True))
+    runner = Runner(
+        **runner_cfg(data, data / 'work', clip_model(), max_iters=60, val=True)
+    )
     runner.train()
     hub = runner.message_hub
     losses = hub.get_scalar('train/loss')._log_history
@@ -48,8 +49,15 @@ def test_a_resumed_run_equals_the_straight_one(data, workers):
     kwargs = dict(batch_size=5, num_workers=workers)
     straight = final_state(data, 'a', model, max_iters=6, **kwargs)
     checkpoint = data / 'a' / 'iter_3.pth'
-    resumed = final_state(data, 'b', model, max_iters=6, resume=True,
-                          load_from=str(checkpoint), **kwargs)
+    resumed = final_state(
+        data,
+        'b',
+        model,
+        max_iters=6,
+        resume=True,
+        load_from=str(checkpoint),
+        **kwargs,
+    )
     for name, value in straight.items():
         assert torch.equal(value, resumed[name]), name
 
@@ -58,12 +66,15 @@ def make_batch(size=10):
     generator = torch.Generator().manual_seed(0)
     return dict(
         inputs=torch.randint(
-            0, 256, (size, 3, 16, 16), dtype=torch.uint8,
-            generator=generator),
-        texts=[f'a {c} image' for c in ('red', 'green', 'blue', 'white',
-                                        'black')] * (size // 5),
+            0, 256, (size, 3, 16, 16), dtype=torch.uint8, generator=generator
+        ),
+        texts=[
+            f'a {c} image' for c in ('red', 'green', 'blue', 'white', 'black')
+        ]
+        * (size // 5),
         keys=[str(i) for i in range(size)],
-        place=BatchPlace(0, 7, 0, size))
+        place=BatchPlace(0, 7, 0, size),
+    )
 
 
 def step_and_grads(model, batch, micro_batch):
@@ -75,8 +86,9 @@ def step_and_grads(model, batch, micro_batch):
         logs = model.train_step(batch, wrapper)
     else:
         logs = cached_train_step(model, batch, wrapper, micro_batch)
-    return {n: before[n] - p.detach() for n, p in
-            model.named_parameters()}, logs
+    return {
+        n: before[n] - p.detach() for n, p in model.named_parameters()
+    }, logs
 
 
 @pytest.mark.parametrize('micro_batch', [1, 3, 5, 10])
@@ -120,8 +132,9 @@ def test_an_end_of_the_data_is_named(data):
 
 
 def test_wrong_micro_batch(data):
-    cfg = runner_cfg(data, data / 'work', clip_model(), max_iters=1,
-                     micro_batch=0)
+    cfg = runner_cfg(
+        data, data / 'work', clip_model(), max_iters=1, micro_batch=0
+    )
     with pytest.raises(ValueError, match='micro_batch'):
         Runner(**cfg).train()
 
@@ -152,8 +165,9 @@ def test_data_and_draws_follow_the_seed_of_the_run(data, own):
         runner = Runner(**cfg)
 
         def note(module, args, kwargs):
-            seen.append((kwargs['place'].seed, kwargs['inputs'],
-                         kwargs['keys']))
+            seen.append(
+                (kwargs['place'].seed, kwargs['inputs'], kwargs['keys'])
+            )
 
         runner.model.register_forward_pre_hook(note, with_kwargs=True)
         runner.train()

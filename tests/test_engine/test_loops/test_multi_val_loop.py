@@ -11,36 +11,57 @@ import torch.multiprocessing as mp
 from mmengine.runner import Runner
 from pretrain_files import clip_model, runner_cfg, write_data
 
-KINDS = ('zero_shot/all_top1', 'zero_shot/base_top5', 'imagenet/top1',
-         'retrieval/i2t_R@1', 'retrieval/t2i_R@10', 'retrieval/mean_R')
+KINDS = (
+    'zero_shot/all_top1',
+    'zero_shot/base_top5',
+    'imagenet/top1',
+    'retrieval/i2t_R@1',
+    'retrieval/t2i_R@10',
+    'retrieval/mean_R',
+)
 
 
 def loader(dataset, batch_size=3):
     # 20 pairs and 5 images are no multiple of 3 x 2: some ranks repeat one.
-    return dict(batch_size=batch_size, num_workers=0, dataset=dataset,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                collate_fn=dict(type='image_text_collate'))
+    return dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='image_text_collate'),
+    )
 
 
 def multi_cfg(root, name, **kwargs):
-    cfg = runner_cfg(root, root / name, clip_model(), max_iters=20, val=True,
-                     **kwargs)
+    cfg = runner_cfg(
+        root, root / name, clip_model(), max_iters=20, val=True, **kwargs
+    )
     pictures = dict(
-        type='DITOClassificationDataset', size=16,
-        dataset=dict(type='CustomDataset', data_root=str(root / 'classes')))
-    pairs = dict(type='DITORetrievalDataset', size=16,
-                 shards=str(root / '03.tar'))
+        type='DITOClassificationDataset',
+        size=16,
+        dataset=dict(type='CustomDataset', data_root=str(root / 'classes')),
+    )
+    pairs = dict(
+        type='DITORetrievalDataset', size=16, shards=str(root / '03.tar')
+    )
     cfg['val_cfg'] = dict(
         type='DITOMultiValLoop',
         extra=[
-            dict(dataloader=loader(pictures),
-                 evaluator=dict(type='mmpretrain.Accuracy', topk=(1, 3),
-                                prefix='imagenet')),
-            dict(dataloader=loader(pairs),
-                 evaluator=dict(type='DITORetrievalMetric')),
-        ])
+            dict(
+                dataloader=loader(pictures),
+                evaluator=dict(
+                    type='mmpretrain.Accuracy', topk=(1, 3), prefix='imagenet'
+                ),
+            ),
+            dict(
+                dataloader=loader(pairs),
+                evaluator=dict(type='DITORetrievalMetric'),
+            ),
+        ],
+    )
     cfg.setdefault('default_hooks', {})['evaluation_report'] = dict(
-        type='DITOEvaluationReportHook')
+        type='DITOEvaluationReportHook'
+    )
     return cfg
 
 
@@ -66,10 +87,18 @@ def worker(rank, root):
     torch.set_num_threads(1)
     os.environ['LOCAL_RANK'] = str(rank)  # mmengine asks for it
     dist.init_process_group(
-        'gloo', init_method=f'file://{root}/init', rank=rank, world_size=2)
-    metrics = evaluate(root, 'two', launcher='pytorch', cfg=dict(
-        model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None)))
+        'gloo', init_method=f'file://{root}/init', rank=rank, world_size=2
+    )
+    metrics = evaluate(
+        root,
+        'two',
+        launcher='pytorch',
+        cfg=dict(
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None
+            )
+        ),
+    )
     torch.save(metrics, root / f'{rank}.pt')
     dist.destroy_process_group()
 
@@ -81,7 +110,7 @@ def test_two_processes_measure_as_one(tmp_path):
     # Five classes, 20 pairs of five captions: colours are being learnt.
     assert one['zero_shot/all_top1'] == one['imagenet/top1'] >= 40
     assert one['retrieval/i2t_R@1'] >= 40 and one['retrieval/t2i_R@10'] == 100
-    mp.start_processes(worker, (tmp_path, ), nprocs=2, start_method='fork')
+    mp.start_processes(worker, (tmp_path,), nprocs=2, start_method='fork')
     for rank in (0, 1):
         two = torch.load(tmp_path / f'{rank}.pt')
         assert two.keys() == one.keys()
@@ -92,7 +121,7 @@ def test_two_processes_measure_as_one(tmp_path):
 def test_reports_of_all_sets(tmp_path):
     write_data(tmp_path)
     Runner(**multi_cfg(tmp_path, 'one')).train()
-    path, = tmp_path.glob('one/*/evaluation_iter_20.json')
+    (path,) = tmp_path.glob('one/*/evaluation_iter_20.json')
     zero_shot, imagenet, pairs = json.loads(path.read_text())['results']
     found = zero_shot['protocol']
     assert found['split'] == 'classes' and found['images'] == 5
@@ -113,7 +142,8 @@ def test_wrong_sets_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"extra\[0\] has \['dataloader'\]"):
         Runner(**cfg).val_loop  # noqa: B018
     cfg = multi_cfg(tmp_path, 'b')
-    cfg['val_cfg']['extra'] = [dict(
-        dataloader=cfg['val_dataloader'], evaluator=cfg['val_evaluator'])]
+    cfg['val_cfg']['extra'] = [
+        dict(dataloader=cfg['val_dataloader'], evaluator=cfg['val_evaluator'])
+    ]
     with pytest.raises(ValueError, match="different 'prefix'"):
         Runner(**cfg).val_loop.run()

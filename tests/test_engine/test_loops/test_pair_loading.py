@@ -18,9 +18,17 @@ from dito.engine.loops.pair_loading import (
 from dito.engine.loops.whole_batch import MICRO_BATCHES, plan_batch
 
 
-@pytest.mark.parametrize('total,turn', [
-    (16384, 512), (4096, 512), (3000, 600), (153, 153), (17, 17), (1021, 1021)
-])
+@pytest.mark.parametrize(
+    'total,turn',
+    [
+        (16384, 512),
+        (4096, 512),
+        (3000, 600),
+        (153, 153),
+        (17, 17),
+        (1021, 1021),
+    ],
+)
 def test_turns_do_not_follow_the_processes(total, turn):
     for processes in range(1, 65):
         if total % processes == 0:
@@ -33,9 +41,11 @@ def test_turns_of_very_many_processes():
 
 
 def piece(first, size=2):
-    return dict(inputs=torch.arange(first, first + size)[:, None].byte(),
-                cursors=torch.full((size, 4), first),
-                texts=[str(i) for i in range(first, first + size)])
+    return dict(
+        inputs=torch.arange(first, first + size)[:, None].byte(),
+        cursors=torch.full((size, 4), first),
+        texts=[str(i) for i in range(first, first + size)],
+    )
 
 
 def test_a_share_in_turns():
@@ -72,7 +82,8 @@ def test_loader_and_step_hold_few_pictures(data, monkeypatch, workers):
     assert loop.dataloader.batch_size == 8 and loop.turns == 8
     seen = []
     runner.model.data_preprocessor.register_forward_pre_hook(
-        lambda module, args: seen.append(len(args[0]['inputs'])))
+        lambda module, args: seen.append(len(args[0]['inputs']))
+    )
     runner.train()
     # Without gradient, then with it.
     assert seen == [4] * 16 * 2
@@ -88,15 +99,18 @@ def test_data_smaller_than_the_batch(data, pairs):
     keys = []
     runner = Runner(**cfg)
     runner.model.data_preprocessor.register_forward_pre_hook(
-        lambda module, args: keys.extend(args[0]['keys']))
+        lambda module, args: keys.extend(args[0]['keys'])
+    )
     runner.train()
     assert runner.train_loop.plan.total == pairs
     # Micro-batches are embedded twice.
     assert len(keys) == (pairs if pairs == 20 else 2 * pairs)
     assert len(set(keys)) == pairs
     text = next((data / 'work').glob('*/*.log')).read_text()
-    assert (f'The {pairs} pairs of train_dataloader.dataset do not fill a '
-            'batch of 4096') in text
+    assert (
+        f'The {pairs} pairs of train_dataloader.dataset do not fill a '
+        'batch of 4096'
+    ) in text
     assert f'a step takes {pairs}' in text and '--auto-scale-lr' in text
 
 
@@ -121,14 +135,16 @@ def test_pairs_are_counted_up_to_the_batch(data, monkeypatch):
 
 def small_loader(data, **kwargs):
     return DataLoader(
-        ImageTextShards(str(data / '00.tar'), 100, num_streams=4), **kwargs)
+        ImageTextShards(str(data / '00.tar'), 100, num_streams=4), **kwargs
+    )
 
 
 def test_missing_memory_is_named(data, monkeypatch):
     """64 pictures of 30,000 bytes, those of the loader, and the matrix."""
     lines = []
     monkeypatch.setattr(
-        pair_loading, 'print_log', lambda text, **kwargs: lines.append(text))
+        pair_loading, 'print_log', lambda text, **kwargs: lines.append(text)
+    )
     plan = plan_batch(64, 1, 4, MICRO_BATCHES)
     model = torch.nn.Linear(1, 1)
     model.loss = torch.nn.Module()
@@ -137,27 +153,30 @@ def test_missing_memory_is_named(data, monkeypatch):
     for free in (None, need, need // 2 - 1):
         monkeypatch.setattr(pair_loading, 'free_memory', lambda f=free: f)
         warn_of_memory(plan, small_loader(data, batch_size=8), model)
-    text, = lines
+    (text,) = lines
     assert f'needs about {need / 1e9:.1f} GB' in text
     assert 'train_cfg.total_batch_size=16 and --auto-scale-lr' in text
     # Two workers with two batches each, and one that is being stacked.
     monkeypatch.setattr(pair_loading, 'free_memory', lambda: need)
-    warn_of_memory(plan, small_loader(data, batch_size=8, num_workers=2),
-                   model)
+    warn_of_memory(
+        plan, small_loader(data, batch_size=8, num_workers=2), model
+    )
     assert len(lines) == 2
 
 
 def test_free_memory(tmp_path, monkeypatch):
     assert free_memory.free_memory() > 2**20
     (tmp_path / 'meminfo').write_text(
-        'MemTotal: 9 kB\nMemAvailable:     4 kB\n')
+        'MemTotal: 9 kB\nMemAvailable:     4 kB\n'
+    )
     (tmp_path / 'max').write_text('3000\n')
     (tmp_path / 'now').write_text('1000\n')
     (tmp_path / 'none').write_text('max\n')
     monkeypatch.setattr(free_memory, '_MEMINFO', tmp_path / 'meminfo')
     for limit, free in (('max', 2000), ('none', 4096), ('absent', 4096)):
         monkeypatch.setattr(
-            free_memory, '_CGROUPS', ((tmp_path / limit, tmp_path / 'now'), ))
+            free_memory, '_CGROUPS', ((tmp_path / limit, tmp_path / 'now'),)
+        )
         assert free_memory.free_memory() == free
     monkeypatch.setattr(free_memory, '_MEMINFO', tmp_path / 'absent')
     assert free_memory.free_memory() is None

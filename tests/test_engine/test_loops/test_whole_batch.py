@@ -15,15 +15,19 @@ from dito.engine.loops.whole_batch import (
 )
 
 
-@pytest.mark.parametrize('processes,largest,line', [
-    (8, 4, 'batch 128 = 8 processes x 4 images x 4 accumulated'),
-    (32, 4, 'batch 128 = 32 processes x 4 images'),
-    (1, 4, 'batch 128 = 1 process x 4 images x 32 accumulated'),
-    # A device takes fewer than it could where that does not divide.
-    (64, 4, 'batch 128 = 64 processes x 2 images'),
-    (8, 5, 'batch 128 = 8 processes x 4 images x 4 accumulated'),
-    (128, 4, 'batch 128 = 128 processes x 1 image'),
-    (1, 500, 'batch 128 = 1 process x 128 images')])
+@pytest.mark.parametrize(
+    'processes,largest,line',
+    [
+        (8, 4, 'batch 128 = 8 processes x 4 images x 4 accumulated'),
+        (32, 4, 'batch 128 = 32 processes x 4 images'),
+        (1, 4, 'batch 128 = 1 process x 4 images x 32 accumulated'),
+        # A device takes fewer than it could where that does not divide.
+        (64, 4, 'batch 128 = 64 processes x 2 images'),
+        (8, 5, 'batch 128 = 8 processes x 4 images x 4 accumulated'),
+        (128, 4, 'batch 128 = 128 processes x 1 image'),
+        (1, 500, 'batch 128 = 1 process x 128 images'),
+    ],
+)
 def test_line(processes, largest, line):
     plan = plan_batch(128, processes, largest)
     assert str(plan) == line
@@ -32,16 +36,19 @@ def test_line(processes, largest, line):
 
 def test_micro_batches_are_named():
     assert str(plan_batch(16384, 8, 256, MICRO_BATCHES)) == (
-        'batch 16384 = 8 processes x 256 images x 8 micro-batches')
+        'batch 16384 = 8 processes x 256 images x 8 micro-batches'
+    )
 
 
 def test_micro_batches_need_not_divide():
     """They share one loss: nothing depends on where a share is cut."""
     plan = plan_batch(17, 1, 4, MICRO_BATCHES)
     assert str(plan) == (
-        'batch 17 = 1 process x 17 images in 5 micro-batches of at most 4')
+        'batch 17 = 1 process x 17 images in 5 micro-batches of at most 4'
+    )
     assert str(plan_batch(16384, 128, 256, MICRO_BATCHES)) == (
-        'batch 16384 = 128 processes x 128 images')
+        'batch 16384 = 128 processes x 128 images'
+    )
 
 
 @pytest.mark.parametrize('processes', [3, 5, 7, 100, 256])
@@ -53,30 +60,39 @@ def test_refused_in_a_sentence(processes):
     assert 'one of 1, 2, 4, 8, 16, 32, 64, 128 processes' in text
 
 
-@pytest.mark.parametrize('total,largest', [
-    (0, 4), (-8, 4), (2.5, 4), ('128', 4), (True, 4), (8, 0), (8, None)])
+@pytest.mark.parametrize(
+    'total,largest',
+    [(0, 4), (-8, 4), (2.5, 4), ('128', 4), (True, 4), (8, 0), (8, None)],
+)
 def test_values_that_are_no_batch(total, largest):
     with pytest.raises(ValueError, match='whole number'):
         plan_batch(total, 1, largest)
 
 
 def config(**train_cfg):
-    return Config(dict(
-        train_cfg=dict(dict(type='DITOTrainLoop'), **train_cfg),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.02)),
-        train_dataloader=dict(batch_size=4)))
+    return Config(
+        dict(
+            train_cfg=dict(dict(type='DITOTrainLoop'), **train_cfg),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.02)),
+            train_dataloader=dict(batch_size=4),
+        )
+    )
 
 
-@pytest.mark.parametrize('launcher,size', [
-    ('pytorch', 'WORLD_SIZE'), ('slurm', 'SLURM_NTASKS'),
-    ('mpi', 'OMPI_COMM_WORLD_SIZE')])
+@pytest.mark.parametrize(
+    'launcher,size',
+    [
+        ('pytorch', 'WORLD_SIZE'),
+        ('slurm', 'SLURM_NTASKS'),
+        ('mpi', 'OMPI_COMM_WORLD_SIZE'),
+    ],
+)
 def test_processes_are_counted_before_they_meet(monkeypatch, launcher, size):
     monkeypatch.setenv(size, '16')
     plan = plan_of_config(config(total_batch_size=128), launcher)
     assert (plan.processes, plan.pieces) == (16, 2)
     # Of a job that holds more than this one process.
-    assert plan_of_config(
-        config(total_batch_size=128), 'none').processes == 1
+    assert plan_of_config(config(total_batch_size=128), 'none').processes == 1
     assert plan_of_config(config(), launcher) is None
 
 

@@ -28,17 +28,24 @@ def data(tmp_path_factory):
 def cfg(data, folder, batch_size=6, **changes):
     changes.setdefault('custom_hooks', [])
     result = training_cfg(
-        *data, folder, train_cfg__max_iters=6, optim_wrapper__optimizer=dict(
-            type='SGD', lr=0.1, momentum=0.9),
-        train_dataloader__batch_size=batch_size, **changes)
+        *data,
+        folder,
+        train_cfg__max_iters=6,
+        optim_wrapper__optimizer=dict(type='SGD', lr=0.1, momentum=0.9),
+        train_dataloader__batch_size=batch_size,
+        **changes,
+    )
     result['default_hooks']['checkpoint']['max_keep_ckpts'] = 5
     return result
 
 
 def train_sharded(config, resume=False, **strategy):
     config = dict(
-        config, launcher='pytorch', resume=resume,
-        strategy=dict(type='DITOFSDPStrategy', **strategy))
+        config,
+        launcher='pytorch',
+        resume=resume,
+        strategy=dict(type='DITOFSDPStrategy', **strategy),
+    )
     torch.set_num_threads(1)
     runner = DITOFlexibleRunner(**config)
     runner.train()
@@ -56,8 +63,9 @@ def whole(folder, step=6):
 def assert_close(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5,
-                                   msg=name)
+        torch.testing.assert_close(
+            other[name], value, rtol=1e-4, atol=1e-5, msg=name
+        )
 
 
 def assert_same_run(one, other):
@@ -80,14 +88,19 @@ def test_two_processes_train_as_one(tmp_path, data, micro_batch):
     changes = dict(train_cfg__micro_batch=micro_batch)
     one, two = tmp_path / 'one', tmp_path / 'two'
     train(cfg(data, one, **changes))
-    Forked(train_sharded, cfg(data, two, 3, **changes), ranks=2,
-           folder=tmp_path).join()
+    Forked(
+        train_sharded, cfg(data, two, 3, **changes), ranks=2, folder=tmp_path
+    ).join()
     assert_same_run(one, two)
     for name in ('loss_image', 'loss', 'mean_grad_norm'):
         assert logged(two, name) == pytest.approx(logged(one, name), rel=1e-4)
     # Keys in the order of one process, dealt out to the two.
-    for a, b, c in zip(records(f'{one}.jsonl'), records(f'{two}.jsonl'),
-                       records(f'{two}.jsonl', 1), strict=True):
+    for a, b, c in zip(
+        records(f'{one}.jsonl'),
+        records(f'{two}.jsonl'),
+        records(f'{two}.jsonl', 1),
+        strict=True,
+    ):
         assert a['keys'][::2] == b['keys'] and a['keys'][1::2] == c['keys']
 
 
@@ -101,8 +114,9 @@ def test_checkpoints_are_exchanged_with_plain_runs(tmp_path, data):
         config['train_cfg']['max_iters'] = 3
     train(first[0])
     Forked(train_sharded, first[1], ranks=2, folder=tmp_path).join()
-    Forked(train_sharded, cfg(data, runs[0], 3), True, ranks=2,
-           folder=tmp_path).join()
+    Forked(
+        train_sharded, cfg(data, runs[0], 3), True, ranks=2, folder=tmp_path
+    ).join()
     train(cfg(data, runs[1], resume=True))
     for folder in runs:
         steps = [r['iter'] for r in records(f'{folder}.jsonl')]
@@ -121,7 +135,16 @@ def test_a_sharded_run_skips_a_damaged_checkpoint(tmp_path, data):
     for name, value in whole(folder)['state_dict'].items():
         assert torch.equal(value, wanted[name]), name
     assert [r['iter'] for r in records(f'{folder}.jsonl')] == [
-        0, 1, 2, 3, 4, 5, 3, 4, 5]
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_class_names_are_embedded_by_a_sharded_tower(tmp_path, data):
@@ -130,17 +153,21 @@ def test_class_names_are_embedded_by_a_sharded_tower(tmp_path, data):
     for name in ('star', 'die'):
         (root / name).mkdir(parents=True)
         image = np.random.default_rng(len(name)).integers(
-            0, 255, (16, 16, 3), np.uint8)
+            0, 255, (16, 16, 3), np.uint8
+        )
         cv2.imwrite(str(root / name / '0.png'), image)
     zero_shot = dict(
         custom_hooks=[dict(type='DITOZeroShotHook', templates=['a {}'])],
         val_dataloader=dict(
-            batch_size=1, num_workers=0,
+            batch_size=1,
+            num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='image_text_collate'),
-            dataset=dict(type='DITOFolderDataset', root=str(root), size=16)),
+            dataset=dict(type='DITOFolderDataset', root=str(root), size=16),
+        ),
         val_evaluator=dict(type='DITOZeroShotMetric'),
-        val_cfg=dict(type='ValLoop'))
+        val_cfg=dict(type='ValLoop'),
+    )
     found = []
     for folder, batch_size in ((tmp_path / 'one', 6), (tmp_path / 'two', 3)):
         config = cfg(data, folder, batch_size, **zero_shot)
@@ -150,8 +177,9 @@ def test_class_names_are_embedded_by_a_sharded_tower(tmp_path, data):
         else:
             Forked(train_sharded, config, ranks=2, folder=tmp_path).join()
         lines = next(folder.glob('*/vis_data/scalars.json')).read_text()
-        found.append([json.loads(x) for x in lines.splitlines()
-                      if 'top1' in x])
+        found.append(
+            [json.loads(x) for x in lines.splitlines() if 'top1' in x]
+        )
     assert len(found[0]) == 1
     keys = [k for k in found[0][0] if 'zero_shot' in k]
     assert keys and all(found[0][0][k] == found[1][0][k] for k in keys)
@@ -160,20 +188,24 @@ def test_class_names_are_embedded_by_a_sharded_tower(tmp_path, data):
 def fails(config, **strategy):
     with pytest.raises(ValueError) as error:
         train_sharded(config, **strategy)
-    Path(config['work_dir']).with_suffix('.error').write_text(
-        str(error.value))
+    Path(config['work_dir']).with_suffix('.error').write_text(str(error.value))
 
 
 def test_clear_errors(tmp_path, data):
     config = cfg(data, tmp_path / 'a', 3)
     Forked(fails, config, ranks=2, folder=tmp_path, shard_size=3).join()
-    assert 'shard_size=3 does not divide the 2' in (
-        tmp_path / 'a.error').read_text()
-    config = cfg(data, tmp_path / 'b', 3, custom_hooks=[
-        dict(type='DITOEMAHook')])
+    assert (
+        'shard_size=3 does not divide the 2'
+        in (tmp_path / 'a.error').read_text()
+    )
+    config = cfg(
+        data, tmp_path / 'b', 3, custom_hooks=[dict(type='DITOEMAHook')]
+    )
     Forked(fails, config, ranks=2, folder=tmp_path).join()
-    assert 'cannot average sharded parameters' in (
-        tmp_path / 'b.error').read_text()
+    assert (
+        'cannot average sharded parameters'
+        in (tmp_path / 'b.error').read_text()
+    )
 
 
 def test_needs_a_launcher():
@@ -198,8 +230,9 @@ def train_bfloat16(config):
 def test_bfloat16_parameters(tmp_path, data):
     exact, rough = tmp_path / 'exact', tmp_path / 'rough'
     train(cfg(data, exact))
-    Forked(train_bfloat16, cfg(data, rough, 3), ranks=2,
-           folder=tmp_path).join()
+    Forked(
+        train_bfloat16, cfg(data, rough, 3), ranks=2, folder=tmp_path
+    ).join()
     losses = logged(exact, 'loss'), logged(rough, 'loss')
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert losses[1] != losses[0]

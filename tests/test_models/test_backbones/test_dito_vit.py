@@ -17,13 +17,16 @@ def build(**kwargs):
     return DITOViT(ARCH, patch_size=4, img_size=32, **kwargs)
 
 
-@pytest.mark.parametrize('arch, layers, channels, millions', [
-    ('tiny', 12, 192, 5.5),
-    ('small', 12, 384, 21.7),
-    ('base', 12, 768, 85.8),
-    ('large', 24, 1024, 303.3),
-    ('huge', 32, 1280, 630.9),
-])
+@pytest.mark.parametrize(
+    'arch, layers, channels, millions',
+    [
+        ('tiny', 12, 192, 5.5),
+        ('small', 12, 384, 21.7),
+        ('base', 12, 768, 85.8),
+        ('large', 24, 1024, 303.3),
+        ('huge', 32, 1280, 630.9),
+    ],
+)
 def test_named_sizes(arch, layers, channels, millions):
     with torch.device('meta'):
         model = DITOViT(arch)
@@ -37,8 +40,9 @@ def test_named_sizes(arch, layers, channels, millions):
 
 
 def test_is_registered_and_maps_to_one_level():
-    model = MODELS.build(dict(
-        type='DITOViT', arch=ARCH, patch_size=4, img_size=32, **SWL))
+    model = MODELS.build(
+        dict(type='DITOViT', arch=ARCH, patch_size=4, img_size=32, **SWL)
+    )
     out = model(torch.randn(2, 3, 30, 41))
     assert isinstance(out, tuple) and len(out) == 1
     assert out[0].shape == (2, 16, 8, 11)
@@ -48,22 +52,28 @@ def test_is_registered_and_maps_to_one_level():
 def test_windows_and_shift_add_no_parameter():
     names = build().state_dict().keys()
     assert build(**SWL).state_dict().keys() == names
-    assert {'patch_embed.proj.weight', 'pos_embed', 'norm.weight',
-            'blocks.0.norm1.weight', 'blocks.3.attn.qkv.bias',
-            'blocks.3.attn.proj.weight', 'blocks.3.mlp.fc1.weight',
-            'blocks.3.mlp.fc2.bias'} <= set(names)
+    assert {
+        'patch_embed.proj.weight',
+        'pos_embed',
+        'norm.weight',
+        'blocks.0.norm1.weight',
+        'blocks.3.attn.qkv.bias',
+        'blocks.3.attn.proj.weight',
+        'blocks.3.mlp.fc1.weight',
+        'blocks.3.mlp.fc2.bias',
+    } <= set(names)
 
 
 def test_options_of_public_towers():
-    model = build(class_token=True, pre_norm=True, act='quick_gelu',
-                  patch_bias=False)
+    model = build(
+        class_token=True, pre_norm=True, act='quick_gelu', patch_bias=False
+    )
     names = set(model.state_dict())
     assert {'cls_token', 'norm_pre.weight'} <= names
     assert 'patch_embed.proj.bias' not in names
     assert model(torch.randn(1, 3, 32, 32))[0].shape == (1, 16, 8, 8)
     x = torch.randn(5)
-    torch.testing.assert_close(
-        QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)))
+    torch.testing.assert_close(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)))
 
 
 def test_the_class_token_takes_part():
@@ -95,8 +105,9 @@ def test_given_positions_replace_the_learnt_ones():
     torch.testing.assert_close(out[1], model(img, each[1:])[0][1])
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(), SWL, dict(SWL, swl_batched=False, class_token=True)])
+@pytest.mark.parametrize(
+    'kwargs', [dict(), SWL, dict(SWL, swl_batched=False, class_token=True)]
+)
 def test_checkpointing_keeps_gradients(kwargs):
     img = torch.randn(1, 3, 32, 32)
     grads = []
@@ -110,8 +121,9 @@ def test_checkpointing_keeps_gradients(kwargs):
 
 @pytest.mark.parametrize('stages', [-1, 0, 2, 4])
 def test_frozen_stages(stages):
-    model = build(frozen_stages=stages, class_token=True, pre_norm=True,
-                  **SWL).train()
+    model = build(
+        frozen_stages=stages, class_token=True, pre_norm=True, **SWL
+    ).train()
     out = model(torch.randn(1, 3, 32, 32))[0]
     assert out.requires_grad == (stages < 4)
     if out.requires_grad:
@@ -126,7 +138,8 @@ def test_frozen_stages(stages):
         assert parameter.requires_grad is not frozen, name
         assert (parameter.grad is None) == frozen, name
     assert [block.training for block in model.blocks] == [
-        number >= stages for number in range(4)]
+        number >= stages for number in range(4)
+    ]
     assert model.patch_embed.training == (stages < 0)
 
 
@@ -154,29 +167,38 @@ def test_traced_and_exported_towers_agree(kwargs):
     torch.testing.assert_close(exported(img)[0], wanted)
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(window=dict(size=0)), 'window'),
-    (dict(window=dict(size=2, grid=2)), 'window'),
-    (dict(window=dict(side=2)), 'window'),
-    (dict(shift='swl'), 'needs windows'),
-    (dict(SWL, shift='both'), "shift='both'"),
-    (dict(SWL, shift_size=-1), 'shift_size=-1'),
-    (dict(window=dict(size=2), global_layers=5), 'global_layers=5'),
-    (dict(SWL, shift='swin', pos_embed_after_shift=True), 'pos_embed_after'),
-    (dict(act='relu'), "act='relu'"),
-    (dict(frozen_stages=5), 'frozen_stages=5'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(window=dict(size=0)), 'window'),
+        (dict(window=dict(size=2, grid=2)), 'window'),
+        (dict(window=dict(side=2)), 'window'),
+        (dict(shift='swl'), 'needs windows'),
+        (dict(SWL, shift='both'), "shift='both'"),
+        (dict(SWL, shift_size=-1), 'shift_size=-1'),
+        (dict(window=dict(size=2), global_layers=5), 'global_layers=5'),
+        (
+            dict(SWL, shift='swin', pos_embed_after_shift=True),
+            'pos_embed_after',
+        ),
+        (dict(act='relu'), "act='relu'"),
+        (dict(frozen_stages=5), 'frozen_stages=5'),
+    ],
+)
 def test_wrong_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build(**kwargs)
 
 
-@pytest.mark.parametrize('arch, message', [
-    ('giant', "arch='giant'"),
-    (dict(embed_dims=16), 'needs'),
-    (dict(ARCH, depth=3), 'depth'),
-    (dict(ARCH, num_heads=3), 'not divisible'),
-])
+@pytest.mark.parametrize(
+    'arch, message',
+    [
+        ('giant', "arch='giant'"),
+        (dict(embed_dims=16), 'needs'),
+        (dict(ARCH, depth=3), 'depth'),
+        (dict(ARCH, num_heads=3), 'not divisible'),
+    ],
+)
 def test_wrong_sizes(arch, message):
     with pytest.raises(ValueError, match=message):
         DITOViT(arch)
@@ -185,9 +207,12 @@ def test_wrong_sizes(arch, message):
 def test_epsilon_of_the_release_reaches_every_norm():
     for epsilon, kwargs in ((1e-6, {}), (1e-5, dict(norm_eps=1e-5))):
         model = DITOViT(
-            dict(embed_dims=16, num_layers=2, num_heads=2), img_size=32,
-            **kwargs)
-        norms = [m for m in model.modules()
-                 if isinstance(m, torch.nn.LayerNorm)]
+            dict(embed_dims=16, num_layers=2, num_heads=2),
+            img_size=32,
+            **kwargs,
+        )
+        norms = [
+            m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)
+        ]
         assert len(norms) == 5
         assert {norm.eps for norm in norms} == {epsilon}

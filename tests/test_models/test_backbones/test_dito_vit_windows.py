@@ -29,7 +29,7 @@ def attend(attn, tokens, allowed):
     count, channels = tokens.shape
     qkv = attn.qkv(tokens).view(count, 3, attn.num_heads, -1)
     q, k, v = qkv.permute(1, 2, 0, 3)
-    logits = q @ k.transpose(1, 2) / q.shape[-1]**0.5
+    logits = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
     logits = logits.masked_fill(~allowed, float('-inf'))
     # A padded query has no key at all: its row is dropped later.
     weights = logits.softmax(-1).nan_to_num()
@@ -41,15 +41,15 @@ def naive_layer(block, x, window, shift, mask):
     height, width, channels = x.shape
     shift = [
         0 if mask and side <= win else move
-        for side, win, move in zip((height, width), window, shift,
-                                   strict=True)
+        for side, win, move in zip((height, width), window, shift, strict=True)
     ]
     x = torch.roll(x, shift, (0, 1))
     region = torch.zeros(height, width, dtype=torch.long)
     if mask:
         rows, columns = torch.arange(height), torch.arange(width)
         for axis, (places, move, side) in enumerate(
-            ((rows, shift[0], height), (columns, shift[1], width))):
+            ((rows, shift[0], height), (columns, shift[1], width))
+        ):
             wrapped = places < move if move >= 0 else places >= side + move
             wrapped = wrapped[:, None] if axis == 0 else wrapped[None]
             region = region + wrapped.long() * (axis + 1)
@@ -64,7 +64,8 @@ def naive_layer(block, x, window, shift, mask):
             label = region[here].reshape(-1)
             allowed = (label[:, None] == label) & (label >= 0)
             out[here] = attend(block.attn, tokens, allowed).view(
-                padded[here].shape)
+                padded[here].shape
+            )
     x = x + out[:height, :width]
     x = x + block.mlp(block.norm2(x))
     return torch.roll(x, [-move for move in shift], (0, 1))
@@ -78,8 +79,9 @@ def naive_pass(model, x, shifts):
             x = naive_layer(block, x, size, (0, 0), False)
         else:
             window = model.plan.spec(size, False).window
-            x = naive_layer(block, x, window, shifts[number],
-                            model.plan.shift_mask)
+            x = naive_layer(
+                block, x, window, shifts[number], model.plan.shift_mask
+            )
     return x
 
 
@@ -90,13 +92,23 @@ def embed(model, img, pos=None):
     return patches, pos
 
 
-@pytest.mark.parametrize('window', [
-    dict(size=4), dict(grid=2), dict(size=3), dict(grid=3), dict(size=10)])
-@pytest.mark.parametrize('batched, after', [
-    (True, False), (False, False), (True, True), (False, True)])
+@pytest.mark.parametrize(
+    'window',
+    [dict(size=4), dict(grid=2), dict(size=3), dict(grid=3), dict(size=10)],
+)
+@pytest.mark.parametrize(
+    'batched, after',
+    [(True, False), (False, False), (True, True), (False, True)],
+)
 def test_swl_equals_the_masked_oracle(window, batched, after):
-    model = scale_up(build(window=window, shift='swl', swl_batched=batched,
-                           average_after_norm=after))
+    model = scale_up(
+        build(
+            window=window,
+            shift='swl',
+            swl_batched=batched,
+            average_after_norm=after,
+        )
+    )
     torch.nn.init.normal_(model.norm.weight)
     torch.nn.init.normal_(model.norm.bias)
     img = torch.randn(2, 3, 32, 32)
@@ -107,11 +119,12 @@ def test_swl_equals_the_masked_oracle(window, batched, after):
         plain = naive_pass(model, x, [(0, 0)] * 4)
         shifted = naive_pass(model, x, [shift] * 4)
         wanted.append(
-            (model.norm(plain) + model.norm(shifted)) / 2 if after
-            else model.norm((plain + shifted) / 2))
+            (model.norm(plain) + model.norm(shifted)) / 2
+            if after
+            else model.norm((plain + shifted) / 2)
+        )
     out = model(img)[0].permute(0, 2, 3, 1)
-    torch.testing.assert_close(
-        out, torch.stack(wanted), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(out, torch.stack(wanted), atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('shift_size', [1, 3])
@@ -119,9 +132,14 @@ def test_swl_equals_the_masked_oracle(window, batched, after):
 def test_swl_rolls_down_and_right(shift_size, mask):
     # Half a window either way cuts the map at the same places: other shifts
     # tell the directions apart. Algorithm 1 rolls by +s on both axes.
-    model = scale_up(build(
-        window=dict(size=4), shift='swl', shift_size=shift_size,
-        shift_mask=mask))
+    model = scale_up(
+        build(
+            window=dict(size=4),
+            shift='swl',
+            shift_size=shift_size,
+            shift_mask=mask,
+        )
+    )
     img = torch.randn(1, 3, 32, 32)
     patches, pos = embed(model, img)
     x = (patches + pos)[0]
@@ -129,14 +147,23 @@ def test_swl_rolls_down_and_right(shift_size, mask):
     shifted = naive_pass(model, x, [(shift_size, shift_size)] * 4)
     torch.testing.assert_close(
         model(img)[0].permute(0, 2, 3, 1)[0],
-        model.norm((plain + shifted) / 2), atol=2e-5, rtol=1e-5)
+        model.norm((plain + shifted) / 2),
+        atol=2e-5,
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize('mask', [True, False])
 def test_the_release_order_equals_its_oracle(mask):
-    model = scale_up(build(
-        window=dict(size=4), shift='swl', shift_size=1, shift_mask=mask,
-        pos_embed_after_shift=True))
+    model = scale_up(
+        build(
+            window=dict(size=4),
+            shift='swl',
+            shift_size=1,
+            shift_mask=mask,
+            pos_embed_after_shift=True,
+        )
+    )
     img = torch.randn(1, 3, 32, 32)
     patches, pos = embed(model, img)
     plain = naive_pass(model, (patches + pos)[0], [(0, 0)] * 4)
@@ -146,7 +173,10 @@ def test_the_release_order_equals_its_oracle(mask):
     shifted = naive_pass(model, x, [(-1, 1)] * 4)
     torch.testing.assert_close(
         model(img)[0].permute(0, 2, 3, 1)[0],
-        model.norm((plain + shifted) / 2), atol=2e-5, rtol=1e-5)
+        model.norm((plain + shifted) / 2),
+        atol=2e-5,
+        rtol=1e-5,
+    )
 
 
 def test_swin_shifts_every_other_windowed_layer():
@@ -177,8 +207,7 @@ def test_odd_maps_attend_to_real_tokens_only(shift, size, window):
     if shift == 'swl':
         wanted = (wanted + naive_pass(model, x, [none] * 4)) / 2
     out = model(img, pos)[0].permute(0, 2, 3, 1)[0]
-    torch.testing.assert_close(
-        out, model.norm(wanted), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(out, model.norm(wanted), atol=2e-5, rtol=1e-5)
 
 
 def test_wrapped_tokens_do_not_meet_the_other_side():
@@ -186,9 +215,17 @@ def test_wrapped_tokens_do_not_meet_the_other_side():
     other = img.clone()
     other[..., :4] += 1  # The first column of tokens.
     for mask in (True, False):
-        model = scale_up(DITOViT(
-            ARCH, patch_size=4, img_size=32, window=dict(size=4),
-            global_layers=0, shift='swl', shift_mask=mask).eval())
+        model = scale_up(
+            DITOViT(
+                ARCH,
+                patch_size=4,
+                img_size=32,
+                window=dict(size=4),
+                global_layers=0,
+                shift='swl',
+                shift_mask=mask,
+            ).eval()
+        )
         change = (model(img)[0] - model(other)[0]).abs().amax((0, 1, 2))
         # Columns 0..3 share a window, 0..1 the shifted one's left half; in
         # four layers that reaches no further than column 3 without wrap.
@@ -210,10 +247,16 @@ def test_two_passes_of_global_layers_are_one():
 def test_no_shift_is_the_plain_pass():
     plain = build(window=dict(size=4))
     img = torch.randn(2, 3, 20, 28)
-    for kwargs in (dict(shift='swl', shift_size=0),
-                   dict(shift='swin', shift_size=0),
-                   dict(shift='swl', shift_size=0, shift_mask=False,
-                        pos_embed_after_shift=True)):
+    for kwargs in (
+        dict(shift='swl', shift_size=0),
+        dict(shift='swin', shift_size=0),
+        dict(
+            shift='swl',
+            shift_size=0,
+            shift_mask=False,
+            pos_embed_after_shift=True,
+        ),
+    ):
         model = build(window=dict(size=4), **kwargs)
         model.load_state_dict(plain.state_dict())
         torch.testing.assert_close(model(img)[0], plain(img)[0])
@@ -237,8 +280,12 @@ def test_a_window_as_large_as_the_map_is_global():
 @pytest.mark.parametrize('class_token', [False, True])
 @pytest.mark.parametrize('after', [False, True])
 def test_batched_and_sequential_passes_agree(after, class_token):
-    kwargs = dict(window=dict(size=4), shift='swl', class_token=class_token,
-                  pos_embed_after_shift=after)
+    kwargs = dict(
+        window=dict(size=4),
+        shift='swl',
+        class_token=class_token,
+        pos_embed_after_shift=after,
+    )
     img = torch.randn(2, 3, 28, 36)
     grads = []
     for batched in (True, False):
@@ -258,8 +305,9 @@ def test_images_of_a_batch_do_not_meet():
 
 
 def test_every_window_has_its_own_class_token():
-    model = scale_up(build(
-        window=dict(grid=2), class_token=True)).requires_grad_(False)
+    model = scale_up(
+        build(window=dict(grid=2), class_token=True)
+    ).requires_grad_(False)
     x = torch.randn(8, 8, 16)
     class_token = model.cls_token[0]
     quarters = []
@@ -273,12 +321,18 @@ def test_every_window_has_its_own_class_token():
     out = model._run_blocks(tokens, layouts)[0]
     torch.testing.assert_close(out[0], wanted[:, 0].mean(0))
     torch.testing.assert_close(
-        out[1:].view(8, 8, 16)[:4, 4:].reshape(16, 16), wanted[1, 1:])
+        out[1:].view(8, 8, 16)[:4, 4:].reshape(16, 16), wanted[1, 1:]
+    )
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(shift=None), dict(shift='swin'),
-    dict(shift='swl', head=dict(norm=True))])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(shift=None),
+        dict(shift='swin'),
+        dict(shift='swl', head=dict(norm=True)),
+    ],
+)
 def test_averaging_after_the_norm_needs_two_passes_and_a_norm(kwargs):
     with pytest.raises(ValueError, match='average_after_norm needs'):
         build(window=dict(size=4), average_after_norm=True, **kwargs)

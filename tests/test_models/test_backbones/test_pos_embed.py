@@ -10,8 +10,9 @@ from dito.models.backbones import (
 )
 
 
-@pytest.mark.parametrize('key', golden_cases(
-    'cpe', r'(resize/out/\d+_to_\d+x\d+)'))
+@pytest.mark.parametrize(
+    'key', golden_cases('cpe', r'(resize/out/\d+_to_\d+x\d+)')
+)
 def test_resize_equals_the_release(golden, key):
     arrays = golden('cpe')
     wanted = arrays[key]
@@ -31,8 +32,10 @@ def test_resize_is_float32_and_does_nothing_at_the_same_size():
 @pytest.mark.parametrize('prefix', ['', 'official/'])
 def test_crop_equals_the_release(golden, prefix):
     arrays = golden('cpe')
-    grid, up = (int(arrays[f'{prefix}cfg/{k}'])
-                for k in ('pos_emb_size', 'up_pos_emb_size'))
+    grid, up = (
+        int(arrays[f'{prefix}cfg/{k}'])
+        for k in ('pos_emb_size', 'up_pos_emb_size')
+    )
     pos = torch.from_numpy(arrays[f'{prefix}in/pos_emb'])
     boxes = torch.from_numpy(arrays[f'{prefix}in/crop_region'])[:, 0]
     out = crop_pos_embed(pos.view(1, grid, grid, -1), boxes, up, grid)
@@ -42,8 +45,9 @@ def test_crop_equals_the_release(golden, prefix):
 
 def test_crop_equals_sampling_the_upsampled_grid():
     pos = torch.randn(1, 3, 5, 2)
-    boxes = torch.tensor([[1.3, 0.0, 7.9, 4.2], [0.0, 0.0, 8.0, 8.0],
-                          [7.2, 6.1, 8.0, 8.0]])
+    boxes = torch.tensor(
+        [[1.3, 0.0, 7.9, 4.2], [0.0, 0.0, 8.0, 8.0], [7.2, 6.1, 8.0, 8.0]]
+    )
     out = crop_pos_embed(pos, boxes, up_size=8, out_size=4)
     grid = resize_pos_embed(pos, (8, 8))[0]
     for image, (y1, x1, y2, x2) in enumerate(boxes.tolist()):
@@ -55,18 +59,20 @@ def test_crop_equals_sampling_the_upsampled_grid():
                 wanted = 0
                 for row, wy in ((int(y), 1 - fy), (int(y) + 1, fy)):
                     for column, wx in ((int(x), 1 - fx), (int(x) + 1, fx)):
-                        wanted = wanted + wy * wx * grid[min(row, 7),
-                                                         min(column, 7)]
+                        wanted = (
+                            wanted
+                            + wy * wx * grid[min(row, 7), min(column, 7)]
+                        )
                 torch.testing.assert_close(
-                    out[image, i, j], wanted, atol=1e-5, rtol=1e-5)
+                    out[image, i, j], wanted, atol=1e-5, rtol=1e-5
+                )
 
 
 def test_crop_passes_gradients():
     pos = torch.randn(1, 4, 4, 3, requires_grad=True)
     crop_pos_embed(pos, random_crop_boxes(2, 16), 16, 4).sum().backward()
     # Interpolation weights of one sample sum to one.
-    torch.testing.assert_close(
-        pos.grad.sum(), torch.tensor(2. * 4 * 4 * 3))
+    torch.testing.assert_close(pos.grad.sum(), torch.tensor(2.0 * 4 * 4 * 3))
 
 
 def test_random_boxes_keep_their_ranges():
@@ -94,5 +100,5 @@ def test_random_boxes_follow_their_generator():
 
 
 def test_random_boxes_that_never_fit_are_the_whole_grid():
-    boxes = random_crop_boxes(3, 8, scale=(1., 1.), ratio=(2., 2.1))
+    boxes = random_crop_boxes(3, 8, scale=(1.0, 1.0), ratio=(2.0, 2.1))
     assert boxes.tolist() == [[0, 0, 8, 8]] * 3

@@ -29,7 +29,8 @@ def labels(size, spec):
         for x in range(width):
             key = []
             for place, length, window, shift in zip(
-                    (y, x), size, spec.window, spec.shift, strict=True):
+                (y, x), size, spec.window, spec.shift, strict=True
+            ):
                 if spec.mask and length <= window:
                     shift = 0
                 rolled = place + shift
@@ -44,7 +45,8 @@ def labels(size, spec):
 def test_window_sets_equal_rolled_windows(size, spec):
     sets = window_sets(size, spec)
     assert sorted(sorted(tokens.tolist()) for tokens in sets) == labels(
-        size, spec)
+        size, spec
+    )
 
 
 def test_axis_segments_of_algorithm_1():
@@ -83,7 +85,7 @@ def test_groups_hold_one_sequence_each_and_its_class_token():
     position = 0
     for number, size in layout.groups:
         for _ in range(number):
-            tokens = index[position:position + size]
+            tokens = index[position : position + size]
             position += size
             assert len({token // length for token in tokens}) == 1
             assert tokens[0] % length == 0
@@ -94,7 +96,7 @@ def test_groups_hold_one_sequence_each_and_its_class_token():
 def test_copies_of_the_class_token_are_averaged():
     layout = WindowLayout(1, (4, 8), SPECS[:1], class_token=True)
     rows = layout.pack(torch.zeros(33, 1))
-    rows[layout.copies] = torch.tensor([[1.], [4.]])
+    rows[layout.copies] = torch.tensor([[1.0], [4.0]])
     assert layout.unpack(rows)[0].item() == 2.5
 
 
@@ -122,17 +124,20 @@ def test_a_layout_made_in_inference_mode_can_be_trained_with():
     assert get_layout(*key) is get_layout(*key)
 
 
-@pytest.mark.parametrize('spec, num_layers, layers', [
-    (4, 12, {2, 5, 8, 11}),
-    (4, 24, {5, 11, 17, 23}),
-    (4, 32, {7, 15, 23, 31}),
-    (8, 24, {2, 5, 8, 11, 14, 17, 20, 23}),
-    (2, 5, {1, 4}),
-    (0, 12, set()),
-    ('all', 3, {0, 1, 2}),
-    ([0, -1], 12, {0, 11}),
-    ([], 12, set()),
-])
+@pytest.mark.parametrize(
+    'spec, num_layers, layers',
+    [
+        (4, 12, {2, 5, 8, 11}),
+        (4, 24, {5, 11, 17, 23}),
+        (4, 32, {7, 15, 23, 31}),
+        (8, 24, {2, 5, 8, 11, 14, 17, 20, 23}),
+        (2, 5, {1, 4}),
+        (0, 12, set()),
+        ('all', 3, {0, 1, 2}),
+        ([0, -1], 12, {0, 11}),
+        ([], 12, set()),
+    ],
+)
 def test_global_layers(spec, num_layers, layers):
     assert resolve_global_layers(num_layers, spec) == layers
 

@@ -7,7 +7,11 @@ from mmengine.structures import InstanceData
 from tiny_detector import TEXT_ENCODER, batch, build, vocabulary
 
 LOSSES = {
-    'loss_rpn_center', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask'
+    'loss_rpn_center',
+    'loss_rpn_bbox',
+    'loss_cls',
+    'loss_bbox',
+    'loss_mask',
 }
 
 
@@ -50,15 +54,17 @@ def test_every_trainable_parameter_learns(items, mask):
         # is 0: which of the nine matched ones have a size is chance.
         model.rpn_head.rpn_reg.bias.fill_(0.5)
     losses = loss(model, num_items=items, mask=mask)
-    assert {k for k in losses if 'loss' in k
-            } == (LOSSES if mask else LOSSES - {'loss_mask'})
+    assert {k for k in losses if 'loss' in k} == (
+        LOSSES if mask else LOSSES - {'loss_mask'}
+    )
     total, log = model.parse_losses(losses)
     assert torch.isfinite(total)
     total.backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None]
     if items == (2, 1):
         still = [
-            n for n, p in model.named_parameters()
+            n
+            for n, p in model.named_parameters()
             if not p.grad.any() and 'mask_head' not in n
         ]
         assert not still
@@ -121,8 +127,9 @@ def test_names_through_the_text_tower():
     frozen = [p for n, p in model.named_parameters() if 'text_encoder' in n]
     assert frozen and not any(p.requires_grad for p in frozen)
     assert any(k.startswith('text_encoder.') for k in model.state_dict())
-    names = model.build_vocabulary(['cat', 'dog', 'bird'], novel=['bird'],
-                                   templates='none')
+    names = model.build_vocabulary(
+        ['cat', 'dog', 'bird'], novel=['bird'], templates='none'
+    )
     assert model.vocabulary is names
     assert model.roi_head.bbox_head.novel.tolist() == [False, False, True]
     model.train()
@@ -139,8 +146,9 @@ def test_set_vocabulary_hashes_the_tower_once(monkeypatch):
     model = make(0, text_encoder=TEXT_ENCODER)
     tower, calls = model.text_encoder, []
     real = type(tower)._hash
-    monkeypatch.setattr(type(tower), '_hash',
-                        lambda self: calls.append(1) or real(self))
+    monkeypatch.setattr(
+        type(tower), '_hash', lambda self: calls.append(1) or real(self)
+    )
     names = model.build_vocabulary(['cat', 'dog'], templates='none')
     assert len(calls) == 1
     for _ in range(5):
@@ -149,17 +157,21 @@ def test_set_vocabulary_hashes_the_tower_once(monkeypatch):
     assert len(calls) == 1
 
     def weights():
-        return {k: v for k, v in model.state_dict().items()
-                if v.is_floating_point()}
+        return {
+            k: v
+            for k, v in model.state_dict().items()
+            if v.is_floating_point()
+        }
 
     changes = [
         lambda: tower.tower.ln_final.weight.add_(0.5),
         lambda: model.load_state_dict(
-            {k: 1.5 * v for k, v in weights().items()}, strict=False),
+            {k: 1.5 * v for k, v in weights().items()}, strict=False
+        ),
         lambda: model.half().float(),
         lambda: model.load_state_dict(
-            {k: v + 1 for k, v in weights().items()}, strict=False,
-            assign=True),
+            {k: v + 1 for k, v in weights().items()}, strict=False, assign=True
+        ),
         lambda: setattr(tower, 'context_length', 7),
     ]
     for change in changes:
@@ -178,14 +190,14 @@ def test_each_image_of_a_batch_has_its_own_names():
         expected.append(predict(model)[len(expected)])
     model.set_vocabulary(vocabulary(3))
     for sample, (names, seed) in zip(
-            data['data_samples'], ((5, 1), (40, 2)), strict=True):
+        data['data_samples'], ((5, 1), (40, 2)), strict=True
+    ):
         sample.vocabulary = vocabulary(names, seed=seed)
     with torch.no_grad():
         found = model.eval().test_step(data)
     for sample, wanted in zip(found, expected, strict=True):
         assert torch.equal(sample.pred_instances.labels, wanted.labels)
-        torch.testing.assert_close(sample.pred_instances.scores,
-                                   wanted.scores)
+        torch.testing.assert_close(sample.pred_instances.scores, wanted.scores)
     assert len(model.vocabulary) == 3
     other = make(0, text_encoder=TEXT_ENCODER).eval()
     other.build_vocabulary(['cat'], templates='none')
@@ -205,7 +217,8 @@ def test_given_proposals_replace_the_proposal_head():
     model, data = make(3).eval(), batch(mask=False)
     for sample in data['data_samples']:
         sample.proposals = InstanceData(
-            bboxes=torch.tensor([[4., 4., 30., 30.]]))
+            bboxes=torch.tensor([[4.0, 4.0, 30.0, 30.0]])
+        )
     model.rpn_head = None
     with torch.no_grad():
         samples = model.test_step(data)
@@ -218,7 +231,7 @@ def test_tensor_mode_for_the_counting_of_operations():
     data = model.data_preprocessor(batch(), False)
     with torch.no_grad():
         scores, deltas, masks = model(**data, mode='tensor')
-    assert scores.shape[1:] == (4, ) and deltas.shape[1:] == (4, )
+    assert scores.shape[1:] == (4,) and deltas.shape[1:] == (4,)
     assert masks.shape[1:] == (1, 28, 28)
 
 
@@ -230,4 +243,5 @@ def test_training_under_bfloat16():
     model.parse_losses(losses)[0].backward()
     for key in ('loss_rpn_center', 'loss_cls'):
         assert losses[key].item() == pytest.approx(
-            expected[key].item(), rel=0.2)
+            expected[key].item(), rel=0.2
+        )

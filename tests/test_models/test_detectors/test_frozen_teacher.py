@@ -20,7 +20,8 @@ def student(checkpoint, own_shift='swl', **teacher):
     model = build(
         backbone=dict(shift=own_shift),
         roi_head=DISTILL,
-        teacher=dict(checkpoint=checkpoint, **teacher))
+        teacher=dict(checkpoint=checkpoint, **teacher),
+    )
     model.set_vocabulary(vocabulary(3))
     return model
 
@@ -36,8 +37,9 @@ def test_it_is_not_part_of_the_model(checkpoint):
     model.init_weights()
     assert model._teacher.backbone is not None
     assert model.state_dict().keys() == plain.state_dict().keys()
-    assert {n for n, _ in model.named_parameters()
-            } == {n for n, _ in plain.named_parameters()}
+    assert {n for n, _ in model.named_parameters()} == {
+        n for n, _ in plain.named_parameters()
+    }
 
 
 def test_inference_needs_no_file():
@@ -68,8 +70,8 @@ def equal_weights(checkpoint, **kwargs):
     """A student of the teacher's weights, its projection the identity."""
     model = student(checkpoint, **kwargs)
     model.load_state_dict(
-        torch.load(checkpoint, weights_only=True)['state_dict'],
-        strict=False)
+        torch.load(checkpoint, weights_only=True)['state_dict'], strict=False
+    )
     return model
 
 
@@ -104,21 +106,29 @@ def teacher_of(model):
     return model._teacher.backbone
 
 
-@pytest.mark.parametrize('overrides, expected', [
-    ({}, dict(shift='swl', shift_size=1, average_after_norm=True)),
-    ({'shift': None}, dict(shift=None)),
-    ({'shift': 'swin'}, dict(shift='swin')),
-    ({'window': None}, dict(shift=None, window=None))])
+@pytest.mark.parametrize(
+    'overrides, expected',
+    [
+        ({}, dict(shift='swl', shift_size=1, average_after_norm=True)),
+        ({'shift': None}, dict(shift=None)),
+        ({'shift': 'swin'}, dict(shift='swin')),
+        ({'window': None}, dict(shift=None, window=None)),
+    ],
+)
 def test_windows_of_the_teacher(checkpoint, overrides, expected):
     image = torch.randn(1, 3, 128, 128)
     own = dict(shift='swl', shift_size=1, average_after_norm=True)
-    alone = build(backbone={**(own if expected['shift'] == 'swl' else {}),
-                            **expected})
+    alone = build(
+        backbone={**(own if expected['shift'] == 'swl' else {}), **expected}
+    )
     alone.load_state_dict(torch.load(checkpoint)['state_dict'])
     with torch.no_grad():
         wanted = alone.backbone(image)[-1]
-    model = build(backbone=own, roi_head=DISTILL,
-                  teacher=dict(checkpoint=checkpoint, **overrides))
+    model = build(
+        backbone=own,
+        roi_head=DISTILL,
+        teacher=dict(checkpoint=checkpoint, **overrides),
+    )
     torch.testing.assert_close(model._teacher(image), wanted)
 
 

@@ -9,8 +9,9 @@ from tiny_detector import batch, build, vocabulary
 
 def make(score='vlm', **kwargs):
     torch.manual_seed(0)
-    model = build(type='DITORegionClassifier', score=score, mask=False,
-                  **kwargs)
+    model = build(
+        type='DITORegionClassifier', score=score, mask=False, **kwargs
+    )
     model.init_weights()
     with torch.no_grad():
         for p in model.parameters():
@@ -42,8 +43,9 @@ def test_every_class_of_every_box(score):
     result = found[0].pred_instances
     assert len(result) == 15 and (result.scores.diff() <= 0).all()
     boxes = given[0].gt_instances.bboxes
-    for box, label, value in zip(result.bboxes, result.labels, result.scores,
-                                 strict=True):
+    for box, label, value in zip(
+        result.bboxes, result.labels, result.scores, strict=True
+    ):
         row = (boxes == box).all(dim=1).nonzero()[0, 0]
         assert scores[row, label] == value
     assert found[1].pred_regions.scores.shape == (0, 5)
@@ -63,23 +65,22 @@ def test_ensemble_is_that_of_detection():
     plain.eval().roi_head.test_cfg = None
     with torch.no_grad():
         expected = plain.test_step(data)[0].pred_instances.scores
-    torch.testing.assert_close(found[0].pred_regions.scores,
-                               expected[:, :-1])
+    torch.testing.assert_close(found[0].pred_regions.scores, expected[:, :-1])
 
 
 def test_boxes_are_scaled_to_the_input():
     model = make()
-    data = images((2, ))
+    data = images((2,))
     sample = data['data_samples'][0]
     expected = model.test_step(data)[0].pred_regions.scores
     sample.gt_instances.bboxes = sample.gt_instances.bboxes / torch.tensor(
-        [2.0, 3.0, 2.0, 3.0])
+        [2.0, 3.0, 2.0, 3.0]
+    )
     sample.set_metainfo(dict(scale_factor=(2.0, 3.0)))
     result = model.test_step(data)[0]
     torch.testing.assert_close(result.pred_regions.scores, expected)
     boxes = {tuple(b.tolist()) for b in sample.gt_instances.bboxes}
-    assert {tuple(b.tolist())
-            for b in result.pred_instances.bboxes} == boxes
+    assert {tuple(b.tolist()) for b in result.pred_instances.bboxes} == boxes
 
 
 def test_vlm_scores_need_no_heads():
@@ -88,8 +89,9 @@ def test_vlm_scores_need_no_heads():
     model.neck = model.rpn_head = None
     model.roi_head.bbox_head.fc_embed = None
     _, found = classify(model)
-    assert torch.equal(found[0].pred_regions.scores,
-                       expected[0].pred_regions.scores)
+    assert torch.equal(
+        found[0].pred_regions.scores, expected[0].pred_regions.scores
+    )
 
 
 def test_errors_say_what_is_wrong():
@@ -110,12 +112,14 @@ def test_the_detector_classifies_them_beside_detection(score):
         detector.eval()
     found, alone = both.test_step(images()), plain.test_step(images())
     for want, one, other in zip(expected, found, alone, strict=True):
-        torch.testing.assert_close(one.pred_regions.scores,
-                                   want.pred_regions.scores)
+        torch.testing.assert_close(
+            one.pred_regions.scores, want.pred_regions.scores
+        )
         assert one.pred_regions.score == want.pred_regions.score == score
         # The detections themselves are untouched.
-        assert torch.equal(one.pred_instances.scores,
-                           other.pred_instances.scores)
+        assert torch.equal(
+            one.pred_instances.scores, other.pred_instances.scores
+        )
         assert 'pred_regions' not in other
 
 
@@ -129,5 +133,7 @@ def test_without_annotations_there_is_nothing_to_classify():
         sample.gt_instances = InstanceData()
     assert 'pred_regions' not in model.test_step(data)[0]
     with pytest.raises(ValueError, match='vlm_roi_extractor'):
-        build(roi_head=dict(vlm_roi_extractor=None),
-              test_cfg=dict(given_boxes='vlm'))
+        build(
+            roi_head=dict(vlm_roi_extractor=None),
+            test_cfg=dict(given_boxes='vlm'),
+        )

@@ -55,8 +55,11 @@ def more_names(model, num):
     old, other = model.vocabulary, vocabulary(num, seed=9)
     return Vocabulary(
         old.names + tuple(f'other {n}' for n in other.names),
-        torch.cat([old.embeddings, other.embeddings]), old.background,
-        torch.cat([old.novel, other.novel]), old.fingerprint)
+        torch.cat([old.embeddings, other.embeddings]),
+        old.background,
+        torch.cat([old.novel, other.novel]),
+        old.fingerprint,
+    )
 
 
 @pytest.mark.parametrize('novel', [(), NOVEL, range(6)])
@@ -70,13 +73,13 @@ def test_permuted_names_permute_labels_and_nothing_else(novel):
         assert len(new) == len(old) > 5
         assert torch.equal(torch.tensor(order)[new.labels], old.labels)
         assert torch.equal(new.bboxes, old.bboxes)
-        assert torch.equal(torch.as_tensor(new.masks),
-                           torch.as_tensor(old.masks))
+        assert torch.equal(
+            torch.as_tensor(new.masks), torch.as_tensor(old.masks)
+        )
         torch.testing.assert_close(new.scores, old.scores)
     for old, new in zip(whole, regions(model), strict=True):
         assert torch.equal(new.bboxes, old.bboxes)
-        torch.testing.assert_close(new.scores,
-                                   old.scores[:, [*order, 6]])
+        torch.testing.assert_close(new.scores, old.scores[:, [*order, 6]])
 
 
 @pytest.mark.parametrize('renormalise', [True, False])
@@ -92,11 +95,14 @@ def test_unrelated_names_change_no_box_and_no_order(renormalise):
         for group in groups:
             ratio = new.scores[:, group] / old.scores[:, group]
             torch.testing.assert_close(
-                ratio, ratio[:, :1].expand_as(ratio), rtol=1e-3, atol=0)
+                ratio, ratio[:, :1].expand_as(ratio), rtol=1e-3, atol=0
+            )
             if not renormalise:
                 assert (ratio <= 1 + 1e-5).all()
-            assert torch.equal(new.scores[:, group].argsort(dim=1),
-                               old.scores[:, group].argsort(dim=1))
+            assert torch.equal(
+                new.scores[:, group].argsort(dim=1),
+                old.scores[:, group].argsort(dim=1),
+            )
 
 
 def test_weight_0_is_p_and_weight_1_is_z():
@@ -115,18 +121,21 @@ def test_weight_0_is_p_and_weight_1_is_z():
         pieces.clear()
         for image, found in enumerate(regions(model)):
             torch.testing.assert_close(
-                found.scores[:, :6], pieces[wanted][image][:, :6])
+                found.scores[:, :6], pieces[wanted][image][:, :6]
+            )
             # The background has p alone, whatever the weights.
             torch.testing.assert_close(
-                found.scores[:, 6], pieces['p'][image][:, 6])
+                found.scores[:, 6], pieces['p'][image][:, 6]
+            )
     # Each group goes by its own weight.
     head.ensemble.alpha, head.ensemble.beta = 0.0, 1.0
     pieces.clear()
     for image, found in enumerate(regions(model)):
         novel = model.vocabulary.novel
         p, z = (pieces[k][image][:, :6] for k in 'pz')
-        torch.testing.assert_close(found.scores[:, :6],
-                                   torch.where(novel, z, p))
+        torch.testing.assert_close(
+            found.scores[:, :6], torch.where(novel, z, p)
+        )
 
 
 def test_weight_0_needs_no_vlm_score():

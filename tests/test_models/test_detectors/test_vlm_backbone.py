@@ -75,10 +75,14 @@ def test_training_does_not_run_it():
 
 @pytest.mark.parametrize('load', ['torch', 'mmengine', 'hook', 'init'])
 def test_its_weights_come_from_a_file_where_a_checkpoint_has_none(
-        pretrained, load):
+    pretrained, load
+):
     path, state = pretrained
-    rest = {k: v for k, v in detector().state_dict().items()
-            if not k.startswith('vlm_backbone.')}
+    rest = {
+        k: v
+        for k, v in detector().state_dict().items()
+        if not k.startswith('vlm_backbone.')
+    }
     model = detector(checkpoint=path)
     if load == 'torch':
         model.load_state_dict(rest)

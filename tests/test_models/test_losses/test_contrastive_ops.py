@@ -24,9 +24,11 @@ from dito.models.losses.contrastive_ops import (
 
 
 def _pairs(num: int = 6, width: int = 5, dtype=torch.float64):
-    return (torch.randn(num, width, dtype=dtype, requires_grad=True),
-            torch.randn(num, width, dtype=dtype, requires_grad=True),
-            torch.tensor(7.0, dtype=dtype, requires_grad=True))
+    return (
+        torch.randn(num, width, dtype=dtype, requires_grad=True),
+        torch.randn(num, width, dtype=dtype, requires_grad=True),
+        torch.tensor(7.0, dtype=dtype, requires_grad=True),
+    )
 
 
 def _naive(image: Tensor, text: Tensor, scale: float) -> float:
@@ -36,7 +38,8 @@ def _naive(image: Tensor, text: Tensor, scale: float) -> float:
     def cosine(a: Tensor, b: Tensor) -> float:
         dot = sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
         return dot / math.sqrt(
-            sum(float(x)**2 for x in a) * sum(float(y)**2 for y in b))
+            sum(float(x) ** 2 for x in a) * sum(float(y) ** 2 for y in b)
+        )
 
     logits = [[scale * cosine(i, t) for t in text] for i in image]
     loss = 0.0
@@ -74,28 +77,33 @@ def test_rows_in_pieces_sum_to_the_whole() -> None:
     image, text, scale = _pairs(7)
     image_n, text_n = normalize(image), normalize(text)
     pieces = [
-        info_nce_rows(image_n[s:s + 3], text_n[s:s + 3], image_n, text_n,
-                      scale, s) for s in (0, 3, 6)
+        info_nce_rows(
+            image_n[s : s + 3], text_n[s : s + 3], image_n, text_n, scale, s
+        )
+        for s in (0, 3, 6)
     ]
     whole = info_nce(image, text, scale)
     torch.testing.assert_close(sum(pieces) / 7, whole)
-    got = torch.autograd.grad(sum(pieces) / 7, (image, text, scale),
-                              retain_graph=True)
+    got = torch.autograd.grad(
+        sum(pieces) / 7, (image, text, scale), retain_graph=True
+    )
     want = torch.autograd.grad(whole, (image, text, scale))
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize('loss', [
-    DITOContrastiveLoss, DITOFocalContrastiveLoss, DITOSigmoidLoss])
+@pytest.mark.parametrize(
+    'loss', [DITOContrastiveLoss, DITOFocalContrastiveLoss, DITOSigmoidLoss]
+)
 def test_row_chunks_change_nothing(loss) -> None:
     inputs = _pairs(7)
     whole = torch.autograd.grad(loss()(*inputs), inputs)
     for chunk in (1, 3, 7, 20):
         value = loss(row_chunk=chunk)(*inputs)
         torch.testing.assert_close(value, loss()(*inputs))
-        for a, b in zip(torch.autograd.grad(value, inputs), whole,
-                        strict=True):
+        for a, b in zip(
+            torch.autograd.grad(value, inputs), whole, strict=True
+        ):
             torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match='row_chunk'):
         loss(row_chunk=0)
@@ -109,15 +117,17 @@ def test_levels_share_their_text() -> None:
     for level, pairs in zip(levels, gathered, strict=True):
         torch.testing.assert_close(
             DITOContrastiveLoss().of_pairs(pairs, torch.tensor(3.0)),
-            info_nce(level, text, torch.tensor(3.0)))
+            info_nce(level, text, torch.tensor(3.0)),
+        )
     assert gather_pairs(levels, text, False)[0].images is None
 
 
 def test_cached_columns_get_no_gradient() -> None:
     image, text, scale = _pairs(4)
     image_n, text_n = normalize(image), normalize(text)
-    loss = info_nce_rows(image_n[:2], text_n[:2], image_n.detach(),
-                         text_n.detach(), scale)
+    loss = info_nce_rows(
+        image_n[:2], text_n[:2], image_n.detach(), text_n.detach(), scale
+    )
     loss.backward()
     assert image.grad[:2].abs().sum() > 0
     assert image.grad[2:].abs().sum() == 0
@@ -154,7 +164,7 @@ def test_one_process_gathers_nothing() -> None:
     assert (gathered.start, gathered.world_size) == (0, 1)
 
 
-@pytest.mark.parametrize('shape', [(4, 5), (3, 6), (3, )])
+@pytest.mark.parametrize('shape', [(4, 5), (3, 6), (3,)])
 def test_refuses_what_is_no_pair(shape) -> None:
     with pytest.raises(ValueError, match='pairs of one shape'):
         info_nce(torch.randn(3, 5), torch.randn(shape), torch.tensor(1.0))

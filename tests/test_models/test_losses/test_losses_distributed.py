@@ -3,7 +3,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Dict, List
 
 import pytest
 import torch
@@ -26,7 +25,8 @@ LOSSES = dict(
     focal=DITOFocalContrastiveLoss,
     focal_chunked=partial(DITOFocalContrastiveLoss, row_chunk=1),
     sigmoid=DITOSigmoidLoss,
-    sigmoid_chunked=partial(DITOSigmoidLoss, row_chunk=2))
+    sigmoid_chunked=partial(DITOSigmoidLoss, row_chunk=2),
+)
 # Rows of each rank: even, uneven, and one rank without any.
 SPLITS = ([3, 3], [4, 2], [6, 0])
 
@@ -46,7 +46,7 @@ class _Towers(nn.Module):
         return self.loss(self.image(image), self.text(text), self.scale)
 
 
-def _batch() -> List[Tensor]:
+def _batch() -> list[Tensor]:
     generator = torch.Generator().manual_seed(5)
     return [
         torch.randn(6, 4, generator=generator, dtype=torch.float64)
@@ -54,7 +54,7 @@ def _batch() -> List[Tensor]:
     ]
 
 
-def _gradients(model: nn.Module) -> Dict[str, Tensor]:
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
     return {
         name.removeprefix('module.'): p.grad.clone()
         for name, p in model.named_parameters()
@@ -66,8 +66,12 @@ class _OpenClip(nn.Module):
 
     def __init__(self, rank: int, world_size: int) -> None:
         super().__init__()
-        self.loss = ClipLoss(local_loss=True, gather_with_grad=True,
-                             rank=rank, world_size=world_size)
+        self.loss = ClipLoss(
+            local_loss=True,
+            gather_with_grad=True,
+            rank=rank,
+            world_size=world_size,
+        )
 
     def forward(self, image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         return self.loss(F.normalize(image), F.normalize(text), scale)
@@ -76,7 +80,8 @@ class _OpenClip(nn.Module):
 def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        'gloo', f'file://{folder}/init', rank=rank, world_size=2)
+        'gloo', f'file://{folder}/init', rank=rank, world_size=2
+    )
     results = {}
     for name, loss_type in LOSSES.items():
         for split in SPLITS:
@@ -89,7 +94,7 @@ def _worker(rank: int, folder: str) -> None:
             dist.all_reduce(value)
             results[name, tuple(split)] = (value / 2, _gradients(model))
     model = DistributedDataParallel(_Towers(_OpenClip(rank, 2)))
-    loss = model(*(x[3 * rank:3 * rank + 3] for x in _batch()))
+    loss = model(*(x[3 * rank : 3 * rank + 3] for x in _batch()))
     loss.backward()
     value = loss.detach().clone()
     dist.all_reduce(value)
@@ -99,18 +104,18 @@ def _worker(rank: int, folder: str) -> None:
 
 
 @pytest.fixture(scope='module')
-def two_processes(tmp_path_factory) -> List[Dict]:
+def two_processes(tmp_path_factory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp('ranks')
     # Not by fork: locks that a thread of an earlier test holds stay held.
-    mp.start_processes(
-        _worker, (str(folder), ), nprocs=2, start_method='spawn')
+    mp.start_processes(_worker, (str(folder),), nprocs=2, start_method='spawn')
     return [torch.load(folder / f'{r}.pth') for r in range(2)]
 
 
 @pytest.mark.parametrize('split', SPLITS, ids=str)
 @pytest.mark.parametrize('name', LOSSES)
-def test_value_and_gradients_equal_one_process(two_processes, name,
-                                               split) -> None:
+def test_value_and_gradients_equal_one_process(
+    two_processes, name, split
+) -> None:
     model = _Towers(LOSSES[name]())
     loss = model(*_batch())
     loss.backward()
@@ -121,11 +126,11 @@ def test_value_and_gradients_equal_one_process(two_processes, name,
         assert got.keys() == want.keys()
         for key in want:
             torch.testing.assert_close(
-                got[key], want[key], atol=1e-10, rtol=1e-10)
+                got[key], want[key], atol=1e-10, rtol=1e-10
+            )
 
 
-def test_two_processes_equal_open_clip_in_two_processes(
-        two_processes) -> None:
+def test_two_processes_equal_open_clip_in_two_processes(two_processes) -> None:
     for results in two_processes:
         value, got = results['contrastive', (3, 3)]
         want_value, want = results['open_clip']

@@ -18,8 +18,12 @@ from dito.models.losses import (
 from dito.models.losses.contrastive_ops import normalize
 
 
-@pytest.mark.parametrize('alpha, gamma, normalizer', golden_cases(
-    'focal_contrastive', r'out/loss/alpha(.+)_gamma(.+)_norm(.+)'))
+@pytest.mark.parametrize(
+    'alpha, gamma, normalizer',
+    golden_cases(
+        'focal_contrastive', r'out/loss/alpha(.+)_gamma(.+)_norm(.+)'
+    ),
+)
 def test_focal_equals_release(golden, alpha, gamma, normalizer) -> None:
     arrays = golden('focal_contrastive')
     key = f'alpha{alpha}_gamma{gamma}_norm{normalizer}'
@@ -28,7 +32,8 @@ def test_focal_equals_release(golden, alpha, gamma, normalizer) -> None:
     logits = torch.from_numpy(arrays['in/logits']).requires_grad_()
     targets = torch.from_numpy(arrays['in/targets'])
     loss = focal_of_logits(
-        DITOFocalContrastiveLoss(alpha, gamma, normalizer), logits, targets)
+        DITOFocalContrastiveLoss(alpha, gamma, normalizer), logits, targets
+    )
     loss.backward()
     close(loss, arrays[f'out/loss/{key}'], ROUNDING)
     close(logits.grad, arrays[f'out/grad/{key}'], ROUNDING)
@@ -39,7 +44,8 @@ def test_focal_with_batch_axis_equals_release(golden) -> None:
     loss = focal_of_logits(
         DITOFocalContrastiveLoss(),
         torch.from_numpy(arrays['batched/in/logits']),
-        torch.from_numpy(arrays['batched/in/targets']))
+        torch.from_numpy(arrays['batched/in/targets']),
+    )
     close(loss, arrays['batched/out/loss'], ROUNDING)
 
 
@@ -49,13 +55,15 @@ def test_focal_of_embeddings_uses_scaled_cosines() -> None:
     logits = 3.0 * normalize(image) @ normalize(text).t()
     torch.testing.assert_close(
         loss(image, text, torch.tensor(3.0)),
-        focal_of_logits(loss, logits, torch.arange(5)))
+        focal_of_logits(loss, logits, torch.arange(5)),
+    )
 
 
 def test_focal_gradient_is_finite_where_sure() -> None:
     logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
-    focal_of_logits(DITOFocalContrastiveLoss(gamma=0.5), logits,
-                    torch.tensor([0])).backward()
+    focal_of_logits(
+        DITOFocalContrastiveLoss(gamma=0.5), logits, torch.tensor([0])
+    ).backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -69,9 +77,11 @@ def test_sigmoid_equals_open_clip() -> None:
     scale, bias = torch.tensor(6.0), torch.tensor(-4.0)
     want = SigLipLoss()(normalize(image), normalize(text), scale, bias)
     torch.testing.assert_close(
-        DITOSigmoidLoss()(image, text, scale, bias), want)
+        DITOSigmoidLoss()(image, text, scale, bias), want
+    )
     torch.testing.assert_close(
-        DITOSigmoidLoss(logit_bias=-4.0)(image, text, scale), want)
+        DITOSigmoidLoss(logit_bias=-4.0)(image, text, scale), want
+    )
 
 
 def test_sigmoid_matches_naive_loop() -> None:
@@ -109,9 +119,14 @@ def test_distillation_refuses_other_shape() -> None:
         DITOCosineDistillLoss()(torch.ones(2, 3), torch.ones(2, 4))
 
 
-@pytest.mark.parametrize('name', [
-    'DITOContrastiveLoss', 'DITOCosineDistillLoss',
-    'DITOFocalContrastiveLoss', 'DITOSigmoidLoss'
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'DITOContrastiveLoss',
+        'DITOCosineDistillLoss',
+        'DITOFocalContrastiveLoss',
+        'DITOSigmoidLoss',
+    ],
+)
 def test_builds_from_registry(name) -> None:
     assert MODELS.build(dict(type=name, loss_weight=0.5)).loss_weight == 0.5

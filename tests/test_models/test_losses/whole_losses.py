@@ -28,14 +28,21 @@ def info_nce(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     Raises:
         ValueError: If the two shapes differ.
     """
-    pairs, = gather_pairs([image], text)
-    total = info_nce_rows(pairs.image, pairs.text, pairs.images, pairs.texts,
-                          logit_scale, pairs.start)
+    (pairs,) = gather_pairs([image], text)
+    total = info_nce_rows(
+        pairs.image,
+        pairs.text,
+        pairs.images,
+        pairs.texts,
+        logit_scale,
+        pairs.start,
+    )
     return total * (pairs.world_size / max(len(pairs.texts), 1))
 
 
-def focal_of_logits(loss: DITOFocalContrastiveLoss, logits: Tensor,
-                    targets: Tensor) -> Tensor:
+def focal_of_logits(
+    loss: DITOFocalContrastiveLoss, logits: Tensor, targets: Tensor
+) -> Tensor:
     """Weighted, normalised sum over given logits.
 
     Args:

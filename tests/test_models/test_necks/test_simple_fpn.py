@@ -8,8 +8,7 @@ from dito.models.necks import SimpleFPN
 
 @pytest.mark.parametrize('size', [(4, 6), (5, 7), (1, 1)])
 def test_levels(size):
-    neck = MODELS.build(
-        dict(type='SimpleFPN', in_channels=16, out_channels=8))
+    neck = MODELS.build(dict(type='SimpleFPN', in_channels=16, out_channels=8))
     out = neck((torch.randn(2, 16, *size),))
     height, width = size
     assert [tuple(level.shape) for level in out] == [
@@ -30,29 +29,35 @@ def test_coarsest_level_sees_the_last_row():
 
 def test_every_parameter_is_trained_and_none_is_a_conv_bias():
     neck = SimpleFPN(16, 8)
-    sum(level.square().sum() for level in neck(
-        (torch.randn(1, 16, 4, 4),))).backward()
+    sum(
+        level.square().sum() for level in neck((torch.randn(1, 16, 4, 4),))
+    ).backward()
     for name, parameter in neck.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
-    convs = [m for m in neck.modules() if hasattr(m, 'kernel_size')
-             and hasattr(m, 'weight')]
+    convs = [
+        m
+        for m in neck.modules()
+        if hasattr(m, 'kernel_size') and hasattr(m, 'weight')
+    ]
     assert len(convs) == 11
     assert all(conv.bias is None for conv in convs)
 
 
 def test_epsilon_reaches_every_norm():
     neck = SimpleFPN(16, 8, norm_eps=0.5)
-    norms = [m for m in neck.modules()
-             if isinstance(m, torch.nn.LayerNorm)]
+    norms = [m for m in neck.modules() if isinstance(m, torch.nn.LayerNorm)]
     assert [norm.eps for norm in norms] == [0.5] * 9
 
 
 def test_init_weights_keeps_the_release_variance():
     neck = SimpleFPN(64, 64)
     neck.init_weights()
-    for conv, fan_in in ((neck.up2, 64 * 4), (neck.up4[0], 64 * 4),
-                         (neck.lateral_convs[2].conv, 64),
-                         (neck.fpn_convs[0].conv, 64 * 9)):
+    for conv, fan_in in (
+        (neck.up2, 64 * 4),
+        (neck.up4[0], 64 * 4),
+        (neck.lateral_convs[2].conv, 64),
+        (neck.fpn_convs[0].conv, 64 * 9),
+    ):
         assert abs(conv.weight.std() * fan_in**0.5 - 1) < 0.1
 
 

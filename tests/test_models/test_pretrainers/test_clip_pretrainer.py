@@ -23,18 +23,19 @@ def test_loss_is_symmetric_info_nce_of_the_pooled_map():
     values = run(model, batch, 'loss')
     inputs = model.data_preprocessor(batch)['inputs']
     image = F.normalize(model.backbone(inputs)[0].mean(dim=(2, 3)))
-    text = F.normalize(model.text_encoder(
-        model.text_encoder.tokenize(batch['texts'])))
+    text = F.normalize(
+        model.text_encoder(model.text_encoder.tokenize(batch['texts']))
+    )
     logits = math.e * image @ text.T
     labels = torch.arange(4)
-    loss = (F.cross_entropy(logits, labels)
-            + F.cross_entropy(logits.T, labels)) / 2
+    loss = (
+        F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
+    ) / 2
     torch.testing.assert_close(values['loss_image'], loss)
     recall = (logits.argmax(1) == labels).float().mean()
     assert values['recall_image'] == recall
     assert values['logit_scale'].item() == pytest.approx(math.e)
-    torch.testing.assert_close(
-        F.normalize(run(model, batch, 'tensor')), image)
+    torch.testing.assert_close(F.normalize(run(model, batch, 'tensor')), image)
 
 
 def test_every_parameter_has_a_gradient():
@@ -52,15 +53,21 @@ def test_positional_embedding_is_cropped_in_training_only():
     plain.load_state_dict(model.state_dict())
     batch = make_batch()
     model.eval()
-    assert torch.equal(run(model, batch, 'embed')[0]['image'],
-                       run(plain, batch, 'embed')[0]['image'])
+    assert torch.equal(
+        run(model, batch, 'embed')[0]['image'],
+        run(plain, batch, 'embed')[0]['image'],
+    )
     model.train()
     cropped = run(model, batch, 'embed')[0]['image']
-    assert torch.equal(run(model, batch, 'tensor'),
-                       run(plain, batch, 'tensor'))
+    assert torch.equal(
+        run(model, batch, 'tensor'), run(plain, batch, 'tensor')
+    )
     boxes = batch['place'].draw(
         lambda n, g: random_crop_boxes(
-            n, 16, scale=(0.1, 0.5), ratio=(0.5, 2.0), generator=g), 4)
+            n, 16, scale=(0.1, 0.5), ratio=(0.5, 2.0), generator=g
+        ),
+        4,
+    )
     grid = model.backbone.pos_embed.view(1, 4, 4, -1)
     inputs = model.data_preprocessor(batch)['inputs']
     expected = model.backbone(inputs, crop_pos_embed(grid, boxes, 16, 4))[0]
@@ -88,8 +95,9 @@ def test_zero_shot_prediction():
     with pytest.raises(RuntimeError, match='DITOZeroShotHook'):
         run(model, batch, 'predict')
     names = ['cat', 'dog', 'tree']
-    vocabulary = Vocabulary.from_names(names, model.text_encoder,
-                                       templates=['a {}'])
+    vocabulary = Vocabulary.from_names(
+        names, model.text_encoder, templates=['a {}']
+    )
     model.set_vocabulary(vocabulary)
     results = model.val_step(batch)
     image = F.normalize(run(model, batch, 'tensor'))
@@ -104,15 +112,20 @@ def test_recall_counts_equal_texts_as_right():
         return recall_at_1(gather_pairs([image], text)[0]).item()
 
     image = torch.eye(3)
-    text = torch.tensor([[1., 0, 0], [1, 0, 0], [0, 0, 1]])
+    text = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]])
     assert recall(image, text) == 1  # ties are no error
     assert recall(image, text.roll(1, 0)) < 1
     assert recall(torch.eye(3), torch.eye(3).roll(1, 0)) == 0
 
 
 def test_sigmoid_loss_learns_its_bias():
-    model = build(clip_cfg(loss=dict(type='DITOSigmoidLoss'),
-                           logit_bias_init=-4.0, logit_scale_init=2.0))
+    model = build(
+        clip_cfg(
+            loss=dict(type='DITOSigmoidLoss'),
+            logit_bias_init=-4.0,
+            logit_scale_init=2.0,
+        )
+    )
     batch = make_batch()
     values = run(model, batch, 'loss')
     features, _ = run(model, batch, 'embed')

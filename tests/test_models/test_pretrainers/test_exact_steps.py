@@ -18,8 +18,11 @@ from dito.engine.loops.cached_step import cached_train_step
 from dito.models.losses import contrastive_ops
 
 FOCAL = dict(loss=dict(type='DITOFocalContrastiveLoss'))
-SIGMOID = dict(loss=dict(type='DITOSigmoidLoss'), logit_bias_init=-4.0,
-               logit_scale_init=math.log(10))
+SIGMOID = dict(
+    loss=dict(type='DITOSigmoidLoss'),
+    logit_bias_init=-4.0,
+    logit_scale_init=math.log(10),
+)
 CHUNKED = dict(loss=dict(type='DITOContrastiveLoss', row_chunk=2))
 STAGES = dict(
     clip=lambda: clip_cfg(cpe=dict(up_size=16)),
@@ -33,7 +36,8 @@ STAGES = dict(
     rep_mean=lambda: rep_cfg(pooling='mean'),
     rep_all=lambda: rep_cfg(levels='all', rpn_head=None),
     rep_global=lambda: rep_cfg(pooling='global_max'),
-    fpn=pyramid_cfg)
+    fpn=pyramid_cfg,
+)
 SIZE = 6
 # Of six samples, and of the three of each of two processes; the last piece
 # is smaller with 4 and with 2.
@@ -45,8 +49,11 @@ class Recorder(torch.optim.SGD):
     """Keeps the gradients of the last step."""
 
     def step(self, closure=None):
-        self.grads = [p.grad.clone() for group in self.param_groups
-                      for p in group['params']]
+        self.grads = [
+            p.grad.clone()
+            for group in self.param_groups
+            for p in group['params']
+        ]
         return super().step(closure)
 
 
@@ -115,18 +122,23 @@ def counted_step(stage, batch, micro_batch):
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+        'gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2
+    )
     whole = make_batch(SIZE)
     batch = dict(
-        inputs=whole['inputs'][rank::2], texts=whole['texts'][rank::2],
-        place=whole['place']._replace(total=SIZE // 2))
+        inputs=whole['inputs'][rank::2],
+        texts=whole['texts'][rank::2],
+        place=whole['place']._replace(total=SIZE // 2),
+    )
     results = {
         (stage, pieces): step(stage, batch, pieces, MMDistributedDataParallel)
-        for stage in STAGES for pieces in PIECES_OF_TWO
+        for stage in STAGES
+        for pieces in PIECES_OF_TWO
     }
     counts = {
         (stage, pieces): counted_step(stage, batch, pieces)
-        for stage in ('clip', 'rep', 'rep_sigmoid') for pieces in (None, 1)
+        for stage in ('clip', 'rep', 'rep_sigmoid')
+        for pieces in (None, 1)
     }
     torch.save((results, counts), f'{folder}/rank_{rank}.pt')
     dist.destroy_process_group()
@@ -135,7 +147,7 @@ def worker(rank, folder):
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    mp.start_processes(worker, (str(folder), ), nprocs=2, start_method='fork')
+    mp.start_processes(worker, (str(folder),), nprocs=2, start_method='fork')
     return [torch.load(folder / f'rank_{rank}.pt') for rank in (0, 1)]
 
 

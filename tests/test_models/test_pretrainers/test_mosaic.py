@@ -14,7 +14,8 @@ def test_even_tiles_are_the_images():
     pictures, rois = Mosaic(grid=2, jitter=0).compose(images)
     assert pictures.shape == (2, 3, 32, 32)
     for image, (number, x1, y1, x2, y2) in zip(
-            images, rois.long().tolist(), strict=True):
+        images, rois.long().tolist(), strict=True
+    ):
         tile = pictures[number, :, y1:y2, x1:x2]
         torch.testing.assert_close(tile, image)
 
@@ -34,11 +35,12 @@ def test_tiles_cover_each_picture_once():
 
 def test_tile_holds_its_image_resized():
     # A constant image stays constant at any size.
-    values = torch.arange(8.)
+    values = torch.arange(8.0)
     images = values.view(8, 1, 1, 1).expand(8, 3, 16, 16)
     pictures, rois = Mosaic(grid=2, jitter=0.4).compose(images, PLACE)
     for value, (number, x1, y1, x2, y2) in zip(
-            values, rois.long().tolist(), strict=True):
+        values, rois.long().tolist(), strict=True
+    ):
         tile = pictures[number, :, y1:y2, x1:x2]
         torch.testing.assert_close(tile, value.expand_as(tile))
 
@@ -56,8 +58,10 @@ def test_borders_are_drawn_from_the_place():
 def test_pool_is_the_mean_over_whole_cells():
     feat = torch.rand(2, 5, 8, 8, dtype=torch.float32)
     # Fine bins of a linear ramp: RoIAlign's mean is the value at the middle.
-    feat[:, 0] = torch.arange(8.).view(1, 1, 8)
-    rois = torch.tensor([[0, 8., 8., 24., 32.], [1, 16., 0., 48., 64.]])
+    feat[:, 0] = torch.arange(8.0).view(1, 1, 8)
+    rois = torch.tensor(
+        [[0, 8.0, 8.0, 24.0, 32.0], [1, 16.0, 0.0, 48.0, 64.0]]
+    )
     pooled = Mosaic.pool(feat, rois, stride=8)
     torch.testing.assert_close(pooled[:, 0], torch.tensor([1.5, 3.5]))
 
@@ -76,7 +80,8 @@ def test_training_embeds_tiles_and_evaluation_whole_images():
     expected = Mosaic.pool(feat, rois, model.backbone.patch_size)
     torch.testing.assert_close(embedded, expected)
     torch.testing.assert_close(
-        model(inputs, mode='tensor'), plain(inputs, mode='tensor'))
+        model(inputs, mode='tensor'), plain(inputs, mode='tensor')
+    )
 
 
 @pytest.mark.parametrize('share', [0.0, 1.0])
@@ -97,15 +102,19 @@ def test_mosaics_can_be_seen_without_windows(share):
     inputs = cut.data_preprocessor(batch)['inputs']
     assert cut.backbone.plan.shift == 'swl'
     assert not torch.allclose(
-        cut(inputs, mode='tensor'), whole(inputs, mode='tensor'), atol=1e-5)
+        cut(inputs, mode='tensor'), whole(inputs, mode='tensor'), atol=1e-5
+    )
 
 
 def test_share_of_global_mosaics_is_independent_of_the_share_of_mosaics():
     mosaic = Mosaic(prob=0.5, global_prob=0.5)
     places = [PLACE._replace(iteration=i) for i in range(400)]
     both = [(mosaic.wanted(p), mosaic.attends_globally(p)) for p in places]
-    assert all(60 < both.count((a, b)) < 140
-               for a in (False, True) for b in (False, True))
+    assert all(
+        60 < both.count((a, b)) < 140
+        for a in (False, True)
+        for b in (False, True)
+    )
     assert not any(Mosaic().attends_globally(p) for p in [*places, None])
 
 
@@ -121,7 +130,7 @@ def test_share_of_mosaics_does_not_depend_on_the_part_of_a_batch():
     wanted = [mosaic.wanted(place) for place in places]
     assert 0.65 < sum(wanted) / 400 < 0.85
     assert wanted == [mosaic.wanted(p.moved(4)) for p in places]
-    assert not any(Mosaic(prob=0.).wanted(p) for p in [*places, None])
+    assert not any(Mosaic(prob=0.0).wanted(p) for p in [*places, None])
     assert Mosaic().wanted(None)
 
 

@@ -6,11 +6,17 @@ import torch
 from pretrainer_models import build, clip_cfg, make_batch, rep_cfg
 
 TOWERS = dict(
-    token=dict(class_token=True, pre_norm=True, patch_bias=False,
-               head=dict(pool='token', out_dims=12)),
-    late_norm=dict(class_token=True,
-                   head=dict(norm=True, out_dims=12, proj_bias=True)),
-    attn_pool=dict(head=dict(pool='attn_pool', out_dims=12)))
+    token=dict(
+        class_token=True,
+        pre_norm=True,
+        patch_bias=False,
+        head=dict(pool='token', out_dims=12),
+    ),
+    late_norm=dict(
+        class_token=True, head=dict(norm=True, out_dims=12, proj_bias=True)
+    ),
+    attn_pool=dict(head=dict(pool='attn_pool', out_dims=12)),
+)
 
 
 def model_of(cfg, name):

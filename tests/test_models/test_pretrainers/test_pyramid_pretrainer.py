@@ -9,16 +9,20 @@ def test_losses_are_of_projected_means():
     batch = model.data_preprocessor(make_batch(), True)
     values = model(**batch, mode='loss')
     assert {n for n in values if n.startswith('loss')} == {
-        'loss_p2', 'loss_p3', 'loss_p4', 'loss_p5'}
+        'loss_p2',
+        'loss_p3',
+        'loss_p4',
+        'loss_p5',
+    }
     feats = model.neck(model.backbone(batch['inputs']))
     text = F.normalize(model.encode_texts(batch['texts']))
     labels = torch.arange(4)
     for number, feat in enumerate(feats, 2):
-        image = F.normalize(
-            feat.mean(dim=(2, 3)) @ model.level_proj.weight.T)
+        image = F.normalize(feat.mean(dim=(2, 3)) @ model.level_proj.weight.T)
         logits = values['logit_scale'] * image @ text.T
-        loss = (F.cross_entropy(logits, labels)
-                + F.cross_entropy(logits.T, labels)) / 2
+        loss = (
+            F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
+        ) / 2
         torch.testing.assert_close(values[f'loss_p{number}'], loss)
 
 
@@ -38,7 +42,9 @@ def test_image_embedding_averages_levels():
     model = build(pyramid_cfg()).eval()
     batch = model.data_preprocessor(make_batch(3))
     features, _ = model(**batch, mode='embed')
-    levels = torch.stack([F.normalize(v) for k, v in features.items()
-                          if k != 'text'])
+    levels = torch.stack(
+        [F.normalize(v) for k, v in features.items() if k != 'text']
+    )
     torch.testing.assert_close(
-        model(**batch, mode='tensor'), levels.mean(dim=0))
+        model(**batch, mode='tensor'), levels.mean(dim=0)
+    )

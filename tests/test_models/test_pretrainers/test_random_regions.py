@@ -49,10 +49,12 @@ def test_centres_are_uniform_over_the_image():
     covered = {}
     for position in ('inside', 'centre'):
         x1, _, x2, _ = boxes_from_uniform(
-            torch.rand(20000, 4), position=position).unbind(-1)
+            torch.rand(20000, 4), position=position
+        ).unbind(-1)
         assert x1.min() >= 0 and x2.max() <= 1 and (x1 <= x2).all()
         covered[position] = [
-            ((x1 <= x) & (x <= x2)).float().mean() for x in (0.01, 0.5)]
+            ((x1 <= x) & (x <= x2)).float().mean() for x in (0.01, 0.5)
+        ]
     border, middle = covered['centre']
     assert abs(middle - 0.34) < 0.02 and 0.45 < border / middle < 0.6
     border, middle = covered['inside']
@@ -60,11 +62,13 @@ def test_centres_are_uniform_over_the_image():
 
 
 def test_boxes_by_hand():
-    uniform = torch.tensor([[0., 0., 0., 0.], [1., 1., 1., 1.],
-                            [1., 0., 0., .5]])
+    uniform = torch.tensor(
+        [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.5]]
+    )
     boxes = boxes_from_uniform(uniform)
-    expected = torch.tensor([[0, 0, .2, .2], [.5, .5, 1, 1],
-                             [.4, 0, .6, .4]])
+    expected = torch.tensor(
+        [[0, 0, 0.2, 0.2], [0.5, 0.5, 1, 1], [0.4, 0, 0.6, 0.4]]
+    )
     torch.testing.assert_close(boxes, expected)
 
 
@@ -72,8 +76,9 @@ def test_the_numbers_of_the_paper_are_the_defaults():
     regions = RandomRegions()
     assert regions.num_regions == (400, 200, 100, 50)
     assert regions.size == (0.2, 0.5) and regions.ratio == (0.5, 2.0)
-    sides = torch.cat([
-        (b[..., 2:] - b[..., :2]) / 256 for b in regions(8, (256, 256))], 1)
+    sides = torch.cat(
+        [(b[..., 2:] - b[..., :2]) / 256 for b in regions(8, (256, 256))], 1
+    )
     assert sides.min() >= 0.2 - 1e-5 and sides.max() <= 0.5 + 1e-5
     assert sides.min() < 0.21 and sides.max() > 0.49
 
@@ -81,8 +86,9 @@ def test_the_numbers_of_the_paper_are_the_defaults():
 def test_levels_and_pixels():
     regions = RandomRegions()
     boxes = regions(3, (256, 128), BatchPlace(0, 0, 0, 3))
-    assert [tuple(b.shape) for b in boxes] == [(3, n, 4)
-                                               for n in (400, 200, 100, 50)]
+    assert [tuple(b.shape) for b in boxes] == [
+        (3, n, 4) for n in (400, 200, 100, 50)
+    ]
     every = torch.cat(boxes, dim=1)
     assert every[..., 2].max() <= 128 and every[..., 3].max() > 200
     assert len(every[..., 0].unique()) > 2000  # images and levels differ
@@ -91,7 +97,8 @@ def test_levels_and_pixels():
 def test_draws_are_repeatable_and_change():
     regions = RandomRegions((2, 1))
     one, again, other = [
-        regions(2, (32, 32), BatchPlace(0, i, 0, 2)) for i in (0, 0, 1)]
+        regions(2, (32, 32), BatchPlace(0, i, 0, 2)) for i in (0, 0, 1)
+    ]
     assert torch.equal(one[0], again[0])
     assert not torch.equal(one[0], other[0])
     assert not torch.equal(regions(2, (32, 32))[0], regions(2, (32, 32))[0])
@@ -106,13 +113,16 @@ def test_numbers_scale_with_the_area():
     assert RandomRegions().counts((128, 128)) == (400, 200, 100, 50)
 
 
-@pytest.mark.parametrize('kwargs,text', [
-    (dict(num_regions=(4, 0)), 'at least one box'),
-    (dict(size=(0.5, 0.2)), 'size must be'),
-    (dict(ratio=(1.5, 2)), 'around 1'),
-    (dict(sampling='both'), "sampling is 'both'"),
-    (dict(position='border'), "position is 'border'"),
-])
+@pytest.mark.parametrize(
+    'kwargs,text',
+    [
+        (dict(num_regions=(4, 0)), 'at least one box'),
+        (dict(size=(0.5, 0.2)), 'size must be'),
+        (dict(ratio=(1.5, 2)), 'around 1'),
+        (dict(sampling='both'), "sampling is 'both'"),
+        (dict(position='border'), "position is 'border'"),
+    ],
+)
 def test_wrong_arguments(kwargs, text):
     with pytest.raises(ValueError, match=text):
         RandomRegions(**kwargs)

@@ -13,8 +13,13 @@ def run(model, batch, mode='loss'):
 
 @pytest.mark.parametrize('prior, weight', [(0.5, 1.0), (0.1, 0.25)])
 def test_losses_against_a_loop_over_levels(prior, weight):
-    model = build(rep_cfg(logit_scale_init=1.0, objectness_prior=prior,
-                          rpn_loss_weight=weight))
+    model = build(
+        rep_cfg(
+            logit_scale_init=1.0,
+            objectness_prior=prior,
+            rpn_loss_weight=weight,
+        )
+    )
     odds = prior / (1 - prior)
     batch = make_batch()
     values = run(model, batch)
@@ -27,17 +32,20 @@ def test_losses_against_a_loop_over_levels(prior, weight):
     for i, level in enumerate(boxes):
         layer = model.roi_head.bbox_roi_extractor.roi_layers[i]
         regions = model.roi_head.bbox_head.embed(
-            layer(feats[i], to_rois(level))).view(4, level.shape[1], -1)
+            layer(feats[i], to_rois(level))
+        ).view(4, level.shape[1], -1)
         image = F.normalize(regions.max(dim=1).values)
         logits = values['logit_scale'] * image @ text.T
-        loss = (F.cross_entropy(logits, labels)
-                + F.cross_entropy(logits.T, labels)) / 2
+        loss = (
+            F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
+        ) / 2
         torch.testing.assert_close(values[f'loss_p{i + 2}'], loss)
-        stride, total = 2**(i + 1), 0
+        stride, total = 2 ** (i + 1), 0
         for b in range(4):
             for n, box in enumerate(level[b]):
-                target = (F.normalize(regions[b, n], dim=0)
-                          @ text[b]).clamp(min=0)
+                target = (F.normalize(regions[b, n], dim=0) @ text[b]).clamp(
+                    min=0
+                )
                 x = int((box[0] + box[2]) / 2 / stride)
                 y = int((box[1] + box[3]) / 2 / stride)
                 grown = odds * objectness[i][b, 0, y, x].exp()
@@ -46,8 +54,9 @@ def test_losses_against_a_loop_over_levels(prior, weight):
                 targets.append(target)
         rpn = rpn + weight * total / (4 * level.shape[1])
     torch.testing.assert_close(values['loss_rpn'], rpn)
-    torch.testing.assert_close(values['rpn_target'],
-                               torch.stack(targets).mean())
+    torch.testing.assert_close(
+        values['rpn_target'], torch.stack(targets).mean()
+    )
     total, _ = model.parse_losses(values)
     parts = sum(values[f'loss_p{i}'] for i in (2, 3, 4, 5)) + rpn
     torch.testing.assert_close(total, parts)
@@ -59,11 +68,19 @@ def test_a_prior_that_is_no_objectness_is_refused(prior):
         build(rep_cfg(objectness_prior=prior))
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(), dict(rpn_head=None), dict(levels='all'), dict(pooling='mean'),
-    dict(regions=dict(type='WholeImageRegion')),
-    dict(pooling='global_mean'), dict(pooling='global_max'),
-    dict(loss=dict(type='DITOSigmoidLoss'), logit_bias_init=-10.0)])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(),
+        dict(rpn_head=None),
+        dict(levels='all'),
+        dict(pooling='mean'),
+        dict(regions=dict(type='WholeImageRegion')),
+        dict(pooling='global_mean'),
+        dict(pooling='global_max'),
+        dict(loss=dict(type='DITOSigmoidLoss'), logit_bias_init=-10.0),
+    ],
+)
 def test_what_is_trained_has_a_gradient_and_the_rest_none(kwargs):
     model = build(rep_cfg(**kwargs))
     # Heads start at small weights; a plain start shows every path.
@@ -71,9 +88,13 @@ def test_what_is_trained_has_a_gradient_and_the_rest_none(kwargs):
         torch.nn.init.normal_(parameter, std=0.2)
     loss, _ = model.parse_losses(run(model, make_batch()))
     loss.backward()
-    frozen = ('backbone', 'text_encoder', 'rpn_head.rpn_reg',
-              'roi_head.bbox_head.fc_reg',
-              'roi_head.bbox_head.temperature_scale')
+    frozen = (
+        'backbone',
+        'text_encoder',
+        'rpn_head.rpn_reg',
+        'roi_head.bbox_head.fc_reg',
+        'roi_head.bbox_head.temperature_scale',
+    )
     for name, parameter in model.named_parameters():
         if name.startswith(frozen):
             assert not parameter.requires_grad, name
@@ -95,8 +116,13 @@ def test_objectness_does_not_move_the_embeddings():
     for name, parameter in model.named_parameters():
         has_grad = parameter.grad is not None
         expected = name.startswith(
-            ('neck', 'rpn_head.rpn_convs', 'rpn_head.rpn_norms',
-             'rpn_head.rpn_cls'))
+            (
+                'neck',
+                'rpn_head.rpn_convs',
+                'rpn_head.rpn_norms',
+                'rpn_head.rpn_cls',
+            )
+        )
         assert has_grad == expected, name
 
 
@@ -125,9 +151,13 @@ def test_pooling_and_levels():
     assert (averaged['p3'] < features['p3']).all()
 
 
-@pytest.mark.parametrize('pooling,oracle', [
-    ('global_mean', F.adaptive_avg_pool2d),
-    ('global_max', F.adaptive_max_pool2d)])
+@pytest.mark.parametrize(
+    'pooling,oracle',
+    [
+        ('global_mean', F.adaptive_avg_pool2d),
+        ('global_max', F.adaptive_max_pool2d),
+    ],
+)
 def test_global_pooling_to_the_cells_of_a_box(pooling, oracle):
     model = build(rep_cfg(pooling=pooling, global_size=None))
     batch = make_batch()
@@ -143,8 +173,10 @@ def test_global_pooling_to_the_cells_of_a_box(pooling, oracle):
     assert 'win_small' not in local and 'win_small' in usual
 
 
-@pytest.mark.parametrize('pooling, reduce', [
-    ('global_mean', torch.mean), ('global_max', torch.amax)])
+@pytest.mark.parametrize(
+    'pooling, reduce',
+    [('global_mean', torch.mean), ('global_max', torch.amax)],
+)
 def test_global_pooling_to_a_single_pixel(pooling, reduce):
     """4.2: "the limited capacity of a single pixel", the default."""
     model, batch = build(rep_cfg(pooling=pooling)), make_batch()
@@ -156,7 +188,8 @@ def test_global_pooling_to_a_single_pixel(pooling, reduce):
             for c, channel in enumerate(image):
                 pixel[b, c] = reduce(channel.flatten(), dim=0)
         torch.testing.assert_close(
-            features[f'p{number}'], model.roi_head.bbox_head.embed(pixel))
+            features[f'p{number}'], model.roi_head.bbox_head.embed(pixel)
+        )
 
 
 def run_with(model, batch, **kwargs):
@@ -185,8 +218,7 @@ def test_sizes_of_winning_boxes(levels):
                 counts[int(side > 0.3) + int(side > 0.4)] += share
                 total += share
     assert total == pytest.approx(1)
-    for name, count in zip(('small', 'medium', 'large'), counts,
-                           strict=True):
+    for name, count in zip(('small', 'medium', 'large'), counts, strict=True):
         assert local[f'win_{name}'].item() == pytest.approx(count, abs=1e-6)
 
 
@@ -196,7 +228,10 @@ def test_starts_from_stage_one():
     missing, unexpected = rep.load_state_dict(clip.state_dict(), strict=False)
     assert not unexpected and rep.logit_scale.item() == 4
     assert {name.split('.')[0] for name in missing} == {
-        'neck', 'rpn_head', 'roi_head'}
+        'neck',
+        'rpn_head',
+        'roi_head',
+    }
 
 
 def test_image_embedding_does_not_depend_on_the_batch():
@@ -213,7 +248,8 @@ def test_image_embedding_does_not_depend_on_the_process(monkeypatch):
     model, batch = build(rep_cfg()).eval(), make_batch(3)
     one = run(model, batch, 'tensor')
     monkeypatch.setattr(
-        'dito.models.pretrainers.batch_place.get_dist_info', lambda: (1, 2))
+        'dito.models.pretrainers.batch_place.get_dist_info', lambda: (1, 2)
+    )
     assert torch.equal(run(model, batch, 'tensor'), one)
 
 
@@ -229,9 +265,11 @@ def test_bfloat16_autocast_stays_close():
 
 
 def test_wrong_arguments():
-    for kwargs, text in ((dict(pooling='min'), 'pooling is'),
-                         (dict(levels='each'), 'levels is'),
-                         (dict(global_size=0), 'at least 1 cell')):
+    for kwargs, text in (
+        (dict(pooling='min'), 'pooling is'),
+        (dict(levels='each'), 'levels is'),
+        (dict(global_size=0), 'at least 1 cell'),
+    ):
         with pytest.raises(ValueError, match=text):
             build(rep_cfg(**kwargs))
     with pytest.raises(ValueError, match='3 levels, the RoI extractor has 4'):

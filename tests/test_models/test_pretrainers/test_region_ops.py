@@ -18,15 +18,20 @@ def test_rois_name_their_image():
 
 
 def test_values_are_read_at_the_centre():
-    maps = torch.arange(2 * 3 * 4.).view(2, 1, 3, 4)
-    boxes = torch.tensor([
-        [[0., 0, 16, 8], [17, 9, 30, 23]],  # centres (8, 4), (23.5, 16)
-        [[30., 20, 34, 28], [7, 7, 9, 9]],  # (32, 24) is beyond the map
-    ])
+    maps = torch.arange(2 * 3 * 4.0).view(2, 1, 3, 4)
+    boxes = torch.tensor(
+        [
+            [[0.0, 0, 16, 8], [17, 9, 30, 23]],  # centres (8, 4), (23.5, 16)
+            [[30.0, 20, 34, 28], [7, 7, 9, 9]],  # (32, 24) is beyond the map
+        ]
+    )
     found = values_at_centers(maps, boxes, 1 / 8)
-    expected = torch.stack([
-        torch.stack([maps[0, 0, 0, 1], maps[0, 0, 2, 2]]),
-        torch.stack([maps[1, 0, 2, 3], maps[1, 0, 1, 1]])])
+    expected = torch.stack(
+        [
+            torch.stack([maps[0, 0, 0, 1], maps[0, 0, 2, 2]]),
+            torch.stack([maps[1, 0, 2, 3], maps[1, 0, 1, 1]]),
+        ]
+    )
     assert torch.equal(found, expected)
 
 

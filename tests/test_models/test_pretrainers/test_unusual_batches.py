@@ -22,8 +22,10 @@ def losses(model, batch):
 
 
 @pytest.mark.parametrize('stage', list(STAGES))
-@pytest.mark.parametrize('loss', [
-    'DITOContrastiveLoss', 'DITOFocalContrastiveLoss', 'DITOSigmoidLoss'])
+@pytest.mark.parametrize(
+    'loss',
+    ['DITOContrastiveLoss', 'DITOFocalContrastiveLoss', 'DITOSigmoidLoss'],
+)
 def test_batch_of_one(stage, loss):
     model = build(STAGES[stage](loss=dict(type=loss)))
     values = losses(model, make_batch(1))
@@ -31,8 +33,11 @@ def test_batch_of_one(stage, loss):
     assert values[f'recall_{name}'] == 1
     if loss == 'DITOContrastiveLoss':
         assert values[f'loss_{name}'] == 0  # nothing to tell apart
-    wrapper = OptimWrapper(torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=0.1))
+    wrapper = OptimWrapper(
+        torch.optim.SGD(
+            [p for p in model.parameters() if p.requires_grad], lr=0.1
+        )
+    )
     logs = cached_train_step(model, make_batch(1), wrapper, 1)
     assert torch.isfinite(logs['loss'])
 
@@ -75,8 +80,13 @@ def test_long_caption_is_cut_and_keeps_its_end():
     losses(model, dict(make_batch(2), texts=[long, 'a red cat']))
 
 
-NON_ASCII = ['eine Straße im Süden', '猫が二匹', 'кот 🐈 on a mat',
-             'caf\u00e9 \u2013 na\u00efve', '\u0000\u200b']
+NON_ASCII = [
+    'eine Straße im Süden',
+    '猫が二匹',
+    'кот 🐈 on a mat',
+    'caf\u00e9 \u2013 na\u00efve',
+    '\u0000\u200b',
+]
 
 
 @pytest.mark.parametrize('whole_table', [True, False])

@@ -7,10 +7,9 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 
-def crop_box_masks(masks: Tensor,
-                   boxes: Tensor,
-                   rois: Tensor,
-                   size: int = 28) -> Tensor:
+def crop_box_masks(
+    masks: Tensor, boxes: Tensor, rois: Tensor, size: int = 28
+) -> Tensor:
     """Resample masks that are stored as crops of their boxes.
 
     The release keeps a ground-truth mask as M x M cells of its box (112) and
@@ -31,13 +30,20 @@ def crop_box_masks(masks: Tensor,
     sides = (boxes[:, 2:] - boxes[:, :2] + 1e-8) / cells
     corners = boxes[:, :2]
     # Cells of the mask; 2 cells of zeros around stand for all outside.
-    places = torch.cat([(rois[:, :2] - corners) / sides,
-                        (rois[:, 2:] - corners) / sides], 1) + 2
+    places = (
+        torch.cat(
+            [(rois[:, :2] - corners) / sides, (rois[:, 2:] - corners) / sides],
+            1,
+        )
+        + 2
+    )
     index = torch.arange(len(rois), device=rois.device)[:, None].to(places)
     padded = F.pad(masks.float(), (2, 2, 2, 2))[:, None]
     # aligned=True takes off half a cell.
     return roi_align(
         padded,
-        torch.cat([index, places + 0.5], 1), (size, size),
+        torch.cat([index, places + 0.5], 1),
+        (size, size),
         sampling_ratio=1,
-        aligned=True)[:, 0]
+        aligned=True,
+    )[:, 0]

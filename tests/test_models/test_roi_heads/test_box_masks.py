@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Pasting of masks into run lengths, against MMDetection's dense pasting."""
 
-from typing import Any, List
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,54 +36,62 @@ BOXES = {
 }
 
 
-def dense(mask: torch.Tensor, box: torch.Tensor, shape: tuple,
-          threshold: float) -> np.ndarray:
+def dense(
+    mask: torch.Tensor, box: torch.Tensor, shape: tuple, threshold: float
+) -> np.ndarray:
     """MMDetection's pasting into the whole image, bool (H, W)."""
-    pasted, _ = _do_paste_mask(mask[None, None], box[None], *shape,
-                               skip_empty=False)
+    pasted, _ = _do_paste_mask(
+        mask[None, None], box[None], *shape, skip_empty=False
+    )
     return (pasted[0] >= threshold).numpy()
 
 
 @pytest.mark.parametrize('pixels', [1 << 20, 130, 1])
 @pytest.mark.parametrize('threshold', [0.5, 0.2, 0.0])
 @pytest.mark.parametrize('name', BOXES)
-def test_equal_to_dense_pasting(name: str, threshold: float, pixels: int,
-                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_to_dense_pasting(
+    name: str, threshold: float, pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(box_masks, '_PIXELS', pixels)
     generator = torch.Generator().manual_seed(len(name))
     mask = torch.rand(28, 28, generator=generator)
     box = torch.tensor(BOXES[name], dtype=torch.float32)
     pasted, places = _do_paste_mask(
-        mask[None, None], box[None], *SHAPE, skip_empty=True)
+        mask[None, None], box[None], *SHAPE, skip_empty=True
+    )
     wanted = np.zeros(SHAPE, bool)
     wanted[places] = (pasted[0] >= threshold).numpy()
     if threshold and not name.startswith('no '):
         # The pixels around the region are of probability 0. A box without
         # an area has its centre everywhere, as MMDetection has it on GPUs.
         np.testing.assert_array_equal(
-            wanted, dense(mask, box, SHAPE, threshold))
+            wanted, dense(mask, box, SHAPE, threshold)
+        )
     found = paste_masks(mask[None], box[None], SHAPE, threshold)
     # Equal bytes: those of pycocotools have no second form.
     assert found[0] == encode_mask_results(wanted[None])[0]
     np.testing.assert_array_equal(found.numpy()[0], wanted)
     left, top, crop = paste_crop(mask, box, SHAPE, threshold)
     again = np.zeros(SHAPE, bool)
-    again[top:top + crop.shape[0], left:left + crop.shape[1]] = crop
+    again[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     np.testing.assert_array_equal(again, wanted)
     left, top, crop = crop_rle(found[0])
     again[:] = False
-    again[top:top + crop.shape[0], left:left + crop.shape[1]] = crop
+    again[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     np.testing.assert_array_equal(again, wanted)
 
 
-@pytest.mark.parametrize('box', [
-    [50, 10, 60, 20],  # in the padding, right of the image
-    [10, 70, 20, 80],
-    [-30, 5, -20, 20],
-    [30, 10, 20, 40],  # inverted
-    [float('nan')] * 4,
-])
-def test_boxes_without_a_pixel_are_empty(box: List[float]) -> None:
+@pytest.mark.parametrize(
+    'box',
+    [
+        [50, 10, 60, 20],  # in the padding, right of the image
+        [10, 70, 20, 80],
+        [-30, 5, -20, 20],
+        [30, 10, 20, 40],  # inverted
+        [float('nan')] * 4,
+    ],
+)
+def test_boxes_without_a_pixel_are_empty(box: list[float]) -> None:
     mask, corners = torch.ones(28, 28), torch.tensor(box)
     found = paste_masks(mask[None], corners[None], SHAPE)
     assert found[0] == coco_mask.encode(np.zeros(SHAPE, np.uint8, order='F'))
@@ -103,20 +111,27 @@ def test_thin_images(shape: tuple) -> None:
 @pytest.fixture
 def three() -> RunLengthMasks:
     masks = torch.stack([torch.full((28, 28), v) for v in (0.9, 0.8, 0.1)])
-    boxes = torch.tensor([[2., 3, 9, 8], [10, 10, 20, 30], [0, 0, 5, 5]])
+    boxes = torch.tensor([[2.0, 3, 9, 8], [10, 10, 20, 30], [0, 0, 5, 5]])
     return paste_masks(masks, boxes, SHAPE)
 
 
-@pytest.mark.parametrize('rows', [
-    torch.tensor([True, False, True]), torch.tensor([2, 0]), slice(1, 3),
-    np.array([1]), torch.zeros(3, dtype=torch.bool)
-])
+@pytest.mark.parametrize(
+    'rows',
+    [
+        torch.tensor([True, False, True]),
+        torch.tensor([2, 0]),
+        slice(1, 3),
+        np.array([1]),
+        torch.zeros(3, dtype=torch.bool),
+    ],
+)
 def test_rows_of_instance_data(three: RunLengthMasks, rows: Any) -> None:
     found = InstanceData(labels=torch.arange(3), masks=three)[rows]
     labels = found.labels.tolist()
     assert isinstance(found.masks, RunLengthMasks)
     assert [found.masks[i] for i in range(len(labels))] == [
-        three[i] for i in labels]
+        three[i] for i in labels
+    ]
     assert found.masks.shape == (len(labels), *SHAPE)
     assert found.cpu().masks.numpy().shape == (len(labels), *SHAPE)
 
@@ -124,7 +139,10 @@ def test_rows_of_instance_data(three: RunLengthMasks, rows: Any) -> None:
 def test_reads_as_an_array(three: RunLengthMasks) -> None:
     pixels = three.detach().cpu().numpy()
     assert pixels.dtype == bool and pixels.any((1, 2)).tolist() == [
-        True, True, False]
+        True,
+        True,
+        False,
+    ]
     np.testing.assert_array_equal(np.asarray(three), pixels)
     np.testing.assert_array_equal(three.astype('uint8'), pixels)
     assert three.to_tensor(torch.float32, 'cpu').sum() == pixels.sum()

@@ -32,13 +32,22 @@ def make(num, classes, chunk, vlm=True, **options):
     novel = torch.rand(classes) < 0.3
     objectness = torch.rand(num)
     chunked = ensemble.chunked(
-        det, other if vlm else None, text, novel, det_temperature=0.02,
-        vlm_temperature=0.03, objectness=objectness, chunk=chunk)
+        det,
+        other if vlm else None,
+        text,
+        novel,
+        det_temperature=0.02,
+        vlm_temperature=0.03,
+        objectness=objectness,
+        chunk=chunk,
+    )
     columns = text if ensemble.vlm_background else text[:-1]
     plain = ensemble(
         cosine_logits(det, text, 0.02),
-        cosine_logits(other, columns, 0.03) if vlm else None, novel,
-        objectness)
+        cosine_logits(other, columns, 0.03) if vlm else None,
+        novel,
+        objectness,
+    )
     return chunked, plain[:, :-1]
 
 
@@ -51,7 +60,8 @@ def test_all_scores(options, chunk):
     assert len(values) == len(set(pairs.tolist())) == 5 * 33
     assert (values[1:] <= values[:-1]).all()
     torch.testing.assert_close(
-        values, plain.flatten()[pairs], rtol=2e-5, atol=1e-9)
+        values, plain.flatten()[pairs], rtol=2e-5, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize('topk', [1, 10, 60])
@@ -67,16 +77,23 @@ def test_the_best_ones_are_the_best(topk):
 @pytest.mark.parametrize('flag', [True, False])
 def test_only_base_or_only_novel_classes(flag, renormalise):
     ensemble = GeometricEnsemble(0.2, 0.7, renormalise=renormalise)
-    novel = torch.full((9, ), flag)
+    novel = torch.full((9,), flag)
     det, text = torch.randn(3, 4), torch.randn(10, 4)
     logits = cosine_logits(det, text, 0.1)
     plain = ensemble(logits, logits[:, :-1], novel)
     assert plain.isfinite().all()
     values, pairs = ensemble.chunked(
-        det, det, text, novel, det_temperature=0.1, vlm_temperature=0.1,
-        chunk=4).best(27)
+        det,
+        det,
+        text,
+        novel,
+        det_temperature=0.1,
+        vlm_temperature=0.1,
+        chunk=4,
+    ).best(27)
     torch.testing.assert_close(
-        values, plain[:, :-1].flatten()[pairs], rtol=2e-5, atol=1e-9)
+        values, plain[:, :-1].flatten()[pairs], rtol=2e-5, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize('topk', [5, 4000])
@@ -94,8 +111,11 @@ def test_same_detections_after_nms(topk):
 
 @pytest.mark.parametrize('power', [0.0, 3.0])
 def test_the_head_uses_chunks_for_large_vocabularies(power, monkeypatch):
-    options = dict(num_classes=40, novel=range(0, 40, 3),
-                   ensemble=dict(objectness_power=power))
+    options = dict(
+        num_classes=40,
+        novel=range(0, 40, 3),
+        ensemble=dict(objectness_power=power),
+    )
     torch.manual_seed(0)
     plain = build(**options)
     torch.manual_seed(0)
@@ -105,12 +125,15 @@ def test_the_head_uses_chunks_for_large_vocabularies(power, monkeypatch):
     calls = []
     make_scores = small.chunked_scores
     monkeypatch.setattr(
-        small, 'chunked_scores',
-        lambda *args: calls.append(1) or make_scores(*args))
+        small,
+        'chunked_scores',
+        lambda *args: calls.append(1) or make_scores(*args),
+    )
     found = predict(small, data)
     assert calls and len(found) == len(expected) > 5
     torch.testing.assert_close(
-        found.scores, expected.scores, rtol=1e-4, atol=1e-8)
+        found.scores, expected.scores, rtol=1e-4, atol=1e-8
+    )
     assert torch.equal(found.labels, expected.labels)
     torch.testing.assert_close(found.bboxes, expected.bboxes)
 
@@ -130,7 +153,9 @@ def test_no_array_of_all_scores_is_made(monkeypatch):
     seen = []
     original = torch.Tensor.flatten
     monkeypatch.setattr(
-        torch.Tensor, 'flatten',
-        lambda self, *args: seen.append(self.numel()) or original(self))
+        torch.Tensor,
+        'flatten',
+        lambda self, *args: seen.append(self.numel()) or original(self),
+    )
     chunked.best(20)
     assert max(seen) == 50 * 100 and len(seen) == 30

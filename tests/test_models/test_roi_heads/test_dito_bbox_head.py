@@ -13,7 +13,8 @@ from mmengine.config import ConfigDict
 from tiny_detector import bbox_head, vocabulary
 
 TEST_CFG = ConfigDict(
-    score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20)
+    score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20
+)
 
 
 def build(num_classes=None, **kwargs):
@@ -37,11 +38,13 @@ def test_losses_equal_release(golden):
     logits = arrays['frcnn_class/in/logits'].flatten(0, 1).requires_grad_()
     num = logits.shape[1] - 1
     labels = background_last(
-        arrays['frcnn_class/in/targets'].flatten().long(), num)
+        arrays['frcnn_class/in/targets'].flatten().long(), num
+    )
     codes = arrays['frcnn_box/in/boxes'].flatten(0, 1).requires_grad_()
     targets = arrays['frcnn_box/in/box_targets'].flatten(0, 1)
     box_labels = background_last(
-        arrays['frcnn_box/in/class_targets'].flatten().long(), num)
+        arrays['frcnn_box/in/class_targets'].flatten().long(), num
+    )
     last = [*range(1, num + 1), 0]
     usual = float(arrays['frcnn_class/cfg/background_weight'])
     for weight, key in ((usual, 'loss'), (1.0, 'loss_weight_1')):
@@ -51,8 +54,7 @@ def test_losses_equal_release(golden):
         if key == 'loss':
             loss.backward()
     close(logits.grad, arrays['frcnn_class/out/grad'].flatten(0, 1), ROUNDING)
-    loss = head.loss(logits[:, last], codes, box_labels,
-                     targets)['loss_bbox']
+    loss = head.loss(logits[:, last], codes, box_labels, targets)['loss_bbox']
     close(loss, arrays['frcnn_box/out/loss'], ROUNDING)
     loss.backward()
     close(codes.grad, arrays['frcnn_box/out/grad'].flatten(0, 1), ROUNDING)
@@ -71,7 +73,8 @@ def test_logits_are_cosines_over_the_temperature():
         for k in range(4):
             cosine = embeds[i] @ text[k] / embeds[i].norm() / text[k].norm()
             assert logits[i, k].item() == pytest.approx(
-                cosine.item() / 0.015, abs=1e-3)
+                cosine.item() / 0.015, abs=1e-3
+            )
 
 
 @pytest.mark.parametrize('num', [1, 3, 1203])
@@ -87,8 +90,9 @@ def test_any_number_of_classes(num):
 
 def test_vocabulary_is_not_in_the_state_dict():
     head, other = build(3), build(1203)
-    assert not any(k in head.state_dict()
-                   for k in ('text', 'background', 'novel'))
+    assert not any(
+        k in head.state_dict() for k in ('text', 'background', 'novel')
+    )
     other.load_state_dict(head.state_dict())
     x = feats(2)
     torch.testing.assert_close(other.embed(x), head.embed(x))
@@ -108,16 +112,18 @@ def test_permuted_vocabulary_permutes_scores():
 
 def test_targets_follow_the_vocabulary():
     head = build(4)
-    gt = torch.tensor([[10., 10., 30., 40.]])
-    priors = torch.tensor([[12., 9., 31., 42.], [50., 50., 60., 60.]])
+    gt = torch.tensor([[10.0, 10.0, 30.0, 40.0]])
+    priors = torch.tensor([[12.0, 9.0, 31.0, 42.0], [50.0, 50.0, 60.0, 60.0]])
     result = SamplingResult.__new__(SamplingResult)
     result.pos_priors, result.neg_priors = priors[:1], priors[1:]
     result.pos_gt_bboxes, result.pos_gt_labels = gt, torch.tensor([2])
     labels, deltas = head._get_targets_single(result)
     assert labels.tolist() == [2, 4]
     expected = [
-        (20 - 21.5) / 19 / 0.1, (25 - 25.5) / 33 / 0.1,
-        math.log(20 / 19) / 0.2, math.log(30 / 33) / 0.2
+        (20 - 21.5) / 19 / 0.1,
+        (25 - 25.5) / 33 / 0.1,
+        math.log(20 / 19) / 0.2,
+        math.log(30 / 33) / 0.2,
     ]
     np.testing.assert_allclose(deltas[0], expected, rtol=1e-5)
     assert not deltas[1].any()
@@ -127,7 +133,7 @@ def test_targets_follow_the_vocabulary():
 def test_without_foreground_all_parameters_get_a_gradient(num):
     head = build(2)
     logits, deltas = head(feats(num))
-    labels = torch.full((num, ), 2)
+    labels = torch.full((num,), 2)
     losses = head.loss(logits, deltas, labels, torch.zeros(num, 4))
     assert losses['loss_bbox'] == 0
     (losses['loss_cls'] + losses['loss_bbox']).backward()
@@ -141,14 +147,19 @@ def test_predictions_and_empty_images():
     scores = torch.rand(6, 4)
     meta = dict(img_shape=(40, 40), scale_factor=(0.5, 2.0))
     empty = torch.zeros(0, 5)
-    args = ((rois, empty), (scores, scores[:0]),
-            (torch.randn(6, 4), torch.zeros(0, 4)), [meta, meta])
+    args = (
+        (rois, empty),
+        (scores, scores[:0]),
+        (torch.randn(6, 4), torch.zeros(0, 4)),
+        [meta, meta],
+    )
     full, none = head.predict_by_feat(*args, TEST_CFG)
     assert len(full) > 0 and len(none) == 0
     assert full.labels.max() < 3 and full.bboxes.max() <= 40
     scaled, _ = head.predict_by_feat(*args, TEST_CFG, rescale=True)
     torch.testing.assert_close(
-        scaled.bboxes * torch.tensor([0.5, 2, 0.5, 2]), full.bboxes)
+        scaled.bboxes * torch.tensor([0.5, 2, 0.5, 2]), full.bboxes
+    )
     raw, none = head.predict_by_feat(*args, None)
     assert raw.scores.shape == (6, 4) and none.scores.shape == (0, 4)
 
@@ -164,5 +175,10 @@ def test_errors_say_what_is_wrong():
     cfg = ConfigDict(TEST_CFG, nms=dict(type='soft_nms', iou_threshold=0.5))
     meta = dict(img_shape=(40, 40))
     with pytest.raises(ValueError, match="'soft_nms'"):
-        head.predict_by_feat((torch.rand(1, 5), ), (torch.rand(1, 3), ),
-                             (torch.rand(1, 4), ), [meta], cfg)
+        head.predict_by_feat(
+            (torch.rand(1, 5),),
+            (torch.rand(1, 3),),
+            (torch.rand(1, 4),),
+            [meta],
+            cfg,
+        )

@@ -18,7 +18,9 @@ def build():
             type='DITOMaskHead',
             in_channels=4,
             conv_out_channels=8,
-            num_convs=2))
+            num_convs=2,
+        )
+    )
 
 
 def test_loss_equals_release(golden):
@@ -26,14 +28,20 @@ def test_loss_equals_release(golden):
     logits = arrays['mask/in/logits'].flatten(0, 1).requires_grad_()
     used = arrays['mask/in/class_targets'].flatten() > 0
     target = arrays['mask/in/targets'].flatten(0, 1)[used]
-    loss = build().loss_mask(logits[used][:, None], target,
-                             torch.zeros(len(target), dtype=torch.long))
+    loss = build().loss_mask(
+        logits[used][:, None],
+        target,
+        torch.zeros(len(target), dtype=torch.long),
+    )
     close(loss[0], arrays['mask/out/loss'], ROUNDING)
     loss.backward()
     # The stored gradient keeps 4 mantissa bits.
     np.testing.assert_allclose(
-        logits.grad, arrays['mask/out/grad'].flatten(0, 1), rtol=0.04,
-        atol=1e-8)
+        logits.grad,
+        arrays['mask/out/grad'].flatten(0, 1),
+        rtol=0.04,
+        atol=1e-8,
+    )
 
 
 def test_one_mask_of_twice_the_size_a_box():
@@ -58,12 +66,20 @@ def test_scale_of_the_features_does_not_matter():
 def test_inverted_boxes_have_empty_masks():
     # The release keeps boxes whose far corner lies before the near one.
     meta = dict(ori_shape=(40, 30), scale_factor=(1.0, 1.0))
-    boxes = torch.tensor([[20., 5., 8., 30.], [4., 30., 25., 10.],
-                          [5., 5., 20., 30.]])
+    boxes = torch.tensor(
+        [
+            [20.0, 5.0, 8.0, 30.0],
+            [4.0, 30.0, 25.0, 10.0],
+            [5.0, 5.0, 20.0, 30.0],
+        ]
+    )
     masks = build()._predict_by_feat_single(
-        torch.full((3, 1, 28, 28), 9.0), boxes,
-        torch.zeros(3, dtype=torch.long), meta,
-        ConfigDict(mask_thr_binary=0.5))
+        torch.full((3, 1, 28, 28), 9.0),
+        boxes,
+        torch.zeros(3, dtype=torch.long),
+        meta,
+        ConfigDict(mask_thr_binary=0.5),
+    )
     assert masks.flatten(1).any(dim=1).tolist() == [False, False, True]
 
 
@@ -72,13 +88,18 @@ def test_inverted_boxes_have_empty_masks():
 def test_boxes_in_the_padding_have_empty_masks(rescale, count):
     # 40 x 30 pixels, shown at twice the size in a square of 128.
     meta = dict(ori_shape=(40, 30), scale_factor=(2.0, 2.0))
-    boxes = torch.tensor([[80., 90., 120., 127.], [8., 8., 40., 60.],
-                          [50., 10., 100., 70.]])[:count]
+    boxes = torch.tensor(
+        [
+            [80.0, 90.0, 120.0, 127.0],
+            [8.0, 8.0, 40.0, 60.0],
+            [50.0, 10.0, 100.0, 70.0],
+        ]
+    )[:count]
     cfg = ConfigDict(mask_thr_binary=0.5)
     given, labels = boxes.clone(), torch.zeros(count, dtype=torch.long)
     masks = build()._predict_by_feat_single(
-        torch.full((count, 1, 28, 28), 9.0), given, labels, meta, cfg,
-        rescale)
+        torch.full((count, 1, 28, 28), 9.0), given, labels, meta, cfg, rescale
+    )
     size = (40, 30) if rescale else (80, 60)
     assert masks.shape == (count, *size) and masks.dtype == torch.bool
     torch.testing.assert_close(given, boxes / 2 if rescale else boxes)
@@ -87,25 +108,40 @@ def test_boxes_in_the_padding_have_empty_masks(rescale, count):
 
 @pytest.mark.parametrize('rescale', [True, False])
 def test_forms_of_masks_are_of_the_same_pixels(rescale):
-    boxes = torch.tensor([[-4., 3., 40., 90.], [20.5, 8., 21., 60.],
-                          [7., 7., 7., 30.], [70., 90., 75., 95.]])
+    boxes = torch.tensor(
+        [
+            [-4.0, 3.0, 40.0, 90.0],
+            [20.5, 8.0, 21.0, 60.0],
+            [7.0, 7.0, 7.0, 30.0],
+            [70.0, 90.0, 75.0, 95.0],
+        ]
+    )
     meta = dict(ori_shape=(47, 33), scale_factor=(2.0, 1.9))
-    logits = torch.randn(4, 1, 28, 28,
-                         generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(
+        4, 1, 28, 28, generator=torch.Generator().manual_seed(0)
+    )
     cfg = ConfigDict(mask_thr_binary=0.5)
     found = {}
     for form in ('dense', 'rle', 'box'):
-        given = InstanceData(bboxes=boxes.clone(),
-                             labels=torch.zeros(4, dtype=torch.long))
-        found[form], = build().predict_by_feat(
-            [logits], [given], [dict(meta, mask_form=form)], cfg, rescale)
+        given = InstanceData(
+            bboxes=boxes.clone(), labels=torch.zeros(4, dtype=torch.long)
+        )
+        (found[form],) = build().predict_by_feat(
+            [logits], [given], [dict(meta, mask_form=form)], cfg, rescale
+        )
     shape = (47, 33) if rescale else (89, 66)
-    assert found['dense'].masks.shape == found['rle'].masks.shape == (
-        4, *shape)
-    np.testing.assert_array_equal(found['dense'].masks,
-                                  found['rle'].masks.numpy())
-    pasted = paste_masks(found['box'].box_masks, found['box'].bboxes, shape,
-                         found['box'].mask_thr)
+    assert (
+        found['dense'].masks.shape == found['rle'].masks.shape == (4, *shape)
+    )
+    np.testing.assert_array_equal(
+        found['dense'].masks, found['rle'].masks.numpy()
+    )
+    pasted = paste_masks(
+        found['box'].box_masks,
+        found['box'].bboxes,
+        shape,
+        found['box'].mask_thr,
+    )
     assert list(pasted) == list(found['rle'].masks)
     for form in ('rle', 'box'):
         torch.testing.assert_close(found['dense'].bboxes, found[form].bboxes)

@@ -22,9 +22,12 @@ def build(size, samples=1, strides=(4, 8, 16, 32), channels=4):
                 type='RoIAlign',
                 output_size=size,
                 sampling_ratio=samples,
-                aligned=False),
+                aligned=False,
+            ),
             out_channels=channels,
-            featmap_strides=list(strides)))
+            featmap_strides=list(strides),
+        )
+    )
 
 
 def with_image(boxes):
@@ -38,11 +41,10 @@ def with_image(boxes):
 def golden_inputs(arrays, part):
     numbers = levels(arrays, f'{part}/in/features_')
     feats = [
-        torch.from_numpy(arrays[f'{part}/in/features_{i}']).permute(
-            0, 3, 1, 2) for i in numbers
+        torch.from_numpy(arrays[f'{part}/in/features_{i}']).permute(0, 3, 1, 2)
+        for i in numbers
     ]
-    kwargs = dict(
-        strides=[2**i for i in numbers], channels=feats[0].shape[1])
+    kwargs = dict(strides=[2**i for i in numbers], channels=feats[0].shape[1])
     return feats, with_image(arrays[f'{part}/in/boxes']), kwargs
 
 
@@ -59,14 +61,16 @@ def test_crops_equal_release(golden, size):
     lowest = levels(arrays, 'pyramid/in/features_')[0]
     chosen = arrays['pyramid/mid/levels'].ravel() - lowest
     np.testing.assert_array_equal(
-        extractor.map_roi_levels(rois, len(feats)), chosen)
+        extractor.map_roi_levels(rois, len(feats)), chosen
+    )
     expected = flat(arrays[f'pyramid/out/crop_{size}'])
     error = np.abs(
-        extractor(feats, rois).permute(0, 2, 3, 1).numpy() - expected)
+        extractor(feats, rois).permute(0, 2, 3, 1).numpy() - expected
+    )
     # torchvision widens a box below one cell to one cell, the release does
     # not; all other boxes agree.
     strides = np.array(kwargs['strides'])[chosen]
-    narrow = ((rois[:, 3:] - rois[:, 1:3]).amin(1).numpy() < strides)
+    narrow = (rois[:, 3:] - rois[:, 1:3]).amin(1).numpy() < strides
     assert narrow.sum() < len(narrow) / 2
     tolerance = CELLS * feats[0].shape[-1] * np.abs(expected).max()
     assert error[~narrow].max() < tolerance
@@ -89,27 +93,42 @@ def test_single_sample_of_many_bins_is_their_mean(golden):
 
 def test_coordinates_are_not_rounded_with_bfloat16_features():
     ramp = torch.arange(64.0).expand(1, 1, 64, 64).contiguous()
-    rois = torch.tensor([[0., 901.3, 903.7, 917.3, 921.7]])
+    rois = torch.tensor([[0.0, 901.3, 903.7, 917.3, 921.7]])
     extractor = build(1, strides=[16], channels=1)
-    expected = extractor((ramp, ), rois)
+    expected = extractor((ramp,), rois)
     with torch.autocast('cpu', torch.bfloat16):
-        got = extractor((ramp.bfloat16(), ), rois)
+        got = extractor((ramp.bfloat16(),), rois)
     assert got.dtype == torch.float32 and torch.equal(got, expected)
     assert expected.item() == pytest.approx((901.3 + 917.3) / 32, abs=1e-4)
 
 
 def test_boxes_without_area_take_the_finest_level():
-    rois = torch.tensor([[0., 5., 5., 5., 5.], [0., 90., 5., 10., 300.],
-                         [0., 300., 300., 10., 10.]])
+    rois = torch.tensor(
+        [
+            [0.0, 5.0, 5.0, 5.0, 5.0],
+            [0.0, 90.0, 5.0, 10.0, 300.0],
+            [0.0, 300.0, 300.0, 10.0, 10.0],
+        ]
+    )
     extractor = build(7)
     assert extractor.map_roi_levels(rois, 4).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize('side, level', [(8, 0), (111.9, 0), (112, 1),
-                                         (223, 1), (224, 2), (447, 2),
-                                         (448, 3), (2000, 3)])
+@pytest.mark.parametrize(
+    'side, level',
+    [
+        (8, 0),
+        (111.9, 0),
+        (112, 1),
+        (223, 1),
+        (224, 2),
+        (447, 2),
+        (448, 3),
+        (2000, 3),
+    ],
+)
 def test_level_rule(side, level):
-    rois = torch.tensor([[0., 0., 0., side, side]])
+    rois = torch.tensor([[0.0, 0.0, 0.0, side, side]])
     assert build(7).map_roi_levels(rois, 4).item() == level
 
 
@@ -127,11 +146,12 @@ def build_cells(size, samples=1, strides=(4, 8, 16, 32), channels=4):
         dict(
             type='DITORoIExtractor',
             roi_layer=dict(
-                type='DITOCellAlign',
-                output_size=size,
-                sampling_ratio=samples),
+                type='DITOCellAlign', output_size=size, sampling_ratio=samples
+            ),
             out_channels=channels,
-            featmap_strides=list(strides)))
+            featmap_strides=list(strides),
+        )
+    )
 
 
 @pytest.mark.parametrize('size', SIZES)
@@ -139,8 +159,11 @@ def test_cell_align_equals_release_for_every_box(golden, size):
     arrays = golden('roi_crop')
     feats, rois, kwargs = golden_inputs(arrays, 'pyramid')
     got = build_cells(size, **kwargs)(feats, rois)
-    close(got.permute(0, 2, 3, 1), flat(arrays[f'pyramid/out/crop_{size}']),
-          CELLS * feats[0].shape[-1])
+    close(
+        got.permute(0, 2, 3, 1),
+        flat(arrays[f'pyramid/out/crop_{size}']),
+        CELLS * feats[0].shape[-1],
+    )
 
 
 @pytest.mark.parametrize('size', SINGLE)
@@ -148,12 +171,17 @@ def test_cell_align_on_one_level_equals_release_for_every_box(golden, size):
     arrays = golden('roi_crop')
     feats, rois, kwargs = golden_inputs(arrays, 'single')
     got = build_cells(size, **kwargs)(feats, rois)
-    close(got.permute(0, 2, 3, 1), flat(arrays[f'single/out/crop_{size}']),
-          CELLS * feats[0].shape[-1])
+    close(
+        got.permute(0, 2, 3, 1),
+        flat(arrays[f'single/out/crop_{size}']),
+        CELLS * feats[0].shape[-1],
+    )
 
 
-@pytest.mark.parametrize('size, scale', golden_cases(
-    'roi_crop', r'single/out/pooled_(\d+)_scaled_([\d.]+)'))
+@pytest.mark.parametrize(
+    'size, scale',
+    golden_cases('roi_crop', r'single/out/pooled_(\d+)_scaled_([\d.]+)'),
+)
 def test_mean_of_a_shrunk_box_equals_release(golden, size, scale):
     # What the VLM score takes.
     arrays = golden('roi_crop')
@@ -161,8 +189,11 @@ def test_mean_of_a_shrunk_box_equals_release(golden, size, scale):
     shrunk = with_image(arrays[f'single/mid/boxes_scaled_{scale}'])
     mean = build_cells(1, int(size), **kwargs)(feats, shrunk)[..., 0, 0]
     expected = arrays[f'single/out/pooled_{size}_scaled_{scale}']
-    close(mean, expected.reshape(-1, expected.shape[-1]),
-          CELLS * feats[0].shape[-1])
+    close(
+        mean,
+        expected.reshape(-1, expected.shape[-1]),
+        CELLS * feats[0].shape[-1],
+    )
 
 
 def test_unknown_roi_layers_are_mmcvs():

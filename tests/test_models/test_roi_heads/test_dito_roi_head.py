@@ -15,8 +15,12 @@ META = dict(img_shape=(64, 48), ori_shape=(64, 48), scale_factor=(1.0, 1.0))
 
 def build(num_classes=3, novel=(), mask=False, **kwargs):
     model = tiny_config(mask=mask)
-    cfg = dict(model.roi_head, train_cfg=model.train_cfg.rcnn,
-               test_cfg=model.test_cfg.rcnn, **kwargs)
+    cfg = dict(
+        model.roi_head,
+        train_cfg=model.train_cfg.rcnn,
+        test_cfg=model.test_cfg.rcnn,
+        **kwargs,
+    )
     head = MODELS.build(cfg)
     head.set = head.bbox_head.set_vocabulary
     head.set(vocabulary(num_classes, novel))
@@ -25,8 +29,9 @@ def build(num_classes=3, novel=(), mask=False, **kwargs):
 
 def inputs(num=6, images=1):
     """Pyramid, proposals, samples and backbone map."""
-    pyramid = tuple(torch.randn(images, 8, 64 // s, 64 // s)
-                    for s in (2, 4, 8, 16))
+    pyramid = tuple(
+        torch.randn(images, 8, 64 // s, 64 // s) for s in (2, 4, 8, 16)
+    )
     proposals = []
     for _ in range(images):
         corner = torch.rand(num, 2) * 20
@@ -45,7 +50,7 @@ def test_vlm_feature_is_the_mean_of_the_box():
     head, feat = build(), torch.zeros(1, DIMS, 8, 8)
     feat[:, :, 2:4, 2:4] = torch.arange(1.0, DIMS + 1)[:, None, None]
     # From image 16 to 24 every sample lies between cells 2 and 3.
-    rois = torch.tensor([[0., 16., 16., 24., 24.]])
+    rois = torch.tensor([[0.0, 16.0, 16.0, 24.0, 24.0]])
     got = head.vlm_embed(feat, rois, [META])
     torch.testing.assert_close(got, torch.arange(1.0, DIMS + 1)[None])
 
@@ -55,14 +60,18 @@ def test_scaled_rois_equal_release(golden):
     scale = float(arrays['rescale/scale'])
     head = build(vlm_roi_scale=scale)
     seen = []
-    head.vlm_roi_extractor.forward = lambda feats, rois: seen.append(
-        rois) or feats[0].new_zeros(len(rois), DIMS, 1, 1)
+    head.vlm_roi_extractor.forward = lambda feats, rois: (
+        seen.append(rois) or feats[0].new_zeros(len(rois), DIMS, 1, 1)
+    )
     boxes = torch.from_numpy(arrays['rescale/boxes'])[..., XYXY]
     index = torch.arange(float(len(boxes)))
-    rois = torch.cat([
-        index.repeat_interleave(boxes.shape[1])[:, None],
-        boxes.reshape(-1, 4)
-    ], 1)
+    rois = torch.cat(
+        [
+            index.repeat_interleave(boxes.shape[1])[:, None],
+            boxes.reshape(-1, 4),
+        ],
+        1,
+    )
     metas = [dict(img_shape=tuple(s)) for s in arrays['rescale/image_shape']]
     head.vlm_embed(torch.zeros(len(boxes), DIMS, 8, 8), rois, metas)
     expected = arrays['rescale/out'][..., XYXY].reshape(-1, 4)
@@ -76,14 +85,13 @@ def test_scaled_rois_equal_release(golden):
 def test_vlm_logits_with_and_without_background(background):
     head = build(ensemble=dict(vlm_background=background))
     _, _, _, feat = inputs()
-    rois = torch.tensor([[0., 4., 4., 30., 40.]])
+    rois = torch.tensor([[0.0, 4.0, 4.0, 30.0, 40.0]])
     mean = head.vlm_embed(feat, rois, [META])
     logits = head.vlm_logits(mean)
     assert logits.shape == (1, 4 if background else 3)
     mean = mean[0]
     cosine = mean @ head.bbox_head.text[1] / mean.norm()
-    assert logits[0, 1].item() == pytest.approx(
-        cosine.item() / 0.01, abs=1e-3)
+    assert logits[0, 1].item() == pytest.approx(cosine.item() / 0.01, abs=1e-3)
 
 
 def test_alpha_for_base_and_beta_for_novel_classes():
@@ -99,7 +107,7 @@ def test_objectness_multiplies_scores():
     det, vlm, objectness = torch.randn(4, 4), torch.randn(4, 3), torch.rand(4)
     plain = build().score(det, vlm, None)
     got = build(ensemble=dict(objectness_power=3)).score(det, vlm, objectness)
-    torch.testing.assert_close(got, plain * objectness[:, None]**3)
+    torch.testing.assert_close(got, plain * objectness[:, None] ** 3)
 
 
 def test_permuted_vocabulary_permutes_labels_only():
@@ -147,9 +155,10 @@ def test_each_image_has_its_own_names():
     alone = []
     for i, names in enumerate(own):
         head.set(vocabulary(4) if names is None else names)
-        one = tuple(level[i:i + 1] for level in pyramid)
-        alone += head.predict(one, proposals[i:i + 1], samples[:1],
-                              vlm_feat=feat[i:i + 1])
+        one = tuple(level[i : i + 1] for level in pyramid)
+        alone += head.predict(
+            one, proposals[i : i + 1], samples[:1], vlm_feat=feat[i : i + 1]
+        )
     head.set(vocabulary(4))
     for sample, names in zip(samples, own, strict=True):
         if names is not None:
@@ -179,10 +188,11 @@ def test_distillation_starts_from_the_frozen_scores():
     head, data = build(loss_distill=loss), inputs()
     feat = data[3]
     torch.testing.assert_close(head.project(feat), feat)
-    rois = torch.tensor([[0., 4., 4., 30., 40.]])
+    rois = torch.tensor([[0.0, 4.0, 4.0, 30.0, 40.0]])
     torch.testing.assert_close(
         head.vlm_logits(head.vlm_embed(head.project(feat), rois, [META])),
-        build().vlm_logits(build().vlm_embed(feat, rois, [META])))
+        build().vlm_logits(build().vlm_embed(feat, rois, [META])),
+    )
 
 
 def test_errors_say_what_is_wrong():
@@ -190,8 +200,9 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match='pass vlm_feat'):
         build().predict(pyramid, proposals, samples)
     cfg = tiny_config(mask=False).roi_head
-    cfg.update(vlm_roi_extractor=None,
-               loss_distill=dict(type='DITOCosineDistillLoss'))
+    cfg.update(
+        vlm_roi_extractor=None, loss_distill=dict(type='DITOCosineDistillLoss')
+    )
     with pytest.raises(ValueError, match='vlm_roi_extractor'):
         MODELS.build(cfg)
 
@@ -200,25 +211,30 @@ def test_detector_scores_alone():
     pyramid, proposals, samples, _ = inputs()
     cfg = tiny_config(mask=False)
     head = MODELS.build(
-        dict(cfg.roi_head, vlm_roi_extractor=None,
-             test_cfg=cfg.test_cfg.rcnn)).eval()
+        dict(cfg.roi_head, vlm_roi_extractor=None, test_cfg=cfg.test_cfg.rcnn)
+    ).eval()
     head.bbox_head.set_vocabulary(vocabulary(3))
     assert len(head.predict(pyramid, proposals, samples)[0]) > 0
 
 
 def test_options_of_older_configs_reach_the_ensemble():
     facts = build(alpha=0.2, objectness_power=2).ensemble.facts()
-    assert facts == build(ensemble=dict(
-        alpha=0.2, objectness_power=2)).ensemble.facts()
+    assert (
+        facts
+        == build(ensemble=dict(alpha=0.2, objectness_power=2)).ensemble.facts()
+    )
 
 
 def test_options_of_older_configs_are_told_their_new_form(monkeypatch):
     said = []
-    monkeypatch.setattr('dito.models.roi_heads.dito_roi_head.print_log',
-                        lambda text, **_: said.append(text))
+    monkeypatch.setattr(
+        'dito.models.roi_heads.dito_roi_head.print_log',
+        lambda text, **_: said.append(text),
+    )
     build(alpha=0.2, renormalise=True)
     assert len(said) == 1 and said[0].endswith(
-        'roi_head.ensemble=dict(alpha=0.2, renormalise=True).')
+        'roi_head.ensemble=dict(alpha=0.2, renormalise=True).'
+    )
     build(ensemble=dict(alpha=0.2))
     assert len(said) == 1
 
@@ -227,7 +243,6 @@ def test_another_ensemble():
     """A class of a few lines takes the place of equation 2."""
 
     class Mean:
-
         def __call__(self, det, vlm, novel, objectness=None):
             p, z = det.softmax(1), vlm.softmax(1)
             return torch.cat([(p[:, :-1] + z) / 2, p[:, -1:]], 1)

@@ -34,7 +34,8 @@ def loop_nms(boxes, scores, score_thr, iou_thr, max_num):
         mine = []
         for i in scores[:, label].argsort(descending=True).tolist():
             if scores[i, label] > score_thr and all(
-                    iou(boxes[i], boxes[j]) <= iou_thr for j in mine):
+                iou(boxes[i], boxes[j]) <= iou_thr for j in mine
+            ):
                 mine.append(i)
         kept += [(scores[i, label].item(), label, i) for i in mine]
     return sorted(kept, reverse=True)[:max_num]
@@ -53,7 +54,7 @@ def test_against_loop(topk, score_thr):
 
 
 def test_equals_mmdet_on_many_classes():
-    boxes, scores = random_boxes(60, 900.0), torch.rand(60, 1203)**8
+    boxes, scores = random_boxes(60, 900.0), torch.rand(60, 1203) ** 8
     padded = torch.cat([scores, scores.new_zeros(60, 1)], 1)
     nms = dict(type='nms', iou_threshold=0.5)
     dets, labels = multiclass_nms(boxes, padded, 1e-4, nms, 300)
@@ -91,7 +92,7 @@ def test_negative_coordinates_keep_classes_apart():
 
 
 def test_boxes_of_two_classes_do_not_suppress_each_other():
-    boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 10.01]])
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.01]])
     scores = torch.tensor([[0.9, 0.8], [0.7, 0.6]])
     _, kept, labels, inds = topk_class_nms(boxes, scores, 0.0, 0.5, 10)
     assert kept.tolist() == pytest.approx([0.9, 0.8])
@@ -101,28 +102,41 @@ def test_boxes_of_two_classes_do_not_suppress_each_other():
 @pytest.mark.parametrize('shape', [(0, 3), (4, 3)])
 def test_nothing_above_the_threshold(shape):
     got = topk_class_nms(
-        random_boxes(shape[0]), torch.zeros(shape), 0.0, 0.5, 10)
+        random_boxes(shape[0]), torch.zeros(shape), 0.0, 0.5, 10
+    )
     assert [len(x) for x in got] == [0, 0, 0, 0]
     assert got[0].shape == (0, 4) and got[2].dtype == torch.long
 
 
 @pytest.mark.parametrize('topk', [4, 4000])
-@pytest.mark.parametrize('num', golden_cases(
-    'detections', r'out/post(\d+)/num_detections'))
+@pytest.mark.parametrize(
+    'num', golden_cases('detections', r'out/post(\d+)/num_detections')
+)
 def test_detections_equal_release(golden, num, topk):
     arrays = golden('detections')
     coder = TASK_UTILS.build(dict(type='DITOPlusOneBBoxCoder'))
     score_thr, iou_thr = (
-        float(arrays[f'cfg/{k}_threshold']) for k in ('score', 'nms'))
-    for i, (size, ) in enumerate(arrays['in/image_shape']):
-        rois, codes = (torch.from_numpy(arrays[key][i][:, XYXY])
-                       for key in ('in/rois', 'in/box_outputs'))
+        float(arrays[f'cfg/{k}_threshold']) for k in ('score', 'nms')
+    )
+    for i, (size,) in enumerate(arrays['in/image_shape']):
+        rois, codes = (
+            torch.from_numpy(arrays[key][i][:, XYXY])
+            for key in ('in/rois', 'in/box_outputs')
+        )
         decoded = coder.decode(rois, codes, size)
         scores = torch.from_numpy(arrays['in/class_scores'][i])[:, 1:]
         boxes, kept, labels, _ = topk_class_nms(
-            decoded, scores, score_thr, iou_thr, int(num), topk=topk)
+            decoded, scores, score_thr, iou_thr, int(num), topk=topk
+        )
         count = int(arrays[f'out/post{num}/num_detections'][i])
-        expected = [arrays[f'out/post{num}/detection_{name}'][i][:count]
-                    for name in ('scores', 'boxes', 'classes')]
-        close_ranked((kept, boxes[:, XYXY], labels + 1), expected, ROUNDING,
-                     NETWORK, size.max())
+        expected = [
+            arrays[f'out/post{num}/detection_{name}'][i][:count]
+            for name in ('scores', 'boxes', 'classes')
+        ]
+        close_ranked(
+            (kept, boxes[:, XYXY], labels + 1),
+            expected,
+            ROUNDING,
+            NETWORK,
+            size.max(),
+        )

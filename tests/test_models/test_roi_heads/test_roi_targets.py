@@ -30,7 +30,9 @@ def build_assigner(arrays):
             type='MaxIoUAssigner',
             pos_iou_thr=cfg(arrays, 'fg_iou'),
             neg_iou_thr=cfg(arrays, 'bg_iou_high'),
-            match_low_quality=False))
+            match_low_quality=False,
+        )
+    )
 
 
 def xyxy(array):
@@ -43,8 +45,9 @@ def assigned(arrays, image):
     proposals = xyxy(arrays['in/proposals'][image])
     gt = InstanceData(
         bboxes=xyxy(arrays['in/gt_boxes'][image][:count]),
-        labels=torch.from_numpy(
-            arrays['in/gt_classes'][image][:count]).long() - 1)
+        labels=torch.from_numpy(arrays['in/gt_classes'][image][:count]).long()
+        - 1,
+    )
     boxes = torch.cat([proposals, gt.bboxes])
     result = build_assigner(arrays).assign(InstanceData(priors=boxes), gt)
     return boxes, gt, proposals, result
@@ -65,7 +68,8 @@ def test_matches(arrays, images):
         np.testing.assert_array_equal(got[sure] > 0, foreground[sure])
         np.testing.assert_array_equal(
             got[foreground] - 1,
-            arrays['mid/matched_gt_indices'][image, :num][foreground])
+            arrays['mid/matched_gt_indices'][image, :num][foreground],
+        )
         assert (got >= 0).all() and foreground.any()
 
 
@@ -79,20 +83,27 @@ def test_what_belongs_to_a_sampled_roi(arrays, images):
         # Rows of padding can be drawn as background there; here there are
         # none.
         assert real.any() and not classes[~real].any()
-        rows = [int((boxes == roi).all(dim=1).nonzero()[0, 0])
-                for roi in rois[real]]
+        rows = [
+            int((boxes == roi).all(dim=1).nonzero()[0, 0])
+            for roi in rois[real]
+        ]
         index = result.gt_inds[rows] - 1
         np.testing.assert_array_equal(index >= 0, classes[real] > 0)
         used = index >= 0
         index, rois = index[used], rois[real][used]
         np.testing.assert_array_equal(
-            gt.labels[index] + 1, classes[real][used])
+            gt.labels[index] + 1, classes[real][used]
+        )
         matched = gt.bboxes[index]
         assert torch.equal(
-            matched, xyxy(arrays['out/sampled_gt_boxes'][image])[real][used])
+            matched, xyxy(arrays['out/sampled_gt_boxes'][image])[real][used]
+        )
         # Differences of coordinates, over a tenth of the box.
-        close(coder.encode(rois, matched),
-              xyxy(arrays['out/box_targets'][image])[real][used], 1e-5)
+        close(
+            coder.encode(rois, matched),
+            xyxy(arrays['out/box_targets'][image])[real][used],
+            1e-5,
+        )
 
 
 def test_number_of_samples(arrays, images):
@@ -101,13 +112,16 @@ def test_number_of_samples(arrays, images):
             type='RandomSampler',
             num=int(cfg(arrays, 'num_samples')),
             pos_fraction=cfg(arrays, 'fg_fraction'),
-            add_gt_as_proposals=True))
+            add_gt_as_proposals=True,
+        )
+    )
     for image in images:
         _, gt, proposals, result = assigned(arrays, image)
         classes = arrays['out/sampled_classes'][image]
         priors = InstanceData(priors=proposals)
         sample = sampler.sample(
-            build_assigner(arrays).assign(priors, gt), priors, gt)
+            build_assigner(arrays).assign(priors, gt), priors, gt
+        )
         assert len(sample.pos_inds) == (classes > 0).sum()
         # The release fills up with its rows of padding where it must.
         available = int((result.gt_inds == 0).sum())
@@ -121,17 +135,21 @@ def test_mask_targets(arrays, images):
         rois = xyxy(arrays['mask/out/rois'][image])
         # Those of foreground, then of background, as top_k draws.
         order = np.argsort(
-            arrays['out/sampled_classes'][image] <= 0,
-            kind='stable')[:len(rois)]
-        assert torch.equal(rois, xyxy(arrays['out/sampled_rois'][image])
-                           [order])
+            arrays['out/sampled_classes'][image] <= 0, kind='stable'
+        )[: len(rois)]
+        assert torch.equal(
+            rois, xyxy(arrays['out/sampled_rois'][image])[order]
+        )
         real = arrays['mask/out/classes'][image] > 0
         assert real.any()
         masks = torch.from_numpy(
-            arrays['mask/in/gt_masks'][image][inds[image][order]])
+            arrays['mask/in/gt_masks'][image][inds[image][order]]
+        )
         got = crop_box_masks(masks, boxes[image][order], rois)
         # Weights of interpolation are fractions of cells of the mask.
         np.testing.assert_allclose(
-            got[real], arrays['mask/out/targets'][image][real],
-            atol=1e-6 * masks.shape[-1])
+            got[real],
+            arrays['mask/out/targets'][image][real],
+            atol=1e-6 * masks.shape[-1],
+        )
         assert 0 <= got.min() < got.max() <= 1.0001

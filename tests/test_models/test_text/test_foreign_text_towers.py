@@ -11,46 +11,94 @@ from open_clip.model import _build_text_tower
 from dito.models.text import DITOTextEncoder
 from dito.models.text.text_tower import resolve_text_arch
 
-SIGLIP = dict(width=32, layers=2, heads=4, causal=False, pool='last',
-              proj_bias=True, norm_eps=1e-6, vocab_size=50)
+SIGLIP = dict(
+    width=32,
+    layers=2,
+    heads=4,
+    causal=False,
+    pool='last',
+    proj_bias=True,
+    norm_eps=1e-6,
+    vocab_size=50,
+)
 CONFIG = dict(width=32, layers=2, heads=4, context_length=9, vocab_size=50)
 
 
 def encoder(arch=None, **kwargs) -> DITOTextEncoder:
     return DITOTextEncoder(
-        arch or SIGLIP, embed_dims=24, context_length=9, **kwargs).eval()
+        arch or SIGLIP, embed_dims=24, context_length=9, **kwargs
+    ).eval()
 
 
-@pytest.mark.parametrize('options, arch', [
-    (dict(no_causal_mask=True, pool_type='last', proj_bias=True,
-          norm_kwargs=dict(eps=1e-6)), dict()),
-    (dict(no_causal_mask=True, pool_type='last', proj_bias=True,
-          norm_kwargs=dict(eps=1e-6), act_kwargs=dict(approximate='tanh')),
-     dict(act='gelu_tanh')),
-    (dict(no_causal_mask=True, pool_type='last'),
-     dict(proj_bias=False, norm_eps=1e-5)),
-    (dict(pool_type='eos', eos_id=7),
-     dict(causal=True, pool='eos', eos_id=7, proj_bias=False, norm_eps=1e-5)),
-])
+@pytest.mark.parametrize(
+    'options, arch',
+    [
+        (
+            dict(
+                no_causal_mask=True,
+                pool_type='last',
+                proj_bias=True,
+                norm_kwargs=dict(eps=1e-6),
+            ),
+            dict(),
+        ),
+        (
+            dict(
+                no_causal_mask=True,
+                pool_type='last',
+                proj_bias=True,
+                norm_kwargs=dict(eps=1e-6),
+                act_kwargs=dict(approximate='tanh'),
+            ),
+            dict(act='gelu_tanh'),
+        ),
+        (
+            dict(no_causal_mask=True, pool_type='last'),
+            dict(proj_bias=False, norm_eps=1e-5),
+        ),
+        (
+            dict(pool_type='eos', eos_id=7),
+            dict(
+                causal=True,
+                pool='eos',
+                eos_id=7,
+                proj_bias=False,
+                norm_eps=1e-5,
+            ),
+        ),
+    ],
+)
 def test_features_equal_open_clip(options, arch) -> None:
     want = _build_text_tower(24, dict(CONFIG, **options)).eval()
     got = encoder({**SIGLIP, **arch})
     got.tower.load_state_dict(want.state_dict())
     tokens = torch.randint(8, 50, (4, 9))
     tokens[torch.arange(4), torch.tensor([3, 5, 8, 2])] = 7
-    torch.testing.assert_close(got(tokens), want(tokens),
-                               atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got(tokens), want(tokens), atol=1e-5, rtol=1e-5)
 
 
 def test_named_arch_of_siglip_is_open_clips() -> None:
     assert resolve_text_arch('ViT-B-16-SigLIP') == dict(
-        width=768, layers=12, heads=12, mlp_ratio=4.0, act='gelu',
-        causal=False, pool='last', proj_bias=True, norm_eps=1e-6,
-        vocab_size=32000)
+        width=768,
+        layers=12,
+        heads=12,
+        mlp_ratio=4.0,
+        act='gelu',
+        causal=False,
+        pool='last',
+        proj_bias=True,
+        norm_eps=1e-6,
+        vocab_size=32000,
+    )
     assert resolve_text_arch('ViT-B-16-SigLIP2')['act'] == 'gelu_tanh'
     # Nothing is added to the arch of a plain tower: fingerprints stay.
     assert set(resolve_text_arch('ViT-B-16')) == {
-        'width', 'layers', 'heads', 'mlp_ratio', 'act'}
+        'width',
+        'layers',
+        'heads',
+        'mlp_ratio',
+        'act',
+    }
 
 
 def test_all_parameters_have_a_gradient() -> None:
@@ -71,7 +119,6 @@ def test_tokenizer_is_open_clips_wrapper(tmp_path, monkeypatch) -> None:
     made = []
 
     class Wrapper:
-
         def __init__(self, path, **kwargs):
             made.append((path, kwargs))
 
@@ -85,8 +132,14 @@ def test_tokenizer_is_open_clips_wrapper(tmp_path, monkeypatch) -> None:
     assert tower.encode(['cat']).shape == (1, 24)
     assert tower.unknown_pieces(['cat']) == []
     assert tower.tokenize([]).shape == (0, 9)
-    assert made == [(str(tmp_path), dict(
-        context_length=9, local_files_only=True, clean='canonicalize'))]
+    assert made == [
+        (
+            str(tmp_path),
+            dict(
+                context_length=9, local_files_only=True, clean='canonicalize'
+            ),
+        )
+    ]
 
 
 def test_missing_library_is_named(tmp_path, monkeypatch) -> None:
@@ -99,15 +152,26 @@ def test_missing_library_is_named(tmp_path, monkeypatch) -> None:
         encoder(tokenizer=dict(path=tmp_path)).tokenize(['cat'])
 
 
-@pytest.mark.parametrize('name, content, message', [
-    ('tokenizer_config.json', dict(auto_map=dict(AutoTokenizer=['a.B', None])),
-     r"auto_map=\{'AutoTokenizer': \['a.B'.*not run"),
-    ('config.json', dict(auto_map=dict(AutoConfig='a.B')), 'not run'),
-    ('config.json', '[' * 100_000, 'config.json is not json'),
-    ('tokenizer_config.json', dict(a=1), r'cannot be read \(damaged file\)'),
-])
-def test_a_tokenizers_folder_is_data(tmp_path, monkeypatch, name, content,
-                                     message) -> None:
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        (
+            'tokenizer_config.json',
+            dict(auto_map=dict(AutoTokenizer=['a.B', None])),
+            r"auto_map=\{'AutoTokenizer': \['a.B'.*not run",
+        ),
+        ('config.json', dict(auto_map=dict(AutoConfig='a.B')), 'not run'),
+        ('config.json', '[' * 100_000, 'config.json is not json'),
+        (
+            'tokenizer_config.json',
+            dict(a=1),
+            r'cannot be read \(damaged file\)',
+        ),
+    ],
+)
+def test_a_tokenizers_folder_is_data(
+    tmp_path, monkeypatch, name, content, message
+) -> None:
 
     def fail(*args, **kwargs):
         raise RuntimeError('damaged\nfile')
@@ -119,11 +183,14 @@ def test_a_tokenizers_folder_is_data(tmp_path, monkeypatch, name, content,
         encoder(tokenizer=dict(path=tmp_path)).tokenize(['cat'])
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(tokenizer=dict(clean='lower')), 'needs path'),
-    (dict(tokenizer=dict(path='x', mode=1)), "got \\['mode', 'path'\\]"),
-    (dict(token_ids=[5]), 'leave token_ids out'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(tokenizer=dict(clean='lower')), 'needs path'),
+        (dict(tokenizer=dict(path='x', mode=1)), "got \\['mode', 'path'\\]"),
+        (dict(token_ids=[5]), 'leave token_ids out'),
+    ],
+)
 def test_bad_options_are_refused(kwargs, message) -> None:
     with pytest.raises(ValueError, match=message):
         encoder(**kwargs)
@@ -135,14 +202,25 @@ def test_a_real_tokenizer_folder(tmp_path) -> None:
     tokenizers = pytest.importorskip('tokenizers')
     words = {'<pad>': 0, '</s>': 1, 'a': 2, 'red': 3, 'cat': 4, '<unk>': 5}
     model = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel(words, unk_token='<unk>'))
+        tokenizers.models.WordLevel(words, unk_token='<unk>')
+    )
     model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     model.post_processor = tokenizers.processors.TemplateProcessing(
-        single='$A </s>', special_tokens=[('</s>', 1)])
+        single='$A </s>', special_tokens=[('</s>', 1)]
+    )
     model.save(str(tmp_path / 'tokenizer.json'))
-    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(dict(
-        tokenizer_class='PreTrainedTokenizerFast', pad_token='</s>',
-        eos_token='</s>', unk_token='<unk>')))
+    (tmp_path / 'tokenizer_config.json').write_text(
+        json.dumps(
+            dict(
+                tokenizer_class='PreTrainedTokenizerFast',
+                pad_token='</s>',
+                eos_token='</s>',
+                unk_token='<unk>',
+            )
+        )
+    )
     tower = encoder(tokenizer=dict(path=tmp_path, clean='canonicalize'))
     assert tower.tokenize(['A red, cat!', 'a dog']).tolist() == [
-        [2, 3, 4, 1, 1, 1, 1, 1, 1], [2, 5, 1, 1, 1, 1, 1, 1, 1]]
+        [2, 3, 4, 1, 1, 1, 1, 1, 1],
+        [2, 5, 1, 1, 1, 1, 1, 1, 1],
+    ]

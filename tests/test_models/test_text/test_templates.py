@@ -10,14 +10,17 @@ from dito.models.text.name_checks import check_names
 from dito.models.text.prompts import fill_templates
 
 
-@pytest.mark.parametrize('name, words', [
-    ('aerosol_can', 'aerosol can'),
-    ('bat_(animal)', 'bat (animal)'),
-    ('chess_knight_(piece)', 'chess knight (piece)'),
-    ('  two\twords ', 'two words'),
-    ('Cat', 'Cat'),
-    ('__', ''),
-])
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        ('aerosol_can', 'aerosol can'),
+        ('bat_(animal)', 'bat (animal)'),
+        ('chess_knight_(piece)', 'chess knight (piece)'),
+        ('  two\twords ', 'two words'),
+        ('Cat', 'Cat'),
+        ('__', ''),
+    ],
+)
 def test_readable_name(name, words) -> None:
     assert readable_name(name) == words
 
@@ -31,9 +34,9 @@ def test_openai_templates_are_clips_eighty() -> None:
 
 def test_small_sets_and_own_texts() -> None:
     assert len(resolve_templates('simple')) == 7
-    assert resolve_templates('none') == ('{}', )
-    assert resolve_templates('a {}.') == ('a {}.', )
-    assert fill_templates(['a {}.'], '{x}') == ('a {x}.', )
+    assert resolve_templates('none') == ('{}',)
+    assert resolve_templates('a {}.') == ('a {}.',)
+    assert fill_templates(['a {}.'], '{x}') == ('a {x}.',)
 
 
 @pytest.mark.parametrize('bad', ['openia', [], ['a photo'], [3]])
@@ -42,7 +45,8 @@ def test_bad_templates_are_refused(bad) -> None:
         resolve_templates(bad)
 
 
-@pytest.mark.parametrize('dataset, count', [(LVISV1Dataset, 1203),
-                                            (Objects365V2Dataset, 365)])
+@pytest.mark.parametrize(
+    'dataset, count', [(LVISV1Dataset, 1203), (Objects365V2Dataset, 365)]
+)
 def test_names_of_public_sets_pass(dataset, count) -> None:
     assert len(check_names(dataset.METAINFO['classes'])) == count

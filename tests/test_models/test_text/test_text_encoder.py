@@ -35,10 +35,12 @@ def test_tokens_equal_open_clip(whole) -> None:
 def test_forward_equals_open_clip_at_full_length(whole) -> None:
     tokens = whole.tokenize(TEXTS)
     torch.testing.assert_close(
-        whole(tokens), whole.tower(tokens), atol=1e-5, rtol=1e-5)
+        whole(tokens), whole.tower(tokens), atol=1e-5, rtol=1e-5
+    )
     short = whole.tokenize(['a cat'])
     torch.testing.assert_close(
-        whole(short), whole.tower(short), atol=1e-5, rtol=1e-5)
+        whole(short), whole.tower(short), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_gradients_equal_those_at_full_length() -> None:
@@ -130,7 +132,8 @@ def test_subset_of_a_compact_checkpoint_is_picked(whole) -> None:
     small = _encoder(token_ids=DITOTextEncoder.collect_token_ids(TEXTS[:1]))
     small.load_state_dict(large.state_dict())
     torch.testing.assert_close(
-        small.encode(TEXTS[:1]), whole.encode(TEXTS[:1]))
+        small.encode(TEXTS[:1]), whole.encode(TEXTS[:1])
+    )
 
 
 def test_loading_forgets_cached_tokens(whole) -> None:
@@ -143,11 +146,14 @@ def test_loading_forgets_cached_tokens(whole) -> None:
     assert encoder.tokenize(['dog']).equal(other.tokenize(['dog']))
 
 
-@pytest.mark.parametrize('model_ids, message', [
-    (None, 'set token_ids=4 in the config'),
-    (7, 'set token_ids=4'),
-    (['dog', 'bird'], 'no embedding for 2 of the 5 token_ids'),
-])
+@pytest.mark.parametrize(
+    'model_ids, message',
+    [
+        (None, 'set token_ids=4 in the config'),
+        (7, 'set token_ids=4'),
+        (['dog', 'bird'], 'no embedding for 2 of the 5 token_ids'),
+    ],
+)
 def test_other_table_is_refused(model_ids, message) -> None:
     source = _encoder(token_ids=DITOTextEncoder.collect_token_ids(['cat']))
     if isinstance(model_ids, list):
@@ -157,10 +163,12 @@ def test_other_table_is_refused(model_ids, message) -> None:
 
 
 def test_unknown_pieces_are_read_as_padding_with_one_warning(
-        monkeypatch) -> None:
+    monkeypatch,
+) -> None:
     said = []
-    monkeypatch.setattr(text_encoder, 'print_log',
-                        lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr(
+        text_encoder, 'print_log', lambda text, **kwargs: said.append(text)
+    )
     encoder = _encoder(token_ids=DITOTextEncoder.collect_token_ids(['a cat']))
     assert encoder.unknown_pieces(['a zebra', 'cat']) == ['zebra']
     assert encoder.tokenize(['zebra', 'cow'])[:, 1].tolist() == [0, 0]
@@ -169,10 +177,12 @@ def test_unknown_pieces_are_read_as_padding_with_one_warning(
 
 def test_all_unread_names_are_said_in_one_sentence(monkeypatch) -> None:
     said = []
-    monkeypatch.setattr(text_encoder, 'print_log',
-                        lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr(
+        text_encoder, 'print_log', lambda text, **kwargs: said.append(text)
+    )
     encoder = _encoder(
-        token_ids=DITOTextEncoder.collect_token_ids(['a red cat']))
+        token_ids=DITOTextEncoder.collect_token_ids(['a red cat'])
+    )
     names = ['cat', *(f'red zebra {i}' for i in range(7)), 'red_cow']
     Vocabulary.from_names(names, encoder, 'none', background='a')
     assert len(said) == 1 and '8 of 9 names' in said[0]
@@ -209,7 +219,8 @@ def test_fingerprint_follows_weights_and_context(whole) -> None:
 def test_named_arch_is_open_clips() -> None:
     arch = resolve_text_arch('ViT-L-16')
     assert arch == dict(
-        width=768, layers=12, heads=12, mlp_ratio=4.0, act='gelu')
+        width=768, layers=12, heads=12, mlp_ratio=4.0, act='gelu'
+    )
     assert resolve_text_arch('ViT-L-14-quickgelu')['act'] == 'quick_gelu'
 
 
@@ -217,25 +228,31 @@ def test_weights_of_an_open_clip_model_fit() -> None:
     model = open_clip.CLIP(
         embed_dim=24,
         vision_cfg=dict(layers=1, width=64, patch_size=16, image_size=32),
-        text_cfg=dict(width=32, layers=2, heads=4)).eval()
+        text_cfg=dict(width=32, layers=2, heads=4),
+    ).eval()
     encoder = _encoder().eval()
     missing, _ = encoder.tower.load_state_dict(
-        model.state_dict(), strict=False)
+        model.state_dict(), strict=False
+    )
     assert missing == []
     want = model.encode_text(encoder.tokenize(TEXTS), normalize=True)
     torch.testing.assert_close(
-        encoder.encode(TEXTS), want, atol=1e-5, rtol=1e-5)
+        encoder.encode(TEXTS), want, atol=1e-5, rtol=1e-5
+    )
 
 
-@pytest.mark.parametrize('arch, message', [
-    ('ViT-X-99', 'open_clip has no model'),
-    ('roberta-ViT-B-32', 'is not a plain transformer'),
-    ('coca_ViT-B-32', 'is not a plain transformer'),
-    (dict(width=32, layers=2), 'has the keys'),
-    (dict(width=32, layers=2, heads=5), 'not divisible'),
-    (dict(width=32, layers=2, heads=4, act='relu'), 'act of a text'),
-    (dict(width=32, layers=2, heads=4, pool='max'), 'pool of a text'),
-])
+@pytest.mark.parametrize(
+    'arch, message',
+    [
+        ('ViT-X-99', 'open_clip has no model'),
+        ('roberta-ViT-B-32', 'is not a plain transformer'),
+        ('coca_ViT-B-32', 'is not a plain transformer'),
+        (dict(width=32, layers=2), 'has the keys'),
+        (dict(width=32, layers=2, heads=5), 'not divisible'),
+        (dict(width=32, layers=2, heads=4, act='relu'), 'act of a text'),
+        (dict(width=32, layers=2, heads=4, pool='max'), 'pool of a text'),
+    ],
+)
 def test_bad_arch_is_refused(arch, message) -> None:
     with pytest.raises(ValueError, match=message):
         DITOTextEncoder(arch, embed_dims=24)
@@ -248,5 +265,6 @@ def test_short_context_is_refused() -> None:
 
 def test_builds_from_registry() -> None:
     encoder = MODELS.build(
-        dict(type='DITOTextEncoder', arch=ARCH, embed_dims=8, token_ids=[5]))
+        dict(type='DITOTextEncoder', arch=ARCH, embed_dims=8, token_ids=[5])
+    )
     assert encoder.tower.token_embedding.weight.shape == (4, 32)

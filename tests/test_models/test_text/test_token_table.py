@@ -29,10 +29,13 @@ def test_none_keeps_all() -> None:
     assert resolve_token_ids(None) is None
 
 
-@pytest.mark.parametrize('name, text', [
-    ('ids.json', json.dumps([9, 7, 9])),
-    ('ids.txt', '9\n7\n'),
-])
+@pytest.mark.parametrize(
+    'name, text',
+    [
+        ('ids.json', json.dumps([9, 7, 9])),
+        ('ids.txt', '9\n7\n'),
+    ],
+)
 def test_reads_files_of_ids(tmp_path, name, text) -> None:
     (tmp_path / name).write_text(text)
     ids = resolve_token_ids(str(tmp_path / name))
@@ -49,12 +52,15 @@ def test_number_gives_empty_rows() -> None:
     assert resolve_token_ids(5).tolist() == [-1] * 5
 
 
-@pytest.mark.parametrize('spec, message', [
-    ([1, 60000], r'must lie in \[0, 49408\), got \[60000\]'),
-    ([-1], r'got \[-1\]'),
-    (2, 'too few rows'),
-    (dict(texts='x'), 'must be dict'),
-])
+@pytest.mark.parametrize(
+    'spec, message',
+    [
+        ([1, 60000], r'must lie in \[0, 49408\), got \[60000\]'),
+        ([-1], r'got \[-1\]'),
+        (2, 'too few rows'),
+        (dict(texts='x'), 'must be dict'),
+    ],
+)
 def test_bad_ids_are_refused(spec, message) -> None:
     with pytest.raises(ValueError, match=message):
         resolve_token_ids(spec)
@@ -84,14 +90,20 @@ def test_what_takes_the_tokenizer_a_minute_is_cut(monkeypatch):
     """Its time grows with the square of the length."""
     seen = []
     encode = SimpleTokenizer.encode
-    monkeypatch.setattr(SimpleTokenizer, 'encode', lambda self, text: (
-        seen.append(len(text)) or encode(self, text)))
-    letters = ''.join(np.random.default_rng(0).choice(
-        list('abcdefgh'), 100_000))
+    monkeypatch.setattr(
+        SimpleTokenizer,
+        'encode',
+        lambda self, text: seen.append(len(text)) or encode(self, text),
+    )
+    letters = ''.join(
+        np.random.default_rng(0).choice(list('abcdefgh'), 100_000)
+    )
     texts = [letters, '&' + 'amp;' * 50_000, ' ' * 10**6 + 'a' + letters]
     tower = DITOTextEncoder(
-        dict(width=16, layers=1, heads=2), 16,
-        token_ids=DITOTextEncoder.collect_token_ids(texts))
+        dict(width=16, layers=1, heads=2),
+        16,
+        token_ids=DITOTextEncoder.collect_token_ids(texts),
+    )
     tokens = tower.tokenize(texts)
     assert tokens.shape == (3, 77) and (tokens.max(1).values > 0).all()
     assert tower.unknown_pieces(texts) == []

@@ -16,7 +16,8 @@ NAMES = ['cat', 'aerosol_can', 'bat_(animal)', 'chess_knight_(piece)']
 def encoder() -> DITOTextEncoder:
     torch.manual_seed(0)
     return DITOTextEncoder(
-        dict(width=32, layers=1, heads=4), embed_dims=16, context_length=16)
+        dict(width=32, layers=1, heads=4), embed_dims=16, context_length=16
+    )
 
 
 class _Counting:
@@ -30,7 +31,8 @@ class _Counting:
         self.largest = max(self.largest, len(texts))
         seeds = [sum(t.encode()) for t in texts]
         return F.normalize(
-            torch.tensor([[s % 7 + 1, s % 11, s % 13] for s in seeds]).float())
+            torch.tensor([[s % 7 + 1, s % 11, s % 13] for s in seeds]).float()
+        )
 
     def fingerprint(self) -> str:
         return 'f' * 64
@@ -38,7 +40,8 @@ class _Counting:
 
 def test_embeddings_are_mean_of_unit_prompts(encoder) -> None:
     vocabulary = Vocabulary.from_names(
-        NAMES, encoder, templates='simple', synonyms=dict(cat=['kitty']))
+        NAMES, encoder, templates='simple', synonyms=dict(cat=['kitty'])
+    )
     assert vocabulary.names == tuple(NAMES) and len(vocabulary) == 4
 
     def mean(phrase: str) -> torch.Tensor:
@@ -46,19 +49,24 @@ def test_embeddings_are_mean_of_unit_prompts(encoder) -> None:
         return sum(encoder.encode([p])[0] for p in prompts) / len(prompts)
 
     want = F.normalize(
-        torch.stack([
-            (mean('cat') + mean('kitty')) / 2,
-            mean('aerosol can'),
-            mean('bat (animal)'),
-            mean('chess knight (piece)'),
-        ]))
+        torch.stack(
+            [
+                (mean('cat') + mean('kitty')) / 2,
+                mean('aerosol can'),
+                mean('bat (animal)'),
+                mean('chess knight (piece)'),
+            ]
+        )
+    )
     torch.testing.assert_close(
-        vocabulary.embeddings, want, atol=1e-5, rtol=1e-5)
+        vocabulary.embeddings, want, atol=1e-5, rtol=1e-5
+    )
     torch.testing.assert_close(
         vocabulary.background,
         F.normalize(mean('background'), dim=0),
         atol=1e-5,
-        rtol=1e-5)
+        rtol=1e-5,
+    )
     assert vocabulary.fingerprint == encoder.fingerprint()
 
 
@@ -68,28 +76,38 @@ def test_save_and_load_keep_everything(encoder, tmp_path) -> None:
         encoder,
         templates=['a {}.', 'the {}'],
         novel=['bat (animal)'],
-        synonyms={'aerosol can': ['spray can']})
+        synonyms={'aerosol can': ['spray can']},
+    )
     path = tmp_path / 'sub' / 'v.safetensors'
     vocabulary.save(path)
     assert [p.name for p in path.parent.iterdir()] == ['v.safetensors']
     loaded = Vocabulary.load(path)
-    for name in ('names', 'templates', 'synonyms', 'fingerprint',
-                 'background_name'):
+    for name in (
+        'names',
+        'templates',
+        'synonyms',
+        'fingerprint',
+        'background_name',
+    ):
         assert getattr(loaded, name) == getattr(vocabulary, name)
     for name in ('embeddings', 'background', 'novel'):
         torch.testing.assert_close(
-            getattr(loaded, name), getattr(vocabulary, name))
+            getattr(loaded, name), getattr(vocabulary, name)
+        )
     assert loaded.novel.dtype == torch.bool
     assert loaded.embeddings.dtype == torch.float32
 
 
-@pytest.mark.parametrize('novel, flags', [
-    (None, [0, 0, 0, 0]),
-    ((), [0, 0, 0, 0]),
-    (['Aerosol can', 'cat'], [1, 1, 0, 0]),
-    ([False, True, False, True], [0, 1, 0, 1]),
-    (torch.tensor([True, False, False, False]), [1, 0, 0, 0]),
-])
+@pytest.mark.parametrize(
+    'novel, flags',
+    [
+        (None, [0, 0, 0, 0]),
+        ((), [0, 0, 0, 0]),
+        (['Aerosol can', 'cat'], [1, 1, 0, 0]),
+        ([False, True, False, True], [0, 1, 0, 1]),
+        (torch.tensor([True, False, False, False]), [1, 0, 0, 0]),
+    ],
+)
 def test_novel_flags(novel, flags) -> None:
     vocabulary = Vocabulary.from_names(NAMES, _Counting(), novel=novel)
     assert vocabulary.novel.tolist() == [bool(f) for f in flags]
@@ -99,7 +117,8 @@ def test_novel_flags(novel, flags) -> None:
 
 def test_subset_reorders_without_the_tower(encoder) -> None:
     vocabulary = Vocabulary.from_names(
-        NAMES, encoder, templates='none', novel=['cat'])
+        NAMES, encoder, templates='none', novel=['cat']
+    )
     part = vocabulary.subset(['bat (animal)', 'cat'])
     assert part.names == ('bat_(animal)', 'cat')
     assert part.embeddings.equal(vocabulary.embeddings[[2, 0]])
@@ -110,12 +129,24 @@ def test_subset_reorders_without_the_tower(encoder) -> None:
 
 
 def test_find_looks_up_what_people_type(encoder) -> None:
-    names = ['car_(automobile)', 'bow_(weapon)', 'bow_(ribbons)', 'bow-tie',
-             'traffic_light', 'auto']
+    names = [
+        'car_(automobile)',
+        'bow_(weapon)',
+        'bow_(ribbons)',
+        'bow-tie',
+        'traffic_light',
+        'auto',
+    ]
     known = Vocabulary.from_names(
-        names, encoder, templates='none', novel=['traffic_light'],
-        synonyms={'car_(automobile)': ['auto', 'machine'],
-                  'bow-tie': ['bow tie']})
+        names,
+        encoder,
+        templates='none',
+        novel=['traffic_light'],
+        synonyms={
+            'car_(automobile)': ['auto', 'machine'],
+            'bow-tie': ['bow tie'],
+        },
+    )
     found = known.find(['Traffic  light', 'bow tie', 'car'])
     assert found.names == ('Traffic  light', 'bow tie', 'car')
     assert found.embeddings.equal(known.embeddings[[4, 3, 0]])
@@ -125,8 +156,10 @@ def test_find_looks_up_what_people_type(encoder) -> None:
     assert known.find(['machine']).embeddings[0].equal(known.embeddings[0])
     with pytest.raises(ValueError, match=r"'bow' fits 'bow_\(weapon\)', 'bow"):
         known.find(['bow'])
-    with pytest.raises(ValueError, match="2 names are not among the 6.*'dog'"
-                       ".*mean 'traffic light'"):
+    with pytest.raises(
+        ValueError,
+        match="2 names are not among the 6.*'dog'.*mean 'traffic light'",
+    ):
         known.find(['dog', 'trafic light', 'car'])
     with pytest.raises(ValueError, match="'car' and 'machine' are both"):
         known.find(['car', 'machine'])
@@ -134,13 +167,15 @@ def test_find_looks_up_what_people_type(encoder) -> None:
 
 def test_join_appends_what_is_lacking(encoder) -> None:
     one = Vocabulary.from_names(
-        NAMES[:2], encoder, novel=['cat'], synonyms=dict(cat=['kitty']))
+        NAMES[:2], encoder, novel=['cat'], synonyms=dict(cat=['kitty'])
+    )
     two = Vocabulary.from_names(
-        ['Aerosol can', *NAMES[2:]], encoder, novel=[NAMES[3]])
+        ['Aerosol can', *NAMES[2:]], encoder, novel=[NAMES[3]]
+    )
     both = one.join(two)
     assert both.names == tuple(NAMES)
     assert both.novel.tolist() == [True, False, False, True]
-    assert both.synonyms == (('kitty', ), (), (), ())
+    assert both.synonyms == (('kitty',), (), (), ())
     assert torch.equal(both.embeddings[:2], one.embeddings)
     assert torch.equal(both.embeddings[2:], two.embeddings[1:])
     assert one.join(one).names == one.names
@@ -153,7 +188,8 @@ def test_ten_thousand_names_in_bounded_chunks() -> None:
     tower = _Counting()
     names = [f'name {i}' for i in range(10_000)]
     vocabulary = Vocabulary.from_names(
-        names, tower, templates=['a {}', 'the {}'], chunk=100)
+        names, tower, templates=['a {}', 'the {}'], chunk=100
+    )
     assert vocabulary.embeddings.shape == (10_000, 3)
     assert tower.texts == 20_002 and tower.largest == 200
 
@@ -164,7 +200,8 @@ def test_repeated_phrases_are_embedded_once() -> None:
         ['cat', 'kitten'],
         tower,
         templates='none',
-        synonyms=dict(cat=['kitten', 'Cat', 'feline'], kitten=['feline']))
+        synonyms=dict(cat=['kitten', 'Cat', 'feline'], kitten=['feline']),
+    )
     assert tower.texts == 5  # cat, kitten, Cat, feline, background
 
 
@@ -185,7 +222,7 @@ def test_cache_spares_the_tower(tmp_path) -> None:
 def test_damaged_cache_is_made_anew(tmp_path) -> None:
     tower = _Counting()
     Vocabulary.from_names(NAMES, tower, cache_dir=tmp_path)
-    (path, ) = tmp_path.iterdir()
+    (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-9])
     asked = tower.texts
     Vocabulary.from_names(NAMES, tower, cache_dir=tmp_path)
@@ -194,28 +231,34 @@ def test_damaged_cache_is_made_anew(tmp_path) -> None:
     assert tower.texts == 2 * asked
 
 
-@pytest.mark.parametrize('names, error, message', [
-    ([], ValueError, 'is empty'),
-    (['cat', ' '], ValueError, r'number \[1\].*blank'),
-    (['cat', '__', ''], ValueError, r'number \[1, 2\].*blank'),
-    (['cat', 'Cat'], ValueError, "'cat' = 'Cat'"),
-    (['a_b', 'x', 'a b'], ValueError, "'a_b' = 'a b'"),
-    (['cat', 3], TypeError, 'must be texts'),
-    ('cat', TypeError, r"write \['cat'\]"),
-    (['cat', 'background'], ValueError, 'more than once'),
-])
+@pytest.mark.parametrize(
+    'names, error, message',
+    [
+        ([], ValueError, 'is empty'),
+        (['cat', ' '], ValueError, r'number \[1\].*blank'),
+        (['cat', '__', ''], ValueError, r'number \[1, 2\].*blank'),
+        (['cat', 'Cat'], ValueError, "'cat' = 'Cat'"),
+        (['a_b', 'x', 'a b'], ValueError, "'a_b' = 'a b'"),
+        (['cat', 3], TypeError, 'must be texts'),
+        ('cat', TypeError, r"write \['cat'\]"),
+        (['cat', 'background'], ValueError, 'more than once'),
+    ],
+)
 def test_bad_names_are_refused(names, error, message) -> None:
     with pytest.raises(error, match=message):
         Vocabulary.from_names(names, _Counting())
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(novel=['dog', 'cow']), "2 novel names.*'dog', 'cow'"),
-    (dict(novel=[True]), '1 flags for 4 names'),
-    (dict(synonyms=dict(dog=['hound'])), "1 names with synonyms.*'dog'"),
-    (dict(synonyms=dict(cat=[' '])), 'Synonyms of'),
-    (dict(chunk=0), 'chunk must be at least 1'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(novel=['dog', 'cow']), "2 novel names.*'dog', 'cow'"),
+        (dict(novel=[True]), '1 flags for 4 names'),
+        (dict(synonyms=dict(dog=['hound'])), "1 names with synonyms.*'dog'"),
+        (dict(synonyms=dict(cat=[' '])), 'Synonyms of'),
+        (dict(chunk=0), 'chunk must be at least 1'),
+    ],
+)
 def test_bad_options_are_refused(kwargs, message) -> None:
     with pytest.raises(ValueError, match=message):
         Vocabulary.from_names(NAMES, _Counting(), **kwargs)
@@ -224,15 +267,22 @@ def test_bad_options_are_refused(kwargs, message) -> None:
 def test_other_tower_is_refused() -> None:
     vocabulary = Vocabulary.from_names(NAMES, _Counting())
     vocabulary.check_encoder('f' * 64)
-    with pytest.raises(ValueError, match='ffffffff, the detector goes with '
-                       '01234567; build it anew'):
+    with pytest.raises(
+        ValueError,
+        match='ffffffff, the detector goes with 01234567; build it anew',
+    ):
         vocabulary.check_encoder('0123456789abcdef')
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match='needs parts of the sizes'):
-        Vocabulary(('cat', ), torch.ones(2, 4), torch.ones(4),
-                   torch.zeros(1, dtype=torch.bool), 'f')
+        Vocabulary(
+            ('cat',),
+            torch.ones(2, 4),
+            torch.ones(4),
+            torch.zeros(1, dtype=torch.bool),
+            'f',
+        )
 
 
 def test_bad_files_are_refused(tmp_path) -> None:
@@ -247,8 +297,10 @@ def test_bad_files_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match='is not a vocabulary'):
         Vocabulary.load(path)
     save_safetensors(
-        dict(embeddings=torch.ones(1, 2)), path,
-        dict(format='dito-vocabulary-1', names=['cat']))
+        dict(embeddings=torch.ones(1, 2)),
+        path,
+        dict(format='dito-vocabulary-1', names=['cat']),
+    )
     with pytest.raises(ValueError, match='vocabulary without'):
         Vocabulary.load(path)
     with pytest.raises(ValueError, match='saved as .safetensors'):
@@ -265,5 +317,6 @@ def test_not_finite_embeddings_are_refused(tmp_path) -> None:
 
 def test_repr_is_short(encoder) -> None:
     vocabulary = Vocabulary.from_names(
-        [f'n{i}' for i in range(9)], encoder, templates='none')
+        [f'n{i}' for i in range(9)], encoder, templates='none'
+    )
     assert '9 classes' in repr(vocabulary) and 'and 4 more' in repr(vocabulary)

@@ -27,10 +27,19 @@ def folder(tmp_path):
         path = tmp_path / 'model'
         path.mkdir()
         save_model(config, path / 'open_clip_model.safetensors')
-        (path / 'open_clip_config.json').write_text(json.dumps(dict(
-            model_cfg=config, preprocess_cfg=dict(
-                mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 1.0],
-                interpolation='bicubic', size=32))))
+        (path / 'open_clip_config.json').write_text(
+            json.dumps(
+                dict(
+                    model_cfg=config,
+                    preprocess_cfg=dict(
+                        mean=[0.5, 0.5, 0.5],
+                        std=[0.25, 0.5, 1.0],
+                        interpolation='bicubic',
+                        size=32,
+                    ),
+                )
+            )
+        )
         return path
 
     return make
@@ -49,42 +58,61 @@ def test_a_folder_becomes_a_checkpoint_of_stage_1(folder, tmp_path, capsys):
     content = load_from_safetensors(str(out))
     meta = content['meta']
     weights = source / 'open_clip_model.safetensors'
-    assert meta['source']['sha256'] == hashlib.sha256(
-        weights.read_bytes()).hexdigest()
+    assert (
+        meta['source']['sha256']
+        == hashlib.sha256(weights.read_bytes()).hexdigest()
+    )
     assert meta['source']['file'] == weights.name
     assert meta['source']['model'] == 'model'
     assert (meta['pool'], meta['dense'], meta['act']) == (
-        'token', 'value', 'gelu')
+        'token',
+        'value',
+        'gelu',
+    )
     assert meta['preprocess'] == dict(
-        mean=[127.5] * 3, std=[63.75, 127.5, 255.0], image_size=16,
-        interpolation='bicubic', resize_mode='shortest')
+        mean=[127.5] * 3,
+        std=[63.75, 127.5, 255.0],
+        image_size=16,
+        interpolation='bicubic',
+        resize_mode='shortest',
+    )
     # The printed settings are a config; the checkpoint fills its model.
-    cfg = Config.fromstring(text.partition('Settings for a config:')[2],
-                            '.py')
+    cfg = Config.fromstring(text.partition('Settings for a config:')[2], '.py')
     assert cfg.model.data_preprocessor.std == [63.75, 127.5, 255.0]
-    model = MODELS.build(dict(
-        type='CLIPPretrainer', backbone=cfg.model.backbone,
-        text_encoder=cfg.model.text_encoder))
+    model = MODELS.build(
+        dict(
+            type='CLIPPretrainer',
+            backbone=cfg.model.backbone,
+            text_encoder=cfg.model.text_encoder,
+        )
+    )
     report = LoadReport.compare(
-        model.state_dict(), fit_state_dict(model, content))
+        model.state_dict(), fit_state_dict(model, content)
+    )
     assert not report.missing + report.unused + list(report.mismatched)
 
 
 def test_siglip_with_a_chosen_dense(folder, tmp_path, capsys):
     out = str(tmp_path / 'out.safetensors')
     source = folder(siglip_config())
-    edited(source, text_cfg=dict(
-        hf_tokenizer_name='some/SigLIP',
-        tokenizer_kwargs=dict(clean='canonicalize')))
+    edited(
+        source,
+        text_cfg=dict(
+            hf_tokenizer_name='some/SigLIP',
+            tokenizer_kwargs=dict(clean='canonicalize'),
+        ),
+    )
     source = str(source)
     assert clip_to_dito.main([source, out, '--dense', 'avg']) == 0
     content = load_from_safetensors(out)
     assert content['meta']['tokenizer'] == dict(
-        name='some/SigLIP', clean='canonicalize')
+        name='some/SigLIP', clean='canonicalize'
+    )
     assert 'need the tokenizer' in capsys.readouterr().out
     assert content['meta']['dense'] == 'avg'
     assert content['meta']['model']['backbone']['head'] == dict(
-        pool='attn_pool', dense='avg')
+        pool='attn_pool', dense='avg'
+    )
     assert content['state_dict']['logit_bias'].shape == ()
 
 
@@ -96,8 +124,12 @@ def test_image_tower_of_timm(suffix, tmp_path, capsys):
         torch.save(model.state_dict(), weights)
     else:
         save_file(model.state_dict(), weights)
-    assert clip_to_dito.main(
-        ['timm:dito_test_vit', str(out), '--weights', str(weights)]) == 0
+    assert (
+        clip_to_dito.main(
+            ['timm:dito_test_vit', str(out), '--weights', str(weights)]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert 'left out   head.weight' in text
     assert 'text embeddings' not in text
@@ -105,13 +137,18 @@ def test_image_tower_of_timm(suffix, tmp_path, capsys):
     assert all(k.startswith('backbone.') for k in state)
     assert load_from_safetensors(str(out))['meta']['left_out'] == {
         f'head.{k}': 'the classifier: classes come as texts here'
-        for k in ('weight', 'bias')}
+        for k in ('weight', 'bias')
+    }
 
 
-def test_wrong_conversion_writes_nothing(folder, tmp_path, capsys,
-                                         monkeypatch):
-    monkeypatch.setattr(clip_to_dito, 'feature_error',
-                        lambda *args: dict(image=float('nan'), text=0.0))
+def test_wrong_conversion_writes_nothing(
+    folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        clip_to_dito,
+        'feature_error',
+        lambda *args: dict(image=float('nan'), text=0.0),
+    )
     out = tmp_path / 'out.safetensors'
     source = str(folder(clip_config()))
     assert clip_to_dito.main([source, str(out)]) == 2
@@ -124,9 +161,12 @@ def test_wrong_conversion_writes_nothing(folder, tmp_path, capsys,
 def test_openai_weights_have_their_activation(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        tower_source, 'read_open_clip',
+        tower_source,
+        'read_open_clip',
         lambda name, config, weights, preprocess, meta: seen.append(
-            (config.get('quick_gelu'), preprocess['mean'][0], meta)))
+            (config.get('quick_gelu'), preprocess['mean'][0], meta)
+        ),
+    )
     weights = tmp_path / 'w.pt'
     tower_source.read_source('ViT-B-16', weights, 'openai')
     tower_source.read_source('ViT-B-16', weights, 'laion2b_s34b_b88k')
@@ -149,27 +189,42 @@ def edited(folder, **config):
 def test_weights_of_another_model_are_refused(folder, tmp_path, capsys):
     source = folder(clip_config())
     edited(source, vision_cfg=dict(width=64, layers=1))
-    assert clip_to_dito.main(
-        [str(source), str(tmp_path / 'out.safetensors')]) == 2
+    assert (
+        clip_to_dito.main([str(source), str(tmp_path / 'out.safetensors')])
+        == 2
+    )
     error = capsys.readouterr().err
     assert 'does not hold the weights of model' in error
     assert 'is not known' in error or 'instead of' in error
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize('args, message', [
-    (['ViT-B-16', 'out.pth'], 'must end in .safetensors'),
-    (['ViT-B-16', 'out.safetensors'], 'give --weights'),
-    (['ViT-B-17', 'out.safetensors', '--weights', 'x'], 'neither a folder'),
-    (['hf-hub:a/b', 'out.safetensors', '--weights', 'x'], 'neither a folder'),
-    (['timm:vit_x', 'out.safetensors', '--weights', 'x'], 'timm has no'),
-    (['ViT-B-16', 'out.safetensors', '--weights', 'x', '--tag', 'y'],
-     "knows no weights 'y'"),
-    (['ViT-L-14', 'out.safetensors', '--weights', 'x'], 'with --tag'),
-    (['roberta-ViT-B-32', 'out.safetensors', '--weights', 'x'],
-     'is not a plain transformer'),
-    (['coca_ViT-B-32', 'out.safetensors', '--weights', 'x'], 'CoCa'),
-])
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (['ViT-B-16', 'out.pth'], 'must end in .safetensors'),
+        (['ViT-B-16', 'out.safetensors'], 'give --weights'),
+        (
+            ['ViT-B-17', 'out.safetensors', '--weights', 'x'],
+            'neither a folder',
+        ),
+        (
+            ['hf-hub:a/b', 'out.safetensors', '--weights', 'x'],
+            'neither a folder',
+        ),
+        (['timm:vit_x', 'out.safetensors', '--weights', 'x'], 'timm has no'),
+        (
+            ['ViT-B-16', 'out.safetensors', '--weights', 'x', '--tag', 'y'],
+            "knows no weights 'y'",
+        ),
+        (['ViT-L-14', 'out.safetensors', '--weights', 'x'], 'with --tag'),
+        (
+            ['roberta-ViT-B-32', 'out.safetensors', '--weights', 'x'],
+            'is not a plain transformer',
+        ),
+        (['coca_ViT-B-32', 'out.safetensors', '--weights', 'x'], 'CoCa'),
+    ],
+)
 def test_bad_arguments_are_one_sentence(args, message, capsys):
     assert clip_to_dito.main(args) == 2
     error = capsys.readouterr().err
@@ -195,7 +250,15 @@ def test_pickled_code_is_not_run(folder, tmp_path, capsys):
     source = folder(clip_config())
     weights = tmp_path / 'w.pt'
     torch.save(dict(a=torch.nn.Linear(1, 1)), weights)
-    assert clip_to_dito.main([
-        str(source), str(tmp_path / 'out.safetensors'), '--weights',
-        str(weights)]) == 2
+    assert (
+        clip_to_dito.main(
+            [
+                str(source),
+                str(tmp_path / 'out.safetensors'),
+                '--weights',
+                str(weights),
+            ]
+        )
+        == 2
+    )
     assert 'could run code from the file' in capsys.readouterr().err

@@ -15,13 +15,22 @@ from dito.converters.towers.source import TowerSource, read_open_clip
 
 TEXT = dict(width=32, layers=2, heads=4, vocab_size=60, context_length=10)
 SIGLIP_TEXT = dict(
-    TEXT, no_causal_mask=True, pool_type='last', proj_bias=True,
-    norm_kwargs=dict(eps=1e-6))
+    TEXT,
+    no_causal_mask=True,
+    pool_type='last',
+    proj_bias=True,
+    norm_kwargs=dict(eps=1e-6),
+)
 VISION = dict(layers=2, width=32, head_width=16, patch_size=8, image_size=32)
-PREPROCESS = dict(mean=(0.5, 0.4, 0.3), std=(0.25, 0.25, 0.25),
-                  interpolation='bicubic', resize_mode='squash')
-TIMM = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4,
-            mlp_ratio=3)
+PREPROCESS = dict(
+    mean=(0.5, 0.4, 0.3),
+    std=(0.25, 0.25, 0.25),
+    interpolation='bicubic',
+    resize_mode='squash',
+)
+TIMM = dict(
+    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=3
+)
 
 
 @register_model
@@ -33,8 +42,9 @@ def dito_test_vit(pretrained: bool = False, **kwargs) -> VisionTransformer:
 @register_model
 def dito_test_siglip(pretrained: bool = False, **kwargs) -> VisionTransformer:
     """A tiny tower as SigLIP's are."""
-    options = dict(TIMM, class_token=False, global_pool='map',
-                   act_layer='gelu_tanh')
+    options = dict(
+        TIMM, class_token=False, global_pool='map', act_layer='gelu_tanh'
+    )
     return _build(options, kwargs)
 
 
@@ -43,22 +53,37 @@ def _build(options: dict, kwargs: dict) -> VisionTransformer:
         kwargs.pop(name, None)
     model = VisionTransformer(**{**options, **kwargs})
     model.pretrained_cfg = model.default_cfg = dict(
-        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
     return model
 
 
 def clip_config(vision=None, text=None, **kwargs) -> dict:
     """Config of a tiny CLIP in the manner of open_clip."""
-    return dict(embed_dim=24, vision_cfg=dict(VISION, **(vision or {})),
-                text_cfg=dict(text or TEXT), **kwargs)
+    return dict(
+        embed_dim=24,
+        vision_cfg=dict(VISION, **(vision or {})),
+        text_cfg=dict(text or TEXT),
+        **kwargs,
+    )
 
 
 def siglip_config(name: str = 'dito_test_siglip', **vision) -> dict:
     """Config of a tiny SigLIP in the manner of open_clip."""
-    options = dict(image_size=32, timm_model_name=name, timm_pool='map',
-                   timm_proj='none', **vision)
-    return dict(embed_dim=32, init_logit_bias=-10, custom_text=True,
-                vision_cfg=options, text_cfg=dict(SIGLIP_TEXT))
+    options = dict(
+        image_size=32,
+        timm_model_name=name,
+        timm_pool='map',
+        timm_proj='none',
+        **vision,
+    )
+    return dict(
+        embed_dim=32,
+        init_logit_bias=-10,
+        custom_text=True,
+        vision_cfg=options,
+        text_cfg=dict(SIGLIP_TEXT),
+    )
 
 
 def randomize(model: torch.nn.Module) -> torch.nn.Module:
@@ -75,8 +100,7 @@ def save_model(config: dict, path: Path) -> Path:
     build = copy.deepcopy(config)
     custom = build.pop('custom_text', False)
     model = randomize((CustomTextCLIP if custom else CLIP)(**build))
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()},
-              path)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
     return path
 
 
@@ -94,4 +118,5 @@ def make_meta_source(name: str) -> TowerSource:
     with torch.device('meta'):
         model = kind(**build)
         return TowerSource(
-            name, 'open_clip', model, model.state_dict(), config, PREPROCESS)
+            name, 'open_clip', model, model.state_dict(), config, PREPROCESS
+        )

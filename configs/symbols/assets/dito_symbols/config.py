@@ -16,7 +16,8 @@ custom_hooks = [
             'roi_head.bbox_head',
             'text_encoder',
         ],
-        type='DITOLoadReportHook'),
+        type='DITOLoadReportHook',
+    ),
     dict(
         templates=[
             'a photo of a {}',
@@ -25,7 +26,8 @@ custom_hooks = [
             'a {}',
             '{}',
         ],
-        type='DITOVocabularyHook'),
+        type='DITOVocabularyHook',
+    ),
 ]
 default_scope = 'mmdet'
 model = dict(
@@ -33,15 +35,19 @@ model = dict(
         arch=dict(embed_dims=128, num_heads=4, num_layers=4),
         global_layers=0,
         img_size=64,
-        patch_embed=dict(channels=[
-            32,
-            64,
-            128,
-        ], type='DITOConvStem'),
+        patch_embed=dict(
+            channels=[
+                32,
+                64,
+                128,
+            ],
+            type='DITOConvStem',
+        ),
         patch_size=8,
         shift='swl',
         type='DITOViT',
-        window=dict(size=8)),
+        window=dict(size=8),
+    ),
     data_preprocessor=dict(
         bgr_to_rgb=True,
         mean=[
@@ -56,7 +62,8 @@ model = dict(
             66.6321579,
             70.32316305,
         ],
-        type='DetDataPreprocessor'),
+        type='DetDataPreprocessor',
+    ),
     neck=dict(in_channels=128, out_channels=48, type='SimpleFPN'),
     roi_head=dict(
         bbox_head=dict(
@@ -67,7 +74,8 @@ model = dict(
             in_channels=48,
             num_shared_convs=2,
             temperature=0.0158,
-            type='DITOBBoxHead'),
+            type='DITOBBoxHead',
+        ),
         bbox_roi_extractor=dict(
             featmap_strides=[
                 2,
@@ -78,23 +86,24 @@ model = dict(
             finest_scale=28,
             out_channels=48,
             roi_layer=dict(
-                aligned=False,
-                output_size=7,
-                sampling_ratio=1,
-                type='RoIAlign'),
-            type='DITORoIExtractor'),
+                aligned=False, output_size=7, sampling_ratio=1, type='RoIAlign'
+            ),
+            type='DITORoIExtractor',
+        ),
         ensemble=dict(
             alpha=0.3,
             beta=0.65,
             objectness_power=0,
             renormalise=True,
-            type='GeometricEnsemble'),
+            type='GeometricEnsemble',
+        ),
         loss_distill=dict(loss_weight=1.0, type='DITOCosineDistillLoss'),
         mask_head=dict(
             conv_out_channels=48,
             in_channels=48,
             num_convs=2,
-            type='DITOMaskHead'),
+            type='DITOMaskHead',
+        ),
         mask_roi_extractor=dict(
             featmap_strides=[
                 2,
@@ -108,8 +117,10 @@ model = dict(
                 aligned=False,
                 output_size=14,
                 sampling_ratio=1,
-                type='RoIAlign'),
-            type='DITORoIExtractor'),
+                type='RoIAlign',
+            ),
+            type='DITORoIExtractor',
+        ),
         type='DITORoIHead',
         vlm_roi_extractor=dict(
             featmap_strides=[
@@ -120,9 +131,12 @@ model = dict(
                 aligned=False,
                 output_size=1,
                 sampling_ratio=14,
-                type='RoIAlign'),
-            type='DITORoIExtractor'),
-        vlm_temperature=0.0158),
+                type='RoIAlign',
+            ),
+            type='DITORoIExtractor',
+        ),
+        vlm_temperature=0.0158,
+    ),
     rpn_head=dict(
         anchor_generator=dict(
             center_offset=0.5,
@@ -138,72 +152,92 @@ model = dict(
                 8,
                 16,
             ],
-            type='AnchorGenerator'),
+            type='AnchorGenerator',
+        ),
         feat_channels=48,
         in_channels=48,
         num_convs=2,
-        type='DITORPNHead'),
+        type='DITORPNHead',
+    ),
     test_cfg=dict(
         given_boxes='vlm',
         rcnn=dict(
             mask_thr_binary=0.5,
             max_per_img=100,
             nms=dict(iou_threshold=0.5, type='nms'),
-            score_thr=0.0),
+            score_thr=0.0,
+        ),
         rpn=dict(
             max_per_img=200,
             min_bbox_size=0,
             nms=dict(iou_threshold=0.6, type='nms'),
-            nms_pre=500)),
+            nms_pre=500,
+        ),
+    ),
     text_encoder=dict(
         arch=dict(heads=2, layers=2, width=64),
         context_length=40,
         embed_dims=128,
         token_ids=362,
-        type='DITOTextEncoder'),
+        type='DITOTextEncoder',
+    ),
     train_cfg=dict(
         rcnn=dict(
             assigner=dict(
                 match_low_quality=False,
                 neg_iou_thr=0.5,
                 pos_iou_thr=0.5,
-                type='MaxIoUAssigner'),
+                type='MaxIoUAssigner',
+            ),
             mask_size=28,
             sampler=dict(
                 add_gt_as_proposals=True,
                 num=96,
                 pos_fraction=0.25,
-                type='RandomSampler')),
+                type='RandomSampler',
+            ),
+        ),
         rpn=dict(
             assigner=dict(
                 gt_max_assign_all=False,
                 neg_iou_thr=0.1,
                 pos_iou_thr=0.3,
-                type='MaxIoUAssigner'),
+                type='MaxIoUAssigner',
+            ),
             bbox_assigner=dict(
                 gt_max_assign_all=False,
                 neg_iou_thr=0.3,
                 pos_iou_thr=0.7,
-                type='MaxIoUAssigner'),
+                type='MaxIoUAssigner',
+            ),
             sampler=dict(
                 add_gt_as_proposals=False,
                 num=128,
                 pos_fraction=0.9921875,
-                type='RandomSampler')),
+                type='RandomSampler',
+            ),
+        ),
         rpn_proposal=dict(
             max_per_img=200,
             min_bbox_size=0,
             nms=dict(iou_threshold=0.7, type='nms'),
-            nms_pre=500)),
-    type='DITO')
+            nms_pre=500,
+        ),
+    ),
+    type='DITO',
+)
 test_dataloader = dict(
     dataset=dict(
         pipeline=[
             dict(type='DITOLoadImageFromFile'),
-            dict(keep_ratio=True, scale=(
-                192,
-                192,
-            ), type='Resize'),
+            dict(
+                keep_ratio=True,
+                scale=(
+                    192,
+                    192,
+                ),
+                type='Resize',
+            ),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 meta_keys=(
@@ -213,7 +247,10 @@ test_dataloader = dict(
                     'img_shape',
                     'scale_factor',
                 ),
-                type='PackDetInputs'),
+                type='PackDetInputs',
+            ),
         ],
-        type='BaseDetDataset'))
+        type='BaseDetDataset',
+    )
+)
 visualizer = dict(name='visualizer', type='DITOLocalVisualizer')

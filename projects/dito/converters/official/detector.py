@@ -19,13 +19,17 @@ Tree = dict[str, np.ndarray]
 
 # Where the tree of a detector or a pretrained model may start.
 _DETECTOR_ROOTS = ('optimizer/target/', 'params/', '')
-_PRETRAINED_ROOTS = ('model_state/params/visual/', 'params/visual/',
-                     'visual/')
+_PRETRAINED_ROOTS = ('model_state/params/visual/', 'params/visual/', 'visual/')
 # What a checkpoint holds beside them: the counter, the optimiser's moments
 # and the text tower, of which the release uses an exported copy.
 _BESIDE_DETECTOR = ('step', 'optimizer/state/', 'model_state/')
-_BESIDE_PRETRAINED = ('step', 'optimizer/', 'model_state/params/text/',
-                      'params/text/', 'text/')
+_BESIDE_PRETRAINED = (
+    'step',
+    'optimizer/',
+    'model_state/params/text/',
+    'params/text/',
+    'text/',
+)
 
 
 def convert_official(params: Mapping[str, np.ndarray]) -> StateDict:
@@ -71,30 +75,37 @@ def select_tree(params: Mapping[str, np.ndarray]) -> tuple[str, Tree]:
         ValueError: If there is neither, or something else beside it.
     """
     for kind, marker, roots, beside in (
-            ('finetuned', 'vision_model/', _DETECTOR_ROOTS,
-             _BESIDE_DETECTOR),
-            ('pretrained', 'conv1/', _PRETRAINED_ROOTS, _BESIDE_PRETRAINED)):
+        ('finetuned', 'vision_model/', _DETECTOR_ROOTS, _BESIDE_DETECTOR),
+        ('pretrained', 'conv1/', _PRETRAINED_ROOTS, _BESIDE_PRETRAINED),
+    ):
         for root in roots:
             if not any(k.startswith(root + marker) for k in params):
                 continue
             left = [
-                k for k in params
+                k
+                for k in params
                 if not k.startswith(root) and not k.startswith(beside)
             ]
             if left:
                 raise ValueError(
                     f'{len(left)} parameters beside {root!r} are not known: '
-                    f'{", ".join(sorted(left))}.')
-            return kind, {k[len(root):]: v for k, v in params.items()
-                          if k.startswith(root)}
+                    f'{", ".join(sorted(left))}.'
+                )
+            return kind, {
+                k[len(root) :]: v
+                for k, v in params.items()
+                if k.startswith(root)
+            }
     raise ValueError(
         'Neither a finetuned detector (vision_model/...) nor a pretrained '
         "model (visual/...) of the release was found; the checkpoint's names "
-        f'are such as {sorted(params)[:3]}.')
+        f'are such as {sorted(params)[:3]}.'
+    )
 
 
-def split_groups(tree: Mapping[str, np.ndarray],
-                 groups: list[str]) -> tuple[dict[str, Tree], Tree]:
+def split_groups(
+    tree: Mapping[str, np.ndarray], groups: list[str]
+) -> tuple[dict[str, Tree], Tree]:
     """Split a flat tree by leading names.
 
     Args:
@@ -111,7 +122,7 @@ def split_groups(tree: Mapping[str, np.ndarray],
         if group is None:
             rest[name] = array
         else:
-            parts[group][name[len(group) + 1:]] = array
+            parts[group][name[len(group) + 1 :]] = array
     return parts, rest
 
 
@@ -120,11 +131,16 @@ def _prefixed(state: StateDict, prefix: str) -> StateDict:
 
 
 def _convert_detector(tree: Tree) -> StateDict:
-    names = ['feature_pyramid_fn', 'region_proposal_head_fn',
-             'fastrcnn_head_fn', 'maskrcnn_head_fn']
+    names = [
+        'feature_pyramid_fn',
+        'region_proposal_head_fn',
+        'fastrcnn_head_fn',
+        'maskrcnn_head_fn',
+    ]
     towers = ['vision_model', 'frozen_vision_model']
     parts, rest = split_groups(
-        tree, towers + [f'task_heads_0/{n}' for n in names])
+        tree, towers + [f'task_heads_0/{n}' for n in names]
+    )
     trained, frozen, pyramid, rpn, box, mask = parts.values()
     sizes = OfficialSizes.infer(trained, pyramid, box)
     compare(sizes.detector(mask=bool(mask)), tree)
@@ -135,15 +151,20 @@ def _convert_detector(tree: Tree) -> StateDict:
         **_prefixed(convert_rpn_head(rpn), 'rpn_head'),
         **_prefixed(
             convert_box_head(box, rest['task_heads_0/temperature']),
-            'roi_head.bbox_head'),
-        **(_prefixed(convert_mask_head(mask), 'roi_head.mask_head')
-           if mask else {}),
+            'roi_head.bbox_head',
+        ),
+        **(
+            _prefixed(convert_mask_head(mask), 'roi_head.mask_head')
+            if mask
+            else {}
+        ),
     }
 
 
 def _convert_pretrained(tree: Tree) -> StateDict:
-    parts, tower = split_groups(tree,
-                                ['feature_pyramid_fn', 'fastrcnn_head_fn'])
+    parts, tower = split_groups(
+        tree, ['feature_pyramid_fn', 'fastrcnn_head_fn']
+    )
     pyramid, box = parts.values()
     compare(OfficialSizes.infer(tower, pyramid, box).pretrained(), tree)
     return {

@@ -37,9 +37,12 @@ class OfficialSizes:
     embed: int = 1024
 
     @classmethod
-    def infer(cls, tower: Mapping[str, np.ndarray],
-              pyramid: Mapping[str, np.ndarray],
-              box_head: Mapping[str, np.ndarray]) -> 'OfficialSizes':
+    def infer(
+        cls,
+        tower: Mapping[str, np.ndarray],
+        pyramid: Mapping[str, np.ndarray],
+        box_head: Mapping[str, np.ndarray],
+    ) -> 'OfficialSizes':
         """Read the sizes off the arrays of three parts.
 
         Args:
@@ -52,11 +55,13 @@ class OfficialSizes:
             comparison of names will tell.
         """
         start = 'transformer/resblocks.'
-        numbers = {k[len(start):].split('/')[0] for k in tower
-                   if k.startswith(start)}
+        numbers = {
+            k[len(start) :].split('/')[0] for k in tower if k.startswith(start)
+        }
 
-        def size(tree: Mapping[str, np.ndarray], path: str, axis: int,
-                 default: int) -> int:
+        def size(
+            tree: Mapping[str, np.ndarray], path: str, axis: int, default: int
+        ) -> int:
             array = tree.get(path)
             known = array is not None and array.ndim > axis
             return int(array.shape[axis]) if known else default
@@ -71,7 +76,8 @@ class OfficialSizes:
             positions=size(tower, 'positional_embedding', 0, cls.positions),
             filters=size(pyramid, 'Conv_0/kernel', 3, cls.filters),
             fc=size(box_head, 'fc6/kernel', 1, cls.fc),
-            embed=size(box_head, 'class-predict/kernel', 1, cls.embed))
+            embed=size(box_head, 'class-predict/kernel', 1, cls.embed),
+        )
 
     def tower(self) -> Shapes:
         """Shapes of the vision transformer."""
@@ -79,7 +85,7 @@ class OfficialSizes:
         part = width // heads
         shapes = {
             'conv1/kernel': (self.patch, self.patch, 3, width),
-            'conv1/bias': (width, ),
+            'conv1/bias': (width,),
             'positional_embedding': (self.positions, width),
             **_norm('ln_post', width),
         }
@@ -89,7 +95,7 @@ class OfficialSizes:
                 shapes[f'{at}/attn/{name}/kernel'] = (width, heads, part)
                 shapes[f'{at}/attn/{name}/bias'] = (heads, part)
             shapes[f'{at}/attn/out/kernel'] = (heads, part, width)
-            shapes[f'{at}/attn/out/bias'] = (width, )
+            shapes[f'{at}/attn/out/bias'] = (width,)
             shapes.update(_dense(f'{at}/mlp/c_fc', width, self.mlp))
             shapes.update(_dense(f'{at}/mlp/c_proj', self.mlp, width))
             shapes.update(_norm(f'{at}/ln_1', width))
@@ -125,7 +131,8 @@ class OfficialSizes:
         for i in range(4):
             for suffix in ('', '-1'):
                 shapes.update(
-                    _norm(f'SubRpnHead_{i}/rpn-l{i + 2}-bn{suffix}', out))
+                    _norm(f'SubRpnHead_{i}/rpn-l{i + 2}-bn{suffix}', out)
+                )
         return shapes
 
     def box_head(self) -> Shapes:
@@ -169,35 +176,42 @@ class OfficialSizes:
             'frozen_vision_model': self.tower(),
             **{f'task_heads_0/{k}': v for k, v in heads.items()},
         }
-        return dict(_nested(groups), **{'task_heads_0/temperature': (1, )})
+        return dict(_nested(groups), **{'task_heads_0/temperature': (1,)})
 
     def pretrained(self) -> Shapes:
         """Shapes of the pretrained 'visual' group."""
         return dict(
             self.tower(),
-            **_nested({
-                'feature_pyramid_fn': self.pyramid(),
-                'fastrcnn_head_fn': self.box_head()
-            }))
+            **_nested(
+                {
+                    'feature_pyramid_fn': self.pyramid(),
+                    'fastrcnn_head_fn': self.box_head(),
+                }
+            ),
+        )
 
 
 def _nested(groups: Mapping[str, Shapes]) -> Shapes:
-    return {f'{group}/{name}': shape
-            for group, shapes in groups.items()
-            for name, shape in shapes.items()}
+    return {
+        f'{group}/{name}': shape
+        for group, shapes in groups.items()
+        for name, shape in shapes.items()
+    }
 
 
 def _norm(path: str, width: int) -> Shapes:
-    return {f'{path}/scale': (width, ), f'{path}/bias': (width, )}
+    return {f'{path}/scale': (width,), f'{path}/bias': (width,)}
 
 
 def _dense(path: str, c_in: int, c_out: int) -> Shapes:
-    return {f'{path}/kernel': (c_in, c_out), f'{path}/bias': (c_out, )}
+    return {f'{path}/kernel': (c_in, c_out), f'{path}/bias': (c_out,)}
 
 
 def _conv(path: str, side: int, c_in: int, c_out: int) -> Shapes:
-    return {f'{path}/kernel': (side, side, c_in, c_out),
-            f'{path}/bias': (c_out, )}
+    return {
+        f'{path}/kernel': (side, side, c_in, c_out),
+        f'{path}/bias': (c_out,),
+    }
 
 
 def leaf_order(names: Iterable[str]) -> list[str]:
@@ -232,9 +246,14 @@ def compare(shapes: Shapes, arrays: Mapping[str, np.ndarray]) -> None:
     ]
     found = [
         f'{len(names)} {kind}: {", ".join(names)}'
-        for kind, names in (('missing', missing), ('not known', unknown),
-                            ('of another shape', wrong)) if names
+        for kind, names in (
+            ('missing', missing),
+            ('not known', unknown),
+            ('of another shape', wrong),
+        )
+        if names
     ]
     if found:
         raise ValueError(
-            f'The parameters do not fit the release: {"; ".join(found)}.')
+            f'The parameters do not fit the release: {"; ".join(found)}.'
+        )

@@ -48,7 +48,8 @@ class ParamTree:
         if path not in self.params:
             raise ValueError(
                 f'{self.part}: the parameter {path!r} is missing; is this '
-                'the tree of another part?')
+                'the tree of another part?'
+            )
         self.unread.discard(path)
         return np.asarray(self.params[path], dtype=np.float32)
 
@@ -74,8 +75,10 @@ class ParamTree:
 
     def whole(self, kind: str, path: str, name: str) -> StateDict:
         """Kernel, by the method of its kind, and bias as ``name``'s."""
-        return {f'{name}.weight': getattr(self, kind)(path),
-                f'{name}.bias': self.bias(path)}
+        return {
+            f'{name}.weight': getattr(self, kind)(path),
+            f'{name}.bias': self.bias(path),
+        }
 
     def norm(self, path: str, name: str) -> StateDict:
         """LayerNorm scale and bias as ``name``'s weight and bias."""
@@ -93,7 +96,8 @@ class ParamTree:
         if self.unread:
             raise ValueError(
                 f'{self.part}: the parameters {sorted(self.unread)} are not '
-                'known; is this the tree of another part?')
+                'known; is this the tree of another part?'
+            )
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
@@ -112,8 +116,9 @@ def convert_vit(params: Mapping[str, np.ndarray]) -> StateDict:
     state['pos_embed'] = to_tensor(tree.read('positional_embedding')[None])
     prefix = 'transformer/resblocks.'
     numbers = {
-        int(path[len(prefix):].split('/')[0])
-        for path in params if path.startswith(prefix)
+        int(path[len(prefix) :].split('/')[0])
+        for path in params
+        if path.startswith(prefix)
     }
     for number in sorted(numbers):
         state |= _convert_block(tree, f'{prefix}{number}', f'blocks.{number}')
@@ -135,13 +140,15 @@ def _convert_block(tree: ParamTree, path: str, name: str) -> StateDict:
     state = {
         f'{name}.attn.qkv.weight': torch.cat(weights),
         f'{name}.attn.qkv.bias': torch.cat(biases),
-        f'{name}.attn.proj.weight':
-            to_tensor(out.reshape(-1, out.shape[-1]).T),
+        f'{name}.attn.proj.weight': to_tensor(
+            out.reshape(-1, out.shape[-1]).T
+        ),
         f'{name}.attn.proj.bias': tree.bias(f'{path}/attn/out'),
     }
     for theirs, ours in (('c_fc', 'fc1'), ('c_proj', 'fc2')):
         state |= tree.whole(
-            'linear', f'{path}/mlp/{theirs}', f'{name}.mlp.{ours}')
+            'linear', f'{path}/mlp/{theirs}', f'{name}.mlp.{ours}'
+        )
     for number in (1, 2):
         state |= tree.norm(f'{path}/ln_{number}', f'{name}.norm{number}')
     return state
@@ -164,9 +171,11 @@ def convert_fpn(params: Mapping[str, np.ndarray]) -> StateDict:
     for index, level in enumerate(range(2, 6)):
         for part, name in enumerate(('lateral_convs', 'fpn_convs')):
             state[f'{name}.{index}.conv.weight'] = tree.conv(
-                f'Conv_{2 * index + part}')
-            state |= tree.norm(f'simfpn-l{level}-ln-out-{part + 1}',
-                               f'{name}.{index}.ln')
+                f'Conv_{2 * index + part}'
+            )
+            state |= tree.norm(
+                f'simfpn-l{level}-ln-out-{part + 1}', f'{name}.{index}.ln'
+            )
     tree.finish()
     return state
 
@@ -180,19 +189,26 @@ def convert_rpn_head(params: Mapping[str, np.ndarray]) -> StateDict:
     """
     tree = ParamTree(params, 'proposal head')
     state: StateDict = {}
-    for path, name in (('rpn', 'rpn_convs.0'), ('rpn-1', 'rpn_convs.1'),
-                       ('rpn-class', 'rpn_cls'), ('rpn-box', 'rpn_reg')):
+    for path, name in (
+        ('rpn', 'rpn_convs.0'),
+        ('rpn-1', 'rpn_convs.1'),
+        ('rpn-class', 'rpn_cls'),
+        ('rpn-box', 'rpn_reg'),
+    ):
         state |= tree.whole('conv', path, name)
     for index, level in enumerate(range(2, 6)):
         for conv, suffix in enumerate(('', '-1')):
-            state |= tree.norm(f'SubRpnHead_{index}/rpn-l{level}-bn{suffix}',
-                               f'rpn_norms.{index}.{conv}')
+            state |= tree.norm(
+                f'SubRpnHead_{index}/rpn-l{level}-bn{suffix}',
+                f'rpn_norms.{index}.{conv}',
+            )
     tree.finish()
     return state
 
 
-def convert_box_head(params: Mapping[str, np.ndarray],
-                     temperature: np.ndarray | None = None) -> StateDict:
+def convert_box_head(
+    params: Mapping[str, np.ndarray], temperature: np.ndarray | None = None
+) -> StateDict:
     """Convert the box head to :class:`DITOBBoxHead`.
 
     RoI features are flattened as (height, width, channel) in Flax and as
@@ -206,8 +222,9 @@ def convert_box_head(params: Mapping[str, np.ndarray],
     """
     tree = ParamTree(params, 'box head')
     state: StateDict = {}
-    num_convs = sum(p.startswith('conv_') and p.endswith('/kernel')
-                    for p in params)
+    num_convs = sum(
+        p.startswith('conv_') and p.endswith('/kernel') for p in params
+    )
     channels = 1
     for i in range(num_convs):
         state |= tree.whole('conv', f'conv_{i}', f'shared_convs.{i}.conv')
@@ -215,14 +232,18 @@ def convert_box_head(params: Mapping[str, np.ndarray],
         channels = len(state[f'shared_convs.{i}.conv.bias'])
     state |= tree.whole('linear', 'fc6', 'shared_fc')
     state['shared_fc.weight'] = _flatten_channels_first(
-        state['shared_fc.weight'], channels)
+        state['shared_fc.weight'], channels
+    )
     state |= tree.norm('fc6_bn', 'shared_norm')
     state['fc_embed.weight'] = tree.linear('class-predict')
     state['fc_reg.weight'] = tree.linear('box-predict')[_XYWH]
     state['fc_reg.bias'] = tree.bias('box-predict')[_XYWH]
     tree.finish()
-    state['temperature_scale'] = torch.ones(
-        1) if temperature is None else to_tensor(temperature).reshape(1)
+    state['temperature_scale'] = (
+        torch.ones(1)
+        if temperature is None
+        else to_tensor(temperature).reshape(1)
+    )
     return state
 
 
@@ -232,7 +253,8 @@ def _flatten_channels_first(weight: Tensor, channels: int) -> Tensor:
     if size * size * channels != weight.shape[1]:
         raise ValueError(
             f'box head: fc6 has {weight.shape[1]} inputs, which are no '
-            f'square map of {channels} channels.')
+            f'square map of {channels} channels.'
+        )
     weight = weight.view(len(weight), size, size, channels)
     return weight.permute(0, 3, 1, 2).reshape(len(weight), -1).contiguous()
 

@@ -26,9 +26,10 @@ _CHUNKED = '__msgpack_chunked_array__'
 _VARIABLE = re.compile(r'variables/(\d+)/\.ATTRIBUTES/VARIABLE_VALUE')
 
 
-def read_checkpoint(path: str | Path,
-                    sizes: OfficialSizes = OfficialSizes()  # noqa: B008
-                    ) -> tuple[str, Tree]:
+def read_checkpoint(
+    path: str | Path,
+    sizes: OfficialSizes = OfficialSizes(),  # noqa: B008
+) -> tuple[str, Tree]:
     """Read a checkpoint of the release.
 
     Args:
@@ -51,7 +52,8 @@ def read_checkpoint(path: str | Path,
     path = Path(os.path.expanduser(path))
     if not path.exists():
         raise FileNotFoundError(
-            f'The checkpoint {path} does not exist; check the path.')
+            f'The checkpoint {path} does not exist; check the path.'
+        )
     if path.is_dir():
         return _read_folder(path, sizes)
     with open(path, 'rb') as file:
@@ -64,20 +66,29 @@ def read_checkpoint(path: str | Path,
 def _read_folder(path: Path, sizes: OfficialSizes) -> tuple[str, Tree]:
     if (path / 'saved_model.pb').is_file():
         return 'SavedModel', name_variables(_read_variables(path), sizes)
-    if any((path / name).exists()
-           for name in ('_METADATA', '_CHECKPOINT_METADATA', 'manifest.ocdbt',
-                        '_sharding')):
+    if any(
+        (path / name).exists()
+        for name in (
+            '_METADATA',
+            '_CHECKPOINT_METADATA',
+            'manifest.ocdbt',
+            '_sharding',
+        )
+    ):
         return 'orbax', flatten(_read_orbax(path))
-    steps = sorted((int(p.name.rpartition('_')[2]), p)
-                   for p in path.glob('checkpoint_*')
-                   if p.name.rpartition('_')[2].isdigit())
+    steps = sorted(
+        (int(p.name.rpartition('_')[2]), p)
+        for p in path.glob('checkpoint_*')
+        if p.name.rpartition('_')[2].isdigit()
+    )
     if steps:
         return read_checkpoint(steps[-1][1], sizes)
     names = sorted(p.name for p in path.iterdir())[:5]
     raise ValueError(
         f'{path} is no checkpoint of the release: neither a SavedModel '
         '(saved_model.pb) nor orbax (_METADATA) nor Flax (checkpoint_N); it '
-        f'holds {names}.')
+        f'holds {names}.'
+    )
 
 
 def _read_npz(path: Path) -> Tree:
@@ -96,8 +107,10 @@ def need_package(module: str, package: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f'Reading {what} needs {package}, which is not '
-                         f'installed: pip install {package}.') from error
+        raise ValueError(
+            f'Reading {what} needs {package}, which is not '
+            f'installed: pip install {package}.'
+        ) from error
 
 
 def _read_msgpack(path: Path) -> Any:
@@ -115,14 +128,13 @@ def _read_msgpack(path: Path) -> Any:
 
     try:
         return msgpack.unpackb(
-            path.read_bytes(),
-            ext_hook=decode,
-            raw=False,
-            strict_map_key=False)
+            path.read_bytes(), ext_hook=decode, raw=False, strict_map_key=False
+        )
     except Exception as error:  # msgpack's errors have no common type
         raise ValueError(
             f'{path} is neither .npz nor a Flax checkpoint in msgpack, or is '
-            f'damaged: {type(error).__name__} {error}.') from error
+            f'damaged: {type(error).__name__} {error}.'
+        ) from error
 
 
 def _from_bytes(content: bytes, name: str) -> np.ndarray:
@@ -134,14 +146,16 @@ def _from_bytes(content: bytes, name: str) -> np.ndarray:
 
 
 def _read_orbax(path: Path) -> Any:
-    ocp = need_package('orbax.checkpoint', 'orbax-checkpoint',
-                f'the orbax checkpoint {path}')
+    ocp = need_package(
+        'orbax.checkpoint', 'orbax-checkpoint', f'the orbax checkpoint {path}'
+    )
     with ocp.PyTreeCheckpointer() as reader:
         shapes = reader.metadata(path.resolve())
         tree = getattr(shapes, 'item_metadata', shapes)
         tree = getattr(tree, 'tree', tree)
         as_numpy = _map(
-            tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
+            tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray)
+        )
         return reader.restore(path.resolve(), restore_args=as_numpy)
 
 
@@ -164,13 +178,15 @@ def _read_variables(path: Path) -> list[np.ndarray]:
     if sorted(found) != list(range(len(found))) or not found:
         raise ValueError(
             f'{path} is no SavedModel of the release: its variables are not '
-            'numbered variables/0, variables/1 and so on.')
+            'numbered variables/0, variables/1 and so on.'
+        )
     return [found[i] for i in range(len(found))]
 
 
-def name_variables(arrays: list[np.ndarray],
-                   sizes: OfficialSizes = OfficialSizes()  # noqa: B008
-                   ) -> Tree:
+def name_variables(
+    arrays: list[np.ndarray],
+    sizes: OfficialSizes = OfficialSizes(),  # noqa: B008
+) -> Tree:
     """Give the numbered variables of an exported detector their names.
 
     The release's export flattens the tree of parameters, which sorts each
@@ -199,12 +215,14 @@ def name_variables(arrays: list[np.ndarray],
         if wrong:
             raise ValueError(
                 f'{len(wrong)} variables of the SavedModel have another shape '
-                f'than the release: {", ".join(wrong)}.')
+                f'than the release: {", ".join(wrong)}.'
+            )
         return dict(zip(names, arrays, strict=True))
     raise ValueError(
         f'The SavedModel has {len(arrays)} variables; a detector of these '
         f'sizes has {" or ".join(str(len(c)) for c in candidates)} (with or '
-        'without masks).')
+        'without masks).'
+    )
 
 
 def flatten(tree: Any, prefix: str = '') -> Tree:
@@ -226,13 +244,15 @@ def flatten(tree: Any, prefix: str = '') -> Tree:
         if not prefix:
             raise ValueError(
                 f'The checkpoint holds a {type(tree).__name__}, not a tree of '
-                'parameters.')
+                'parameters.'
+            )
         return _leaf(tree, prefix)
     if _CHUNKED in tree:
         parts = [tree['chunks'][str(i)] for i in range(len(tree['chunks']))]
         shape = [tree['shape'][str(i)] for i in range(len(tree['shape']))]
         joined = np.concatenate([np.ravel(p) for p in parts]).reshape(
-            [int(side) for side in shape])
+            [int(side) for side in shape]
+        )
         return {prefix: joined}
     flat: Tree = {}
     for key, value in tree.items():
@@ -249,5 +269,6 @@ def _leaf(value: Any, path: str) -> Tree:
     if array.dtype.kind not in 'biufc':
         raise ValueError(
             f'{path} is {value!r:.60}, not an array; a checkpoint written by '
-            'several hosts has to be gathered into one file first.')
+            'several hosts has to be gathered into one file first.'
+        )
     return {path: array}

@@ -18,8 +18,19 @@ _FOOTER, _TRAILER = 48, 5
 _MAGIC = bytes.fromhex('57fb808b247547db')
 # Of types.proto; texts (7), such as the graph of objects, are left out.
 _TYPES = {
-    1: '<f4', 2: '<f8', 3: '<i4', 4: 'u1', 5: '<i2', 6: 'i1', 9: '<i8',
-    10: '?', 14: 'bfloat16', 17: '<u2', 19: '<f2', 22: '<u4', 23: '<u8'
+    1: '<f4',
+    2: '<f8',
+    3: '<i4',
+    4: 'u1',
+    5: '<i2',
+    6: 'i1',
+    9: '<i8',
+    10: '?',
+    14: 'bfloat16',
+    17: '<u2',
+    19: '<f2',
+    22: '<u4',
+    23: '<u8',
 }
 _TEXT = 7
 # Wire types of protocol buffers.
@@ -43,27 +54,36 @@ def read_bundle(prefix: str | Path) -> dict[str, np.ndarray]:
     index = prefix.with_name(f'{prefix.name}.index')
     if not index.is_file():
         raise FileNotFoundError(
-            f'{index} does not exist; unpack the archive again.')
+            f'{index} does not exist; unpack the archive again.'
+        )
     try:
         entries = dict(_table(index.read_bytes()))
         header = _fields(entries.pop(b''))
         shards = [_shard(prefix, i, header[1]) for i in range(header[1])]
         return {
-            name.decode(): array for name, entry in entries.items()
+            name.decode(): array
+            for name, entry in entries.items()
             if (array := _array(_fields(entry), shards)) is not None
         }
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError,
-            ValueError) as error:
+    except (
+        IndexError,
+        KeyError,
+        TypeError,
+        UnicodeDecodeError,
+        ValueError,
+    ) as error:
         raise ValueError(
             f'{index} is damaged, or no checkpoint of TensorFlow: '
-            f'{type(error).__name__} {error}.') from error
+            f'{type(error).__name__} {error}.'
+        ) from error
 
 
 def _shard(prefix: Path, number: int, count: int) -> np.ndarray:
     path = prefix.with_name(f'{prefix.name}.data-{number:05d}-of-{count:05d}')
     if not path.is_file():
         raise FileNotFoundError(
-            f'{path} does not exist; unpack the archive again.')
+            f'{path} does not exist; unpack the archive again.'
+        )
     if not path.stat().st_size:  # which cannot be mapped
         return np.zeros(0, np.uint8)
     return np.memmap(path, np.uint8, 'r')
@@ -78,7 +98,7 @@ def _array(entry: dict, shards: list[np.ndarray]) -> np.ndarray | None:
         raise ValueError(f'an array has the type {kind} or is in slices')
     shape = [_fields(d).get(1, 0) for d in _all(entry.get(2, b''), 2)]
     start, size = entry.get(4, 0), entry.get(5, 0)
-    raw = shards[entry.get(3, 0)][start:start + size]
+    raw = shards[entry.get(3, 0)][start : start + size]
     if len(raw) != size:
         raise ValueError(f'an array of {size:,} bytes has {len(raw):,}')
     if _TYPES[kind] == 'bfloat16':
@@ -108,10 +128,11 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
     return (offset, size), at
 
 
-def _block(content: bytes, offset: int,
-           size: int) -> Iterator[tuple[bytes, bytes]]:
+def _block(
+    content: bytes, offset: int, size: int
+) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a block; a key begins as the one before it."""
-    block = content[offset:offset + size]
+    block = content[offset : offset + size]
     if len(content) < offset + size + _TRAILER or content[offset + size]:
         raise ValueError('a block is cut off or compressed')
     restarts = int.from_bytes(block[-4:], 'little')
@@ -123,9 +144,9 @@ def _block(content: bytes, offset: int,
         length, at = _varint(block, at)
         if at + more + length > end:
             raise ValueError('an entry is longer than its block')
-        key = key[:shared] + block[at:at + more]
+        key = key[:shared] + block[at : at + more]
         at += more + length
-        yield key, block[at - length:at]
+        yield key, block[at - length : at]
 
 
 # -------------------------------------------------------- protocol buffers
@@ -137,7 +158,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     while True:
         byte = data[at]
         at += 1
-        value |= (byte & 0x7f) << shift
+        value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
         shift += 7
@@ -153,10 +174,13 @@ def _wire(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             value, at = _varint(data, at)
         elif kind in (_FIXED64, _FIXED32):
             size = 8 if kind == _FIXED64 else 4
-            value, at = int.from_bytes(data[at:at + size], 'little'), at + size
+            value, at = (
+                int.from_bytes(data[at : at + size], 'little'),
+                at + size,
+            )
         elif kind == _BYTES:
             size, at = _varint(data, at)
-            value, at = data[at:at + size], at + size
+            value, at = data[at : at + size], at + size
         else:
             raise ValueError(f'a field has the wire type {kind}')
         if at > len(data):

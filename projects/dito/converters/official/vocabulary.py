@@ -55,12 +55,14 @@ def read_embeddings(path: str | Path) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f'The embeddings {path} do not exist; check the path.')
+            f'The embeddings {path} do not exist; check the path.'
+        )
     try:
         table = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
-            f'{path} is no array in .npy format: {error}.') from error
+            f'{path} is no array in .npy format: {error}.'
+        ) from error
     return table[0] if table.ndim == 3 and len(table) == 1 else table
 
 
@@ -90,20 +92,32 @@ def read_class_rows(path: str | Path) -> ClassRows:
     synonyms: dict[str, list[str]] = {}
     if isinstance(content, dict) and 'categories' in content:
         content = content['categories']
-    if isinstance(content, list) and content and all(
-            isinstance(c, dict) and {'id', 'name'} <= set(c)
-            for c in content):
+    if (
+        isinstance(content, list)
+        and content
+        and all(
+            isinstance(c, dict) and {'id', 'name'} <= set(c) for c in content
+        )
+    ):
         rare = [c['name'] for c in content if c.get('frequency') == 'r']
         pairs = [(c['id'], c['name']) for c in content]
-        synonyms = {c['name']: [s for s in c.get('synonyms') or ()
-                                if isinstance(s, str)] for c in content}
-    elif isinstance(content, dict) and content and all(
-            isinstance(v, str) for v in content.values()):
+        synonyms = {
+            c['name']: [
+                s for s in c.get('synonyms') or () if isinstance(s, str)
+            ]
+            for c in content
+        }
+    elif (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(v, str) for v in content.values())
+    ):
         pairs = list(content.items())
     else:
         raise ValueError(
             f'{path} tells no rows: it must be a mapping from id to name, or '
-            'annotations whose categories have ids and names.')
+            'annotations whose categories have ids and names.'
+        )
     return ClassRows(_by_row(pairs, path), rare, synonyms)
 
 
@@ -115,15 +129,18 @@ def _by_row(pairs: Iterable[Sequence[Any]], path: Path) -> dict[int, str]:
         if number < 1 or number in rows:
             raise ValueError(
                 f'{path}: the id {key!r} of {name!r} must be a number from 1 '
-                'on (0 is the background) and stand once.')
+                'on (0 is the background) and stand once.'
+            )
         rows[number] = name
     return dict(sorted(rows.items()))
 
 
-def convert_vocabulary(embeddings: np.ndarray,
-                       rows: ClassRows,
-                       novel: Iterable[str] = (),
-                       keep_rest: bool = False) -> Vocabulary:
+def convert_vocabulary(
+    embeddings: np.ndarray,
+    rows: ClassRows,
+    novel: Iterable[str] = (),
+    keep_rest: bool = False,
+) -> Vocabulary:
     """Make a vocabulary of the release's precomputed embeddings.
 
     Args:
@@ -144,34 +161,49 @@ def convert_vocabulary(embeddings: np.ndarray,
     if embeddings.ndim != 2 or embeddings.dtype.kind != 'f':
         raise ValueError(
             'The embeddings must be a float array (rows, size), got '
-            f'{embeddings.dtype} {embeddings.shape}.')
-    absent = [f'{i} ({n})' for i, n in rows.names.items()
-              if i >= len(embeddings)]
+            f'{embeddings.dtype} {embeddings.shape}.'
+        )
+    absent = [
+        f'{i} ({n})' for i, n in rows.names.items() if i >= len(embeddings)
+    ]
     if absent:
         raise ValueError(
             f'The embeddings have {len(embeddings)} rows, too few for '
-            f'{len(absent)} classes: {", ".join(absent[:5])}.')
+            f'{len(absent)} classes: {", ".join(absent[:5])}.'
+        )
     names = dict(rows.names)
     if keep_rest:
         rest = [i for i in range(1, len(embeddings)) if i not in names]
         names.update({i: f'{PADDING} {k}' for k, i in enumerate(rest, 1)})
         names = dict(sorted(names.items()))
     table = torch.from_numpy(embeddings[[*names, 0]].astype(np.float32))
-    bad = [name for name, row in zip([*names.values(), 'background'], table,
-                                     strict=True)
-           if not torch.isfinite(row).all() or not row.any()]
+    bad = [
+        name
+        for name, row in zip(
+            [*names.values(), 'background'], table, strict=True
+        )
+        if not torch.isfinite(row).all() or not row.any()
+    ]
     if bad:
-        raise ValueError(f'{len(bad)} embeddings are zero or not finite: '
-                         f'{", ".join(bad[:5])}.')
+        raise ValueError(
+            f'{len(bad)} embeddings are zero or not finite: '
+            f'{", ".join(bad[:5])}.'
+        )
     table = F.normalize(table, dim=1)
     flags = {*rows.rare, *novel}
     unknown = sorted(flags - set(names.values()))
     if unknown:
-        raise ValueError(f'{len(unknown)} novel names are no classes: '
-                         f'{", ".join(unknown[:5])}.')
+        raise ValueError(
+            f'{len(unknown)} novel names are no classes: '
+            f'{", ".join(unknown[:5])}.'
+        )
     return Vocabulary(
-        tuple(names.values()), table[:-1], table[-1],
-        torch.tensor([n in flags for n in names.values()]), FINGERPRINT)
+        tuple(names.values()),
+        table[:-1],
+        table[-1],
+        torch.tensor([n in flags for n in names.values()]),
+        FINGERPRINT,
+    )
 
 
 def pad_pieces(pieces: Sequence[int], length: int = MAX_PIECES) -> list[int]:
@@ -202,14 +234,16 @@ def load_text_model(path: PathLike, tokenizer: PathLike) -> Encode:
     tokenizer = Path(os.path.expanduser(tokenizer))
     if not (path / 'saved_model.pb').is_file():
         raise FileNotFoundError(
-            f'{path} has no saved_model.pb; give the folder of the text '
-            'model.')
+            f'{path} has no saved_model.pb; give the folder of the text model.'
+        )
     if not tokenizer.is_file():
         raise FileNotFoundError(
-            f'The tokenizer {tokenizer} does not exist; check the path.')
+            f'The tokenizer {tokenizer} does not exist; check the path.'
+        )
     tf = need_package('tensorflow', 'tensorflow', f'the text model {path}')
-    pieces = need_package('sentencepiece', 'sentencepiece',
-                          f'the tokenizer {tokenizer}')
+    pieces = need_package(
+        'sentencepiece', 'sentencepiece', f'the tokenizer {tokenizer}'
+    )
     model: Any = tf.saved_model.load(str(path))
     cutter = pieces.SentencePieceProcessor(model_file=str(tokenizer))
 
@@ -222,8 +256,9 @@ def load_text_model(path: PathLike, tokenizer: PathLike) -> Encode:
     return encode
 
 
-def embed_names(names: Sequence[str], encode: Encode,
-                templates: Sequence[str]) -> np.ndarray:
+def embed_names(
+    names: Sequence[str], encode: Encode, templates: Sequence[str]
+) -> np.ndarray:
     """Average the embeddings of all prompts of each name.
 
     As in the release the mean is not normalised; only cosines with it are
@@ -237,7 +272,9 @@ def embed_names(names: Sequence[str], encode: Encode,
     Returns:
         ndarray: float32, shape (len(names), D).
     """
-    return np.stack([
-        np.mean([encode(t.replace('{}', name)) for t in templates], axis=0)
-        for name in names
-    ]).astype(np.float32)
+    return np.stack(
+        [
+            np.mean([encode(t.replace('{}', name)) for t in templates], axis=0)
+            for name in names
+        ]
+    ).astype(np.float32)

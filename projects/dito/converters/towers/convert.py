@@ -54,7 +54,8 @@ class ConvertedTower:
         if dense == 'attn_pool' and head['pool'] != 'attn_pool':
             raise ValueError(
                 f'This tower pools by {head["pool"]!r} and has no attention '
-                'pooling to embed regions with: take avg or value.')
+                'pooling to embed regions with: take avg or value.'
+            )
         self.backbone['head'] = head
 
     def metadata(self) -> dict[str, Any]:
@@ -72,7 +73,8 @@ class ConvertedTower:
         if self.text_encoder is not None:
             model['text_encoder'] = self.text_encoder
         preprocess = dict(
-            self.meta['preprocess'], image_size=self.backbone['img_size'])
+            self.meta['preprocess'], image_size=self.backbone['img_size']
+        )
         return dict(
             self.meta,
             preprocess=preprocess,
@@ -81,7 +83,8 @@ class ConvertedTower:
             act=self.backbone['act'],
             model=model,
             resampled=self.report.resampled,
-            left_out=self.report.left_out)
+            left_out=self.report.left_out,
+        )
 
 
 def convert_tower(source: TowerSource) -> ConvertedTower:
@@ -105,18 +108,23 @@ def convert_tower(source: TowerSource) -> ConvertedTower:
             mean=[255.0 * x for x in scale['mean']],
             std=[255.0 * x for x in scale['std']],
             interpolation=scale['interpolation'],
-            resize_mode=scale['resize_mode']))
+            resize_mode=scale['resize_mode'],
+        ),
+    )
     text = source.config.get('text_cfg', {})
     if text.get('hf_tokenizer_name'):
         meta['tokenizer'] = dict(
             name=text['hf_tokenizer_name'],
-            **(text.get('tokenizer_kwargs') or {}))
+            **(text.get('tokenizer_kwargs') or {}),
+        )
     if source.library == 'timm':
         for name in ('weight', 'bias'):
             report.leave(
-                f'head.{name}', 'the classifier: classes come as texts here')
+                f'head.{name}', 'the classifier: classes come as texts here'
+            )
         tower = ConvertedTower(
-            report, convert_timm_vision(source.model, None, report))
+            report, convert_timm_vision(source.model, None, report)
+        )
     else:
         tower = _convert_pair(source, report)
     report.check()
@@ -124,16 +132,20 @@ def convert_tower(source: TowerSource) -> ConvertedTower:
     return tower
 
 
-def _convert_pair(source: TowerSource,
-                  report: KeyReport) -> ConvertedTower:
+def _convert_pair(source: TowerSource, report: KeyReport) -> ConvertedTower:
     """Convert an image-text model of open_clip."""
     backbone = _convert_visual(source.model.visual, report)
     prefix = 'text.' if hasattr(source.model, 'text') else ''
-    rest = ('token_embedding.', 'positional_embedding', 'transformer.',
-            'ln_final.', 'text_projection')
+    rest = (
+        'token_embedding.',
+        'positional_embedding',
+        'transformer.',
+        'ln_final.',
+        'text_projection',
+    )
     for name in source.state:
         if name.startswith(tuple(prefix + part for part in rest)):
-            report.take(name, f'text_encoder.tower.{name[len(prefix):]}')
+            report.take(name, f'text_encoder.tower.{name[len(prefix) :]}')
     for name in ('logit_scale', 'logit_bias'):
         if name in report:
             report.take(name, name, lambda x: x.reshape(()))
@@ -141,7 +153,8 @@ def _convert_pair(source: TowerSource,
         type='DITOTextEncoder',
         arch=resolve_text_arch(text_arch_of(source.config, source.name)),
         embed_dims=source.config['embed_dim'],
-        context_length=source.model.context_length)
+        context_length=source.model.context_length,
+    )
     return ConvertedTower(report, backbone, text_encoder)
 
 
@@ -159,13 +172,13 @@ def _convert_visual(visual: nn.Module, report: KeyReport) -> dict[str, Any]:
         name = 'visual.head.proj'
     else:
         refuse('an MLP as projection')
-    return convert_timm_vision(
-        visual.trunk, projection, report, prefix, name)
+    return convert_timm_vision(visual.trunk, projection, report, prefix, name)
 
 
 @torch.no_grad()
-def feature_error(source: TowerSource, tower: ConvertedTower,
-                  batch: int = 2) -> dict[str, float]:
+def feature_error(
+    source: TowerSource, tower: ConvertedTower, batch: int = 2
+) -> dict[str, float]:
     """Compare embeddings of random images and texts, at the native size.
 
     Args:
@@ -181,14 +194,14 @@ def feature_error(source: TowerSource, tower: ConvertedTower,
     size = tower.backbone['img_size']
     image = torch.randn(batch, 3, size, size, generator=generator)
     backbone = _build(tower.backbone, tower.state, 'backbone.')
-    errors = dict(image=_error(
-        source_image(source, image), backbone.embed(image)))
+    errors = dict(
+        image=_error(source_image(source, image), backbone.embed(image))
+    )
     del backbone
     if tower.text_encoder is not None:
         tokens = random_tokens(source.model, batch, generator)
         text = _build(tower.text_encoder, tower.state, 'text_encoder.')
-        errors['text'] = _error(
-            source.model.encode_text(tokens), text(tokens))
+        errors['text'] = _error(source.model.encode_text(tokens), text(tokens))
     return errors
 
 
@@ -208,8 +221,9 @@ def source_image(source: TowerSource, image: Tensor) -> Tensor:
     return source.model.forward_head(feat, pre_logits=True)
 
 
-def random_tokens(model: nn.Module, batch: int,
-                  generator: torch.Generator) -> Tensor:
+def random_tokens(
+    model: nn.Module, batch: int, generator: torch.Generator
+) -> Tensor:
     """Texts of random length: start, pieces, end (the largest id), zeros.
 
     Args:
@@ -221,9 +235,8 @@ def random_tokens(model: nn.Module, batch: int,
         Tensor: int64, has shape (N, context length).
     """
     length, last = model.context_length, model.vocab_size - 1
-    tokens = torch.randint(
-        1, last - 1, (batch, length), generator=generator)
-    ends = torch.randint(2, length, (batch, ), generator=generator)
+    tokens = torch.randint(1, last - 1, (batch, length), generator=generator)
+    ends = torch.randint(2, length, (batch,), generator=generator)
     places = torch.arange(length)
     tokens[places > ends[:, None]] = 0
     tokens[:, 0] = last - 1
@@ -231,14 +244,12 @@ def random_tokens(model: nn.Module, batch: int,
     return tokens
 
 
-def _build(config: dict, state: dict[str, Tensor],
-           prefix: str) -> nn.Module:
+def _build(config: dict, state: dict[str, Tensor], prefix: str) -> nn.Module:
     """Build a tower with its part of the weights."""
     module = MODELS.build(config)
-    module.load_state_dict({
-        k[len(prefix):]: v
-        for k, v in state.items() if k.startswith(prefix)
-    })
+    module.load_state_dict(
+        {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    )
     return module.eval()
 
 

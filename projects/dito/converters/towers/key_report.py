@@ -47,13 +47,18 @@ class KeyReport:
         if name not in self._source:
             raise ValueError(
                 f'The weights have no {name!r}, which a tower of this kind '
-                'must have; give the file that belongs to the model.')
+                'must have; give the file that belongs to the model.'
+            )
         self._used[name] = None
         return self._source[name].detach().float()
 
-    def take(self, name: str, ours: str,
-             change: Callable[[Tensor], Tensor] | None = None,
-             how: str = '') -> None:
+    def take(
+        self,
+        name: str,
+        ours: str,
+        change: Callable[[Tensor], Tensor] | None = None,
+        how: str = '',
+    ) -> None:
         """Take a weight over.
 
         Args:
@@ -63,8 +68,11 @@ class KeyReport:
             how (str): What ``change`` does, in a word or two.
         """
         value = self.read(name)
-        self.put(ours, value if change is None else change(value),
-                 f'{name}{f" ({how})" if how else ""}')
+        self.put(
+            ours,
+            value if change is None else change(value),
+            f'{name}{f" ({how})" if how else ""}',
+        )
 
     def put(self, ours: str, value: Tensor, origin: str) -> None:
         """Set a weight made of several of the source's, or of none."""
@@ -93,20 +101,30 @@ class KeyReport:
                 f'{len(names)} of {len(self._source)} weights of the source '
                 f'have no place in a DITOViT or text tower: '
                 f'{", ".join(names[:8])}{" ..." if len(names) > 8 else ""}; '
-                'the model is of a kind that cannot be converted.')
+                'the model is of a kind that cannot be converted.'
+            )
 
     def text(self) -> str:
         """One line a weight, and a summary."""
-        rows = [('resampled' if ours in self.resampled else 'taken',
-                 ours, self._describe(ours)) for ours in self.state]
-        rows += [('left out', name, why)
-                 for name, why in self.left_out.items()]
+        rows = [
+            (
+                'resampled' if ours in self.resampled else 'taken',
+                ours,
+                self._describe(ours),
+            )
+            for ours in self.state
+        ]
+        rows += [
+            ('left out', name, why) for name, why in self.left_out.items()
+        ]
         wide = max((len(name) for _, name, _ in rows), default=0)
-        lines = [f'{kind:<9}  {name:<{wide}}  {note}'
-                 for kind, name, note in rows]
+        lines = [
+            f'{kind:<9}  {name:<{wide}}  {note}' for kind, name, note in rows
+        ]
         lines.append(
             f'{len(self.state)} weights taken, {len(self.resampled)} of them '
-            f'resampled; {len(self.left_out)} of the source left out.')
+            f'resampled; {len(self.left_out)} of the source left out.'
+        )
         return '\n'.join(lines)
 
     def _describe(self, ours: str) -> str:

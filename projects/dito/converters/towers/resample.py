@@ -35,25 +35,36 @@ def resample_kernel(kernel: Tensor, size: int, method: str = 'pinv') -> Tensor:
     old = kernel.shape[-1]
     if method not in METHODS:
         raise ValueError(
-            f'method={method!r} is not known: choose from {METHODS}.')
+            f'method={method!r} is not known: choose from {METHODS}.'
+        )
     if method == 'bilinear':
         resized = F.interpolate(
-            kernel.float(), size=(size, size), mode='bilinear',
-            align_corners=False, antialias=True)
-        return resized * (old / size)**2
+            kernel.float(),
+            size=(size, size),
+            mode='bilinear',
+            align_corners=False,
+            antialias=True,
+        )
+        return resized * (old / size) ** 2
     # Row k: how pixel k of the resized axis mixes the original ones.
     eye = torch.eye(old, dtype=torch.float64)[None, None]
     resize = F.interpolate(
-        eye, size=(size, old), mode='bicubic', align_corners=False,
-        antialias=True)[0, 0]
+        eye,
+        size=(size, old),
+        mode='bicubic',
+        align_corners=False,
+        antialias=True,
+    )[0, 0]
     inverse = torch.linalg.pinv(resize)
     return (inverse.T @ kernel.double() @ inverse).float()
 
 
-def resample_tower(tower: 'ConvertedTower',  # noqa: F821
-                   patch_size: int | None = None,
-                   img_size: int | None = None,
-                   method: str = 'pinv') -> None:
+def resample_tower(
+    tower: 'ConvertedTower',  # noqa: F821
+    patch_size: int | None = None,
+    img_size: int | None = None,
+    method: str = 'pinv',
+) -> None:
     """Give a converted tower another patch or image size, in place.
 
     Args:
@@ -74,24 +85,28 @@ def resample_tower(tower: 'ConvertedTower',  # noqa: F821
     if min(patch, 1 if img_size is None else img_size) < 1:
         raise ValueError(
             f'Patch and image sizes must be at least 1, got {patch} and '
-            f'{img_size}.')
+            f'{img_size}.'
+        )
     size = old_size // old_patch * patch if img_size is None else img_size
     if size % patch:
         raise ValueError(
             f'The image size {size} is no multiple of the patch size '
             f'{patch}: give --img-size {size // patch * patch} or another '
-            'multiple.')
+            'multiple.'
+        )
     report, prefix = tower.report, 'backbone.'
     if patch != old_patch:
         key = f'{prefix}patch_embed.proj.weight'
         report.state[key] = resample_kernel(report.state[key], patch, method)
         report.resampled[key] = (
-            f'{old_patch} x {old_patch} -> {patch} x {patch} pixels, {method}')
+            f'{old_patch} x {old_patch} -> {patch} x {patch} pixels, {method}'
+        )
     key = f'{prefix}pos_embed'
     grid, new = math.isqrt(report.state[key].shape[1]), size // patch
     if grid != new:
         square = report.state[key].unflatten(1, (grid, grid))
-        report.state[key] = resize_pos_embed(
-            square, (new, new)).flatten(1, 2).contiguous()
+        report.state[key] = (
+            resize_pos_embed(square, (new, new)).flatten(1, 2).contiguous()
+        )
         report.resampled[key] = f'{grid} x {grid} -> {new} x {new}, bilinear'
     backbone.update(patch_size=patch, img_size=size)

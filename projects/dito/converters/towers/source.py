@@ -28,8 +28,13 @@ from dito.utils.checkpoint import load_state_dict_file
 from dito.utils.files import PathLike, read_json, sha256_of
 
 _CONFIG = 'open_clip_config.json'
-_WEIGHTS = (HF_SAFE_WEIGHTS_NAME, 'open_clip_pytorch_model.safetensors',
-            HF_WEIGHTS_NAME, 'model.safetensors', 'pytorch_model.bin')
+_WEIGHTS = (
+    HF_SAFE_WEIGHTS_NAME,
+    'open_clip_pytorch_model.safetensors',
+    HF_WEIGHTS_NAME,
+    'model.safetensors',
+    'pytorch_model.bin',
+)
 # Numbers that OpenAI's files hold beside the weights.
 _NUMBERS = ('input_resolution', 'context_length', 'vocab_size')
 
@@ -58,9 +63,9 @@ class TowerSource:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def read_source(name: str,
-                weights: PathLike | None = None,
-                tag: str | None = None) -> TowerSource:
+def read_source(
+    name: str, weights: PathLike | None = None, tag: str | None = None
+) -> TowerSource:
     """Read a model; nothing is downloaded.
 
     Args:
@@ -83,29 +88,37 @@ def read_source(name: str,
         if tag is not None:
             raise ValueError(
                 f'A tag goes with a name of open_clip; the folder {name} says '
-                'by itself what it holds.')
+                'by itself what it holds.'
+            )
         return _read_folder(Path(name), weights)
     if weights is None:
         raise ValueError(
             f'{name} is no folder, so the file with its weights is needed: '
-            'give --weights.')
+            'give --weights.'
+        )
     if name.startswith('timm:'):
         return _read_timm(name.partition(':')[2], Path(weights))
     config = open_clip.get_model_config(name) if ':' not in name else None
     if config is None:
         raise ValueError(
             f'{name!r} is neither a folder nor a model of open_clip; take one '
-            'of open_clip.list_models(), or "timm:" and a name of timm.')
+            'of open_clip.list_models(), or "timm:" and a name of timm.'
+        )
     preprocess = _preprocess_of(name, tag)
     if preprocess.pop('quick_gelu', False):
         config['quick_gelu'] = True
     return read_open_clip(
-        name, config, Path(weights), preprocess, dict(tag=tag))
+        name, config, Path(weights), preprocess, dict(tag=tag)
+    )
 
 
-def read_open_clip(name: str, config: dict[str, Any], weights: Path,
-                   preprocess: dict[str, Any],
-                   meta: dict[str, Any]) -> TowerSource:
+def read_open_clip(
+    name: str,
+    config: dict[str, Any],
+    weights: Path,
+    preprocess: dict[str, Any],
+    meta: dict[str, Any],
+) -> TowerSource:
     """Build a model of open_clip and load its weights.
 
     Args:
@@ -121,38 +134,54 @@ def read_open_clip(name: str, config: dict[str, Any], weights: Path,
     if 'multimodal_cfg' in config:
         raise ValueError(
             f'{name} is a CoCa model, whose towers are not those of a CLIP; '
-            'take another.')
+            'take another.'
+        )
     # Refuses text towers of other libraries before anything is built.
     text_arch_of(config, name)
     trunk = config['vision_cfg'].get('timm_model_name')
     # 'hf-hub:...' and 'local-dir:...' would lead to other files.
-    if trunk is not None and not (isinstance(trunk, str) and ':' not in trunk
-                                  and timm.is_model(trunk)):
+    if trunk is not None and not (
+        isinstance(trunk, str) and ':' not in trunk and timm.is_model(trunk)
+    ):
         raise ValueError(
             f'{name} has timm_model_name={ascii(trunk)[:80]}, which is no '
-            'model of timm; see timm.list_models("vit_*").')
+            'model of timm; see timm.list_models("vit_*").'
+        )
     build = dict(config)
     custom = build.pop('custom_text', False)
     # Never a download of ImageNet weights that a config asks for.
     build['vision_cfg'] = dict(
-        build['vision_cfg'], timm_model_pretrained=False)
+        build['vision_cfg'], timm_model_pretrained=False
+    )
     model = (CustomTextCLIP if custom else CLIP)(**build)
     state = convert_state_dict(model, load_state_dict_file(weights))
     if custom:
         state = convert_to_custom_text_state_dict(state)
     state = {
         k.removeprefix('' if custom else 'text.'): v
-        for k, v in state.items() if k not in _NUMBERS
+        for k, v in state.items()
+        if k not in _NUMBERS
     }
     _load(model, state, name, weights)
     return TowerSource(
-        name, 'open_clip', model.eval(), state, config, preprocess,
-        dict(_origin(weights), library='open_clip', model=name, **{
-            k: v for k, v in meta.items() if v is not None}))
+        name,
+        'open_clip',
+        model.eval(),
+        state,
+        config,
+        preprocess,
+        dict(
+            _origin(weights),
+            library='open_clip',
+            model=name,
+            **{k: v for k, v in meta.items() if v is not None},
+        ),
+    )
 
 
-def _load(model: nn.Module, state: dict[str, Tensor], name: str,
-          weights: PathLike) -> None:
+def _load(
+    model: nn.Module, state: dict[str, Tensor], name: str, weights: PathLike
+) -> None:
     """Load strictly, with an error that names what does not fit."""
     own = model.state_dict()
     for key in ('logit_scale', 'logit_bias'):
@@ -162,13 +191,15 @@ def _load(model: nn.Module, state: dict[str, Tensor], name: str,
     wrong += [f'{k} is not known' for k in state if k not in own]
     wrong += [
         f'{k} is {tuple(v.shape)} instead of {tuple(own[k].shape)}'
-        for k, v in state.items() if k in own and v.shape != own[k].shape
+        for k, v in state.items()
+        if k in own and v.shape != own[k].shape
     ]
     if wrong:
         raise ValueError(
             f'{weights} does not hold the weights of {name}: '
             f'{"; ".join(wrong[:6])}'
-            f'{f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""}.')
+            f'{f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""}.'
+        )
     model.load_state_dict(state)
 
 
@@ -178,7 +209,8 @@ def _read_folder(folder: Path, weights: PathLike | None) -> TowerSource:
     if not path.is_file():
         raise FileNotFoundError(
             f'{folder} has no {_CONFIG}; only folders of open_clip models '
-            'can be read, give the name of a model and its weights instead.')
+            'can be read, give the name of a model and its weights instead.'
+        )
     try:
         content = read_json(path)
         config = content['model_cfg']
@@ -190,36 +222,57 @@ def _read_folder(folder: Path, weights: PathLike | None) -> TowerSource:
     if weights is None and not files:
         raise FileNotFoundError(
             f'{folder} holds none of {", ".join(_WEIGHTS)}; give the file '
-            'with --weights.')
+            'with --weights.'
+        )
     given = content.get('preprocess_cfg', {})
-    preprocess = {**_default_preprocess(), **{
-        k: given[k] for k in _default_preprocess() if k in given}}
-    return read_open_clip(folder.resolve().name, config,
-                          Path(weights or files[0]), preprocess, {})
+    preprocess = {
+        **_default_preprocess(),
+        **{k: given[k] for k in _default_preprocess() if k in given},
+    }
+    return read_open_clip(
+        folder.resolve().name,
+        config,
+        Path(weights or files[0]),
+        preprocess,
+        {},
+    )
 
 
 def _read_timm(name: str, weights: Path) -> TowerSource:
     """Read an image tower alone."""
     if not timm.is_model(name):
         raise ValueError(
-            f'timm has no model {name!r}; see timm.list_models("vit_*").')
+            f'timm has no model {name!r}; see timm.list_models("vit_*").'
+        )
     state = load_state_dict_file(weights)
     classes = len(state['head.weight']) if 'head.weight' in state else 0
     model = timm.create_model(name, pretrained=False, num_classes=classes)
     _load(model, state, name, weights)
     cfg = model.pretrained_cfg
     preprocess = dict(
-        mean=cfg['mean'], std=cfg['std'],
+        mean=cfg['mean'],
+        std=cfg['std'],
         interpolation=cfg.get('interpolation', 'bicubic'),
-        resize_mode='shortest')
+        resize_mode='shortest',
+    )
     return TowerSource(
-        name, 'timm', model.eval(), state, {}, preprocess,
-        dict(_origin(weights), library='timm', model=name))
+        name,
+        'timm',
+        model.eval(),
+        state,
+        {},
+        preprocess,
+        dict(_origin(weights), library='timm', model=name),
+    )
 
 
 def _default_preprocess() -> dict[str, Any]:
-    return dict(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD,
-                interpolation='bicubic', resize_mode='shortest')
+    return dict(
+        mean=OPENAI_DATASET_MEAN,
+        std=OPENAI_DATASET_STD,
+        interpolation='bicubic',
+        resize_mode='shortest',
+    )
 
 
 def _preprocess_of(name: str, tag: str | None) -> dict[str, Any]:
@@ -228,15 +281,18 @@ def _preprocess_of(name: str, tag: str | None) -> dict[str, Any]:
     if tag is not None and tag not in tags:
         raise ValueError(
             f'open_clip knows no weights {tag!r} of {name}: choose from '
-            f'{tags}, or leave the tag out.')
-    known = [open_clip.get_pretrained_cfg(name, t)
-             for t in ([tag] if tag else tags)]
+            f'{tags}, or leave the tag out.'
+        )
+    known = [
+        open_clip.get_pretrained_cfg(name, t) for t in ([tag] if tag else tags)
+    ]
     keys = _default_preprocess()
     found = [{k: c.get(k, keys[k]) for k in keys} for c in known]
     if any(_statistics(f) != _statistics(found[0]) for f in found):
         raise ValueError(
             f'The published weights of {name} differ in mean and std: say '
-            f'which they are with --tag, one of {tags}.')
+            f'which they are with --tag, one of {tags}.'
+        )
     result = found[0] if found else keys
     if tag is not None:
         result['quick_gelu'] = known[0].get('quick_gelu', False)
@@ -252,5 +308,9 @@ def _origin(weights: PathLike) -> dict[str, Any]:
     return dict(
         file=Path(weights).name,
         sha256=sha256_of(weights),
-        versions=dict(open_clip=open_clip.__version__, timm=timm.__version__,
-                      torch=torch.__version__))
+        versions=dict(
+            open_clip=open_clip.__version__,
+            timm=timm.__version__,
+            torch=torch.__version__,
+        ),
+    )

@@ -2,7 +2,7 @@
 """Checks of an annotation file alone."""
 
 from collections import Counter, defaultdict
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import pycocotools.mask as mask_utils
 from mmdet.datasets import CocoDataset
@@ -19,8 +19,8 @@ _COCO_LAST_ID = 90
 
 
 def check_annotations(
-    read: Annotations, masks_needed: Optional[bool] = None
-) -> List[Finding]:
+    read: Annotations, masks_needed: bool | None = None
+) -> list[Finding]:
     """Look for what is wrong in an annotation file.
 
     Args:
@@ -46,7 +46,7 @@ def name_form(name: str) -> str:
     return ' '.join(name.replace('_', ' ').split()).casefold()
 
 
-def _faults(read: Annotations) -> List[Finding]:
+def _faults(read: Annotations) -> list[Finding]:
     """What the rules of reading forbid."""
     faults = read.faults
     # For the check a missing file name is one more fault of an image.
@@ -57,9 +57,9 @@ def _faults(read: Annotations) -> List[Finding]:
     ]
 
 
-def _check_names(categories: Sequence[dict]) -> List[Finding]:
+def _check_names(categories: Sequence[dict]) -> list[Finding]:
     """Names that differ, but not for a text tower."""
-    by_name: Dict[str, List[dict]] = defaultdict(list)
+    by_name: dict[str, list[dict]] = defaultdict(list)
     for cat in categories:
         by_name[name_form(cat['name'])].append(cat)
     twice = (
@@ -70,12 +70,12 @@ def _check_names(categories: Sequence[dict]) -> List[Finding]:
     return gather('duplicate_category', twice)
 
 
-def _check_gaps(categories: Sequence[dict]) -> List[Finding]:
+def _check_gaps(categories: Sequence[dict]) -> list[Finding]:
     """Gaps between ids; fine in COCO and in LVIS without rare classes."""
     ids = sorted(i for cat in categories if isinstance(i := cat['id'], int))
     if not ids:
         return []
-    gaps: List[str] = []
+    gaps: list[str] = []
     for low, high in zip(ids, ids[1:], strict=False):
         if high - low > 1:
             gaps.append(
@@ -90,11 +90,9 @@ def _check_gaps(categories: Sequence[dict]) -> List[Finding]:
     return [Finding('id_gaps', missing, gaps[:5], official)] * bool(gaps)
 
 
-def _check_boxes(
-    annotations: Sequence[dict], images: Dict
-) -> List[Finding]:
+def _check_boxes(annotations: Sequence[dict], images: dict) -> list[Finding]:
     """Boxes that are empty, outside, or over the edge."""
-    found: Dict[str, List[str]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for ann in annotations:
         image = images[ann['image_id']]
         kind = _box_kind(ann, image)
@@ -110,7 +108,7 @@ def _check_boxes(
     ]
 
 
-def _box_kind(ann: dict, image: dict) -> Optional[str]:
+def _box_kind(ann: dict, image: dict) -> str | None:
     """Kind of problem with one box [x, y, w, h], None if it is fine."""
     x, y, w, h = ann['bbox']
     if w <= 0 or h <= 0:
@@ -122,11 +120,11 @@ def _box_kind(ann: dict, image: dict) -> Optional[str]:
 
 
 def _check_masks(
-    annotations: Sequence[dict], images: Dict, needed: Optional[bool]
-) -> List[Finding]:
+    annotations: Sequence[dict], images: dict, needed: bool | None
+) -> list[Finding]:
     """Masks without a pixel, none at all, polygons and RLE together."""
-    empty: List[str] = []
-    missing: List[str] = []
+    empty: list[str] = []
+    missing: list[str] = []
     forms: Counter = Counter()
     for ann in annotations:
         mask = ann.get('segmentation')

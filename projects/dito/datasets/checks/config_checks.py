@@ -2,8 +2,9 @@
 """Checks of all data sets of a config, and of one against another."""
 
 import os.path as osp
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
@@ -19,15 +20,15 @@ from .set_checks import check_classes, expected_images
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # A report, its classes and the paths of its images.
-Checked = Tuple[SetReport, Optional[CategoryTable], List[str]]
+Checked = tuple[SetReport, CategoryTable | None, list[str]]
 
 
 def check_config(
     cfg: Config,
-    max_images: Optional[int] = None,
+    max_images: int | None = None,
     workers: int = 1,
-    load_vocabulary: Optional[Callable[[str], Any]] = None,
-) -> List[SetReport]:
+    load_vocabulary: Callable[[str], Any] | None = None,
+) -> list[SetReport]:
     """Check every detection data set of a config.
 
     Nothing is trained or loaded as a whole; names are compared, annotations
@@ -49,7 +50,7 @@ def check_config(
     """
     # The two halves of one file need not be read twice.
     read = lru_cache(maxsize=1)(read_annotations)
-    checked: List[Checked] = []
+    checked: list[Checked] = []
     for name, part in _merged_sets(cfg).items():
         masks = part.pop('masks')
         dataset = _build(part)
@@ -76,7 +77,7 @@ def check_config(
 def check_files(
     ann_file: str,
     images: str,
-    max_images: Optional[int] = None,
+    max_images: int | None = None,
     workers: int = 1,
 ) -> SetReport:
     """Check an annotation file and its folder of images, without a config.
@@ -98,12 +99,12 @@ def check_files(
         metainfo=dict(classes=tuple(names)),
     )
     loader = dict(test_dataloader=dict(dataset=part))
-    report, = check_config(Config(loader), max_images, workers)
+    (report,) = check_config(Config(loader), max_images, workers)
     report.name = 'data'
     return report
 
 
-def _inner_sets(part: Any) -> Iterator[Dict[str, Any]]:
+def _inner_sets(part: Any) -> Iterator[dict[str, Any]]:
     """Detection data sets inside wrappers such as ConcatDataset."""
     if not isinstance(part, dict):
         return
@@ -113,9 +114,9 @@ def _inner_sets(part: Any) -> Iterator[Dict[str, Any]]:
         yield from _inner_sets(inner)
 
 
-def _merged_sets(cfg: Config) -> Dict[str, Dict[str, Any]]:
+def _merged_sets(cfg: Config) -> dict[str, dict[str, Any]]:
     """Data sets by the place they have in the config, each once."""
-    found: Dict[str, Dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for loader in _LOADERS:
         parts = list(_inner_sets((cfg.get(loader) or {}).get('dataset')))
         for index, part in enumerate(parts):
@@ -136,15 +137,13 @@ def _merged_sets(cfg: Config) -> Dict[str, Dict[str, Any]]:
     return found
 
 
-def _metrics(cfg: Config, phase: str) -> List[Dict[str, Any]]:
+def _metrics(cfg: Config, phase: str) -> list[dict[str, Any]]:
     """Configs of the metrics of a phase, 'val' or 'test'."""
     metrics = cfg.get(f'{phase}_evaluator') or ()
     return [metrics] if isinstance(metrics, dict) else list(metrics)
 
 
-def _needs_masks(
-    cfg: Config, phase: str, part: Dict[str, Any]
-) -> Optional[bool]:
+def _needs_masks(cfg: Config, phase: str, part: dict[str, Any]) -> bool | None:
     """Whether masks are trained on or evaluated; None if nothing tells."""
     if part.get('pipeline') is None:
         return None
@@ -153,13 +152,13 @@ def _needs_masks(
     return any('segm' in (m.get('metric') or ()) for m in _metrics(cfg, phase))
 
 
-def _build(part: Dict[str, Any]) -> Any:
+def _build(part: dict[str, Any]) -> Any:
     """Build a data set without reading its file."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         return DATASETS.build(part)
 
 
-def _other_files(cfg: Config, report: SetReport) -> List[str]:
+def _other_files(cfg: Config, report: SetReport) -> list[str]:
     """Files of metrics that are not that of the set they evaluate.
 
     Each part of several has its own file; there the metric must know all.
@@ -187,7 +186,7 @@ def _check_form(cfg: Config, report: SetReport, found: Annotations) -> None:
 def _check_vocabulary(
     report: SetReport,
     cfg: Config,
-    table: Optional[CategoryTable],
+    table: CategoryTable | None,
     load: Callable[[str], Any],
 ) -> None:
     """Compare the classes with the vocabulary file they will be given."""
@@ -202,7 +201,7 @@ def _check_vocabulary(
             report.findings += gather('vocabulary', [error])
 
 
-def _compare(checked: List[Checked]) -> None:
+def _compare(checked: list[Checked]) -> None:
     """Look for what a training set must not share with a test set."""
     for report, table, paths in checked:
         if not report.name.startswith('train'):

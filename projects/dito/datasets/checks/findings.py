@@ -1,13 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What a check of a data set finds."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Iterable, List
+from typing import Any
 
 _LONGEST = 5000  # letters of an example; a path has up to 4,096
 
 #: Kinds of problems and what each one means.
-KINDS: Dict[str, str] = {
+KINDS: dict[str, str] = {
     'bad_file': 'an annotation file that is missing or damaged',
     'bad_category': 'categories without an id or a name',
     'duplicate_category': 'categories that share a name or an id',
@@ -42,7 +43,7 @@ KINDS: Dict[str, str] = {
 }
 
 #: What is counted and reported, but no problem.
-NOTES: Dict[str, str] = {
+NOTES: dict[str, str] = {
     'unused_category': 'categories of the file that are no classes here',
     'respelt_class': 'classes the file spells in another way',
     'left_out_boxes': 'boxes of other categories that are left out',
@@ -68,7 +69,7 @@ class Finding:
 
     kind: str
     number: int
-    examples: List[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
     note: bool = False
 
     @property
@@ -79,7 +80,7 @@ class Finding:
 
 def gather(
     kind: str, items: Iterable[Any], note: bool = False, shown: int = 5
-) -> List[Finding]:
+) -> list[Finding]:
     """Make a finding of what was found, or none of nothing.
 
     Args:
@@ -111,10 +112,10 @@ class SetReport:
 
     name: str
     ann_file: str
-    counts: Dict[str, int] = field(default_factory=dict)
-    findings: List[Finding] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
 
-    def problems(self, allowed: Iterable[str] = ()) -> List[Finding]:
+    def problems(self, allowed: Iterable[str] = ()) -> list[Finding]:
         """Findings that are neither notes nor of an allowed kind."""
         allowed = set(allowed)
         return [
@@ -123,6 +124,6 @@ class SetReport:
             if not finding.note and finding.kind not in allowed
         ]
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)

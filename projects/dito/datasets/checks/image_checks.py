@@ -2,21 +2,21 @@
 """Checks of the image files."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..load_image import DITOLoadImageFromFile
 from .findings import Finding, gather
 
 # Path of an image, and the width and height that the annotations say.
-Expected = Tuple[str, int, int]
+Expected = tuple[str, int, int]
 
 
 def check_images(
     images: Sequence[Expected],
-    max_images: Optional[int] = None,
+    max_images: int | None = None,
     workers: int = 1,
-) -> List[Finding]:
+) -> list[Finding]:
     """Look for images that are missing, broken or of another size.
 
     Args:
@@ -32,7 +32,7 @@ def check_images(
     gone = set(missing)
     there = [image for image in images if image[0] not in gone]
     chosen = _spread(there, max_images)
-    found: Dict[str, List[str]] = dict(undecodable_image=[], image_size=[])
+    found: dict[str, list[str]] = dict(undecodable_image=[], image_size=[])
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for result in pool.map(_decode, chosen):
             if result is not None:
@@ -47,7 +47,7 @@ def check_images(
 
 
 def _spread(
-    images: Sequence[Expected], number: Optional[int]
+    images: Sequence[Expected], number: int | None
 ) -> Sequence[Expected]:
     """Take a number of images at even distances."""
     if number is None or number >= len(images):
@@ -55,7 +55,7 @@ def _spread(
     return [images[i * len(images) // number] for i in range(number)]
 
 
-def _decode(image: Expected) -> Optional[Tuple[str, str]]:
+def _decode(image: Expected) -> tuple[str, str] | None:
     """Kind and text of a problem with one image, as the loader sees it."""
     path, width, height = image
     try:

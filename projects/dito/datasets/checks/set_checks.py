@@ -4,7 +4,8 @@
 import os.path as osp
 import re
 from collections import Counter
-from typing import Any, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from ..annotations import Annotations, image_file, left_out
 from ..categories import CategoryTable, build_category_table
@@ -18,7 +19,7 @@ _BASE_FILE = re.compile(r'(^|[_-])(base|seen|norare)([_.-]|\d|$)')
 
 def check_classes(
     report: SetReport, dataset: Any, read: Annotations
-) -> Optional[CategoryTable]:
+) -> CategoryTable | None:
     """Compare the classes of a data set with its file and count boxes.
 
     Args:
@@ -53,7 +54,7 @@ def check_classes(
 
 
 def _table(
-    dataset: Any, categories: Sequence[dict], split: Optional[str] = None
+    dataset: Any, categories: Sequence[dict], split: str | None = None
 ) -> CategoryTable:
     """Classes of a data set, of this package or of MMDetection."""
     if isinstance(dataset, OpenVocabularyDataset):
@@ -74,7 +75,7 @@ def _table(
 
 def _check_order(
     dataset: Any, categories: Sequence[dict], table: CategoryTable
-) -> List[Finding]:
+) -> list[Finding]:
     """MMDetection's own sets take labels from the order of the file."""
     if isinstance(dataset, OpenVocabularyDataset):
         return []
@@ -88,7 +89,7 @@ def _check_order(
     return gather('class_order', wrong)
 
 
-def _check_spelling(table: CategoryTable) -> List[Finding]:
+def _check_spelling(table: CategoryTable) -> list[Finding]:
     """Names that were matched although they are spelt in another way."""
     pairs = zip(table.names, table.names_in_file, strict=True)
     changed = [f'{b!r} is {a!r} here' for a, b in pairs if a != b]
@@ -122,8 +123,9 @@ def _count_groups(
         for name, i in zip(table.names, table.ids, strict=True)
         if not boxes[i]
     ]
-    strays = [f'{name_of[i]!r}: {boxes[i]} boxes' for i in sorted(novel)
-              if boxes[i]]
+    strays = [
+        f'{name_of[i]!r}: {boxes[i]} boxes' for i in sorted(novel) if boxes[i]
+    ]
     is_base_file = _BASE_FILE.search(osp.basename(report.ann_file))
     report.findings += [
         *gather('unused_category', (repr(name_of[i]) for i in unknown), True),
@@ -155,7 +157,7 @@ def _count_left_out(
     ] * bool(words)
 
 
-def expected_images(dataset: Any, images: Sequence[dict]) -> List[Expected]:
+def expected_images(dataset: Any, images: Sequence[dict]) -> list[Expected]:
     """Paths and sizes of the images that a data set would load.
 
     Args:

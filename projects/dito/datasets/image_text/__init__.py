@@ -10,7 +10,12 @@ from .shards import ImageTextShards
 from .transforms import CropTransform, image_text_collate
 
 __all__ = [
-    'CropTransform', 'DITOClassificationDataset', 'DITOFolderDataset',
-    'DITORetrievalDataset', 'ImageTextShards', 'StreamPosition',
-    'image_text_collate', 'imagenet_names'
+    'CropTransform',
+    'DITOClassificationDataset',
+    'DITOFolderDataset',
+    'DITORetrievalDataset',
+    'ImageTextShards',
+    'StreamPosition',
+    'image_text_collate',
+    'imagenet_names',
 ]

@@ -3,8 +3,8 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from mmengine.logging import print_log
 
@@ -47,8 +47,7 @@ def blame_sample(reason: str) -> Iterator[None]:
     except BadSample:
         raise
     except Exception as error:
-        raise BadSample(reason, f'{type(error).__name__}: {error}'
-                        ) from error
+        raise BadSample(reason, f'{type(error).__name__}: {error}') from error
 
 
 class SampleCounter:
@@ -64,8 +63,10 @@ class SampleCounter:
 
     def __init__(self, max_broken_share: float) -> None:
         if not 0 <= max_broken_share <= 1:
-            raise ValueError('max_broken_share must be within [0, 1], got '
-                             f'{max_broken_share}')
+            raise ValueError(
+                'max_broken_share must be within [0, 1], got '
+                f'{max_broken_share}'
+            )
         self.max_broken_share = max_broken_share
         self.read = 0
         self.shards = 0
@@ -90,8 +91,11 @@ class SampleCounter:
         """Count a shard without samples: strange, but nothing is lost."""
         self.empty_shards += 1
         if self.empty_shards <= _MAX_LOGGED:
-            print_log(f'Shard {url} holds no sample', logger='current',
-                      level=logging.WARNING)
+            print_log(
+                f'Shard {url} holds no sample',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def add_filtered(self, reason: str) -> None:
         """Count a sample that a filter leaves out."""
@@ -113,14 +117,19 @@ class SampleCounter:
         if self.num_broken <= _MAX_LOGGED or self.num_broken % 1000 == 0:
             print_log(
                 f'Skipped {what} ({self.num_broken} of {self.read} so far)',
-                logger='current', level=logging.WARNING)
-        if (self.read >= _MIN_SAMPLES
-                and self.num_broken > self.max_broken_share * self.read):
+                logger='current',
+                level=logging.WARNING,
+            )
+        if (
+            self.read >= _MIN_SAMPLES
+            and self.num_broken > self.max_broken_share * self.read
+        ):
             raise BrokenDataError(
                 f'{self.num_broken} of {self.read} samples are broken '
                 f'({_listed(self.broken)}), more than '
                 f'max_broken_share={self.max_broken_share}; the last was '
-                f'{what}')
+                f'{what}'
+            )
 
     def add_broken_shard(self, url: str, error: Exception) -> None:
         """Count a shard that cannot be opened or breaks off.
@@ -130,20 +139,26 @@ class SampleCounter:
         """
         self.broken_shards += 1
         self.read += 1
-        self.add_broken('shard breaks off', f'the rest of shard {url}: '
-                        f'{error}')
-        if (self.shards >= _MIN_SHARDS and self.broken_shards
-                > self.max_broken_share * self.shards):
+        self.add_broken(
+            'shard breaks off', f'the rest of shard {url}: {error}'
+        )
+        if (
+            self.shards >= _MIN_SHARDS
+            and self.broken_shards > self.max_broken_share * self.shards
+        ):
             raise BrokenDataError(
                 f'{self.broken_shards} of {self.shards} shards break off, '
                 f'more than max_broken_share={self.max_broken_share}; the '
-                f'last was {url}: {error}')
+                f'last was {url}: {error}'
+            )
 
     def summary(self) -> str:
         """Return the counts as one sentence."""
         text = f'{self.read} samples read'
-        for word, counts in (('broken', self.broken),
-                             ('filtered', self.filtered)):
+        for word, counts in (
+            ('broken', self.broken),
+            ('filtered', self.filtered),
+        ):
             text += f', {sum(counts.values())} {word}'
             if counts:
                 text += f' ({_listed(counts)})'
@@ -154,10 +169,14 @@ class SampleCounter:
     def _log_summary(self) -> None:
         """Log the counts where there is something to tell."""
         if self.num_broken or self.num_filtered:
-            print_log(f'This loading process: {self.summary()}',
-                      logger='current', level=logging.INFO)
+            print_log(
+                f'This loading process: {self.summary()}',
+                logger='current',
+                level=logging.INFO,
+            )
 
 
 def _listed(counts: Counter) -> str:
-    return ', '.join(f'{count} {reason}'
-                     for reason, count in counts.most_common())
+    return ', '.join(
+        f'{count} {reason}' for reason, count in counts.most_common()
+    )

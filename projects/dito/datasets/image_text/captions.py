@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Which text of a sample is its caption."""
 
-from typing import Any, FrozenSet, Iterator, List, Sequence, Tuple, Union
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,24 +62,30 @@ class CaptionPicker:
         wanted (frozenset[str]): Extensions to read from the shards.
     """
 
-    def __init__(self, keys: Union[str, Sequence[str]] = (TEXT_EXTENSION, ),
-                 choice: str = 'first') -> None:
-        self.keys = (keys, ) if isinstance(keys, str) else tuple(keys)
+    def __init__(
+        self,
+        keys: str | Sequence[str] = (TEXT_EXTENSION,),
+        choice: str = 'first',
+    ) -> None:
+        self.keys = (keys,) if isinstance(keys, str) else tuple(keys)
         if not self.keys or not all(
-                key and not key.endswith('.') for key in self.keys):
+            key and not key.endswith('.') for key in self.keys
+        ):
             raise ValueError(
                 "captions: keys must be extensions such as 'txt' or "
-                f"'json.FIELD', got {keys!r}")
+                f"'json.FIELD', got {keys!r}"
+            )
         if choice not in ('first', 'random'):
             raise ValueError(
-                f"captions: choice must be 'first' or 'random', got "
-                f'{choice!r}')
+                f"captions: choice must be 'first' or 'random', got {choice!r}"
+            )
         self.choice = choice
-        self.wanted: FrozenSet[str] = frozenset(
+        self.wanted: frozenset[str] = frozenset(
             JSON_EXTENSION if key.startswith(_JSON_PREFIX) else key.lower()
-            for key in self.keys)
+            for key in self.keys
+        )
 
-    def __call__(self, raw: RawSample, seed: Tuple[int, ...]) -> str:
+    def __call__(self, raw: RawSample, seed: tuple[int, ...]) -> str:
         """Return the caption without surrounding blanks.
 
         Args:
@@ -94,7 +101,7 @@ class CaptionPicker:
         rng = np.random.default_rng((_SALT, *seed))
         return captions[rng.integers(len(captions))]
 
-    def all_of(self, raw: RawSample) -> List[str]:
+    def all_of(self, raw: RawSample) -> list[str]:
         """Return the captions to choose from, without surrounding blanks.
 
         Of several keys 'first' looks at the first that has a caption.
@@ -103,7 +110,7 @@ class CaptionPicker:
             BadSample: As calling does.
         """
         found = False
-        captions: List[str] = []
+        captions: list[str] = []
         for key in self.keys:
             for text in self._texts(raw, key):
                 found = True
@@ -113,8 +120,10 @@ class CaptionPicker:
             if captions and self.choice == 'first':
                 break
         if not captions:
-            raise BadSample('empty caption' if found else 'no caption',
-                            f'in {", ".join(self.keys)}')
+            raise BadSample(
+                'empty caption' if found else 'no caption',
+                f'in {", ".join(self.keys)}',
+            )
         return captions
 
     def _texts(self, raw: RawSample, key: str) -> Iterator[str]:
@@ -123,7 +132,7 @@ class CaptionPicker:
             if key.lower() in raw.parts:
                 yield decode_text(raw.parts[key.lower()])
             return
-        value = json_field(raw, key[len(_JSON_PREFIX):])
+        value = json_field(raw, key[len(_JSON_PREFIX) :])
         values = value if isinstance(value, list) else [value]
         yield from (clean_text(v) for v in values if isinstance(v, str))
 

@@ -13,8 +13,6 @@ Where the optional package simplejpeg is installed it decodes JPEGs at full
 size: the same pixels, a tenth faster.
 """
 
-from typing import Optional, Tuple
-
 import cv2
 import numpy as np
 
@@ -36,8 +34,12 @@ _REDUCED_FLAGS = {
 }
 
 
-def decode_reduced(data: bytes, size: Optional[Tuple[int, int]], factor: int,
-                   max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_reduced(
+    data: bytes,
+    size: tuple[int, int] | None,
+    factor: int,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """Decode an image, a JPEG at 1 / factor of its size.
 
     Args:
@@ -70,7 +72,7 @@ def decode_reduced(data: bytes, size: Optional[Tuple[int, int]], factor: int,
         return _decode_strictly(data, factor) if image is None else image
 
 
-def _decode_by_simplejpeg(data: bytes) -> Optional[np.ndarray]:
+def _decode_by_simplejpeg(data: bytes) -> np.ndarray | None:
     """Decode a plain JPEG; None where it is not, or the package is not."""
     if simplejpeg is None:
         return None
@@ -80,13 +82,15 @@ def _decode_by_simplejpeg(data: bytes) -> Optional[np.ndarray]:
         return None
 
 
-def _check_pixels(data: bytes, size: Optional[Tuple[int, int]], factor: int,
-                  max_pixels: int) -> None:
+def _check_pixels(
+    data: bytes, size: tuple[int, int] | None, factor: int, max_pixels: int
+) -> None:
     """Refuse an image that would take too much memory."""
     full = size or image_size(data)
     if full is None:
-        raise BadSample('image cannot be decoded',
-                        f'{len(data)} bytes of no known format')
+        raise BadSample(
+            'image cannot be decoded', f'{len(data)} bytes of no known format'
+        )
     pixels = full[0] * full[1]
     if pixels <= max_pixels:
         return
@@ -94,9 +98,10 @@ def _check_pixels(data: bytes, size: Optional[Tuple[int, int]], factor: int,
     if factor > 1 and not jpeg_header(data).progressive:
         pixels //= factor * factor
     if pixels > max_pixels:
-        raise BadSample('image too large',
-                        f'{full[1]} x {full[0]} pixels, the limit is '
-                        f'{max_pixels}')
+        raise BadSample(
+            'image too large',
+            f'{full[1]} x {full[0]} pixels, the limit is {max_pixels}',
+        )
 
 
 def _decode_strictly(data: bytes, factor: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Leave samples out by figures in their json, their caption or image size."""
 
-from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .bad_samples import BadSample, blame_sample
 from .captions import json_field
@@ -17,7 +18,7 @@ def _size(data: bytes) -> Any:
 
 
 # Figures that need no json; images are not decoded for them.
-_COMPUTED: Dict[str, Callable[[str, bytes], float]] = {
+_COMPUTED: dict[str, Callable[[str, bytes], float]] = {
     'caption.chars': lambda text, image: len(text),
     'caption.words': lambda text, image: len(text.split()),
     'image.bytes': lambda text, image: len(image),
@@ -44,27 +45,32 @@ class FieldFilter:
             null in it). Defaults to 'drop'.
     """
 
-    def __init__(self, field: str, min: Optional[float] = None,
-                 max: Optional[float] = None,
-                 one_of: Optional[Sequence[Any]] = None,
-                 missing: str = 'drop') -> None:
+    def __init__(
+        self,
+        field: str,
+        min: float | None = None,
+        max: float | None = None,
+        one_of: Sequence[Any] | None = None,
+        missing: str = 'drop',
+    ) -> None:
         group = field.split('.')[0]
         if group in ('caption', 'image') and field not in _COMPUTED:
-            raise ValueError(f'filters: there is no field {field!r}; there '
-                             f'are {", ".join(_COMPUTED)} and those of json')
-        if min is None and max is None and one_of is None:
             raise ValueError(
-                f'filters: {field!r} needs min, max or one_of')
+                f'filters: there is no field {field!r}; there '
+                f'are {", ".join(_COMPUTED)} and those of json'
+            )
+        if min is None and max is None and one_of is None:
+            raise ValueError(f'filters: {field!r} needs min, max or one_of')
         if missing not in ('drop', 'keep'):
-            raise ValueError("filters: missing must be 'drop' or 'keep', got "
-                             f'{missing!r}')
+            raise ValueError(
+                f"filters: missing must be 'drop' or 'keep', got {missing!r}"
+            )
         self.field = field
         self.min, self.max = min, max
         self.one_of = None if one_of is None else tuple(one_of)
         self.missing = missing
 
-    def __call__(self, raw: RawSample, text: str,
-                 image: bytes) -> Optional[str]:
+    def __call__(self, raw: RawSample, text: str, image: bytes) -> str | None:
         """Return why the sample is left out, None if it is kept.
 
         Args:
@@ -80,8 +86,7 @@ class FieldFilter:
         else:
             value = json_field(raw, self.field)
         if value is None:
-            return (None if self.missing == 'keep' else
-                    f'without {self.field}')
+            return None if self.missing == 'keep' else f'without {self.field}'
         if self.one_of is not None and value not in self.one_of:
             return f'{self.field} not allowed'
         if self.min is None and self.max is None:
@@ -108,13 +113,13 @@ class SampleFilter:
         wanted (frozenset[str]): Extensions to read from the shards.
     """
 
-    def __init__(self, filters: Sequence[Dict[str, Any]] = ()) -> None:
+    def __init__(self, filters: Sequence[dict[str, Any]] = ()) -> None:
         self.filters = [FieldFilter(**cfg) for cfg in filters]
-        self.wanted: FrozenSet[str] = frozenset(
-            JSON_EXTENSION for f in self.filters if f.field not in _COMPUTED)
+        self.wanted: frozenset[str] = frozenset(
+            JSON_EXTENSION for f in self.filters if f.field not in _COMPUTED
+        )
 
-    def __call__(self, raw: RawSample, text: str,
-                 image: bytes) -> Optional[str]:
+    def __call__(self, raw: RawSample, text: str, image: bytes) -> str | None:
         """Return the first reason to leave the sample out, or None."""
         for keep in self.filters:
             with blame_sample(f'filter {keep.field} cannot be applied'):

@@ -7,7 +7,8 @@ Pillow's files are opened here and nowhere else in the package.
 import io
 import re
 import struct
-from typing import FrozenSet, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
@@ -18,17 +19,36 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 _TEXT_HEADERS = (
     rb'#\?(RADIANCE|RGBE).*?\n-Y (?P<height>\d+) \+X (?P<width>\d+)\n',
     rb'P[Ff]\s+(?P<width>\d+)\s+(?P<height>\d+)\s',
-    rb'P7\s(?=.*?WIDTH (?P<width>\d+))(?=.*?HEIGHT (?P<height>\d+))')
+    rb'P7\s(?=.*?WIDTH (?P<width>\d+))(?=.*?HEIGHT (?P<height>\d+))',
+)
 # Those that pictures are kept in, decoded within the process. Pillow knows
 # more: an EPS starts Ghostscript, which runs the program that an EPS is.
-FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'HEIF', 'ICO', 'JPEG', 'JPEG2000',
-           'PCX', 'PNG', 'PPM', 'QOI', 'SGI', 'SUN', 'TGA', 'TIFF', 'WEBP')
+FORMATS = (
+    'AVIF',
+    'BMP',
+    'DIB',
+    'GIF',
+    'HEIF',
+    'ICO',
+    'JPEG',
+    'JPEG2000',
+    'PCX',
+    'PNG',
+    'PPM',
+    'QOI',
+    'SGI',
+    'SUN',
+    'TGA',
+    'TIFF',
+    'WEBP',
+)
 # Pillow's own limit, of which its opener warns from half on.
 PILLOW_PIXELS = 178_956_970
 
 
-def open_image(data: bytes,
-               max_pixels: Optional[int] = PILLOW_PIXELS) -> Image.Image:
+def open_image(
+    data: bytes, max_pixels: int | None = PILLOW_PIXELS
+) -> Image.Image:
     """Open an image of one of the wanted formats by Pillow.
 
     Args:
@@ -60,18 +80,22 @@ def open_image(data: bytes,
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # as Pillow does: none of this format after all
         if max_pixels and image.width * image.height > max_pixels:
-            raise OSError(f'{image.width} x {image.height} pixels, more than '
-                          f'{max_pixels:,}')
+            raise OSError(
+                f'{image.width} x {image.height} pixels, more than '
+                f'{max_pixels:,}'
+            )
         return image
     raise UnidentifiedImageError('no picture of a known format')
 
 
-def picture_suffixes() -> FrozenSet[str]:
+def picture_suffixes() -> frozenset[str]:
     """Suffixes, in lower case, of files that can be decoded."""
     Image.init()
     return frozenset(
-        suffix for suffix, name in Image.registered_extensions().items()
-        if name in FORMATS and name in Image.OPEN)
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in FORMATS and name in Image.OPEN
+    )
 
 
 def orientation(data: bytes) -> int:
@@ -107,7 +131,7 @@ class JpegHeader(NamedTuple):
     coefficients: float
 
 
-def jpeg_header(data: bytes) -> Optional[JpegHeader]:
+def jpeg_header(data: bytes) -> JpegHeader | None:
     """Read the header of a JPEG.
 
     Args:
@@ -129,38 +153,44 @@ def jpeg_header(data: bytes) -> Optional[JpegHeader]:
             pos += 1
             continue
         if marker in _SOF_MARKERS:
-            height = int.from_bytes(data[pos + 5:pos + 7], 'big')
-            width = int.from_bytes(data[pos + 7:pos + 9], 'big')
+            height = int.from_bytes(data[pos + 5 : pos + 7], 'big')
+            width = int.from_bytes(data[pos + 7 : pos + 9], 'big')
             # A height of 0 means that it follows after the first scan.
             if not (height and width):
                 return None
-            sides = [data[i] for i in range(
-                pos + 11, min(pos + 10 + 3 * data[pos + 9], len(data)), 3)]
-            header = JpegHeader(height, width, marker in _PROGRESSIVE,
-                                _density(sides))
+            sides = [
+                data[i]
+                for i in range(
+                    pos + 11, min(pos + 10 + 3 * data[pos + 9], len(data)), 3
+                )
+            ]
+            header = JpegHeader(
+                height, width, marker in _PROGRESSIVE, _density(sides)
+            )
             components = len(sides)
         elif marker == 0xDA and header is not None:
             scans = data[pos + 4] < components
             return header._replace(progressive=header.progressive or scans)
-        pos += 2 + int.from_bytes(data[pos + 2:pos + 4], 'big')
+        pos += 2 + int.from_bytes(data[pos + 2 : pos + 4], 'big')
     return header
 
 
 def _density(sides: Sequence[int]) -> float:
     """Coefficients per pixel of components, by their sampling bytes."""
     sizes = [(side >> 4) * (side & 15) for side in sides]
-    largest = (max((side >> 4 for side in sides), default=0)
-               * max((side & 15 for side in sides), default=0))
+    largest = max((side >> 4 for side in sides), default=0) * max(
+        (side & 15 for side in sides), default=0
+    )
     return sum(sizes) / largest if largest else float(len(sides))
 
 
-def jpeg_size(data: bytes) -> Optional[Tuple[int, int]]:
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Read (height, width) of a JPEG, None where it is none."""
     header = jpeg_header(data)
     return None if header is None else (header.height, header.width)
 
 
-def image_size(data: bytes) -> Optional[Tuple[int, int]]:
+def image_size(data: bytes) -> tuple[int, int] | None:
     """Read (height, width) of an image of any kind, without decoding it.
 
     Args:
@@ -172,8 +202,10 @@ def image_size(data: bytes) -> Optional[Tuple[int, int]]:
     """
     size = jpeg_size(data)
     if size is None and data[:8] == _PNG and len(data) >= 24:
-        size = (int.from_bytes(data[20:24], 'big'),
-                int.from_bytes(data[16:20], 'big'))
+        size = (
+            int.from_bytes(data[20:24], 'big'),
+            int.from_bytes(data[16:20], 'big'),
+        )
     if size is None:
         try:
             # Reads the header alone.
@@ -186,13 +218,14 @@ def image_size(data: bytes) -> Optional[Tuple[int, int]]:
     return size if size[0] > 0 and size[1] > 0 else None
 
 
-def _tiff_size(data: bytes) -> Optional[Tuple[int, int]]:
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
     """(height, width) of a TIFF whose pixels Pillow has no mode for."""
     if data[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
         return None
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(
-            data[:16 if b'+' in data[:4] else 8])
+            data[: 16 if b'+' in data[:4] else 8]
+        )
         stream = io.BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)
@@ -201,7 +234,7 @@ def _tiff_size(data: bytes) -> Optional[Tuple[int, int]]:
         return None
 
 
-def _text_header_size(data: bytes) -> Optional[Tuple[int, int]]:
+def _text_header_size(data: bytes) -> tuple[int, int] | None:
     """(height, width) of kinds that OpenCV alone knows: HDR, PFM, PAM."""
     start = data[:4096]
     for pattern in _TEXT_HEADERS:

@@ -40,28 +40,37 @@ class DITOClassificationDataset(Dataset):
         ValueError: If there are not as many names as classes.
     """
 
-    def __init__(self, dataset: dict[str, Any], size: int, *,
-                 names: str | Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: dict[str, Any],
+        size: int,
+        *,
+        names: str | Sequence[str] | None = None,
+    ) -> None:
         try:
             import mmpretrain.datasets  # noqa: F401  (registers them)
             from mmpretrain.registry import DATASETS as SETS
         except ImportError as error:
             raise ImportError(
                 f'the dataset {dataset.get("type")!r} needs MMPretrain: pip '
-                'install onedl-mmpretrain') from error
+                'install onedl-mmpretrain'
+            ) from error
         self.images = SETS.build(
-            dict(dataset, pipeline=[], _scope_='mmpretrain'))
+            dict(dataset, pipeline=[], _scope_='mmpretrain')
+        )
         own = tuple(self.images.metainfo['classes'])
         if names == 'imagenet':
             names = imagenet_names()
         elif isinstance(names, str):
             raise ValueError(
-                f"names is {names!r}, expected 'imagenet' or a list")
+                f"names is {names!r}, expected 'imagenet' or a list"
+            )
         classes = own if names is None else tuple(names)
         if len(classes) != len(own):
             raise ValueError(
                 f'{len(classes)} names are given for {len(own)} classes of '
-                f'{dataset.get("type")}')
+                f'{dataset.get("type")}'
+            )
         self.metainfo = dict(classes=classes)
         self.transform = CropTransform(size, scale=None)
 
@@ -111,26 +120,30 @@ class DITOFolderDataset(Dataset):
         ValueError: If ``categories`` lacks a class.
     """
 
-    def __init__(self, root: str, size: int, *,
-                 categories: str | None = None) -> None:
+    def __init__(
+        self, root: str, size: int, *, categories: str | None = None
+    ) -> None:
         self.root = root
         folder = Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f'there is no folder {root!r}')
         names = sorted(p.name for p in folder.iterdir() if p.is_dir())
         self.samples: list[tuple[Path, int]] = [
-            (path, label) for label, name in enumerate(names)
+            (path, label)
+            for label, name in enumerate(names)
             for path in sorted((folder / name).iterdir())
             if path.suffix.lower() in _SUFFIXES
         ]
         if not self.samples:
             raise FileNotFoundError(
-                f'{root!r} holds no image; expected CLASS NAME/*.jpg')
+                f'{root!r} holds no image; expected CLASS NAME/*.jpg'
+            )
         novel = _novel_names(categories, names)
         self.metainfo = dict(
             classes=tuple(names),
             base_classes=tuple(n for n in names if n not in novel),
-            novel_classes=tuple(n for n in names if n in novel))
+            novel_classes=tuple(n for n in names if n in novel),
+        )
         self.transform = CropTransform(size, scale=None)
 
     def __len__(self) -> int:
@@ -156,8 +169,9 @@ class DITOFolderDataset(Dataset):
             inputs: np.ndarray = self.transform(path.read_bytes())
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
-        return dict(inputs=inputs, labels=label,
-                    keys=f'{path.parent.name}/{path.name}')
+        return dict(
+            inputs=inputs, labels=label, keys=f'{path.parent.name}/{path.name}'
+        )
 
 
 def _novel_names(categories: str | None, names: list[str]) -> frozenset:
@@ -172,7 +186,8 @@ def _novel_names(categories: str | None, names: list[str]) -> frozenset:
     if unknown:
         raise ValueError(
             f'{categories!r} lacks {len(unknown)} of {len(names)} classes, '
-            f'the first is {unknown[0]!r}')
+            f'the first is {unknown[0]!r}'
+        )
     return frozenset(name for name in names if frequency[name] == 'r')
 
 
@@ -189,8 +204,11 @@ def imagenet_names() -> tuple[str, ...]:
     """
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
     from open_clip import IMAGENET_CLASSNAMES
+
     counts = Counter(IMAGENET_CLASSNAMES)
     return tuple(
         name if counts[name] == 1 else wordnet.split(',')[0].strip()
-        for name, wordnet in zip(IMAGENET_CLASSNAMES, IMAGENET_CATEGORIES,
-                                 strict=True))
+        for name, wordnet in zip(
+            IMAGENET_CLASSNAMES, IMAGENET_CATEGORIES, strict=True
+        )
+    )

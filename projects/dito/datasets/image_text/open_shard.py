@@ -17,8 +17,17 @@ from dito.utils.files import require_plain_file
 # Program that reads each kind of address; webdataset's gopen starts them,
 # except for s3, which it does not know.
 _PROGRAMS = dict(
-    http='curl', https='curl', ftp='curl', ftps='curl', sftp='curl',
-    scp='curl', hf='curl', gs='gsutil', s3='aws', ais='ais')
+    http='curl',
+    https='curl',
+    ftp='curl',
+    ftps='curl',
+    sftp='curl',
+    scp='curl',
+    hf='curl',
+    gs='gsutil',
+    s3='aws',
+    ais='ais',
+)
 _BUFFER = 1 << 18
 
 
@@ -50,8 +59,11 @@ def open_shard(url: str) -> Iterator[BinaryIO]:
             yield file
         return
     if _scheme(url) == 's3':
-        pipe = Pipe(['aws', 's3', 'cp', '--quiet', url, '-'], mode='rb',
-                    bufsize=_BUFFER)
+        pipe = Pipe(
+            ['aws', 's3', 'cp', '--quiet', url, '-'],
+            mode='rb',
+            bufsize=_BUFFER,
+        )
     else:
         pipe = gopen(url, 'rb', bufsize=_BUFFER)
     complete = False
@@ -83,15 +95,18 @@ def expand_shards(shards: str | Sequence[str]) -> list[str]:
     urls = [url for pattern in patterns for url in expand_urls(pattern)]
     if not urls:
         raise FileNotFoundError(
-            f'shards={shards!r} names no file; give at least one tar')
+            f'shards={shards!r} names no file; give at least one tar'
+        )
     missing = [
-        url for url in urls
+        url
+        for url in urls
         if is_local(url) and not os.path.isfile(_local_path(url))
     ]
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of {len(urls)} shards are missing, the first is '
-            f'{missing[0]!r}; check the path or the braces of {shards!r}')
+            f'{missing[0]!r}; check the path or the braces of {shards!r}'
+        )
     _check_programs(urls)
     return urls
 
@@ -128,12 +143,14 @@ def _check_programs(urls: Iterable[str]) -> None:
         if program is None:
             raise ValueError(
                 f'shards of the kind {scheme}: cannot be opened; give '
-                "'pipe:COMMAND' with a command that writes the tar")
+                "'pipe:COMMAND' with a command that writes the tar"
+            )
         if shutil.which(program) is None:
             raise ValueError(
                 f'shards of the kind {scheme}: are read through the program '
-                f"{program!r}, which is not installed; install it or give "
-                "'pipe:COMMAND'")
+                f'{program!r}, which is not installed; install it or give '
+                "'pipe:COMMAND'"
+            )
 
 
 def _scheme(url: str) -> str:

@@ -10,18 +10,20 @@ workers, ``base`` (the counts of that moment: workers take turns anew from
 there).
 """
 
-from typing import Any, Dict, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def initial_state(num_streams: int) -> Dict[str, Any]:
+def initial_state(num_streams: int) -> dict[str, Any]:
     """Return the state before the first sample."""
     return dict(
         cursors=[[0, 0, 0] for _ in range(num_streams)],
         counts=[0] * num_streams,
-        batches=0)
+        batches=0,
+    )
 
 
 class StreamPosition:
@@ -31,16 +33,19 @@ class StreamPosition:
         state (dict): State to start from.
     """
 
-    def __init__(self, state: Dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any]) -> None:
         self._cursors = np.array(state['cursors'], np.int64)
         self._counts = np.array(state['counts'], np.int64)
         self._batches = int(state['batches'])
         self._base = list(state.get('base') or [0] * len(self._counts))
-        self.passed: Dict[str, int] = dict(state.get('passed') or {})
+        self.passed: dict[str, int] = dict(state.get('passed') or {})
 
-    def update(self, cursors: torch.Tensor,
-               passed: Optional[Mapping[str, int]] = None,
-               batches: int = 1) -> None:
+    def update(
+        self,
+        cursors: torch.Tensor,
+        passed: Mapping[str, int] | None = None,
+        batches: int = 1,
+    ) -> None:
         """Take over the cursors of batches.
 
         Args:
@@ -56,8 +61,7 @@ class StreamPosition:
         values = cursors.numpy()
         # Of repeated indices numpy keeps the last assignment.
         self._cursors[values[:, 0]] = values[:, 1:]
-        self._counts += np.bincount(
-            values[:, 0], minlength=len(self._counts))
+        self._counts += np.bincount(values[:, 0], minlength=len(self._counts))
         self._batches += batches
 
     @property
@@ -65,11 +69,12 @@ class StreamPosition:
         """Number of samples used so far."""
         return int(self._counts.sum())
 
-    def state_dict(self) -> Dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return a state for :meth:`ImageTextShards.load_state_dict`."""
         return dict(
             cursors=self._cursors.tolist(),
             counts=self._counts.tolist(),
             batches=self._batches,
             passed=dict(self.passed),
-            base=self._base)
+            base=self._base,
+        )

@@ -4,7 +4,8 @@
 import logging
 import tarfile
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
@@ -26,7 +27,7 @@ class _Pair(NamedTuple):
     shard: str
     offset: int
     size: int
-    texts: Tuple[str, ...]
+    texts: tuple[str, ...]
     key: str
 
 
@@ -53,28 +54,32 @@ class DITORetrievalDataset(Dataset):
         ValueError: If a shard is no plain tar.
     """
 
-    def __init__(self, shards: Union[str, Sequence[str]], size: int, *,
-                 caption: str = 'txt') -> None:
+    def __init__(
+        self, shards: str | Sequence[str], size: int, *, caption: str = 'txt'
+    ) -> None:
         patterns = [shards] if isinstance(shards, str) else list(shards)
         self.shards = patterns
         self.transform = CropTransform(size, scale=None)
         self.captions = CaptionPicker(caption, choice='random')
-        self.pairs: List[_Pair] = [
-            pair for pattern in patterns for url in expand_urls(pattern)
+        self.pairs: list[_Pair] = [
+            pair
+            for pattern in patterns
+            for url in expand_urls(pattern)
             for pair in self._index(url)
         ]
         if not self.pairs:
             raise FileNotFoundError(
                 f'shards={shards!r} hold no image with a caption in '
-                f'{caption!r}; check the path and the caption key')
+                f'{caption!r}; check the path and the caption key'
+            )
         # No class names: the zero-shot hook has nothing to embed here.
-        self.metainfo: Dict[str, Any] = {}
+        self.metainfo: dict[str, Any] = {}
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Load one pair.
 
         Args:
@@ -95,14 +100,15 @@ class DITORetrievalDataset(Dataset):
             inputs = self.transform(data)
         except ValueError as error:
             raise ValueError(
-                f'{pair.shard}, sample {pair.key}: {error}') from error
+                f'{pair.shard}, sample {pair.key}: {error}'
+            ) from error
         return dict(inputs=inputs, texts=list(pair.texts), keys=pair.key)
 
-    def _index(self, path: str) -> List[_Pair]:
+    def _index(self, path: str) -> list[_Pair]:
         """List the pairs of a shard, leaving out incomplete ones."""
-        images: Dict[str, Tuple[int, int]] = {}
-        faults: Dict[str, str] = {}
-        texts: Dict[str, Tuple[str, ...]] = {}
+        images: dict[str, tuple[int, int]] = {}
+        faults: dict[str, str] = {}
+        texts: dict[str, tuple[str, ...]] = {}
         wanted = self.captions.wanted | {*IMAGE_EXTENSIONS}
         require_plain_file(path)
         try:
@@ -114,27 +120,38 @@ class DITORetrievalDataset(Dataset):
         except tarfile.TarError as error:
             raise ValueError(
                 f'{path} is no whole, uncompressed tar ({error}); retrieval '
-                'reads pairs by number from plain local shards') from error
+                'reads pairs by number from plain local shards'
+            ) from error
         for key in {*images, *texts}:
             if key not in images:
                 faults.setdefault(key, 'no image')
             elif not texts.get(key):
                 faults.setdefault(key, 'no caption')
         if faults:
-            reasons = ', '.join(f'{number} {reason}' for reason, number in
-                                Counter(faults.values()).most_common())
+            reasons = ', '.join(
+                f'{number} {reason}'
+                for reason, number in Counter(faults.values()).most_common()
+            )
             print_log(
                 f'{path}: {len(faults)} of '
                 f'{len({*images, *texts, *faults})} samples are left '
-                f'out ({reasons})', logger='current', level=logging.WARNING)
+                f'out ({reasons})',
+                logger='current',
+                level=logging.WARNING,
+            )
         return [
             _Pair(path, *place, texts[key], key)
-            for key, place in images.items() if key not in faults
+            for key, place in images.items()
+            if key not in faults
         ]
 
-    def _note(self, raw: RawSample, images: Dict[str, Tuple[int, int]],
-              texts: Dict[str, Tuple[str, ...]],
-              faults: Dict[str, str]) -> None:
+    def _note(
+        self,
+        raw: RawSample,
+        images: dict[str, tuple[int, int]],
+        texts: dict[str, tuple[str, ...]],
+        faults: dict[str, str],
+    ) -> None:
         """Add what a group of members holds.
 
         Members of a key need not be neighbours here, as in training.
@@ -142,8 +159,7 @@ class DITORetrievalDataset(Dataset):
         if not raw.parts.keys().isdisjoint(IMAGE_EXTENSIONS) or raw.fault:
             try:
                 data = raw.image()
-                extension = next(e for e in IMAGE_EXTENSIONS
-                                 if e in raw.parts)
+                extension = next(e for e in IMAGE_EXTENSIONS if e in raw.parts)
                 images[raw.key] = raw.places[extension], len(data)
                 self.transform(data)
             except BadSample as error:

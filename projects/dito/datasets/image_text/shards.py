@@ -4,8 +4,9 @@
 import copy
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -87,15 +88,15 @@ class ImageTextShards(IterableDataset):
         shards: ShardsType,
         size: int,
         *,
-        scale: Optional[Tuple[float, float]] = (0.4, 1.0),
+        scale: tuple[float, float] | None = (0.4, 1.0),
         flip: float = 0.0,
         num_streams: int = 1,
-        seed: Optional[int] = None,
+        seed: int | None = None,
         shuffle_shards: bool = True,
         shuffle_block: int = 0,
-        epochs: Optional[int] = None,
-        captions: Optional[Dict[str, Any]] = None,
-        filters: Sequence[Dict[str, Any]] = (),
+        epochs: int | None = None,
+        captions: dict[str, Any] | None = None,
+        filters: Sequence[dict[str, Any]] = (),
         max_broken_share: float = 0.1,
         max_pixels: int = MAX_PIXELS,
         retries: int = 2,
@@ -103,27 +104,37 @@ class ImageTextShards(IterableDataset):
         super().__init__()
         if num_streams < 1:
             raise ValueError(
-                f'num_streams must be at least 1, got {num_streams}')
+                f'num_streams must be at least 1, got {num_streams}'
+            )
         self.sources = build_sources(shards, captions, filters)
         if epochs is not None and len(self.sources) > 1:
             raise ValueError(
                 f'a mixture of {len(self.sources)} sources has no end: leave '
-                f'epochs=None, got {epochs}')
+                f'epochs=None, got {epochs}'
+            )
         self.plans = [
-            StreamPlan(tuple(s.shards), num_streams, seed or 0,
-                       shuffle_shards, shuffle_block, s.wanted, retries)
+            StreamPlan(
+                tuple(s.shards),
+                num_streams,
+                seed or 0,
+                shuffle_shards,
+                shuffle_block,
+                s.wanted,
+                retries,
+            )
             for s in self.sources
         ]
         self.seed = seed
         self.num_streams = num_streams
         self.transform = CropTransform(
-            size, scale=scale, flip=flip, max_pixels=max_pixels)
+            size, scale=scale, flip=flip, max_pixels=max_pixels
+        )
         self.epochs = epochs
-        self.metainfo: Dict[str, Any] = {}
+        self.metainfo: dict[str, Any] = {}
         self.counter = SampleCounter(max_broken_share)
         self._state = initial_state(num_streams * len(self.sources))
-        self._length: Optional[int] = None
-        self._sizes: List[Dict[int, int]] = [{} for _ in self.sources]
+        self._length: int | None = None
+        self._sizes: list[dict[int, int]] = [{} for _ in self.sources]
         self._say_what_is_shared()
 
     def _say_what_is_shared(self) -> None:
@@ -136,7 +147,9 @@ class ImageTextShards(IterableDataset):
                     f'{number} shards{of} for {self.num_streams} streams: '
                     'streams share shards, each taking every n-th sample, '
                     'and a shared shard is read by each of them',
-                    logger='current', level=logging.WARNING)
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
     def follow_seed(self, seed: int) -> None:
         """Use the seed of a run, unless the set was given one of its own.
@@ -166,7 +179,8 @@ class ImageTextShards(IterableDataset):
                 f'{workers} workers x {world_size} processes: set it to '
                 f'{above} or another multiple of {step}, or change '
                 'train_dataloader.num_workers; a run that is resumed must '
-                'keep its num_streams')
+                'keep its num_streams'
+            )
 
     def __len__(self) -> int:
         """Return the number of samples, broken ones included.
@@ -180,7 +194,8 @@ class ImageTextShards(IterableDataset):
             return sys.maxsize // 2
         if self._length is None:
             self._length = self.epochs * sum(
-                count_samples(url) for url in self.plans[0].shards)
+                count_samples(url) for url in self.plans[0].shards
+            )
         return self._length
 
     def count_pairs(self, limit: int) -> int:
@@ -200,11 +215,11 @@ class ImageTextShards(IterableDataset):
             found += count_samples(url, limit - found)
         return found
 
-    def state_dict(self) -> Dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state reading starts from, see :mod:`.position`."""
         return copy.deepcopy(self._state)
 
-    def load_state_dict(self, state: Dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Start reading at a state; to be called before workers start.
 
         Args:
@@ -219,10 +234,11 @@ class ImageTextShards(IterableDataset):
                 f'the state holds {found} streams, the dataset has '
                 f'num_streams={self.num_streams} x {len(self.sources)} '
                 f'sources = {needed}; resume with the numbers of streams and '
-                'sources the run began with')
+                'sources the run began with'
+            )
         self._state = copy.deepcopy(state)
 
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield samples of the streams this worker of this process owns.
 
         Yields:
@@ -246,12 +262,13 @@ class ImageTextShards(IterableDataset):
                 broken, left_out = counter.num_broken, counter.num_filtered
                 yield sample
 
-    def _owned_streams(self) -> List[int]:
+    def _owned_streams(self) -> list[int]:
         """List the streams of this (rank, worker), the next one first."""
         rank, world_size = get_dist_info()
         info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id,
-                                                       info.num_workers)
+        worker, workers = (
+            (0, 1) if info is None else (info.id, info.num_workers)
+        )
         self.check_split(workers)
         # DataLoader takes batches from its workers in turn, starting with
         # worker 0: after a resume the turn is with another group of streams.
@@ -261,26 +278,29 @@ class ImageTextShards(IterableDataset):
         # A batch need not be a multiple of the streams: go on with the
         # stream after the one served last.
         counts = [self._count(m) - self._count(m, 'base') for m in owned]
-        start = next((i for i in range(1, len(owned))
-                      if counts[i] < counts[i - 1]), 0)
+        start = next(
+            (i for i in range(1, len(owned)) if counts[i] < counts[i - 1]), 0
+        )
         return owned[start:] + owned[:start]
 
     def _count(self, stream: int, which: str = 'counts') -> int:
         """Return how many samples of a stream were used."""
         num = len(self.sources)
         values = self._state.get(which, ())
-        return sum(values[stream * num:(stream + 1) * num])
+        return sum(values[stream * num : (stream + 1) * num])
 
-    def _open_stream(self, stream: int) -> Iterator[Dict[str, Any]]:
+    def _open_stream(self, stream: int) -> Iterator[dict[str, Any]]:
         """Yield the usable samples of a stream, mixed from the sources."""
         num = len(self.sources)
         parts = [
-            self._open_part(stream, s,
-                            Cursor(*self._state['cursors'][stream * num + s]))
+            self._open_part(
+                stream, s, Cursor(*self._state['cursors'][stream * num + s])
+            )
             for s in range(num)
         ]
-        draw = SourceDraw([s.weight for s in self.sources],
-                          self.plans[0].seed, stream)
+        draw = SourceDraw(
+            [s.weight for s in self.sources], self.plans[0].seed, stream
+        )
         number = self._count(stream)
         while True:
             sample = next(parts[draw(number)], None)
@@ -289,25 +309,35 @@ class ImageTextShards(IterableDataset):
             number += 1
             yield sample
 
-    def _open_part(self, stream: int, number: int,
-                   start: Cursor) -> Iterator[Dict[str, Any]]:
+    def _open_part(
+        self, stream: int, number: int, start: Cursor
+    ) -> Iterator[dict[str, Any]]:
         """Yield the usable samples of one source within a stream."""
         source = self.sources[number]
-        samples = ShardStream(self.plans[number], stream, start, self.epochs,
-                              self.counter.add_broken_shard,
-                              self.counter.add_shard,
-                              self.counter.add_empty_shard,
-                              self._sizes[number])
+        samples = ShardStream(
+            self.plans[number],
+            stream,
+            start,
+            self.epochs,
+            self.counter.add_broken_shard,
+            self.counter.add_shard,
+            self.counter.add_empty_shard,
+            self._sizes[number],
+        )
         place = stream * len(self.sources) + number
         used_epoch = start.epoch
         for cursor, raw, here in samples:
             unused = cursor.epoch - used_epoch - 1
             if unused >= self.plans[number].patience:
-                since = (f'epoch {used_epoch + 1}' if unused == 1 else
-                         f'{unused} epochs')
+                since = (
+                    f'epoch {used_epoch + 1}'
+                    if unused == 1
+                    else f'{unused} epochs'
+                )
                 raise BrokenDataError(
                     f'stream {stream} of the source {source.name!r} gave no '
-                    f'usable sample in {since}: {self.counter.summary()}')
+                    f'usable sample in {since}: {self.counter.summary()}'
+                )
             # Equal draws in different sources would be no fault, but no gain.
             seed = (*here, number) if number else tuple(here)
             sample = self._load(number, raw, here, seed)
@@ -316,8 +346,13 @@ class ImageTextShards(IterableDataset):
                 sample['cursors'] = np.array((place, *cursor), np.int64)
                 yield sample
 
-    def _load(self, number: int, raw: RawSample, here: SamplePlace,
-              seed: Tuple[int, ...]) -> Optional[Dict[str, Any]]:
+    def _load(
+        self,
+        number: int,
+        raw: RawSample,
+        here: SamplePlace,
+        seed: tuple[int, ...],
+    ) -> dict[str, Any] | None:
         """Decode a sample; None if it is broken or filtered."""
         source = self.sources[number]
         key = source.prefixes[here.shard] + raw.key

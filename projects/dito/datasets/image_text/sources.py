@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Sources of image-text pairs and how a mixture draws from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .tar_reader import IMAGE_EXTENSIONS
 # Choices are drawn this many at a time.
 _BLOCK = 1024
 _SALT = 0x50CE
-ShardsType = Union[str, Sequence[Union[str, Dict[str, Any]]]]
+ShardsType = str | Sequence[str | dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,32 @@ class Source:
     def __post_init__(self) -> None:
         """Check the weight; make the keys' prefixes."""
         if not (self.weight > 0 and np.isfinite(self.weight)):
-            raise ValueError(f'the weight of source {self.name!r} must be a '
-                             f'positive number, got {self.weight}')
+            raise ValueError(
+                f'the weight of source {self.name!r} must be a '
+                f'positive number, got {self.weight}'
+            )
         before = f'{self.name}/' if self.name else ''
         object.__setattr__(
-            self, 'prefixes',
-            [f'{before}{name}/' for name in shard_names(self.shards)])
+            self,
+            'prefixes',
+            [f'{before}{name}/' for name in shard_names(self.shards)],
+        )
 
     @property
-    def wanted(self) -> FrozenSet[str]:
+    def wanted(self) -> frozenset[str]:
         """Extensions of the members to read."""
-        return (frozenset(IMAGE_EXTENSIONS) | self.captions.wanted
-                | self.filters.wanted)
+        return (
+            frozenset(IMAGE_EXTENSIONS)
+            | self.captions.wanted
+            | self.filters.wanted
+        )
 
 
-def build_sources(shards: ShardsType,
-                  captions: Optional[Dict[str, Any]] = None,
-                  filters: Sequence[Dict[str, Any]] = ()) -> List[Source]:
+def build_sources(
+    shards: ShardsType,
+    captions: dict[str, Any] | None = None,
+    filters: Sequence[dict[str, Any]] = (),
+) -> list[Source]:
     """Make sources of a config.
 
     Args:
@@ -73,31 +83,38 @@ def build_sources(shards: ShardsType,
     if not any(isinstance(item, dict) for item in listed):
         listed = [dict(shards=shards)]
     elif not all(isinstance(item, dict) for item in listed):
-        raise ValueError('shards must be addresses, or one dict a source, '
-                         'not a mixture of both')
+        raise ValueError(
+            'shards must be addresses, or one dict a source, '
+            'not a mixture of both'
+        )
     sources = [_build_source(item, captions, filters) for item in listed]
     names = [source.name for source in sources]
     if len(sources) > 1 and (len(set(names)) < len(names) or '' in names):
         raise ValueError(
-            f'each of several sources needs a name of its own, got {names}')
+            f'each of several sources needs a name of its own, got {names}'
+        )
     return sources
 
 
-def _build_source(item: Dict[str, Any], captions: Optional[Dict[str, Any]],
-                  filters: Sequence[Dict[str, Any]]) -> Source:
+def _build_source(
+    item: dict[str, Any],
+    captions: dict[str, Any] | None,
+    filters: Sequence[dict[str, Any]],
+) -> Source:
     """Make one source."""
     known = ('shards', 'name', 'weight', 'captions', 'filters')
     unknown = sorted(set(item) - set(known))
     if unknown or 'shards' not in item:
         raise ValueError(
-            f'a source is a dict of {", ".join(known)}, got '
-            f'{sorted(item)}')
+            f'a source is a dict of {", ".join(known)}, got {sorted(item)}'
+        )
     return Source(
         tuple(expand_shards(item['shards'])),
         name=item.get('name', ''),
         weight=item.get('weight', 1.0),
         captions=CaptionPicker(**(item.get('captions', captions) or {})),
-        filters=SampleFilter(item.get('filters', filters) or ()))
+        filters=SampleFilter(item.get('filters', filters) or ()),
+    )
 
 
 class SourceDraw:
@@ -112,8 +129,9 @@ class SourceDraw:
         stream (int): Number of the stream.
     """
 
-    def __init__(self, weights: Sequence[float], seed: int,
-                 stream: int) -> None:
+    def __init__(
+        self, weights: Sequence[float], seed: int, stream: int
+    ) -> None:
         self._bounds = np.cumsum(weights)[:-1] / np.sum(weights)
         self._seed = (_SALT, seed, stream)
         self._block = -1
@@ -127,6 +145,7 @@ class SourceDraw:
         if block != self._block:
             rng = np.random.default_rng((*self._seed, block))
             self._choices = np.searchsorted(
-                self._bounds, rng.random(_BLOCK), side='right')
+                self._bounds, rng.random(_BLOCK), side='right'
+            )
             self._block = block
         return int(self._choices[place])

@@ -6,16 +6,10 @@ it is named by a :class:`Cursor` of three numbers, from which reading goes on
 without replaying what came before.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import (
-    Callable,
-    Dict,
-    FrozenSet,
-    Iterator,
-    List,
     NamedTuple,
-    Optional,
-    Tuple,
 )
 
 import numpy as np
@@ -75,15 +69,15 @@ class StreamPlan:
         retries (int): How often a remote shard is opened again.
     """
 
-    shards: Tuple[str, ...]
+    shards: tuple[str, ...]
     num_streams: int
     seed: int = 0
     shuffle_shards: bool = True
     shuffle_block: int = 0
-    wanted: Optional[FrozenSet[str]] = None
+    wanted: frozenset[str] | None = None
     retries: int = 0
 
-    def shards_of(self, stream: int, epoch: int) -> List[Tuple[int, int]]:
+    def shards_of(self, stream: int, epoch: int) -> list[tuple[int, int]]:
         """List (shard number, share) pairs that a stream reads in an epoch.
 
         With at least as many shards as streams, stream m reads places m,
@@ -97,13 +91,14 @@ class StreamPlan:
             rng = np.random.default_rng((self.seed, epoch))
             order = rng.permutation(order)
         if len(order) >= self.num_streams:
-            return [(int(i), 0) for i in order[stream::self.num_streams]]
+            return [(int(i), 0) for i in order[stream :: self.num_streams]]
         place, share = stream % len(order), stream // len(order)
         share = (share + epoch) % self.sharers_of(stream)
         return [(int(order[place]), share)]
 
-    def epoch_of(self, stream: int,
-                 epoch: int) -> Iterator[Tuple[int, int, int, bool]]:
+    def epoch_of(
+        self, stream: int, epoch: int
+    ) -> Iterator[tuple[int, int, int, bool]]:
         """Yield what a stream may read in an epoch.
 
         Yields:
@@ -154,11 +149,11 @@ class ShardStream:
         plan: StreamPlan,
         stream: int,
         cursor: Cursor = START,
-        epochs: Optional[int] = None,
-        on_error: Optional[Callable[[str, Exception], None]] = None,
-        on_open: Optional[Callable[[str], None]] = None,
-        on_empty: Optional[Callable[[str], None]] = None,
-        sizes: Optional[Dict[int, int]] = None,
+        epochs: int | None = None,
+        on_error: Callable[[str, Exception], None] | None = None,
+        on_open: Callable[[str], None] | None = None,
+        on_empty: Callable[[str], None] | None = None,
+        sizes: dict[int, int] | None = None,
     ) -> None:
         self.plan = plan
         self.stream = stream
@@ -169,7 +164,7 @@ class ShardStream:
         self.on_empty = on_empty
         self.sizes = {} if sizes is None else sizes
 
-    def __iter__(self) -> Iterator[Tuple[Cursor, RawSample, SamplePlace]]:
+    def __iter__(self) -> Iterator[tuple[Cursor, RawSample, SamplePlace]]:
         """Yield (cursor after the sample, sample, seed of its randomness).
 
         A stream whose own shards are all empty reads a shard of the next
@@ -182,19 +177,22 @@ class ShardStream:
         while self.epochs is None or epoch < self.epochs:
             found = first > 0 or offset > 0
             for place, (number, share, sharers, own) in enumerate(
-                    self.plan.epoch_of(self.stream, epoch)):
+                self.plan.epoch_of(self.stream, epoch)
+            ):
                 if place < first:
                     continue
                 if found and not own and not offset:
                     break
-                for sample in self._read(epoch, number, share, sharers,
-                                         offset):
+                for sample in self._read(
+                    epoch, number, share, sharers, offset
+                ):
                     found = True
                     if not own and self.epochs is not None:
                         break
                     offset += 1
                     here = SamplePlace(
-                        self.plan.seed, epoch, number, sample.index)
+                        self.plan.seed, epoch, number, sample.index
+                    )
                     yield Cursor(epoch, place, offset), sample, here
                 offset = 0
             if not found:
@@ -203,11 +201,13 @@ class ShardStream:
                 raise BrokenDataError(
                     f'stream {self.stream} found no readable sample in epoch '
                     f'{epoch}, nor did the others; look at the shards, the '
-                    f'first are {names}')
+                    f'first are {names}'
+                )
             epoch, first = epoch + 1, 0
 
-    def _read(self, epoch: int, number: int, share: int, sharers: int,
-              skip: int) -> Iterator[RawSample]:
+    def _read(
+        self, epoch: int, number: int, share: int, sharers: int, skip: int
+    ) -> Iterator[RawSample]:
         """Yield this stream's samples of a shard after the first ``skip``."""
         if sharers > 1 and share >= self.sizes.get(number, sharers):
             return
@@ -239,8 +239,9 @@ class ShardStream:
             if not end and self.on_empty is not None:
                 self.on_empty(url)
 
-    def _permuted(self, block: List[RawSample], epoch: int,
-                  number: int) -> List[RawSample]:
+    def _permuted(
+        self, block: list[RawSample], epoch: int, number: int
+    ) -> list[RawSample]:
         """Put a block into its order of delivery."""
         if self.plan.shuffle_block <= 1:
             return block
@@ -249,10 +250,11 @@ class ShardStream:
         return [block[i] for i in order]
 
 
-def _blocks(samples: Iterator[RawSample],
-            size: int) -> Iterator[List[RawSample]]:
+def _blocks(
+    samples: Iterator[RawSample], size: int
+) -> Iterator[list[RawSample]]:
     """Group samples by ``size``; what was read before an error comes too."""
-    block: List[RawSample] = []
+    block: list[RawSample] = []
     try:
         for sample in samples:
             block.append(sample)

@@ -28,7 +28,7 @@ from .tar_walk import TarWalker
 IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'webp')
 TEXT_EXTENSION = 'txt'
 JSON_EXTENSION = 'json'
-DEFAULT_WANTED = frozenset(IMAGE_EXTENSIONS + (TEXT_EXTENSION, ))
+DEFAULT_WANTED = frozenset(IMAGE_EXTENSIONS + (TEXT_EXTENSION,))
 ALL_WANTED = DEFAULT_WANTED | {JSON_EXTENSION}
 # No image or caption is larger; a damaged or hostile file may say so.
 MAX_MEMBER = 1 << 28
@@ -82,15 +82,20 @@ class RawSample:
             with blame_sample('json cannot be read'):
                 value = json.loads(self.parts.get(JSON_EXTENSION, b'{}'))
             if not isinstance(value, dict):
-                raise BadSample('json cannot be read',
-                                f'it is a {type(value).__name__}, no object')
+                raise BadSample(
+                    'json cannot be read',
+                    f'it is a {type(value).__name__}, no object',
+                )
             self._metadata = value
         return self._metadata
 
 
-def read_shard(url: str, start: int = 0,
-               wanted: frozenset[str] = DEFAULT_WANTED,
-               retries: int = 0) -> Iterator[RawSample]:
+def read_shard(
+    url: str,
+    start: int = 0,
+    wanted: frozenset[str] = DEFAULT_WANTED,
+    retries: int = 0,
+) -> Iterator[RawSample]:
     """Yield the samples of a shard from sample number ``start`` on.
 
     Args:
@@ -119,8 +124,10 @@ def read_shard(url: str, start: int = 0,
                 raise
             print_log(
                 f'Shard {url} broke off at sample {start} ({error}); opening '
-                f'it again in {wait:.0f} s', logger='current',
-                level=logging.WARNING)
+                f'it again in {wait:.0f} s',
+                logger='current',
+                level=logging.WARNING,
+            )
         time.sleep(wait)
         retries, wait = retries - 1, 4 * wait
 
@@ -137,13 +144,17 @@ def count_samples(url: str, limit: int | None = None) -> int:
         for _ in islice(_read_once(url, 0, frozenset()), limit):
             count += 1
     except (OSError, tarfile.TarError) as error:
-        print_log(f'Shard {url} breaks off after {count} samples: {error}',
-                  logger='current', level=logging.WARNING)
+        print_log(
+            f'Shard {url} breaks off after {count} samples: {error}',
+            logger='current',
+            level=logging.WARNING,
+        )
     return count
 
 
-def _read_once(url: str, start: int,
-               wanted: frozenset[str]) -> Iterator[RawSample]:
+def _read_once(
+    url: str, start: int, wanted: frozenset[str]
+) -> Iterator[RawSample]:
     """Yield samples, without a second try."""
     with open_shard(url) as stream:
         walker = TarWalker(stream, is_local(url))
@@ -156,7 +167,8 @@ def _read_once(url: str, start: int,
                 # Two tars in one file may end and begin with the same key, and
                 # neighbours have it where folders were put into one.
                 if (key, walker.tars) != (group.key, group.tar) or (
-                        group.has(extension.lower())):
+                    group.has(extension.lower())
+                ):
                     yield from group.samples(start)
                     group = _Group(key, walker.tars, group.end())
                 group.add(extension.lower(), size, walker, start, wanted)
@@ -196,8 +208,14 @@ class _Group:
         """Whether a member of the key itself has been met."""
         return extension in self._plain
 
-    def add(self, extension: str, size: int, walker: TarWalker, start: int,
-            wanted: frozenset[str]) -> None:
+    def add(
+        self,
+        extension: str,
+        size: int,
+        walker: TarWalker,
+        start: int,
+        wanted: frozenset[str],
+    ) -> None:
         """Take note of a member, and read it if it is wanted."""
         middle, _, last = extension.rpartition('.')
         if middle and extension not in wanted:
@@ -207,13 +225,19 @@ class _Group:
         if extension not in wanted or self.sample.index < start:
             return
         if size > MAX_MEMBER:
-            self.sample.fault = 'file too large', (
-                f'.{extension} has {size} bytes, the limit is {MAX_MEMBER}')
+            self.sample.fault = (
+                'file too large',
+                (f'.{extension} has {size} bytes, the limit is {MAX_MEMBER}'),
+            )
             return
         if walker.sparse:
-            self.sample.fault = 'sparse file', (
-                f'.{extension} was written with holes; write the tar anew '
-                'without --sparse')
+            self.sample.fault = (
+                'sparse file',
+                (
+                    f'.{extension} was written with holes; write the tar anew '
+                    'without --sparse'
+                ),
+            )
             return
         if walker.seekable:
             self.sample.places[extension] = walker.stream.tell()
@@ -226,9 +250,17 @@ class _Group:
         found = [self.sample] if self._is_sample(lost) else []
         for number, middle in enumerate(lost, first + len(found)):
             key = f'{self.key}.{middle}'
-            found.append(RawSample(key, number, fault=(
-                'name with dots', f'the key of {key} ends at the first dot, '
-                'so it must have none; rename the files')))
+            found.append(
+                RawSample(
+                    key,
+                    number,
+                    fault=(
+                        'name with dots',
+                        f'the key of {key} ends at the first dot, '
+                        'so it must have none; rename the files',
+                    ),
+                )
+            )
         return [sample for sample in found if sample.index >= start]
 
     def end(self) -> int:
@@ -239,7 +271,8 @@ class _Group:
     def _is_sample(self, lost: list[str]) -> bool:
         """Whether the members of the key itself make a sample."""
         return bool(self._plain) and not (
-            lost and self._plain.isdisjoint(IMAGE_EXTENSIONS))
+            lost and self._plain.isdisjoint(IMAGE_EXTENSIONS)
+        )
 
     def _lost(self) -> list[str]:
         """List the parts of names with dots that are samples by themselves.
@@ -248,7 +281,8 @@ class _Group:
         """
         own = not self._plain.isdisjoint(IMAGE_EXTENSIONS)
         return [
-            middle for middle, kinds in self._dotted.items()
+            middle
+            for middle, kinds in self._dotted.items()
             if not kinds.isdisjoint(IMAGE_EXTENSIONS)
             and (TEXT_EXTENSION in kinds or not own)
         ]

@@ -28,7 +28,8 @@ _LONG_NAME, _PAX, _GNU_SPARSE = b'L', b'x', b'S'
 # Long link names, attributes of the archive, volume labels ...; any other
 # unknown kind is a file, as POSIX has it.
 _DESCRIPTIONS = frozenset(
-    (b'K', b'g', b'V', b'M', b'D', b'N', b'X', b'A', b'E', b'I'))
+    (b'K', b'g', b'V', b'M', b'D', b'N', b'X', b'A', b'E', b'I')
+)
 _DECOMPRESSORS = {
     b'\x1f\x8b': gzip.open,
     b'BZh': bz2.open,
@@ -41,8 +42,14 @@ _MAX_ATTRIBUTES = 1 << 20
 
 def decompressor_of(start: bytes) -> Callable[..., Any] | None:
     """Return what opens a stream that begins so; None for plain ones."""
-    return next((opener for magic, opener in _DECOMPRESSORS.items()
-                 if start.startswith(magic)), None)
+    return next(
+        (
+            opener
+            for magic, opener in _DECOMPRESSORS.items()
+            if start.startswith(magic)
+        ),
+        None,
+    )
 
 
 class TarWalker:
@@ -88,21 +95,24 @@ class TarWalker:
             self._name = attributes.get('path', header.name)
             self._size = header.size
             if kind == _LONG_NAME:
-                attributes['path'] = _text(self._attributes().split(
-                    b'\0', 1)[0])
+                attributes['path'] = _text(
+                    self._attributes().split(b'\0', 1)[0]
+                )
                 continue
             if kind == _PAX:
                 attributes.update(_parse_pax(self._attributes()))
                 continue
             self.sparse = kind == _GNU_SPARSE or any(
-                key.startswith('GNU.sparse.') for key in attributes)
+                key.startswith('GNU.sparse.') for key in attributes
+            )
             self._name = attributes.get('GNU.sparse.name', self._name)
             if kind == _GNU_SPARSE:
                 self._skip_map(header)
             if 'size' in attributes:
                 self._size = _size(attributes['size'])
-            self._pending = (0 if kind in _NO_DATA else
-                             self._size + -self._size % BLOCK)
+            self._pending = (
+                0 if kind in _NO_DATA else self._size + -self._size % BLOCK
+            )
             if kind not in _DESCRIPTIONS:
                 attributes = {}
                 # Old tars mark a folder by its name alone.
@@ -149,7 +159,8 @@ class TarWalker:
         """Read a member that describes the next one."""
         if self._size > _MAX_ATTRIBUTES:
             raise tarfile.ReadError(
-                f'an extended header of {self._size} bytes is damaged')
+                f'an extended header of {self._size} bytes is damaged'
+            )
         data = self._exact(self._size)
         self._skip(-self._size % BLOCK)
         return data
@@ -158,13 +169,13 @@ class TarWalker:
         """Read ``size`` bytes, fewer at the end of the stream."""
         pieces, left = [], size
         try:
-            while left > 0 and (piece := self.stream.read(
-                    min(left, _PIECE))):
+            while left > 0 and (piece := self.stream.read(min(left, _PIECE))):
                 pieces.append(piece)
                 left -= len(piece)
         except (EOFError, lzma.LZMAError, zlib.error) as error:
             raise tarfile.ReadError(
-                f'the compressed stream is damaged: {error}') from error
+                f'the compressed stream is damaged: {error}'
+            ) from error
         return b''.join(pieces)
 
     def _exact(self, size: int) -> bytes:
@@ -182,7 +193,8 @@ class TarWalker:
                 self.stream.seek(size - 1, 1)
             except (OSError, OverflowError, ValueError) as error:
                 raise tarfile.ReadError(
-                    f'the tar ends within {self._name!r}') from error
+                    f'the tar ends within {self._name!r}'
+                ) from error
             self._exact(1)
             return
         while size > 0:
@@ -205,12 +217,14 @@ def parse_header(block: bytes) -> tarfile.TarInfo:
     """
     if len(block) != BLOCK:
         raise tarfile.ReadError(
-            f'the tar ends within a header, after {len(block)} bytes')
+            f'the tar ends within a header, after {len(block)} bytes'
+        )
     try:
         header = tarfile.TarInfo.frombuf(block, 'utf-8', 'backslashreplace')
     except tarfile.HeaderError as error:
         raise tarfile.ReadError(
-            'the stream is no tar, or it is damaged') from error
+            'the stream is no tar, or it is damaged'
+        ) from error
     if header.size < 0:
         raise tarfile.ReadError(f'{header.name!r} has a negative size')
     return header
@@ -230,8 +244,8 @@ def _parse_pax(data: bytes) -> dict[str, str]:
         length, _, _ = data.partition(b' ')
         if not (length.isdigit() and 5 <= int(length[:9]) <= len(data)):
             raise tarfile.ReadError('an extended header is damaged')
-        record, data = data[:int(length)], data[int(length):]
-        key, equals, value = record[len(length) + 1:-1].partition(b'=')
+        record, data = data[: int(length)], data[int(length) :]
+        key, equals, value = record[len(length) + 1 : -1].partition(b'=')
         if not equals:
             raise tarfile.ReadError('an extended header is damaged')
         records[_text(key)] = _text(value)

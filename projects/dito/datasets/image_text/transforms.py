@@ -90,11 +90,14 @@ class CropTransform:
         if size < 1:
             raise ValueError(f'size must be at least 1 pixel, got {size}')
         if scale is not None and not (
-                isinstance(scale, (tuple, list)) and len(scale) == 2
-                and 0 < scale[0] <= scale[1] <= 1):
+            isinstance(scale, (tuple, list))
+            and len(scale) == 2
+            and 0 < scale[0] <= scale[1] <= 1
+        ):
             raise ValueError(
                 'scale must be a range within (0, 1], such as (0.4, 1.0), or '
-                f'None for the centre, got {scale}')
+                f'None for the centre, got {scale}'
+            )
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f'ratio must be a positive range, got {ratio}')
         if not 0 <= flip <= 1:
@@ -106,8 +109,9 @@ class CropTransform:
         self.reduce = reduce
         self.max_pixels = max_pixels
 
-    def __call__(self, data: bytes,
-                 rng: np.random.Generator | None = None) -> np.ndarray:
+    def __call__(
+        self, data: bytes, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
         """Decode, crop and resize one image.
 
         Args:
@@ -130,21 +134,25 @@ class CropTransform:
         if size is None:
             box = self._box(image.shape[:2], rng)
         top, left, h, w = (v // factor for v in box)
-        planes = resize_bicubic(image[top:top + h, left:left + w], self.size)
+        planes = resize_bicubic(
+            image[top : top + h, left : left + w], self.size
+        )
         planes = planes[::-1]  # BGR to RGB
         if self.flip and rng.random() < self.flip:
             planes = planes[:, :, ::-1]
         return np.ascontiguousarray(planes)
 
-    def _box(self, size: tuple[int, int],
-             rng: np.random.Generator | None) -> Box:
+    def _box(
+        self, size: tuple[int, int], rng: np.random.Generator | None
+    ) -> Box:
         """Choose the crop of an image of (height, width) ``size``."""
         if self.scale is None:
             return center_crop_box(*size)
         return random_crop_box(*size, self.scale, self.ratio, rng)
 
-    def plan(self, size: tuple[int, int],
-             rng: np.random.Generator | None) -> tuple[Box, int]:
+    def plan(
+        self, size: tuple[int, int], rng: np.random.Generator | None
+    ) -> tuple[Box, int]:
         """Choose the crop and the reduction of a JPEG.
 
         Args:
@@ -178,7 +186,8 @@ def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
     planes = torch.from_numpy(image).permute(2, 0, 1)
     if image.shape[:2] != (size, size):
         planes = functional.interpolate(
-            planes[None], (size, size), mode='bicubic', antialias=True)[0]
+            planes[None], (size, size), mode='bicubic', antialias=True
+        )[0]
     return planes.numpy()
 
 

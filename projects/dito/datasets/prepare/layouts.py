@@ -1,9 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Where the configs look for data sets, and who publishes their parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any
 
 from ..coco import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 from ..convert import convert_file, fix_objects365, write_categories
@@ -31,8 +32,8 @@ class Item:
     path: str
     owner: str
     archive: str
-    images: Optional[int] = None
-    patches: Optional[str] = None
+    images: int | None = None
+    patches: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -66,11 +67,11 @@ class Layout:
     """
 
     root: str
-    items: Tuple[Item, ...]
-    conversions: Tuple[Conversion, ...] = ()
+    items: tuple[Item, ...]
+    conversions: tuple[Conversion, ...] = ()
 
 
-def _coco_images() -> Tuple[Item, ...]:
+def _coco_images() -> tuple[Item, ...]:
     """The two folders of images that COCO and LVIS share."""
     return (
         Item('train2017', _COCO, 'train2017.zip', images=118287),
@@ -145,7 +146,7 @@ def _objects365(version: str) -> Layout:
 
 
 #: Data sets by the name that ``tools/misc/prepare.py`` has for them.
-LAYOUTS: Dict[str, Layout] = {
+LAYOUTS: dict[str, Layout] = {
     'lvis': _lvis(),
     'coco': _coco(),
     'objects365': _objects365('v1'),

@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import re
 import zipfile
-from typing import Dict, Iterator, List, Sequence, Tuple
+from collections.abc import Iterator, Sequence
 
 from .layouts import Item
 
@@ -33,19 +33,20 @@ def count_images(folder: str) -> int:
     return count
 
 
-def _walk(source: str) -> Iterator[Tuple[str, List[str], List[str]]]:
+def _walk(source: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """Folders of a source, without those full of images."""
     source = osp.abspath(source)
     for folder, folders, files in os.walk(source, followlinks=True):
-        depth = folder[len(source):].count(os.sep)
-        if depth >= _DEPTH or any(f.lower().endswith(_PICTURES)
-                                  for f in files[:1000]):
+        depth = folder[len(source) :].count(os.sep)
+        if depth >= _DEPTH or any(
+            f.lower().endswith(_PICTURES) for f in files[:1000]
+        ):
             folders.clear()
         folders.sort()
         yield folder, folders, files
 
 
-def find_item(item: Item, sources: Sequence[str]) -> List[str]:
+def find_item(item: Item, sources: Sequence[str]) -> list[str]:
     """Places where a file or folder of images lies.
 
     Args:
@@ -56,13 +57,16 @@ def find_item(item: Item, sources: Sequence[str]) -> List[str]:
         list[str]: Paths, each a different file or folder.
     """
     name = osp.basename(item.path)
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     for source in sources:
         for folder, _, files in _walk(source):
             if item.is_file and name in files:
                 path = osp.join(folder, name)
-            elif (not item.is_file and osp.basename(folder) == name
-                  and holds_images(folder)):
+            elif (
+                not item.is_file
+                and osp.basename(folder) == name
+                and holds_images(folder)
+            ):
                 path = folder
             else:
                 continue
@@ -70,7 +74,7 @@ def find_item(item: Item, sources: Sequence[str]) -> List[str]:
     return list(found.values())
 
 
-def find_patches(item: Item, sources: Sequence[str]) -> Dict[str, str]:
+def find_patches(item: Item, sources: Sequence[str]) -> dict[str, str]:
     """Folders patchN below a folder of a name, such as val.
 
     Args:
@@ -83,7 +87,7 @@ def find_patches(item: Item, sources: Sequence[str]) -> Dict[str, str]:
     Raises:
         ValueError: If a patch is there twice.
     """
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     for source in sources:
         for folder, _, _ in _walk(source):
             parts = folder.split(os.sep)
@@ -98,7 +102,7 @@ def find_patches(item: Item, sources: Sequence[str]) -> Dict[str, str]:
     return found
 
 
-def find_in_archive(item: Item, sources: Sequence[str]) -> Tuple[str, str]:
+def find_in_archive(item: Item, sources: Sequence[str]) -> tuple[str, str]:
     """Find an annotation file in a published zip archive.
 
     Args:
@@ -117,7 +121,8 @@ def find_in_archive(item: Item, sources: Sequence[str]) -> Tuple[str, str]:
             try:
                 with zipfile.ZipFile(path) as archive:
                     inside = [
-                        n for n in archive.namelist()
+                        n
+                        for n in archive.namelist()
                         if n.split('/')[-1] == name
                     ]
             except zipfile.BadZipFile as error:

@@ -4,8 +4,8 @@
 import os.path as osp
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence
 
 from dito.utils.files import replacing
 
@@ -34,7 +34,7 @@ def prepare(
     root: str,
     sources: Sequence[str] = (),
     convert: bool = False,
-) -> List[Step]:
+) -> list[Step]:
     """Link, unpack and convert what is found; say what is missing.
 
     What is there already is left alone, so a second run changes nothing;
@@ -73,14 +73,18 @@ def _place(item: Item, root: str, sources: Sequence[str]) -> Step:
     """Bring one item to its place, if it can be found."""
     target = osp.join(root, item.path)
     if osp.isdir(target) and not count_images(target):
-        return Step(target, 'missing',
-                    f'{target} is empty: remove it and run again')
+        return Step(
+            target, 'missing', f'{target} is empty: remove it and run again'
+        )
     if osp.exists(target) and not _is_incomplete(item, target):
         return Step(target, 'there', _describe(item, target))
     if item.patches is not None:
         return _link_patches(item, target, sources)
-    found = [path for path in find_item(item, sources)
-             if osp.abspath(path) != osp.abspath(target)]
+    found = [
+        path
+        for path in find_item(item, sources)
+        if osp.abspath(path) != osp.abspath(target)
+    ]
     if len(found) > 1:
         raise ValueError(
             f'{osp.basename(item.path)} is in several places: '
@@ -119,7 +123,8 @@ def _describe(item: Item, path: str, origin: bool = False) -> str:
 def _remedy(item: Item, places: Sequence[str]) -> str:
     """What to do about a missing item."""
     broken = [
-        path for path in places
+        path
+        for path in places
         if osp.isfile(path) and _is_incomplete(item, path)
     ]
     if broken:
@@ -140,8 +145,9 @@ def _link_patches(item: Item, target: str, sources: Sequence[str]) -> Step:
         return Step(target, 'missing', _remedy(item, [target]))
     for name, path in patches.items():
         _link(path, osp.join(target, name))
-    return Step(target, 'linked', f'{len(patches)} folders '
-                f'{_describe(item, target)}')
+    return Step(
+        target, 'linked', f'{len(patches)} folders {_describe(item, target)}'
+    )
 
 
 def _unpack(archive: str, name: str, target: str) -> None:
@@ -156,9 +162,7 @@ def _convert(job: Conversion, root: str) -> Step:
     source, target = osp.join(root, job.source), osp.join(root, job.target)
     if not osp.exists(source):
         return Step(target, 'missing', f'is made from {source}')
-    if osp.exists(target) and (
-        osp.getmtime(target) >= osp.getmtime(source)
-    ):
+    if osp.exists(target) and (osp.getmtime(target) >= osp.getmtime(source)):
         return Step(target, 'there')
     job.function(source, target)
     return Step(target, 'converted', source)

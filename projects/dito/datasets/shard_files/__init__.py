@@ -7,6 +7,10 @@ from .stats import shard_statistics
 from .write import ShardOptions, write_shards
 
 __all__ = [
-    'Pair', 'ShardOptions', 'check_shards', 'read_pairs', 'shard_statistics',
-    'write_shards'
+    'Pair',
+    'ShardOptions',
+    'check_shards',
+    'read_pairs',
+    'shard_statistics',
+    'write_shards',
 ]

@@ -30,9 +30,14 @@ from .write import find_manifest, load_manifest, map_in_processes
 _MAX_EXAMPLES = 5
 
 
-def check_shards(sources: Sequence[str], *, manifest: str | None = None,
-                 decode: bool = True, captions: Sequence[str] = ('txt', ),
-                 workers: int = 1) -> list[dict[str, Any]]:
+def check_shards(
+    sources: Sequence[str],
+    *,
+    manifest: str | None = None,
+    decode: bool = True,
+    captions: Sequence[str] = ('txt',),
+    workers: int = 1,
+) -> list[dict[str, Any]]:
     """Check shards.
 
     Args:
@@ -56,14 +61,20 @@ def check_shards(sources: Sequence[str], *, manifest: str | None = None,
     shards = find_shards(sources)
     path = manifest or find_manifest(sources)
     known = {} if path is None else load_manifest(path)
-    tasks = [(shard, known.get(_name(shard)) if known else {})
-             for shard in shards]
+    tasks = [
+        (shard, known.get(_name(shard)) if known else {}) for shard in shards
+    ]
     check = partial(_check_one, decode=decode, captions=tuple(captions))
     reports = list(map_in_processes(check, tasks, workers))
     for name in sorted(set(known) - {_name(shard) for shard in shards}):
-        reports.append(dict(
-            shard=name, samples=0, problems={'shard missing': 1},
-            examples=[f'the manifest {path} lists it']))
+        reports.append(
+            dict(
+                shard=name,
+                samples=0,
+                problems={'shard missing': 1},
+                examples=[f'the manifest {path} lists it'],
+            )
+        )
     return reports
 
 
@@ -81,8 +92,9 @@ class _Problems:
             self.examples.append(text)
 
 
-def _check_one(task: tuple, decode: bool,
-               captions: Sequence[str]) -> dict[str, Any]:
+def _check_one(
+    task: tuple, decode: bool, captions: Sequence[str]
+) -> dict[str, Any]:
     """Check one shard and its record in the manifest (None: not in it)."""
     shard, record = task
     problems = _Problems()
@@ -106,30 +118,39 @@ def _check_one(task: tuple, decode: bool,
     except (OSError, tarfile.TarError) as error:
         problems.add('shard breaks off', f'after {samples} samples: {error}')
     if record and record['samples'] != samples:
-        problems.add('other number of samples',
-                     f'{samples}, the manifest says {record["samples"]}')
-    return dict(shard=shard, samples=samples,
-                problems=dict(problems.counts), examples=problems.examples)
+        problems.add(
+            'other number of samples',
+            f'{samples}, the manifest says {record["samples"]}',
+        )
+    return dict(
+        shard=shard,
+        samples=samples,
+        problems=dict(problems.counts),
+        examples=problems.examples,
+    )
 
 
-def _check_file(path: Path, record: dict[str, Any],
-                problems: _Problems) -> None:
+def _check_file(
+    path: Path, record: dict[str, Any], problems: _Problems
+) -> None:
     """Compare a file with the manifest."""
     size = path.stat().st_size
     if size != record['bytes']:
-        problems.add('other size', f'{size} bytes, the manifest says '
-                     f'{record["bytes"]}')
+        problems.add(
+            'other size', f'{size} bytes, the manifest says {record["bytes"]}'
+        )
     elif sha256_of(path) != record['sha256']:
         problems.add('other checksum', "its sha256 is not the manifest's")
 
 
-def _check_sample(raw: RawSample, pick: CaptionPicker, decode: bool,
-                  problems: _Problems) -> None:
+def _check_sample(
+    raw: RawSample, pick: CaptionPicker, decode: bool, problems: _Problems
+) -> None:
     """Check one sample, with the loader's own functions."""
     try:
         with blame_sample('sample cannot be used'):
             data = raw.image()
-            pick(raw, (0, ))
+            pick(raw, (0,))
             raw.metadata()
             if decode:
                 decode_reduced(data, jpeg_size(data), 1)

@@ -39,8 +39,9 @@ class EncodedImage(NamedTuple):
     original_height: int
 
 
-def prepare_image(data: bytes, max_side: int | None = None,
-                  quality: int = 95) -> EncodedImage:
+def prepare_image(
+    data: bytes, max_side: int | None = None, quality: int = 95
+) -> EncodedImage:
     """Check that an image can be decoded, and encode it anew if it must be.
 
     It must where its shorter side is over ``max_side``, where its EXIF
@@ -62,8 +63,9 @@ def prepare_image(data: bytes, max_side: int | None = None,
     kind, orientation = _kind(data)
     shrink = max_side is not None and min(width, height) > max_side
     if kind in _EXTENSIONS and not shrink and orientation in (0, 1):
-        return EncodedImage(data, _EXTENSIONS[kind], width, height, width,
-                            height)
+        return EncodedImage(
+            data, _EXTENSIONS[kind], width, height, width, height
+        )
     image = _upright(pixels, orientation)
     original = image.size
     if shrink:

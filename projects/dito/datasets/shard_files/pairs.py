@@ -23,8 +23,18 @@ from dito.utils.files import encoding_of
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
 _MAX_FIELD = 2**24
 # What pandas writes for a missing value, and takes for one.
-_NOTHING = ('NaN', 'nan', '<NA>', '#N/A', 'N/A', 'n/a', 'NA', 'NULL', 'null',
-            'None')
+_NOTHING = (
+    'NaN',
+    'nan',
+    '<NA>',
+    '#N/A',
+    'N/A',
+    'n/a',
+    'NA',
+    'NULL',
+    'null',
+    'None',
+)
 # Signs of a written list, beside its texts.
 _LIST = ('[', ']', ',', 'null', 'nan', 'NaN', 'None')
 # A field with quotation marks as csv writers put them. Tables without quoting
@@ -33,8 +43,15 @@ _LIST = ('[', ']', ',', 'null', 'nan', 'NaN', 'None')
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 # Of a folder; what shards do not hold becomes JPEG.
 # Some need a plugin, and are counted as pictures that cannot be decoded.
-_IMAGES = frozenset((*IMAGE_EXTENSIONS, 'avif', 'heic', 'heif',
-                     *(suffix[1:] for suffix in picture_suffixes())))
+_IMAGES = frozenset(
+    (
+        *IMAGE_EXTENSIONS,
+        'avif',
+        'heic',
+        'heif',
+        *(suffix[1:] for suffix in picture_suffixes()),
+    )
+)
 
 
 class Pair(NamedTuple):
@@ -55,9 +72,13 @@ class Pair(NamedTuple):
     fault: tuple[str, str] | None = None
 
 
-def read_pairs(source: str, *, image_column: str = 'path',
-               caption_column: str = 'caption',
-               root: str | None = None) -> list[Pair]:
+def read_pairs(
+    source: str,
+    *,
+    image_column: str = 'path',
+    caption_column: str = 'caption',
+    root: str | None = None,
+) -> list[Pair]:
     """Read a list of pairs.
 
     Tables are read by Python's csv: ``.csv`` with quotation marks as
@@ -93,21 +114,25 @@ def read_pairs(source: str, *, image_column: str = 'path',
     else:
         base = Path(root) if root is not None else path.parent
         try:
-            pairs = _table_pairs(_rows(path), base, image_column,
-                                 caption_column, source)
+            pairs = _table_pairs(
+                _rows(path), base, image_column, caption_column, source
+            )
         except UnicodeError as error:
             raise ValueError(
                 f'{source} is not in UTF-8 ({error}); convert it first, such '
-                'as by iconv -f LATIN1 -t UTF-8') from error
+                'as by iconv -f LATIN1 -t UTF-8'
+            ) from error
     if not pairs:
         raise FileNotFoundError(
             f'{source!r} holds no pair; expected images with .txt files '
-            f'beside them, or a table ({", ".join(_READERS)})')
+            f'beside them, or a table ({", ".join(_READERS)})'
+        )
     return pairs
 
 
 def _walk(folder: Path) -> Iterator[Pair]:
     """Yield the images below a folder, with their text files."""
+
     def refuse(error: OSError) -> None:
         raise error
 
@@ -148,12 +173,15 @@ def _rows(path: Path) -> Iterator[tuple[str, Row, int]]:
         yield from _parquet_rows(path)
         return
     if kind not in _READERS:
-        raise ValueError(f'{str(path)!r} is no table of a known kind '
-                         f'({", ".join(_READERS)})')
+        raise ValueError(
+            f'{str(path)!r} is no table of a known kind '
+            f'({", ".join(_READERS)})'
+        )
     with open(path, 'rb') as file:
         encoding = encoding_of(file.read(4))
-    with open(path, newline='' if kind != '.jsonl' else None,
-              encoding=encoding) as file:
+    with open(
+        path, newline='' if kind != '.jsonl' else None, encoding=encoding
+    ) as file:
         if kind == '.jsonl':
             for number, line in enumerate(file, 1):
                 if line.strip():
@@ -162,8 +190,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Row, int]]:
             yield from _csv_rows(file, path, kind == '.tsv')
 
 
-def _csv_rows(file: Iterable[str], path: Path,
-              tabs: bool) -> Iterator[tuple[str, Row, int]]:
+def _csv_rows(
+    file: Iterable[str], path: Path, tabs: bool
+) -> Iterator[tuple[str, Row, int]]:
     """Yield the rows of a .csv or .tsv."""
     csv.field_size_limit(_MAX_FIELD)
     if tabs:
@@ -178,7 +207,8 @@ def _csv_rows(file: Iterable[str], path: Path,
         if any('\0' in name for name in header):
             raise ValueError(
                 f'{path} has zero bytes in its header, as in UTF-16 without '
-                'a byte-order mark; save it as UTF-8')
+                'a byte-order mark; save it as UTF-8'
+            )
         twice = [n for n in header if n.strip() and header.count(n) > 1]
         if twice:
             raise ValueError(f'{path} has two columns {twice[0]!r}')
@@ -192,7 +222,8 @@ def _csv_rows(file: Iterable[str], path: Path,
         raise ValueError(
             f'{path} cannot be read from line {line} on ({error}); a '
             'quotation mark within a field must be doubled and the field '
-            'quoted, or give the table as .tsv without quoting') from error
+            'quoted, or give the table as .tsv without quoting'
+        ) from error
 
 
 def _unquoted(field: str) -> str:
@@ -207,8 +238,9 @@ def _json_row(line: str, path: Path, number: int) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'line {number} of {path} is no json: '
-                         f'{error}') from error
+        raise ValueError(
+            f'line {number} of {path} is no json: {error}'
+        ) from error
     if not isinstance(row, dict):
         raise ValueError(f'line {number} of {path} is no json object')
     return row
@@ -221,7 +253,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row, int]]:
     except ImportError as error:
         raise ValueError(
             'parquet files are read through pyarrow, which is not installed; '
-            'pip install pyarrow, or give a .csv') from error
+            'pip install pyarrow, or give a .csv'
+        ) from error
     number = 0
     try:
         for batch in parquet.ParquetFile(path).iter_batches():
@@ -229,13 +262,18 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row, int]]:
                 number += 1
                 yield f'row {number}', row, 0
     except (ArrowException, OSError, ValueError) as error:
-        raise ValueError(f'{path} is no parquet file that can be read: '
-                         f'{error}') from error
+        raise ValueError(
+            f'{path} is no parquet file that can be read: {error}'
+        ) from error
 
 
-def _table_pairs(rows: Iterable[tuple[str, Row, int]], base: Path,
-                 image_column: str, caption_column: str,
-                 source: str) -> list[Pair]:
+def _table_pairs(
+    rows: Iterable[tuple[str, Row, int]],
+    base: Path,
+    image_column: str,
+    caption_column: str,
+    source: str,
+) -> list[Pair]:
     """Make pairs of the rows of a table.
 
     Raises:
@@ -243,39 +281,63 @@ def _table_pairs(rows: Iterable[tuple[str, Row, int]], base: Path,
     """
     columns = {image_column, caption_column}
     lacking, seen, pairs = set(columns), set(), []
-    make = partial(_pair, base=base, image_column=image_column,
-                   caption_column=caption_column)
+    make = partial(
+        _pair,
+        base=base,
+        image_column=image_column,
+        caption_column=caption_column,
+    )
     for place, row, surplus in rows:
         lacking -= set(row)
         seen |= set(row)
         fault = None
         if surplus:
             width = len(row) + max(0, -surplus)
-            fault = ('other number of fields', f'{place} of {source} has '
-                     f'{width + surplus}, the header {width}')
+            fault = (
+                'other number of fields',
+                f'{place} of {source} has '
+                f'{width + surplus}, the header {width}',
+            )
         pairs.append(make(row, fault=fault, place=f'{place} of {source}'))
     if lacking and pairs:
-        raise ValueError(f'{source} has no column {sorted(lacking)[0]!r}; '
-                         f'its columns are {sorted(seen)}')
+        raise ValueError(
+            f'{source} has no column {sorted(lacking)[0]!r}; '
+            f'its columns are {sorted(seen)}'
+        )
     return pairs
 
 
-def _pair(row: Row, base: Path, image_column: str, caption_column: str,
-          place: str, fault: tuple[str, str] | None) -> Pair:
+def _pair(
+    row: Row,
+    base: Path,
+    image_column: str,
+    caption_column: str,
+    place: str,
+    fault: tuple[str, str] | None,
+) -> Pair:
     """Make a pair of a row."""
     path = row.get(image_column)
     if fault is None and not (isinstance(path, str) and path.strip()):
         fault = 'no image path', f'{place}, {image_column} is {path!r:.80}'
-    extra = {key: value for key, value in row.items()
-             if key not in (image_column, caption_column)}
+    extra = {
+        key: value
+        for key, value in row.items()
+        if key not in (image_column, caption_column)
+    }
     texts, strange = _texts(row.get(caption_column))
     if strange and fault is None:
-        fault = 'caption is no text', (
-            f'{place}, {caption_column} is {row[caption_column]!r:.80}')
+        fault = (
+            'caption is no text',
+            (f'{place}, {caption_column} is {row[caption_column]!r:.80}'),
+        )
     if len(texts) > 1:
         extra['captions'] = texts
-    return Pair(os.path.join(base, path) if isinstance(path, str) else '',
-                texts[0] if texts else None, extra, fault)
+    return Pair(
+        os.path.join(base, path) if isinstance(path, str) else '',
+        texts[0] if texts else None,
+        extra,
+        fault,
+    )
 
 
 def _texts(value: Any) -> tuple[list[str], bool]:
@@ -303,20 +365,38 @@ def _written_list(text: str) -> list[str]:
     Arrays have no commas, which would join the texts for Python; json has
     null where there is none.
     """
-    if not re.match(r"\s*\[\s*(['\"\]]|null|nan|None)", text) or len(
-            text) > 2**16:
+    if (
+        not re.match(r"\s*\[\s*(['\"\]]|null|nan|None)", text)
+        or len(text) > 2**16
+    ):
         return [text]
     try:
-        tokens = [token for token in tokenize.generate_tokens(
-            io.StringIO(text.strip()).readline)
-            if token.string.strip()]
-        if tokens[-1].string != ']' or any(
+        tokens = [
+            token
+            for token in tokenize.generate_tokens(
+                io.StringIO(text.strip()).readline
+            )
+            if token.string.strip()
+        ]
+        if (
+            tokens[-1].string != ']'
+            or any(
                 token.type != tokenize.STRING and token.string not in _LIST
-                for token in tokens) or [t.string for t in tokens].count(
-                    '[') != 1:
+                for token in tokens
+            )
+            or [t.string for t in tokens].count('[') != 1
+        ):
             return [text]
-        return [ast.literal_eval(token.string) for token in tokens
-                if token.type == tokenize.STRING]
-    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError,
-            MemoryError):
+        return [
+            ast.literal_eval(token.string)
+            for token in tokens
+            if token.type == tokenize.STRING
+        ]
+    except (
+        ValueError,
+        SyntaxError,
+        tokenize.TokenError,
+        RecursionError,
+        MemoryError,
+    ):
         return [text]

@@ -43,9 +43,12 @@ class _Figures:
     image_bytes: list[int] = field(default_factory=list)
 
 
-def shard_statistics(sources: Sequence[str], *,
-                     captions: Sequence[str] = ('txt', ),
-                     workers: int = 1) -> dict[str, Any]:
+def shard_statistics(
+    sources: Sequence[str],
+    *,
+    captions: Sequence[str] = ('txt',),
+    workers: int = 1,
+) -> dict[str, Any]:
     """Describe shards; images are not decoded.
 
     Args:
@@ -88,7 +91,8 @@ def shard_statistics(sources: Sequence[str], *,
         image_bytes=_summary(joined('image_bytes')),
         total_image_bytes=sum(joined('image_bytes')),
         duplicate_keys=len(keys) - len(set(keys)),
-        duplicate_captions=len(texts) - len(set(texts)))
+        duplicate_captions=len(texts) - len(set(texts)),
+    )
 
 
 def _figures_of(task: tuple) -> _Figures:
@@ -103,20 +107,22 @@ def _figures_of(task: tuple) -> _Figures:
             try:
                 with blame_sample('sample cannot be used'):
                     data = raw.image()
-                    text = pick(raw, (0, ))
+                    text = pick(raw, (0,))
                     size = image_size(data)
                     if size is None:
                         raise BadSample('image cannot be decoded')
             except BadSample as error:
                 figures.problems[error.reason] += 1
                 continue
-            figures.formats[next(
-                e for e in IMAGE_EXTENSIONS if e in raw.parts)] += 1
+            figures.formats[
+                next(e for e in IMAGE_EXTENSIONS if e in raw.parts)
+            ] += 1
             figures.chars.append(len(text))
             figures.words.append(len(text.split()))
             # Eight bytes tell texts apart, and millions fit in memory.
-            figures.captions.append(hashlib.blake2b(
-                text.encode(), digest_size=8).digest())
+            figures.captions.append(
+                hashlib.blake2b(text.encode(), digest_size=8).digest()
+            )
             figures.heights.append(size[0])
             figures.widths.append(size[1])
             figures.image_bytes.append(len(data))
@@ -133,13 +139,16 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
         return {}
     quantiles = np.percentile(values, _QUANTILES)
     names = ('min', 'p5', 'median', 'p95', 'max')
-    return dict(mean=float(np.mean(values)),
-                **dict(zip(names, quantiles.tolist(), strict=True)))
+    return dict(
+        mean=float(np.mean(values)),
+        **dict(zip(names, quantiles.tolist(), strict=True)),
+    )
 
 
 def _histogram(sides: np.ndarray) -> dict[str, int]:
     """Count sides by bin; each bin holds its upper bound."""
-    counts = np.bincount(np.searchsorted(SIDES, sides),
-                         minlength=len(SIDES) + 1).tolist()
+    counts = np.bincount(
+        np.searchsorted(SIDES, sides), minlength=len(SIDES) + 1
+    ).tolist()
     names = [f'<= {side}' for side in SIDES] + [f'> {SIDES[-1]}']
     return dict(zip(names, counts, strict=True))

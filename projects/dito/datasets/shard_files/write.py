@@ -51,23 +51,31 @@ class ShardOptions:
         """Check the values."""
         if self.shard_size < 1:
             raise ValueError(
-                f'shard_size must be at least 1, got {self.shard_size}')
+                f'shard_size must be at least 1, got {self.shard_size}'
+            )
         if self.max_side is not None and self.max_side < 1:
             raise ValueError(
-                f'max_side must be at least 1, got {self.max_side}')
+                f'max_side must be at least 1, got {self.max_side}'
+            )
         if not 1 <= self.quality <= 100:
             raise ValueError(
-                f'quality must be within [1, 100], got {self.quality}')
+                f'quality must be within [1, 100], got {self.quality}'
+            )
         if os.sep in self.prefix:
             raise ValueError(
-                f'prefix is a part of a file name, got {self.prefix!r}')
+                f'prefix is a part of a file name, got {self.prefix!r}'
+            )
 
 
-def write_shards(pairs: Sequence[Pair], out_dir: str,
-                 options: ShardOptions, *, workers: int = 1,
-                 overwrite: bool = False,
-                 report: Callable[[str], None] = lambda text: None
-                 ) -> dict[str, Any]:
+def write_shards(
+    pairs: Sequence[Pair],
+    out_dir: str,
+    options: ShardOptions,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Write shards and ``manifest.json``.
 
     The bytes of the result depend on the pairs, their files and the options,
@@ -95,17 +103,24 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
     """
     folder = Path(out_dir)
     if (folder / MANIFEST).exists() and not overwrite:
-        raise FileExistsError(f'{folder / MANIFEST} is there already; pass '
-                              '--overwrite or choose another folder')
+        raise FileExistsError(
+            f'{folder / MANIFEST} is there already; pass '
+            '--overwrite or choose another folder'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     order = np.arange(len(pairs))
     if options.seed is not None:
         order = np.random.default_rng(options.seed).permutation(order)
     size = options.shard_size
     tasks = [
-        _Task(str(folder), number, size * number,
-              [pairs[i] for i in order[size * number:size * (number + 1)]],
-              options) for number in range(math.ceil(len(pairs) / size))
+        _Task(
+            str(folder),
+            number,
+            size * number,
+            [pairs[i] for i in order[size * number : size * (number + 1)]],
+            options,
+        )
+        for number in range(math.ceil(len(pairs) / size))
     ]
     _forget(folder, {task.name for task in tasks})
     shards: list[dict[str, Any]] = []
@@ -113,13 +128,17 @@ def write_shards(pairs: Sequence[Pair], out_dir: str,
     for record in map_in_processes(_write_one, tasks, workers):
         shards.append(record)
         skipped.update(record['skipped'])
-        report(f'{record["name"]}: {record["samples"]} samples '
-               f'({len(shards)} of {len(tasks)} shards)')
+        report(
+            f'{record["name"]}: {record["samples"]} samples '
+            f'({len(shards)} of {len(tasks)} shards)'
+        )
     manifest = dict(
         format_version=FORMAT_VERSION,
         samples=sum(s['samples'] for s in shards),
-        skipped=dict(sorted(skipped.items())), options=asdict(options),
-        shards=shards)
+        skipped=dict(sorted(skipped.items())),
+        options=asdict(options),
+        shards=shards,
+    )
     _check_share(skipped, pairs, options, shards)
     write_json(folder / MANIFEST, manifest)
     for record in shards:
@@ -159,9 +178,16 @@ class _Task:
         """Fingerprint of what the shard is made from."""
         options = asdict(self.options)
         del options['max_broken_share']  # changes no byte
-        text = json.dumps([FORMAT_VERSION, self.first, options,
-                           [list(pair) for pair in self.pairs]],
-                          sort_keys=True, default=str)
+        text = json.dumps(
+            [
+                FORMAT_VERSION,
+                self.first,
+                options,
+                [list(pair) for pair in self.pairs],
+            ],
+            sort_keys=True,
+            default=str,
+        )
         return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()
 
 
@@ -172,15 +198,16 @@ def _write_one(task: _Task) -> dict[str, Any]:
     plan = task.plan()
     if path.is_file() and note.is_file():
         record = _read_record(note)
-        if (record.get('plan') == plan
-                and record.get('bytes') == path.stat().st_size):
+        if (
+            record.get('plan') == plan
+            and record.get('bytes') == path.stat().st_size
+        ):
             return record
     note.unlink(missing_ok=True)
     skipped: Counter = Counter()
     samples = 0
     with replacing(path, sync=True) as unfinished:
-        with tarfile.open(unfinished, 'w',
-                          format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(unfinished, 'w', format=tarfile.USTAR_FORMAT) as tar:
             for i, pair in enumerate(task.pairs, task.first):
                 try:
                     with blame_sample('pair cannot be written'):
@@ -189,15 +216,20 @@ def _write_one(task: _Task) -> dict[str, Any]:
                 except BadSample as error:
                     skipped[error.reason] += 1
         record = dict(
-            name=task.name, samples=samples,
-            bytes=unfinished.stat().st_size, sha256=sha256_of(unfinished),
-            skipped=dict(sorted(skipped.items())), plan=plan)
+            name=task.name,
+            samples=samples,
+            bytes=unfinished.stat().st_size,
+            sha256=sha256_of(unfinished),
+            skipped=dict(sorted(skipped.items())),
+            plan=plan,
+        )
     write_json(note, record)
     return record
 
 
-def _add_pair(tar: tarfile.TarFile, key: str, pair: Pair,
-              options: ShardOptions) -> None:
+def _add_pair(
+    tar: tarfile.TarFile, key: str, pair: Pair, options: ShardOptions
+) -> None:
     """Add KEY.jpg (or png, webp), KEY.txt and KEY.json.
 
     Raises:
@@ -207,31 +239,42 @@ def _add_pair(tar: tarfile.TarFile, key: str, pair: Pair,
         raise BadSample(*pair.fault)
     caption = ' '.join((pair.caption or '').split())
     if not caption:
-        raise BadSample('no caption' if pair.caption is None else
-                        'empty caption')
+        raise BadSample(
+            'no caption' if pair.caption is None else 'empty caption'
+        )
     with blame_sample('file cannot be read'):
         if Path(pair.path).exists() and not Path(pair.path).is_file():
             raise OSError(f'{pair.path} is no plain file')
         data = Path(pair.path).read_bytes()
     image = prepare_image(data, options.max_side, options.quality)
     details = dict(
-        pair.extra, key=key, caption=caption, width=image.width,
-        height=image.height, original_width=image.original_width,
+        pair.extra,
+        key=key,
+        caption=caption,
+        width=image.width,
+        height=image.height,
+        original_width=image.original_width,
         original_height=image.original_height,
-        sha256=hashlib.sha256(image.data).hexdigest())
+        sha256=hashlib.sha256(image.data).hexdigest(),
+    )
     text = json.dumps(details, sort_keys=True, default=str)
-    for extension, content in ((image.extension, image.data),
-                               ('txt', caption.encode()),
-                               ('json', text.encode())):
+    for extension, content in (
+        (image.extension, image.data),
+        ('txt', caption.encode()),
+        ('json', text.encode()),
+    ):
         # TarInfo's own time and owner are 0, so that bytes do not vary.
         info = tarfile.TarInfo(f'{key}.{extension}')
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
 
 
-def _check_share(skipped: Counter, pairs: Sequence[Pair],
-                 options: ShardOptions,
-                 shards: Sequence[dict[str, Any]]) -> None:
+def _check_share(
+    skipped: Counter,
+    pairs: Sequence[Pair],
+    options: ShardOptions,
+    shards: Sequence[dict[str, Any]],
+) -> None:
     """Refuse to call a set finished of which much was left out."""
     number, total = sum(skipped.values()), len(pairs)
     if number == total or number > options.max_broken_share * total:
@@ -241,7 +284,8 @@ def _check_share(skipped: Counter, pairs: Sequence[Pair],
             f'{number} of {total} pairs cannot be used ({listed}), more than '
             f'max_broken_share={options.max_broken_share}'
             f'{first and f"; the first: {first}"}; {len(shards)} '
-            'shards were written, but no manifest')
+            'shards were written, but no manifest'
+        )
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -278,8 +322,9 @@ def load_manifest(path: str) -> dict[str, dict[str, Any]]:
         shards = read_json(path)['shards']
         return {_checked(record)['name']: record for record in shards}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path!r} is no manifest of shards: '
-                         f'{error!r}') from error
+        raise ValueError(
+            f'{path!r} is no manifest of shards: {error!r}'
+        ) from error
 
 
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
@@ -288,13 +333,15 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
         if type(record[key]) is not kind:
             raise TypeError(f'{key} is {record[key]!r:.80}')
     if Path(record['name']).name != record['name'] or not record[
-            'name'].endswith('.tar'):
+        'name'
+    ].endswith('.tar'):
         raise ValueError(f'{record["name"]!r:.80} is no name of a shard')
     return record
 
 
-def map_in_processes(function: Callable[[Any], Any], tasks: Iterable[Any],
-                     workers: int) -> Iterator[Any]:
+def map_in_processes(
+    function: Callable[[Any], Any], tasks: Iterable[Any], workers: int
+) -> Iterator[Any]:
     """Apply a function to each task.
 
     Args:

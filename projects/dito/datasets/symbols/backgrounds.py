@@ -4,7 +4,7 @@
 Nothing in them has a sharp outline, so nothing looks like an object.
 """
 
-from typing import Callable, Tuple
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ Texture = Callable[[int, np.random.Generator], np.ndarray]
 
 
 def _noise(
-    size: int, cells: Tuple[int, int], rng: np.random.Generator
+    size: int, cells: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
     """Smooth noise in [-1, 1] with so many rows and columns of blotches."""
     coarse = rng.uniform(-1, 1, cells).astype(np.float32)
@@ -60,7 +60,7 @@ def _plain(size: int, rng: np.random.Generator) -> np.ndarray:
     return _noise(size, (2, 2), rng)
 
 
-_TEXTURES: Tuple[Texture, ...] = (_plaster, _plaster, _grain, _cloth, _plain)
+_TEXTURES: tuple[Texture, ...] = (_plaster, _plaster, _grain, _cloth, _plain)
 
 
 def _out_of_focus(

@@ -3,9 +3,10 @@
 
 import os
 import os.path as osp
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any
 
 import cv2
 
@@ -32,8 +33,8 @@ _PACKAGES = (
 
 
 def _write_annotations(
-    root: str, records: Dict[str, List[Record]]
-) -> Dict[str, Any]:
+    root: str, records: dict[str, list[Record]]
+) -> dict[str, Any]:
     """Write the json files; return what the manifest says about them."""
     glyphs = load_glyphs()
     base = [glyph for glyph in glyphs if not glyph.novel]
@@ -67,7 +68,7 @@ def _write_annotations(
     )
 
 
-def _manifest(root: str, cfg: SymbolsConfig, counts: Dict[str, int]) -> dict:
+def _manifest(root: str, cfg: SymbolsConfig, counts: dict[str, int]) -> dict:
     glyphs = load_glyphs()
     jsons = ['categories.json']
     if osp.isdir(osp.join(root, 'annotations')):
@@ -122,7 +123,7 @@ def build_symbols(
         counts, records = _draw(groups, cfg, workers, report)
         categories = [glyph.as_category() for glyph in load_glyphs()]
         write_json(osp.join(root, 'categories.json'), categories, indent=1)
-        detection: Dict[str, Any] = {}
+        detection: dict[str, Any] = {}
         if any(records.values()):
             detection = _write_annotations(root, records)
         manifest = _manifest(root, cfg, counts)
@@ -163,16 +164,16 @@ def _pictures(name: str, cfg: SymbolsConfig) -> int:
 
 
 def _draw(
-    groups: Dict[str, List[Task]],
+    groups: dict[str, list[Task]],
     cfg: SymbolsConfig,
     workers: int,
     report: Callable[[str], None],
-) -> Tuple[Dict[str, int], Dict[str, List[Record]]]:
+) -> tuple[dict[str, int], dict[str, list[Record]]]:
     """Draw everything; return image counts and detection records."""
     names = [name for name, tasks in groups.items() for _ in tasks]
     tasks = [task for group in groups.values() for task in group]
     counts = dict.fromkeys(groups, 0)
-    records: Dict[str, List[Record]] = {split: [] for split in SPLITS}
+    records: dict[str, list[Record]] = {split: [] for split in SPLITS}
     results = run_tasks(tasks, workers)
     pairs = zip(names, results, strict=True)
     sizes = [_pictures(name, cfg) for name in names]

@@ -1,8 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Places for objects that may cover one another, but not too much."""
 
-from typing import List, Optional, Tuple
-
 import numpy as np
 
 # Places tried for an object; the box of any other may be covered by so much.
@@ -12,8 +10,8 @@ _KEPT = 0.4
 
 
 def random_corner(
-    shape: Tuple[int, int], size: int, rng: np.random.Generator
-) -> Tuple[int, int]:
+    shape: tuple[int, int], size: int, rng: np.random.Generator
+) -> tuple[int, int]:
     """Draw a top left corner (x, y) that keeps a mask in the picture."""
     y = int(rng.integers(size - shape[0] + 1))
     x = int(rng.integers(size - shape[1] + 1))
@@ -29,11 +27,11 @@ class Canvas:
 
     def __init__(self, size: int) -> None:
         self.owner = np.full((size, size), -1, np.int16)
-        self.totals: List[int] = []
-        self.seen: List[int] = []
-        self.boxes: List[Tuple[int, int, int, int]] = []
+        self.totals: list[int] = []
+        self.seen: list[int] = []
+        self.boxes: list[tuple[int, int, int, int]] = []
 
-    def crowding(self, shape: Tuple[int, int], x: int, y: int) -> float:
+    def crowding(self, shape: tuple[int, int], x: int, y: int) -> float:
         """Return the largest share of a box that another box covers."""
         height, width = shape
         share = 0.0
@@ -69,7 +67,7 @@ class Canvas:
 
     def place(
         self, solid: np.ndarray, rng: np.random.Generator
-    ) -> Optional[Tuple[int, int]]:
+    ) -> tuple[int, int] | None:
         """Find a place for an object and claim it.
 
         Args:

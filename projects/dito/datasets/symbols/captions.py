@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Captions of the image-text shards."""
 
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def caption_one(colour: str, name: str, rng: np.random.Generator) -> str:
 
 
 def caption_many(
-    objects: Sequence[Tuple[str, str]], rng: np.random.Generator
+    objects: Sequence[tuple[str, str]], rng: np.random.Generator
 ) -> str:
     """Describe several objects, all of them, with their colours.
 

@@ -2,7 +2,7 @@
 """Detection pictures of ``symbols``: which objects, and their annotations."""
 
 import os
-from typing import Dict, List, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -17,13 +17,13 @@ from .renderer import render_scene
 #: Objects with a smaller visible share are not annotated.
 MIN_VISIBLE = 0.3
 #: How often a category of each frequency group is drawn.
-TRAIN_WEIGHTS: Dict[str, float] = dict(r=0.1, c=0.4, f=1.0)
-VAL_WEIGHTS: Dict[str, float] = dict(r=1.0, c=1.0, f=1.0)
+TRAIN_WEIGHTS: dict[str, float] = dict(r=0.1, c=0.4, f=1.0)
+VAL_WEIGHTS: dict[str, float] = dict(r=1.0, c=1.0, f=1.0)
 # Objects in a picture: least, and most plus one.
 _OBJECTS = (2, 7)
 #: Splits: purpose of the plan, of the pictures, weights of the groups. In
 #: 'val_drawings' are the held-out drawings of the names that have one.
-SPLITS: Dict[str, Tuple[Purpose, Purpose, Dict[str, float]]] = dict(
+SPLITS: dict[str, tuple[Purpose, Purpose, dict[str, float]]] = dict(
     train=(Purpose.TRAIN_PLAN, Purpose.TRAIN, TRAIN_WEIGHTS),
     val=(Purpose.VAL_PLAN, Purpose.VAL, VAL_WEIGHTS),
     val_drawings=(
@@ -35,7 +35,7 @@ SPLITS: Dict[str, Tuple[Purpose, Purpose, Dict[str, float]]] = dict(
 #: Sides of the objects as shares of the picture: 22 to 80 pixels of 192.
 SIDES = (22 / 192, 80 / 192)
 
-Record = Dict[str, object]
+Record = dict[str, object]
 
 
 def _apportion(weights: np.ndarray, total: int) -> np.ndarray:
@@ -52,9 +52,9 @@ def _apportion(weights: np.ndarray, total: int) -> np.ndarray:
 def plan_scenes(
     glyphs: Sequence[Glyph],
     num_images: int,
-    weights: Dict[str, float],
+    weights: dict[str, float],
     rng: np.random.Generator,
-) -> List[List[int]]:
+) -> list[list[int]]:
     """Deal categories to pictures in fixed proportions.
 
     Counts are apportioned rather than drawn, so every category appears
@@ -138,7 +138,7 @@ def draw_detection_image(
 
 def split_plan(
     glyphs: Sequence[Glyph], split: str, num_images: int, seed: int
-) -> List[List[int]]:
+) -> list[list[int]]:
     """Plan one split: skewed by frequency in train, even otherwise."""
     purpose, _, weights = SPLITS[split]
     rng = rng_for(seed, purpose)

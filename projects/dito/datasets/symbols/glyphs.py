@@ -19,7 +19,6 @@ second validation set, which asks for known names in drawings never seen.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Optional, Tuple
 
 # group, name | synonyms : drawings (font:icon)
 _TABLE = """
@@ -259,9 +258,9 @@ class Glyph:
     category_id: int
     name: str
     frequency: str
-    drawings: Tuple[Drawing, ...]
-    synonyms: Tuple[str, ...] = ()
-    held_out: Optional[Drawing] = None
+    drawings: tuple[Drawing, ...]
+    synonyms: tuple[str, ...] = ()
+    held_out: Drawing | None = None
 
     @property
     def novel(self) -> bool:
@@ -303,7 +302,7 @@ def _parse(number: int, line: str) -> Glyph:
 
 
 @lru_cache(maxsize=1)
-def load_glyphs() -> Tuple[Glyph, ...]:
+def load_glyphs() -> tuple[Glyph, ...]:
     """Return all categories in order of their ids (1, 2, ...)."""
     lines = [line for line in _TABLE.splitlines() if line.strip()]
     return tuple(_parse(i, line) for i, line in enumerate(lines, 1))

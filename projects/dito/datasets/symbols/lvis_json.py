@@ -2,14 +2,14 @@
 """Annotation files of ``symbols`` in the format of LVIS v1."""
 
 from collections import Counter
-from typing import Dict, List, Sequence
+from collections.abc import Sequence
 
 from .captions import with_article
 from .detection import Record
 from .glyphs import Glyph
 
 
-def count_instances(records: Sequence[Record]) -> Dict[str, Counter]:
+def count_instances(records: Sequence[Record]) -> dict[str, Counter]:
     """Count images and boxes of every category id.
 
     Args:
@@ -27,7 +27,7 @@ def count_instances(records: Sequence[Record]) -> Dict[str, Counter]:
     return dict(image_count=images, instance_count=instances)
 
 
-def _category(glyph: Glyph, counts: Dict[str, Counter]) -> dict:
+def _category(glyph: Glyph, counts: dict[str, Counter]) -> dict:
     number = glyph.category_id
     entry = glyph.as_category()
     del entry['drawings'], entry['held_out_drawing']
@@ -58,7 +58,7 @@ def _image(number: int, record: Record, category_ids: Sequence[int]) -> dict:
 def lvis_annotations(
     records: Sequence[Record],
     glyphs: Sequence[Glyph],
-    counts: Dict[str, Counter],
+    counts: dict[str, Counter],
     split: str,
 ) -> dict:
     """Assemble one annotation file.
@@ -81,8 +81,8 @@ def lvis_annotations(
     """
     kept = [glyph.category_id for glyph in glyphs]
     allowed = set(kept)
-    images: List[dict] = []
-    annotations: List[dict] = []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, record in enumerate(records, 1):
         images.append(_image(number, record, kept))
         for item in record['objects']:

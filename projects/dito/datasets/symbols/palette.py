@@ -1,12 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Eight named colours, their jitter, and backgrounds that contrast."""
 
-from typing import Dict, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 
 #: Name -> RGB (0-255). Far enough apart that the jitter keeps them apart.
-COLOURS: Dict[str, Tuple[int, int, int]] = {
+COLOURS: dict[str, tuple[int, int, int]] = {
     'black': (22, 22, 24),
     'blue': (38, 84, 208),
     'green': (34, 150, 62),
@@ -16,7 +16,7 @@ COLOURS: Dict[str, Tuple[int, int, int]] = {
     'white': (244, 244, 242),
     'yellow': (248, 220, 44),
 }
-COLOUR_NAMES: Tuple[str, ...] = tuple(COLOURS)
+COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 
 _MIN_DISTANCE = 125.0
 

@@ -2,7 +2,6 @@
 """A rendered picture and the objects in it."""
 
 from dataclasses import dataclass, field
-from typing import List, Tuple
 
 import cv2
 import numpy as np
@@ -29,7 +28,7 @@ class Placed:
         """Visible share of its pixels, in [0, 1]."""
         return float(self.mask.sum()) / max(self.total, 1)
 
-    def bbox(self) -> Tuple[int, int, int, int]:
+    def bbox(self) -> tuple[int, int, int, int]:
         """Return the box of the visible pixels as x, y, w, h."""
         rows = np.flatnonzero(self.mask.any(axis=1))
         cols = np.flatnonzero(self.mask.any(axis=0))
@@ -49,7 +48,7 @@ class Picture:
     """
 
     image: np.ndarray
-    objects: List[Placed] = field(default_factory=list)
+    objects: list[Placed] = field(default_factory=list)
 
     def jpeg(self, quality: int = 90) -> bytes:
         """Encode the picture as JPEG bytes."""

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Masks of drawings: made once from the fonts, then scaled and rotated."""
 
-from typing import Dict, List, Sequence, Tuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from .glyphs import Drawing, Glyph
 _LARGEST = 256
 _SMALLEST = 16
 
-Levels = Dict[int, np.ndarray]
+Levels = dict[int, np.ndarray]
 
 
 def _draw(font: object, drawing: Drawing) -> np.ndarray:
@@ -77,8 +77,8 @@ class GlyphAtlas:
             )
             for key in FONTS
         }
-        self.glyphs: Tuple[Glyph, ...] = tuple(glyphs)
-        self._levels: List[List[Levels]] = []
+        self.glyphs: tuple[Glyph, ...] = tuple(glyphs)
+        self._levels: list[list[Levels]] = []
         for glyph in self.glyphs:
             drawings = glyph.drawings
             if held_out and glyph.held_out:

@@ -1,8 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Pictures of one object or of several that overlap, lit and with shadows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -159,7 +159,7 @@ def render_scene(
     indices: Sequence[int],
     colours: Sequence[str],
     size: int,
-    sides: Tuple[float, float],
+    sides: tuple[float, float],
     rng: np.random.Generator,
 ) -> Picture:
     """Draw several objects that may overlap.
@@ -182,7 +182,7 @@ def render_scene(
     image = draw_background(size, ground, rng)
     light = Light.draw(rng)
     canvas = Canvas(size)
-    painted: List[Tuple[int, str]] = []
+    painted: list[tuple[int, str]] = []
     for index, colour in zip(indices, colours, strict=True):
         side = rng.uniform(*sides)
         alpha = _fit(_mask(atlas, index, side, rng), size)

@@ -4,7 +4,7 @@
 import io
 import json
 import tarfile
-from typing import Iterable, Iterator, List, Sequence, Tuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .picture import Picture
 from .rasterizer import GlyphAtlas
 from .renderer import render_scene, render_single
 
-Sample = Tuple[str, Picture, str]
+Sample = tuple[str, Picture, str]
 # A caption must not name what can hardly be seen.
 _NAMED_FROM = 0.5
 
@@ -75,7 +75,7 @@ def sample_key(shard: int, position: int) -> str:
 
 def _in_blocks(
     purpose: Purpose, seed: int, shard: int, count: int, categories: int
-) -> Iterator[Tuple[int, int]]:
+) -> Iterator[tuple[int, int]]:
     """Yield (position, category), all categories once in every block."""
     order: Sequence[int] = ()
     for position in range(count):
@@ -104,9 +104,7 @@ def single_samples(
     Yields:
         Sample: Key, picture, caption.
     """
-    blocks = _in_blocks(
-        Purpose.SINGLE_ORDER, seed, shard, count, len(atlas)
-    )
+    blocks = _in_blocks(Purpose.SINGLE_ORDER, seed, shard, count, len(atlas))
     for position, index in blocks:
         rng = rng_for(seed, Purpose.SINGLE, shard, position)
         colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
@@ -121,7 +119,7 @@ def lone_samples(
     shard: int,
     count: int,
     size: int,
-    sides: Tuple[float, float],
+    sides: tuple[float, float],
 ) -> Iterator[Sample]:
     """Draw samples of one object anywhere in a scene, among distractors.
 
@@ -150,7 +148,7 @@ def lone_samples(
 
 def draw_scene(
     atlas: GlyphAtlas, size: int, rng: np.random.Generator
-) -> Tuple[Picture, str]:
+) -> tuple[Picture, str]:
     """Draw two to four objects of different categories and name them.
 
     Args:
@@ -203,7 +201,7 @@ def scene_samples(
 
 def _distinct_pairs(
     seed: int, categories: int, count: int
-) -> List[Tuple[int, str]]:
+) -> list[tuple[int, str]]:
     """Draw (category, colour) pairs; none twice before all were used."""
     total = categories * len(COLOUR_NAMES)
     rng = rng_for(seed, Purpose.IMAGE_TEXT_VAL_PLAN)

@@ -4,8 +4,9 @@
 import multiprocessing
 import os
 import os.path as osp
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any
 
 import cv2
 
@@ -32,7 +33,7 @@ from .shards import (
 #: Detection pictures a task.
 CHUNK = 50
 
-Task = Tuple[Callable[..., Any], Tuple[Any, ...]]
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 @lru_cache(maxsize=2)
@@ -58,7 +59,7 @@ def _single_shard(root: str, shard: int, cfg: SymbolsConfig) -> int:
     return write_tar(path, samples)
 
 
-def _object_sides(cfg: SymbolsConfig) -> Tuple[float, float]:
+def _object_sides(cfg: SymbolsConfig) -> tuple[float, float]:
     """Return the sizes of the objects of detection pictures, in pixels."""
     return cfg.size * SIDES[0], cfg.size * SIDES[1]
 
@@ -117,9 +118,9 @@ def _detection_chunk(
     root: str,
     split: str,
     first: int,
-    scenes: List[List[int]],
+    scenes: list[list[int]],
     cfg: SymbolsConfig,
-) -> List[Record]:
+) -> list[Record]:
     """Draw pictures number first + 1, first + 2, ... of a split."""
     atlas = _atlas(split == 'val_drawings')
     return [
@@ -137,7 +138,7 @@ def _detection_chunk(
 
 def _detection_tasks(
     root: str, split: str, num_images: int, cfg: SymbolsConfig
-) -> List[Task]:
+) -> list[Task]:
     plan = split_plan(load_glyphs(), split, num_images, cfg.seed)
     return [
         (
@@ -148,7 +149,7 @@ def _detection_tasks(
     ]
 
 
-def task_groups(root: str, cfg: SymbolsConfig) -> Dict[str, List[Task]]:
+def task_groups(root: str, cfg: SymbolsConfig) -> dict[str, list[Task]]:
     """List the work of a build.
 
     Args:
@@ -194,7 +195,7 @@ def task_groups(root: str, cfg: SymbolsConfig) -> Dict[str, List[Task]]:
     )
 
 
-def run_tasks(tasks: List[Task], workers: int) -> Iterator[Any]:
+def run_tasks(tasks: list[Task], workers: int) -> Iterator[Any]:
     """Run tasks and yield their results in order.
 
     Args:

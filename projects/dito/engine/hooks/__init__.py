@@ -14,8 +14,15 @@ from .vocabulary_hook import DITOVocabularyHook
 from .zero_shot_hook import DITOZeroShotHook
 
 __all__ = [
-    'DITOCheckpointHook', 'DITOEMAHook', 'DITOEvaluationReportHook',
-    'DITOIterationSeedHook', 'DITOLoadReportHook', 'DITOLoggerHook',
-    'DITONonFiniteGuardHook', 'DITORunLengthMasksHook', 'DITOThroughputHook',
-    'DITOVocabularyHook', 'DITOZeroShotHook'
+    'DITOCheckpointHook',
+    'DITOEMAHook',
+    'DITOEvaluationReportHook',
+    'DITOIterationSeedHook',
+    'DITOLoadReportHook',
+    'DITOLoggerHook',
+    'DITONonFiniteGuardHook',
+    'DITORunLengthMasksHook',
+    'DITOThroughputHook',
+    'DITOVocabularyHook',
+    'DITOZeroShotHook',
 ]

@@ -2,8 +2,9 @@
 """Checkpoints of the best figure so far."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any
 
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
@@ -12,7 +13,8 @@ from mmengine.runner import BaseLoop
 # Figures of DITO's metrics, under their own prefix or any other one.
 _OURS = re.compile(
     r'(coco|lvis|zero_shot|retrieval|region)/|.*(AP|AR|R@\d)'
-    r'|(.*/)?(all|base|novel)_(ap50|mean|top\d+)$')
+    r'|(.*/)?(all|base|novel)_(ap50|mean|top\d+)$'
+)
 
 
 class BestCheckpointHook(CheckpointHook):
@@ -35,11 +37,15 @@ class BestCheckpointHook(CheckpointHook):
         try:
             super().__init__(*args, **kwargs)
         except (AssertionError, TypeError) as error:
-            reason = str(error).replace('"', '').removeprefix(
-                'CheckpointHook.__init__() ')
+            reason = (
+                str(error)
+                .replace('"', '')
+                .removeprefix('CheckpointHook.__init__() ')
+            )
             raise ValueError(
                 f'default_hooks.checkpoint={kwargs} cannot be set up: '
-                f'{reason or "a value is of another type"}.') from error
+                f'{reason or "a value is of another type"}.'
+            ) from error
 
     def before_train(self, runner: Any) -> None:
         """Prepare the folder.
@@ -60,12 +66,17 @@ class BestCheckpointHook(CheckpointHook):
         if not self.save_best:
             return
         keys = self.key_indicators
-        names = ['best_ckpt'] if len(keys) == 1 else [
-            f'best_ckpt_{key}' for key in keys]
+        names = (
+            ['best_ckpt']
+            if len(keys) == 1
+            else [f'best_ckpt_{key}' for key in keys]
+        )
         for key, name in zip(keys, names, strict=True):
             path = runner.message_hub.runtime_info.get(name)
-            if path is None or Path(path).resolve().parent == Path(
-                    self.out_dir).resolve():
+            if (
+                path is None
+                or Path(path).resolve().parent == Path(self.out_dir).resolve()
+            ):
                 continue
             own = Path(self.out_dir) / Path(path).name
             found = str(own) if own.is_file() else None
@@ -75,8 +86,9 @@ class BestCheckpointHook(CheckpointHook):
             else:
                 self.best_ckpt_path_dict[key] = found
 
-    def _init_rule(self, rules: List[Optional[str]],
-                   key_indicators: List[str]) -> None:
+    def _init_rule(
+        self, rules: list[str | None], key_indicators: list[str]
+    ) -> None:
         """Tell whether greater or less is better; not left to a guess.
 
         Raises:
@@ -93,7 +105,8 @@ class BestCheckpointHook(CheckpointHook):
             raise ValueError(
                 f'save_best={key_indicators} with rule={rules} does not say '
                 "whether greater or less is better: set rule='greater' or "
-                "rule='less' beside it.") from error
+                "rule='less' beside it."
+            ) from error
 
     def _check_best(self, runner: Any) -> None:
         """Refuse a figure whose metric the validation does not have."""
@@ -101,7 +114,8 @@ class BestCheckpointHook(CheckpointHook):
         if not self.save_best or not isinstance(loop, BaseLoop):
             return
         prefixes = {
-            metric.prefix for part in (loop, *getattr(loop, 'extra', ()))
+            metric.prefix
+            for part in (loop, *getattr(loop, 'extra', ()))
             for metric in part.evaluator.metrics
         }
         for name in self.key_indicators:
@@ -111,23 +125,29 @@ class BestCheckpointHook(CheckpointHook):
                     f'save_best={name!r} is a figure of a metric {prefix!r}, '
                     'but those of the validation are '
                     f'{sorted(prefixes)}: name one of their figures, such as '
-                    "'coco/bbox_AP', or 'auto' for the first.")
+                    "'coco/bbox_AP', or 'auto' for the first."
+                )
 
-    def _save_best_checkpoint(self, runner: Any,
-                              metrics: Dict[str, float]) -> None:
+    def _save_best_checkpoint(
+        self, runner: Any, metrics: dict[str, float]
+    ) -> None:
         """Save the weights if they are the best so far."""
         if not self.save_best:
             return
         figures = dict(metrics)
         for name in self.key_indicators:
-            key = next(iter(metrics)) if name == 'auto' else find_figure(
-                name, metrics)
+            key = (
+                next(iter(metrics))
+                if name == 'auto'
+                else find_figure(name, metrics)
+            )
             if key is None:
                 # Hours into a run, a message is better than an end.
                 runner.logger.error(
                     f'save_best={name!r} is none of the figures of this '
                     f'validation, and no best checkpoint is saved: '
-                    f'{", ".join(metrics)}.')
+                    f'{", ".join(metrics)}.'
+                )
             elif name != 'auto':
                 figures[name] = metrics[key]
             figures.setdefault(name, None)
@@ -139,7 +159,7 @@ class BestCheckpointHook(CheckpointHook):
             runner.logger.error(f'No best checkpoint is saved: {error}')
 
 
-def find_figure(name: str, figures: Mapping[str, Any]) -> Optional[str]:
+def find_figure(name: str, figures: Mapping[str, Any]) -> str | None:
     """Find a figure by its name here or in MMDetection.
 
     Args:

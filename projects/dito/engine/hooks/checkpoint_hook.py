@@ -5,9 +5,10 @@ import bisect
 import errno
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dataset import DefaultSampler
@@ -108,7 +109,8 @@ class DITOCheckpointHook(BestCheckpointHook):
         if self.max_keep_ckpts == 1:
             runner.logger.warning(
                 'max_keep_ckpts=1 keeps no checkpoint to fall back to when '
-                'the last one is damaged; set it to 2 or more.')
+                'the last one is damaged; set it to 2 or more.'
+            )
         if self._local:
             if self.out_dir != runner.work_dir:
                 _claim(self.out_dir)
@@ -117,17 +119,21 @@ class DITOCheckpointHook(BestCheckpointHook):
         for loader in _loaders(runner):
             shield_workers(loader)
         if runner.message_hub.runtime_info.get(_DUE) == runner.iter:
-            runner.logger.info('Making up for the validation that was cut '
-                               f'off at iteration {runner.iter}.')
+            runner.logger.info(
+                'Making up for the validation that was cut '
+                f'off at iteration {runner.iter}.'
+            )
             runner.val_loop.run()
             runner.message_hub.pop_info(_DUE)
             runner.message_hub._resumed_keys.pop(_DUE, None)
 
-    def after_train_iter(self,
-                         runner: Any,
-                         batch_idx: int,
-                         data_batch: Any = None,
-                         outputs: Optional[Dict[str, Any]] = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
         """Save at the interval, and where the run was asked to end.
 
         Raises:
@@ -135,7 +141,8 @@ class DITOCheckpointHook(BestCheckpointHook):
         """
         # Gradients that wait for more batches are not in a checkpoint.
         stop = anywhere(self._signals.name is not None) and not _accumulates(
-            runner.optim_wrapper)
+            runner.optim_wrapper
+        )
         step = runner.iter + 1
         if stop and _validates_after(runner.train_loop, step):
             runner.message_hub.update_info(_DUE, step)
@@ -143,15 +150,19 @@ class DITOCheckpointHook(BestCheckpointHook):
         if stop:
             self._end(runner, step)
 
-    def after_val_iter(self,
-                       runner: Any,
-                       batch_idx: int,
-                       data_batch: Any = None,
-                       outputs: Optional[Sequence[Any]] = None) -> None:
+    def after_val_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
         """Leave a validation where the run was asked to end."""
-        if not isinstance(runner._train_loop, BaseLoop) or (
-                batch_idx >= _common_batches(runner.val_loop.dataloader)
-        ) or not anywhere(self._signals.name is not None):
+        if (
+            not isinstance(runner._train_loop, BaseLoop)
+            or (batch_idx >= _common_batches(runner.val_loop.dataloader))
+            or not anywhere(self._signals.name is not None)
+        ):
             return
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
@@ -177,13 +188,15 @@ class DITOCheckpointHook(BestCheckpointHook):
             if not last or Path(last).name != name:
                 meta = dict(epoch=runner.epoch, iter=step)
                 self._save_checkpoint_with_step(
-                    self._whole_files(runner), step, meta)
+                    self._whole_files(runner), step, meta
+                )
             goes_on = f'after iteration {step}, from {self.last_ckpt}'
         barrier()  # no process ends before the checkpoint is there
         runner.logger.warning(
             f'The run was asked to end ({self._signals.name or "by a signal"}'
             f' to {"this" if self._signals.name else "another"} process): '
-            f'--resume goes on {goes_on}.')
+            f'--resume goes on {goes_on}.'
+        )
         self._signals.restore()
         for folder in {runner.work_dir, self.out_dir}:
             work_folder.release(folder)
@@ -199,8 +212,9 @@ class DITOCheckpointHook(BestCheckpointHook):
         for path in Path(self.out_dir).glob('.*.pth.tmp'):
             path.unlink()
 
-    def after_load_checkpoint(self, runner: Any,
-                              checkpoint: Dict[str, Any]) -> None:
+    def after_load_checkpoint(
+        self, runner: Any, checkpoint: dict[str, Any]
+    ) -> None:
         """Go on from trained weights where nothing averages them now.
 
         Raises:
@@ -209,33 +223,42 @@ class DITOCheckpointHook(BestCheckpointHook):
         if runner._resume:
             check_training_state(runner, checkpoint)
         averages = checkpoint.get('ema_state_dict')
-        if not runner._resume or averages is None or any(
-                isinstance(hook, EMAHook) for hook in runner.hooks):
+        if (
+            not runner._resume
+            or averages is None
+            or any(isinstance(hook, EMAHook) for hook in runner.hooks)
+        ):
             return
         runner.logger.warning(
             'The checkpoint is of a run with averaged weights (EMA) and this '
             'one has none: it goes on from the trained weights, and the '
             'averages are dropped. Add the EMA hook to custom_hooks to keep '
-            'them.')
-        checkpoint['state_dict'].update({
-            key.removeprefix('module.'): value
-            for key, value in averages.items() if key.startswith('module.')
-        })
+            'them.'
+        )
+        checkpoint['state_dict'].update(
+            {
+                key.removeprefix('module.'): value
+                for key, value in averages.items()
+                if key.startswith('module.')
+            }
+        )
 
     def _save_checkpoint(self, runner: Any) -> None:
         """Save a checkpoint of the current step."""
         super()._save_checkpoint(self._whole_files(runner))
 
-    def _save_best_checkpoint(self, runner: Any,
-                              metrics: Dict[str, float]) -> None:
+    def _save_best_checkpoint(
+        self, runner: Any, metrics: dict[str, float]
+    ) -> None:
         """Save the weights if they are the best so far."""
         super()._save_best_checkpoint(self._whole_files(runner), metrics)
 
     def _whole_files(self, runner: Any) -> Any:
         return _WholeFiles(runner, self.last_ckpt) if self._local else runner
 
-    def _save_checkpoint_with_step(self, runner: Any, step: int,
-                                   meta: Dict[str, Any]) -> None:
+    def _save_checkpoint_with_step(
+        self, runner: Any, step: int, meta: dict[str, Any]
+    ) -> None:
         """Save, then name the checkpoint the last, then remove old ones."""
         require_finite_weights(runner.model, step, self.last_ckpt)
         outdated = self._keep(runner, step)
@@ -251,17 +274,19 @@ class DITOCheckpointHook(BestCheckpointHook):
             meta=meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
-            **self.args)
+            **self.args,
+        )
         if not is_main_process():
             return
         write_last(runner.work_dir, self.last_ckpt)
         for old in outdated:
-            path = self.file_backend.join_path(self.out_dir,
-                                               self.filename_tmpl.format(old))
+            path = self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old)
+            )
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
-    def _keep(self, runner: Any, step: int) -> List[int]:
+    def _keep(self, runner: Any, step: int) -> list[int]:
         """Count a step among the kept ones, return those that go for it."""
         if self.max_keep_ckpts <= 0:
             return []
@@ -276,7 +301,7 @@ class DITOCheckpointHook(BestCheckpointHook):
 
 
 @contextmanager
-def _named_if_full(path: Path, last: Optional[str]) -> Iterator[None]:
+def _named_if_full(path: Path, last: str | None) -> Iterator[None]:
     """Say which checkpoint a full disk has no room for."""
     try:
         yield
@@ -285,17 +310,21 @@ def _named_if_full(path: Path, last: Optional[str]) -> Iterator[None]:
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
         kept = f'the last one stays {last}' if last else 'none was saved yet'
-        limit = ('a limit of file sizes (ulimit -f) is too low'
-                 if error.errno == errno.EFBIG else 'the disk is full')
+        limit = (
+            'a limit of file sizes (ulimit -f) is too low'
+            if error.errno == errno.EFBIG
+            else 'the disk is full'
+        )
         raise ValueError(
             f'{path} could not be written, {limit} '
             f'({os.strerror(error.errno).lower()}; {free:,.0f} MiB are '
-            f'free): {kept}. Make room, then go on with --resume.') from error
+            f'free): {kept}. Make room, then go on with --resume.'
+        ) from error
 
 
 def _claim(folder: str) -> None:
     """Take a folder on the first process; all refuse together."""
-    answer: List[Optional[str]] = [None]
+    answer: list[str | None] = [None]
     if is_main_process():
         try:
             work_folder.claim(folder)
@@ -315,10 +344,11 @@ def _say_if_done(runner: Any) -> None:
         runner.logger.warning(
             f'Nothing is left to train: {runner._load_from} is of {kind} '
             f'{done}, and train_cfg.max_{kind}s={most}; set a greater number '
-            'to go on.')
+            'to go on.'
+        )
 
 
-def _loaders(runner: Any) -> List[DataLoader]:
+def _loaders(runner: Any) -> list[DataLoader]:
     """Loaders of a training and its validations."""
     loops = [runner._train_loop, runner._val_loop]
     loops += getattr(runner._val_loop, 'extra', ())
@@ -333,12 +363,14 @@ def _accumulates(wrapper: Any) -> bool:
 
 def _validates_after(loop: Any, step: int) -> bool:
     """Whether an iteration-based loop validates after a step."""
-    if loop.runner.val_loop is None or not isinstance(
-            loop, IterBasedTrainLoop) or step < loop.val_begin:
+    if (
+        loop.runner.val_loop is None
+        or not isinstance(loop, IterBasedTrainLoop)
+        or step < loop.val_begin
+    ):
         return False
     place = bisect.bisect(loop.dynamic_milestones, step + 1) - 1
-    return (step % loop.dynamic_intervals[place] == 0
-            or step == loop.max_iters)
+    return step % loop.dynamic_intervals[place] == 0 or step == loop.max_iters
 
 
 def _common_batches(loader: DataLoader) -> int:
@@ -346,10 +378,13 @@ def _common_batches(loader: DataLoader) -> int:
     processes = get_world_size()
     if processes == 1:
         return len(loader)
-    plain = (type(loader.sampler) is DefaultSampler
-             and loader.batch_size is not None)
-    return (len(loader.dataset) // processes // loader.batch_size
-            if plain else 0)
+    plain = (
+        type(loader.sampler) is DefaultSampler
+        and loader.batch_size is not None
+    )
+    return (
+        len(loader.dataset) // processes // loader.batch_size if plain else 0
+    )
 
 
 def _require_an_end(runner: Any) -> None:
@@ -363,27 +398,30 @@ def _require_an_end(runner: Any) -> None:
             'of train_dataloader has no end, so the first '
             'one would never be over: set train_dataloader.sampler='
             "dict(type='DefaultSampler', shuffle=True), or count iterations "
-            'with IterBasedTrainLoop.')
+            'with IterBasedTrainLoop.'
+        )
 
 
 class _WholeFiles:
     """A runner whose checkpoints appear whole or not at all."""
 
-    def __init__(self, runner: Any, last: Optional[str]) -> None:
+    def __init__(self, runner: Any, last: str | None) -> None:
         self._runner, self._last = runner, last
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any,
-                        **kwargs: Any) -> None:
+    def save_checkpoint(
+        self, out_dir: str, filename: str, *args: Any, **kwargs: Any
+    ) -> None:
         """Save like the runner, under a temporary name until all is there."""
         temporary = Path(out_dir) / f'.{filename}.tmp'
         path = Path(out_dir) / filename
         try:
             with _named_if_full(path, self._last):
-                self._runner.save_checkpoint(out_dir, temporary.name, *args,
-                                             **kwargs)
+                self._runner.save_checkpoint(
+                    out_dir, temporary.name, *args, **kwargs
+                )
                 if is_main_process():
                     put_in_place(temporary, path)
         finally:

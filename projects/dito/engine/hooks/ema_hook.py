@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Averaged weights."""
 
-from typing import Any, Dict
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import EMAHook
@@ -35,17 +35,22 @@ class DITOEMAHook(EMAHook):
         """Copy the model, unless a checkpoint was loaded into the copy."""
         if hasattr(self, 'ema_model'):
             return
-        sharded = [n for n, p in runner.model.named_parameters()
-                   if local_part(p) is not p]
+        sharded = [
+            n
+            for n, p in runner.model.named_parameters()
+            if local_part(p) is not p
+        ]
         if sharded:
             raise ValueError(
                 f'DITOEMAHook cannot average sharded parameters such as '
                 f'{sharded[0]}; leave it out with DITOFSDPStrategy, or train '
-                'with DistributedDataParallel.')
+                'with DistributedDataParallel.'
+            )
         super().before_run(runner)
 
-    def after_load_checkpoint(self, runner: Any,
-                              checkpoint: Dict[str, Any]) -> None:
+    def after_load_checkpoint(
+        self, runner: Any, checkpoint: dict[str, Any]
+    ) -> None:
         """Take over the averages of a resumed run."""
         self.before_run(runner)
         super().after_load_checkpoint(runner, checkpoint)

@@ -4,7 +4,8 @@
 import hashlib
 import json
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
@@ -19,7 +20,7 @@ from dito.utils.files import sha256_of, write_json
 
 from ..telemetry import only_reports
 
-EvaluatedSet = Tuple[Any, List[BaseMetric]]
+EvaluatedSet = tuple[Any, list[BaseMetric]]
 
 _OF_VLM = ('vlm_roi_scale', 'vlm_temperature')
 
@@ -54,21 +55,22 @@ class DITOEvaluationReportHook(Hook):
         """Tell the metrics of the test."""
         self._tell(runner, _sets(runner.test_loop))
 
-    def after_val_epoch(self,
-                        runner: Any,
-                        metrics: Optional[Dict[str, float]] = None) -> None:
+    def after_val_epoch(
+        self, runner: Any, metrics: dict[str, float] | None = None
+    ) -> None:
         """Write the report of a validation."""
         name = 'evaluation.json'
         if _is_training(runner):
             name = f'evaluation_iter_{runner.iter}.json'
         self._write(runner, _sets(runner.val_loop), metrics, name)
 
-    def after_test_epoch(self,
-                         runner: Any,
-                         metrics: Optional[Dict[str, float]] = None) -> None:
+    def after_test_epoch(
+        self, runner: Any, metrics: dict[str, float] | None = None
+    ) -> None:
         """Write the report of a test."""
-        self._write(runner, _sets(runner.test_loop), metrics,
-                    'evaluation.json')
+        self._write(
+            runner, _sets(runner.test_loop), metrics, 'evaluation.json'
+        )
 
     def _tell(self, runner: Any, sets: Sequence[EvaluatedSet]) -> None:
         """Hand the facts to the metrics that want them."""
@@ -76,25 +78,29 @@ class DITOEvaluationReportHook(Hook):
             for text in other_files(dataset, metrics):
                 runner.logger.warning(text)
         if not is_main_process() or not any(
-                hasattr(m, 'note_run') for _, metrics in sets
-                for m in metrics):
+            hasattr(m, 'note_run') for _, metrics in sets for m in metrics
+        ):
             return
         facts = {**self._of_weights(runner), **model_facts(runner.model)}
         names = vocabulary_facts(runner.model)
         for number, (dataset, metrics) in enumerate(sets):
             # Further sets have names of their own, which are set later.
-            own = dict(facts, split=name_of_set(dataset),
-                       input_size=input_size(dataset),
-                       **({} if number else names))
+            own = dict(
+                facts,
+                split=name_of_set(dataset),
+                input_size=input_size(dataset),
+                **({} if number else names),
+            )
             for metric in metrics:
                 if hasattr(metric, 'note_run'):
                     metric.note_run(own)
 
-    def _of_weights(self, runner: Any) -> Dict[str, Any]:
+    def _of_weights(self, runner: Any) -> dict[str, Any]:
         """Config and checkpoint."""
         config = getattr(runner.cfg, 'filename', None)
-        facts: Dict[str, Any] = dict(
-            config=os.path.basename(config) if config else None)
+        facts: dict[str, Any] = dict(
+            config=os.path.basename(config) if config else None
+        )
         if _is_training(runner):
             facts['checkpoint'] = f'iteration {runner.iter} of a training'
             return facts
@@ -104,8 +110,13 @@ class DITOEvaluationReportHook(Hook):
             facts['checkpoint_sha256'] = sha256_of(path)
         return facts
 
-    def _write(self, runner: Any, sets: Sequence[EvaluatedSet],
-               figures: Optional[Dict[str, float]], name: str) -> None:
+    def _write(
+        self,
+        runner: Any,
+        sets: Sequence[EvaluatedSet],
+        figures: dict[str, float] | None,
+        name: str,
+    ) -> None:
         """Write what the metrics report."""
         if not is_main_process():
             return
@@ -114,27 +125,36 @@ class DITOEvaluationReportHook(Hook):
             report = getattr(metric, 'report', None)
             if report is None:
                 start = f'{metric.prefix}/'
-                report = dict(figures={
-                    key[len(start):]: value
-                    for key, value in (figures or {}).items()
-                    if key.startswith(start)
-                })
+                report = dict(
+                    figures={
+                        key[len(start) :]: value
+                        for key, value in (figures or {}).items()
+                        if key.startswith(start)
+                    }
+                )
             results.append(
-                dict(metric=type(metric).__name__, prefix=metric.prefix,
-                     **report))
+                dict(
+                    metric=type(metric).__name__,
+                    prefix=metric.prefix,
+                    **report,
+                )
+            )
         path = os.path.join(runner.log_dir, name)
-        write_json(path, dict(format='dito-evaluation-1', results=results),
-                   indent=1)
+        write_json(
+            path, dict(format='dito-evaluation-1', results=results), indent=1
+        )
         runner.logger.info(f'Protocol, figures and classes: {path}')
 
 
-def _sets(loop: Any) -> List[EvaluatedSet]:
+def _sets(loop: Any) -> list[EvaluatedSet]:
     """Data sets of a loop with their metrics, further ones included."""
-    return [(part.dataloader.dataset, part.evaluator.metrics)
-            for part in (loop, *getattr(loop, 'extra', ()))]
+    return [
+        (part.dataloader.dataset, part.evaluator.metrics)
+        for part in (loop, *getattr(loop, 'extra', ()))
+    ]
 
 
-def name_of_set(dataset: Any) -> Optional[str]:
+def name_of_set(dataset: Any) -> str | None:
     """File or folder that a data set was read from, without its path.
 
     Args:
@@ -155,7 +175,7 @@ def name_of_set(dataset: Any) -> Optional[str]:
     return None
 
 
-def other_files(dataset: Any, metrics: Sequence[BaseMetric]) -> List[str]:
+def other_files(dataset: Any, metrics: Sequence[BaseMetric]) -> list[str]:
     """Warn of metrics that judge by another file than the set's own.
 
     Images without results count as empty, so AP would be too low, silently.
@@ -173,7 +193,9 @@ def other_files(dataset: Any, metrics: Sequence[BaseMetric]) -> List[str]:
     return [
         f'{type(metric).__name__} judges by {metric.ann_file}, but the images '
         f'are those of {own}: set ann_file of both the data set and the '
-        'metric.' for metric in metrics if getattr(metric, 'ann_file', None)
+        'metric.'
+        for metric in metrics
+        if getattr(metric, 'ann_file', None)
         and os.path.realpath(metric.ann_file) != os.path.realpath(own)
     ]
 
@@ -193,13 +215,16 @@ def vocabulary_sha256(vocabulary: Vocabulary) -> str:
         str: 64 hexadecimal digits.
     """
     digest = hashlib.sha256(json.dumps(vocabulary.names).encode())
-    for tensor in (vocabulary.novel, vocabulary.embeddings,
-                   vocabulary.background):
+    for tensor in (
+        vocabulary.novel,
+        vocabulary.embeddings,
+        vocabulary.background,
+    ):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def model_facts(model: Any) -> Dict[str, Any]:
+def model_facts(model: Any) -> dict[str, Any]:
     """What of a detector belongs to the protocol of its evaluation.
 
     Args:
@@ -222,24 +247,29 @@ def model_facts(model: Any) -> Dict[str, Any]:
     if isinstance(model, DITORegionClassifier):
         # Figures of detection then belong to boxes that were not detected.
         unused = dict(
-            vlm=('ensemble', 'alpha', 'beta', 'renormalise'),
-            det=tuple(facts))
+            vlm=('ensemble', 'alpha', 'beta', 'renormalise'), det=tuple(facts)
+        )
         return dict(
             boxes='annotated ones, with every class; nothing is detected',
-            score=model.score, max_per_img=model.max_per_img,
-            **{k: v for k, v in facts.items()
-               if k not in (*unused.get(model.score, ()),
-                            'objectness_power')})
+            score=model.score,
+            max_per_img=model.max_per_img,
+            **{
+                k: v
+                for k, v in facts.items()
+                if k not in (*unused.get(model.score, ()), 'objectness_power')
+            },
+        )
     rcnn = (getattr(model, 'test_cfg', None) or {}).get('rcnn') or {}
     facts.update(
         proposals=_proposals(model),
         score_thr=rcnn.get('score_thr'),
         nms_iou=(rcnn.get('nms') or {}).get('iou_threshold'),
-        max_per_img=rcnn.get('max_per_img'))
+        max_per_img=rcnn.get('max_per_img'),
+    )
     return facts
 
 
-def _proposals(model: Any) -> Optional[str]:
+def _proposals(model: Any) -> str | None:
     """How many proposals are tested, and how they are thinned out."""
     rpn = (getattr(model, 'test_cfg', None) or {}).get('rpn')
     if not rpn:
@@ -251,7 +281,7 @@ def _proposals(model: Any) -> Optional[str]:
     return f'{rpn.get("max_per_img")} an image, {thinned}'
 
 
-def input_size(dataset: Any) -> Optional[str]:
+def input_size(dataset: Any) -> str | None:
     """Size that a detection set's pipeline brings images to.
 
     Args:
@@ -264,14 +294,16 @@ def input_size(dataset: Any) -> Optional[str]:
     for step in steps:
         scale = getattr(step, 'scale', None)
         if 'Resize' in type(step).__name__ and isinstance(
-                scale, (tuple, list)):
+            scale, (tuple, list)
+        ):
             kept = getattr(step, 'keep_ratio', False)
-            return f'{scale[0]} x {scale[1]}' + (', ratio kept' if kept
-                                                 else '')
+            return f'{scale[0]} x {scale[1]}' + (
+                ', ratio kept' if kept else ''
+            )
     return None
 
 
-def vocabulary_facts(model: Any) -> Dict[str, Any]:
+def vocabulary_facts(model: Any) -> dict[str, Any]:
     """Names that a model tells apart, and what has embedded them.
 
     Args:
@@ -290,4 +322,5 @@ def vocabulary_facts(model: Any) -> Dict[str, Any]:
         vocabulary_sha256=vocabulary_sha256(vocabulary),
         text_tower=vocabulary.fingerprint,
         templates=list(vocabulary.templates),
-        background=vocabulary.background_name)
+        background=vocabulary.background_name,
+    )

@@ -2,7 +2,8 @@
 """Random numbers that a resumed run draws again."""
 
 import random
-from typing import Any, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,16 +39,17 @@ class DITOIterationSeedHook(Hook):
         """Number the batches that workers will load."""
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop) and is_endless(
-                loop.dataloader):
+            loop.dataloader
+        ):
             dataset = loop.dataloader.dataset
             # torch loads a batch by this, where a data set has it.
             dataset.__getitems__ = _NumberedBatches(
-                dataset, runner.seed, _first_batch(loop))
+                dataset, runner.seed, _first_batch(loop)
+            )
 
-    def before_train_iter(self,
-                          runner: Any,
-                          batch_idx: int,
-                          data_batch: Any = None) -> None:
+    def before_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None
+    ) -> None:
         """Seed Python, NumPy and torch on all devices."""
         seed_generators(runner.seed, runner.iter, get_rank())
 
@@ -60,7 +62,7 @@ class _NumberedBatches:
         self.words = (seed, get_rank())
         self.next = first
 
-    def __call__(self, indices: Sequence[int]) -> List[Any]:
+    def __call__(self, indices: Sequence[int]) -> list[Any]:
         """Load one batch; workers take turns, beginning with the first."""
         worker = get_worker_info()
         number = self.next + (worker.id if worker else 0)
@@ -78,8 +80,11 @@ def is_endless(loader: DataLoader) -> bool:
 
 def _first_batch(loop: IterBasedTrainLoop) -> int:
     """Number of the first batch to be loaded, as the loop resumes."""
-    skips = (loop.fast_forward_on_resume or loop.dataloader.num_workers == 0
-             or hasattr(loop.dataloader.sampler, 'skip'))
+    skips = (
+        loop.fast_forward_on_resume
+        or loop.dataloader.num_workers == 0
+        or hasattr(loop.dataloader.sampler, 'skip')
+    )
     # MMEngine's loop loads and discards what it cannot skip.
     return loop.iter if skips else 0
 

@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Account of what a checkpoint gave to a model."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -33,19 +34,19 @@ class LoadReport:
             patch size or position grid.
     """
 
-    loaded: List[str] = field(default_factory=list)
-    missing: List[str] = field(default_factory=list)
-    unused: List[str] = field(default_factory=list)
-    mismatched: Dict[str, str] = field(default_factory=dict)
-    resampled: Dict[str, str] = field(default_factory=dict)
-    tower: List[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    mismatched: dict[str, str] = field(default_factory=dict)
+    resampled: dict[str, str] = field(default_factory=dict)
+    tower: list[str] = field(default_factory=list)
 
     @classmethod
     def compare(
         cls,
         model: Mapping[str, Tensor],
         checkpoint: Mapping[str, Tensor],
-        resampled: Optional[Mapping[str, str]] = None
+        resampled: Mapping[str, str] | None = None,
     ) -> 'LoadReport':
         """Compare two state dicts by name and shape.
 
@@ -70,18 +71,25 @@ class LoadReport:
 
     def table(self) -> str:
         """One line a group: how many keys went where."""
-        columns = (self.loaded, self.resampled, self.missing,
-                   self.mismatched, self.unused)
-        groups: Dict[str, List[int]] = {}
+        columns = (
+            self.loaded,
+            self.resampled,
+            self.missing,
+            self.mismatched,
+            self.unused,
+        )
+        groups: dict[str, list[int]] = {}
         for column, keys in enumerate(columns):
             for key in keys:
                 groups.setdefault(group_of(key), [0] * 5)[column] += 1
         width = max(map(len, groups), default=5)
-        lines = [f'{"group":<{width}}  loaded  resampled  missing  shape  '
-                 'unused']
+        lines = [
+            f'{"group":<{width}}  loaded  resampled  missing  shape  unused'
+        ]
         lines += [
             f'{name:<{width}}  {n[0]:6d}  {n[1]:9d}  {n[2]:7d}  {n[3]:5d}  '
-            f'{n[4]:6d}' for name, n in sorted(groups.items())
+            f'{n[4]:6d}'
+            for name, n in sorted(groups.items())
         ]
         return '\n'.join(lines)
 
@@ -123,11 +131,13 @@ class DITOLoadReportHook(Hook):
             in a test. Defaults to ().
     """
 
-    def __init__(self,
-                 required: Sequence[str] = (),
-                 allowed_missing: Sequence[str] = (),
-                 allowed_unused: Sequence[str] = (),
-                 test_allowed_missing: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        required: Sequence[str] = (),
+        allowed_missing: Sequence[str] = (),
+        allowed_unused: Sequence[str] = (),
+        test_allowed_missing: Sequence[str] = (),
+    ) -> None:
         self.required = tuple(required)
         self.allowed_missing = tuple(allowed_missing)
         self.allowed_unused = tuple(allowed_unused)
@@ -139,10 +149,12 @@ class DITOLoadReportHook(Hook):
             runner.logger.warning(
                 'No checkpoint is loaded, all weights start at random; this '
                 f'stage should get {", ".join(self.required)} from the stage '
-                'before: set load_from.')
+                'before: set load_from.'
+            )
 
-    def after_load_checkpoint(self, runner: Any,
-                              checkpoint: Dict[str, Any]) -> None:
+    def after_load_checkpoint(
+        self, runner: Any, checkpoint: dict[str, Any]
+    ) -> None:
         """Compare, report, and refuse what must not be.
 
         Args:
@@ -157,24 +169,27 @@ class DITOLoadReportHook(Hook):
             return
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        resampled: Dict[str, str] = {}
+        resampled: dict[str, str] = {}
         state = fit_state_dict(model, checkpoint, resampled)
         report = LoadReport.compare(model.state_dict(), state, resampled)
         runner.logger.info(f'Weights by module:\n{report.table()}')
         if resampled:
             runner.logger.info(
-                f'Resampled to the model: {", ".join(resampled.values())}')
+                f'Resampled to the model: {", ".join(resampled.values())}'
+            )
         training = isinstance(runner._train_loop, BaseLoop)
         self._warn(runner, report, training)
         self._check(model, report, training)
 
     def _warn(self, runner: Any, report: LoadReport, training: bool) -> None:
         """Name what was not foreseen."""
-        foreseen = self.allowed_missing if training else (
-            self.test_allowed_missing)
+        foreseen = (
+            self.allowed_missing if training else (self.test_allowed_missing)
+        )
         missing = [k for k in report.missing if not under(k, foreseen)]
-        unused = [k for k in report.unused
-                  if not under(k, self.allowed_unused)]
+        unused = [
+            k for k in report.unused if not under(k, self.allowed_unused)
+        ]
         texts = {
             'not found in the checkpoint': missing,
             'of another shape, not loaded': list(report.mismatched.values()),
@@ -184,27 +199,32 @@ class DITOLoadReportHook(Hook):
             if keys:
                 more = f' and {len(keys) - 8} more' if len(keys) > 8 else ''
                 runner.logger.warning(
-                    f'{len(keys)} keys {text}: {", ".join(keys[:8])}{more}')
+                    f'{len(keys)} keys {text}: {", ".join(keys[:8])}{more}'
+                )
 
-    def _check(self, model: nn.Module, report: LoadReport,
-               training: bool) -> None:
+    def _check(
+        self, model: nn.Module, report: LoadReport, training: bool
+    ) -> None:
         """Raise for what must be there."""
         if not report.loaded:
             raise ValueError(
                 'None of the weights of the checkpoint fits the model: it '
                 f'has keys such as {report.unused[:3]}, the model such as '
                 f'{report.missing[:3]}; convert it with '
-                'tools/model_converters first.')
+                'tools/model_converters first.'
+            )
         failed = [*report.missing, *report.mismatched]
         if training:
             failed = [
-                k for k in failed
-                if under(k, self.required) and not under(
-                    k, self.allowed_missing)
+                k
+                for k in failed
+                if under(k, self.required)
+                and not under(k, self.allowed_missing)
             ]
             failed += [
-                p for p in self.required
-                if not any(under(k, (p, )) for k in model.state_dict())
+                p
+                for p in self.required
+                if not any(under(k, (p,)) for k in model.state_dict())
             ]
         else:
             failed = [
@@ -221,4 +241,5 @@ class DITOLoadReportHook(Hook):
                 f'the checkpoint are not in it: {", ".join(shapes)}'
                 f'{" ..." if len(failed) > 5 else ""}; give the checkpoint '
                 'of the stage before, or change the load report hook of the '
-                'config.')
+                'config.'
+            )

@@ -2,7 +2,7 @@
 """Stop a run whose loss is NaN or infinite, and say where it came from."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import all_gather_object, get_rank, is_main_process
@@ -34,11 +34,13 @@ class DITONonFiniteGuardHook(Hook):
     # After the scalars are logged, before anything is averaged or saved.
     priority = 'ABOVE_NORMAL'
 
-    def after_train_iter(self,
-                         runner: Any,
-                         batch_idx: int,
-                         data_batch: Any = None,
-                         outputs: Optional[Dict[str, Any]] = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
         """Look at the values of a step.
 
         Args:
@@ -54,8 +56,10 @@ class DITONonFiniteGuardHook(Hook):
         if not anywhere(bool(bad)):
             return
         mine = dict(
-            rank=get_rank(), terms={n: str(v) for n, v in bad.items()},
-            samples=sample_names(data_batch))
+            rank=get_rank(),
+            terms={n: str(v) for n, v in bad.items()},
+            samples=sample_names(data_batch),
+        )
         reports = [r for r in all_gather_object(mine) if r['terms']]
         step = runner.iter + 1
         path = Path(runner.work_dir) / f'non_finite_iter_{step}.json'
@@ -66,9 +70,10 @@ class DITONonFiniteGuardHook(Hook):
             f'saved after step {step - 1}; {path} lists all samples. To go '
             'on, lower the learning rate, clip gradients '
             '(optim_wrapper.clip_grad) or remove a broken sample, then use '
-            '--resume.')
+            '--resume.'
+        )
 
-    def _values(self, runner: Any, outputs: Dict[str, Any]) -> Dict[str, Any]:
+    def _values(self, runner: Any, outputs: dict[str, Any]) -> dict[str, Any]:
         """Losses of this rank, those of all ranks, and the gradient norm."""
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
@@ -84,7 +89,7 @@ class DITONonFiniteGuardHook(Hook):
         return values
 
 
-def sample_names(batch: Any) -> List[str]:
+def sample_names(batch: Any) -> list[str]:
     """Name the samples of a batch.
 
     Args:
@@ -101,11 +106,12 @@ def sample_names(batch: Any) -> List[str]:
     samples = batch.get('data_samples') or []
     return [
         str(s.metainfo.get('img_path', s.metainfo.get('img_id', '?')))
-        for s in samples if hasattr(s, 'metainfo')
+        for s in samples
+        if hasattr(s, 'metainfo')
     ]
 
 
-def _describe(report: Dict[str, Any]) -> str:
+def _describe(report: dict[str, Any]) -> str:
     terms = ', '.join(f'{n} is {v}' for n, v in report['terms'].items())
     names = report['samples']
     more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''

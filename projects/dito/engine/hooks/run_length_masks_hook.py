@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Masks of evaluations as run lengths."""
 
-from typing import Any, Optional
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
@@ -18,17 +18,15 @@ class DITORunLengthMasksHook(Hook):
     time (:class:`.RunLengthMasks`).
     """
 
-    def before_val_iter(self,
-                        runner: Any,
-                        batch_idx: int,
-                        data_batch: Optional[dict] = None) -> None:
+    def before_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         """Ask in the samples of a validation."""
         self._ask(data_batch)
 
-    def before_test_iter(self,
-                         runner: Any,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None) -> None:
+    def before_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         """Ask in the samples of a test."""
         self._ask(data_batch)
 

@@ -3,7 +3,8 @@
 
 import math
 import re
-from typing import Any, Dict, MutableMapping, Optional
+from collections.abc import MutableMapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,9 +13,9 @@ from dito.models.backbones.pos_embed import resize_pos_embed
 
 def fit_state_dict(
     model: nn.Module,
-    checkpoint: Dict[str, Any],
-    resampled: Optional[MutableMapping[str, str]] = None
-) -> Dict[str, Tensor]:
+    checkpoint: dict[str, Any],
+    resampled: MutableMapping[str, str] | None = None,
+) -> dict[str, Tensor]:
     """Resize what can be resized, in place.
 
     Args:
@@ -40,7 +41,8 @@ def fit_state_dict(
             if resampled is not None and state[key] is not value:
                 old, new = (math.isqrt(x.shape[1]) for x in (value, own[key]))
                 resampled[key] = (
-                    f'{key} from {old} x {old} to {new} x {new} positions')
+                    f'{key} from {old} x {old} to {new} x {new} positions'
+                )
     return {k: v for k, v in state.items() if isinstance(v, Tensor)}
 
 
@@ -59,7 +61,10 @@ def fit_pos_embed(value: Tensor, target: Tensor) -> Tensor:
         return value
     old, new = math.isqrt(value.shape[1]), math.isqrt(target.shape[1])
     if (old * old, new * new, value.shape[2]) != (
-            value.shape[1], target.shape[1], target.shape[2]):
+        value.shape[1],
+        target.shape[1],
+        target.shape[2],
+    ):
         return value
     grid = value.reshape(1, old, old, -1)
     return resize_pos_embed(grid, (new, new)).reshape(target.shape).to(value)
@@ -76,33 +81,42 @@ def explain_mismatch(key: str, value: Tensor, target: Tensor) -> str:
     Returns:
         str: Shapes; patch sizes and position grids in their own words.
     """
-    shapes = (f'{key} {tuple(value.shape)} in the checkpoint, '
-              f'{tuple(target.shape)} in the model')
+    shapes = (
+        f'{key} {tuple(value.shape)} in the checkpoint, '
+        f'{tuple(target.shape)} in the model'
+    )
     if is_patch_mismatch(key, value, target):
         old, new = value.shape[-1], target.shape[-1]
         return (
             f'{key} is for patches of {old} x {old} pixels in the checkpoint '
             f'and of {new} x {new} in the model: set patch_size={old}, or '
             'convert the tower with tools/model_converters/clip_to_dito.py '
-            f'--patch-size {new}')
+            f'--patch-size {new}'
+        )
     if is_grid_mismatch(key, value, target):
         return (
             f'{key} has {value.shape[1]} positions in the checkpoint and '
             f'{target.shape[1]} in the model, and only square grids (without '
             'a class token) can be resized: set img_size to that of the '
             'checkpoint, or convert the tower with '
-            'tools/model_converters/clip_to_dito.py')
+            'tools/model_converters/clip_to_dito.py'
+        )
     return shapes
 
 
 def is_patch_mismatch(key: str, value: Tensor, target: Tensor) -> bool:
     """Whether two patch embeddings differ in the patch's size alone."""
-    return (key.endswith('patch_embed.proj.weight')
-            and value.dim() == target.dim() == 4
-            and value.shape[:2] == target.shape[:2])
+    return (
+        key.endswith('patch_embed.proj.weight')
+        and value.dim() == target.dim() == 4
+        and value.shape[:2] == target.shape[:2]
+    )
 
 
 def is_grid_mismatch(key: str, value: Tensor, target: Tensor) -> bool:
     """Whether two position embeddings differ in their number alone."""
-    return (key.endswith('pos_embed') and value.dim() == target.dim() == 3
-            and value.shape[2] == target.shape[2])
+    return (
+        key.endswith('pos_embed')
+        and value.dim() == target.dim() == 3
+        and value.shape[2] == target.shape[2]
+    )

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Speed of a training and how much of the device it uses."""
 
-from typing import Any, Dict, Optional
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import get_world_size
@@ -34,36 +34,39 @@ class DITOThroughputHook(Hook):
     # Before the logger, after the loop's own values are there.
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, peak_tflops: Optional[float] = None) -> None:
+    def __init__(self, peak_tflops: float | None = None) -> None:
         if peak_tflops is not None and peak_tflops <= 0:
             raise ValueError(
                 f'peak_tflops must be positive, got {peak_tflops}; leave it '
-                'out if it is not known.')
+                'out if it is not known.'
+            )
         self.peak_tflops = peak_tflops
         self._meter = ThroughputMeter()
-        self._flops: Optional[int] = None
+        self._flops: int | None = None
 
     def before_train(self, runner: Any) -> None:
         """Start the clock."""
         self._meter.start()
 
-    def before_train_iter(self,
-                          runner: Any,
-                          batch_idx: int,
-                          data_batch: Any = None) -> None:
+    def before_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None
+    ) -> None:
         """Count the time since the last iteration as waiting for data."""
         self._meter.wait_since_last()
 
-    def after_val_epoch(self, runner: Any,
-                        metrics: Optional[Dict[str, float]] = None) -> None:
+    def after_val_epoch(
+        self, runner: Any, metrics: dict[str, float] | None = None
+    ) -> None:
         """Leave the validation out."""
         self._meter.start()
 
-    def after_train_iter(self,
-                         runner: Any,
-                         batch_idx: int,
-                         data_batch: Any = None,
-                         outputs: Optional[Dict[str, Any]] = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
         """Log the figures of the last iterations."""
         world_size = get_world_size()
         images = len(data_batch['inputs'])

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Give a detector the class names of the set it is trained or tested on."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import EMAHook, Hook
@@ -47,15 +48,17 @@ class DITOVocabularyHook(Hook):
             have different classes.
     """
 
-    def __init__(self,
-                 train: Optional[str] = None,
-                 test: Optional[str] = None,
-                 templates: Union[str, List[str]] = 'openai',
-                 novel_in_training: bool = False) -> None:
+    def __init__(
+        self,
+        train: str | None = None,
+        test: str | None = None,
+        templates: str | list[str] = 'openai',
+        novel_in_training: bool = False,
+    ) -> None:
         self.novel_in_training = novel_in_training
-        self.files: Dict[Phase, Optional[str]] = dict(train=train, test=test)
+        self.files: dict[Phase, str | None] = dict(train=train, test=test)
         self.templates = templates
-        self._made: Dict[Tuple[Any, ...], Vocabulary] = {}
+        self._made: dict[tuple[Any, ...], Vocabulary] = {}
 
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training set; none may be novel.
@@ -67,7 +70,8 @@ class DITOVocabularyHook(Hook):
         if isinstance(loop, BaseLoop) and not self.novel_in_training:
             _refuse_novel(
                 one_metainfo(runner.train_dataloader.dataset).get('classes'),
-                one_metainfo(loop.dataloader.dataset).get('novel_classes'))
+                one_metainfo(loop.dataloader.dataset).get('novel_classes'),
+            )
         self._set(runner, runner.train_dataloader, 'train')
 
     def before_val(self, runner: Any) -> None:
@@ -93,25 +97,29 @@ class DITOVocabularyHook(Hook):
         if not names:
             raise ValueError(
                 f'The {phase} set {type(dataloader.dataset).__name__} has no '
-                'classes in its metainfo; DITOVocabularyHook needs them.')
-        novel = tuple(n for n in meta.get('novel_classes') or ()
-                      if n in names)
+                'classes in its metainfo; DITOVocabularyHook needs them.'
+            )
+        novel = tuple(n for n in meta.get('novel_classes') or () if n in names)
         if phase == 'train' and novel and not self.novel_in_training:
             raise ValueError(
                 f'The training set has {len(novel)} novel classes, such as '
                 f"{novel[0]!r}; give it split='base', or the hook "
-                'novel_in_training=True to train on them all the same.')
+                'novel_in_training=True to train on them all the same.'
+            )
         key = (self.files[phase], names, novel)
         if key not in self._made:
             # Kept: the tower of a detector is frozen.
             self._made[key] = self._make(model, *key)
-            runner.logger.info(f'Classes of the {phase} set: {len(names)}, '
-                               f'{len(novel)} of them novel.')
+            runner.logger.info(
+                f'Classes of the {phase} set: {len(names)}, '
+                f'{len(novel)} of them novel.'
+            )
         for each in (model, *_averaged(runner)):
             each.set_vocabulary(self._made[key])
 
-    def make_vocabulary(self, model: Any, names: Tuple[str, ...],
-                        novel: Sequence[bool]) -> Vocabulary:
+    def make_vocabulary(
+        self, model: Any, names: tuple[str, ...], novel: Sequence[bool]
+    ) -> Vocabulary:
         """Make what a test of some classes would set; nothing is kept.
 
         Args:
@@ -119,26 +127,36 @@ class DITOVocabularyHook(Hook):
             names (tuple[str]): Its classes.
             novel (Sequence[bool]): Which of them are novel.
         """
-        return self._make(model, self.files['test'], names,
-                          tuple(n for n, new in zip(names, novel, strict=True)
-                                if new))
+        return self._make(
+            model,
+            self.files['test'],
+            names,
+            tuple(n for n, new in zip(names, novel, strict=True) if new),
+        )
 
-    def _make(self, model: Any, path: Optional[str], names: Tuple[str, ...],
-              novel: Tuple[str, ...]) -> Vocabulary:
+    def _make(
+        self,
+        model: Any,
+        path: str | None,
+        names: tuple[str, ...],
+        novel: tuple[str, ...],
+    ) -> Vocabulary:
         """Embed class names, or find them in a vocabulary file."""
         if path is None:
             return model.build_vocabulary(
-                names, novel=novel, templates=self.templates)
+                names, novel=novel, templates=self.templates
+            )
         vocabulary = Vocabulary.load(path)
         try:
             vocabulary = vocabulary.subset(names)
         except ValueError as error:
             raise ValueError(
-                f'{path} does not go with the data set: {error}') from error
+                f'{path} does not go with the data set: {error}'
+            ) from error
         return vocabulary.with_novel(novel)
 
 
-def one_metainfo(dataset: Any) -> Dict[str, Any]:
+def one_metainfo(dataset: Any) -> dict[str, Any]:
     """Give a data set one ``metainfo`` where its parts have one each.
 
     MMDetection's ``ConcatDataset`` makes a list of its parts' where they
@@ -163,27 +181,33 @@ def one_metainfo(dataset: Any) -> Dict[str, Any]:
             if mine == its:
                 continue
             odd = [n for n in (*mine, *its) if (n in mine) != (n in its)]
-            differ = (f'only one of them has {shorten(odd)}' if odd else
-                      'the same ones in another order')
+            differ = (
+                f'only one of them has {shorten(odd)}'
+                if odd
+                else 'the same ones in another order'
+            )
             raise ValueError(
                 f'The sets of this {type(dataset).__name__} have different '
                 f'{key}: set 0 has {len(mine)} and set {number} has '
                 f'{len(its)}, {differ}; give all of them the same '
-                f'metainfo.{key}.')
+                f'metainfo.{key}.'
+            )
     dataset._metainfo = first
     return first
 
 
-def _averaged(runner: Any) -> List[Any]:
+def _averaged(runner: Any) -> list[Any]:
     """Copies of the model that hooks average its weights in."""
     return [
-        hook.ema_model.module for hook in runner.hooks
+        hook.ema_model.module
+        for hook in runner.hooks
         if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')
     ]
 
 
-def _refuse_novel(trained: Optional[Sequence[str]],
-                  novel: Optional[Sequence[str]]) -> None:
+def _refuse_novel(
+    trained: Sequence[str] | None, novel: Sequence[str] | None
+) -> None:
     """Stop a training on boxes of classes that a test calls novel."""
     both = sorted(set(trained or ()) & set(novel or ()))
     if both:
@@ -191,4 +215,5 @@ def _refuse_novel(trained: Optional[Sequence[str]],
             f'{len(both)} classes of the training set are novel in the '
             f'validation set, so its figures would not be open-vocabulary: '
             f"{shorten(both)}; set split='base' of the training set, or take "
-            'them out of novel_classes of the validation set.')
+            'them out of novel_classes of the validation set.'
+        )

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Give a pretrainer the class names of the set it is evaluated on."""
 
-from typing import Any, List, Sequence, Union
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
@@ -26,7 +27,7 @@ class DITOZeroShotHook(Hook):
             templates of CLIP.
     """
 
-    def __init__(self, templates: Union[str, List[str]] = 'openai') -> None:
+    def __init__(self, templates: str | list[str] = 'openai') -> None:
         self.templates = templates
 
     def before_val_epoch(self, runner: Any) -> None:
@@ -53,14 +54,23 @@ class DITOZeroShotHook(Hook):
             return
         training = model.training
         model.eval()
-        model.set_vocabulary(embed_names(
-            meta['classes'], meta.get('novel_classes', ()),
-            model.text_encoder, self.templates))
+        model.set_vocabulary(
+            embed_names(
+                meta['classes'],
+                meta.get('novel_classes', ()),
+                model.text_encoder,
+                self.templates,
+            )
+        )
         model.train(training)
 
 
-def embed_names(names: Sequence[str], novel: Sequence[str], text_encoder: Any,
-                templates: Union[str, List[str]]) -> Vocabulary:
+def embed_names(
+    names: Sequence[str],
+    novel: Sequence[str],
+    text_encoder: Any,
+    templates: str | list[str],
+) -> Vocabulary:
     """Embed class names, each process a share of them.
 
     ImageNet with 80 prompts a class is 80,000 texts.
@@ -77,14 +87,23 @@ def embed_names(names: Sequence[str], novel: Sequence[str], text_encoder: Any,
     rank, world_size = get_dist_info()
     if world_size == 1 or len(names) < world_size:
         return Vocabulary.from_names(
-            names, text_encoder, templates=templates, novel=novel)
+            names, text_encoder, templates=templates, novel=novel
+        )
     part = Vocabulary.from_names(
-        names[rank::world_size], text_encoder, templates=templates)
-    embeddings = part.embeddings.new_empty(len(names),
-                                           part.embeddings.shape[1])
+        names[rank::world_size], text_encoder, templates=templates
+    )
+    embeddings = part.embeddings.new_empty(
+        len(names), part.embeddings.shape[1]
+    )
     for number, rows in enumerate(all_gather_object(part.embeddings)):
         embeddings[number::world_size] = rows
     flags = torch.tensor([name in set(novel) for name in names])
     return Vocabulary(
-        tuple(names), embeddings, part.background, flags, part.fingerprint,
-        part.templates, background_name=part.background_name)
+        tuple(names),
+        embeddings,
+        part.background,
+        flags,
+        part.fingerprint,
+        part.templates,
+        background_name=part.background_name,
+    )

@@ -16,18 +16,18 @@ forward pass.
 """
 
 from contextlib import nullcontext
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-Batch = Dict[str, Any]
-Features = Dict[str, Tensor]
+Batch = dict[str, Any]
+Features = dict[str, Tensor]
 
 
-def split_batch(batch: Batch, size: int) -> List[Batch]:
+def split_batch(batch: Batch, size: int) -> list[Batch]:
     """Cut a batch into micro-batches.
 
     Args:
@@ -46,14 +46,17 @@ def split_batch(batch: Batch, size: int) -> List[Batch]:
             if name == 'place':
                 piece[name] = value.moved(start)
             else:
-                piece[name] = value[start:start + size]
+                piece[name] = value[start : start + size]
         pieces.append(piece)
     return pieces
 
 
-def cached_train_step(model: nn.Module, batch: Batch,
-                      optim_wrapper: OptimWrapper,
-                      micro_batch: int) -> Dict[str, Tensor]:
+def cached_train_step(
+    model: nn.Module,
+    batch: Batch,
+    optim_wrapper: OptimWrapper,
+    micro_batch: int,
+) -> dict[str, Tensor]:
     """Do one optimisation step of a pretrainer, by feature caching.
 
     Args:
@@ -82,8 +85,9 @@ def cached_train_step(model: nn.Module, batch: Batch,
             with optim_wrapper.optim_context(model):
                 data = core.data_preprocessor(piece, True)
                 embedded, additive = model(**data, mode='embed')
-                loss = _surrogate(embedded, additive, grads, i * micro_batch,
-                                  total)
+                loss = _surrogate(
+                    embedded, additive, grads, i * micro_batch, total
+                )
                 if last:  # inside the forward of the synchronised pass
                     loss = loss + _parameter_term(core, grads)
             optim_wrapper.backward(loss)
@@ -93,15 +97,16 @@ def cached_train_step(model: nn.Module, batch: Batch,
 
 
 @torch.no_grad()
-def _embed_all(model: nn.Module,
-               pieces: List[Batch]) -> Tuple[Features, Features]:
+def _embed_all(
+    model: nn.Module, pieces: list[Batch]
+) -> tuple[Features, Features]:
     """Embed every micro-batch without gradient.
 
     Returns:
         tuple[dict, dict]: Embeddings of the whole batch as leaves (B, D), and
         the additive losses averaged over the samples.
     """
-    collected: Dict[str, List[Tensor]] = {}
+    collected: dict[str, list[Tensor]] = {}
     local: Features = {}
     total = sum(len(piece['inputs']) for piece in pieces)
     core = model.module if is_model_wrapper(model) else model
@@ -119,27 +124,36 @@ def _embed_all(model: nn.Module,
     return features, local
 
 
-def _feature_grads(loss: Tensor, features: Features,
-                   core: nn.Module) -> Features:
+def _feature_grads(
+    loss: Tensor, features: Features, core: nn.Module
+) -> Features:
     """Return the gradient of the loss to embeddings, temperature, bias."""
     leaves = {**features, **core.contrast_parameters()}
-    grads = torch.autograd.grad(
-        loss, list(leaves.values()), allow_unused=True)
+    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     return {
-        name: grad for name, grad in zip(leaves, grads, strict=True)
+        name: grad
+        for name, grad in zip(leaves, grads, strict=True)
         if grad is not None
     }
 
 
-def _surrogate(embedded: Features, additive: Features, grads: Features,
-               start: int, total: int) -> Tensor:
+def _surrogate(
+    embedded: Features,
+    additive: Features,
+    grads: Features,
+    start: int,
+    total: int,
+) -> Tensor:
     """Build a scalar whose gradient is this micro-batch's part."""
     size = len(next(iter(embedded.values())))
-    terms = [(value * grads[name][start:start + size]).sum()
-             for name, value in embedded.items()
-             if name in grads and value.requires_grad]
+    terms = [
+        (value * grads[name][start : start + size]).sum()
+        for name, value in embedded.items()
+        if name in grads and value.requires_grad
+    ]
     terms += [
-        value * (size / total) for name, value in additive.items()
+        value * (size / total)
+        for name, value in additive.items()
         if 'loss' in name
     ]
     return torch.stack(terms).sum()
@@ -149,7 +163,8 @@ def _parameter_term(core: nn.Module, grads: Features) -> Tensor:
     """Pass on the gradients of temperature and bias."""
     terms = [
         value * grads[name]
-        for name, value in core.contrast_parameters().items() if name in grads
+        for name, value in core.contrast_parameters().items()
+        if name in grads
     ]
     return sum(terms, torch.zeros((), device=core.logit_scale.device))
 

@@ -3,7 +3,7 @@
 
 import logging
 import time
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from mmdet.registry import LOOPS
@@ -75,35 +75,48 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             the run's (``randomness.seed``).
     """
 
-    def __init__(self,
-                 runner: Any,
-                 dataloader: Union[DataLoader, Dict],
-                 max_iters: int,
-                 val_begin: int = 1,
-                 val_interval: int = 1000,
-                 dynamic_intervals: Optional[List[Tuple[int, int]]] = None,
-                 micro_batch: Optional[int] = None,
-                 total_batch_size: Optional[int] = None,
-                 seed: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+        micro_batch: int | None = None,
+        total_batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(
-                f'micro_batch must be at least 1, got {micro_batch}')
-        self.plan: Optional[BatchPlan] = None
+                f'micro_batch must be at least 1, got {micro_batch}'
+            )
+        self.plan: BatchPlan | None = None
         if total_batch_size is not None and not scales_lr(runner):
             if not isinstance(dataloader, DataLoader):
                 dataloader = dict(dataloader)  # its data set is built
             self.plan = plan_of_loader(
-                dataloader, total_batch_size, micro_batch)
+                dataloader, total_batch_size, micro_batch
+            )
             dataloader = load_in_turns(dataloader, self.plan)
             micro_batch = self.plan.images
         if not isinstance(dataloader, DataLoader):
             # Dealt out one by one, as shards are: see BatchPlace.
             dataloader = placed_sampler(dataloader, 1)
-        super().__init__(runner, dataloader, max_iters, val_begin,
-                         val_interval, dynamic_intervals)
+        super().__init__(
+            runner,
+            dataloader,
+            max_iters,
+            val_begin,
+            val_interval,
+            dynamic_intervals,
+        )
         self.micro_batch = micro_batch
-        self.turns = 1 if self.plan is None else (
-            self.plan.share // self.dataloader.batch_size)
+        self.turns = (
+            1
+            if self.plan is None
+            else (self.plan.share // self.dataloader.batch_size)
+        )
         self.seed = seed
         self._meter = ThroughputMeter()
 
@@ -141,8 +154,11 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook('after_train')
         return self.runner.model
 
-    def run_iter(self, data_batch: Dict[str, Any],
-                 counts: Optional[Dict[str, float]] = None) -> None:
+    def run_iter(
+        self,
+        data_batch: dict[str, Any],
+        counts: dict[str, float] | None = None,
+    ) -> None:
         """Train on one batch.
 
         Args:
@@ -151,7 +167,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
                 the number of broken samples met so far.
         """
         self.runner.call_hook(
-            'before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+            'before_train_iter', batch_idx=self._iter, data_batch=data_batch
+        )
         size = len(data_batch['inputs'])
         seed = self.runner.seed if self.seed is None else self.seed
         place = BatchPlace(seed, self._iter, 0, size)
@@ -160,25 +177,31 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         if self.micro_batch is None or self.micro_batch >= size:
             outputs = model.train_step(batch, optim_wrapper=optim_wrapper)
         else:
-            outputs = cached_train_step(model, batch, optim_wrapper,
-                                        self.micro_batch)
+            outputs = cached_train_step(
+                model, batch, optim_wrapper, self.micro_batch
+            )
         core = model.module if is_model_wrapper(model) else model
         core.clamp_logit_scale()
         outputs.update(self._meter.step(size * get_world_size()))
         outputs.update(counts or {})
         self.runner.call_hook(
-            'after_train_iter', batch_idx=self._iter, data_batch=data_batch,
-            outputs=outputs)
+            'after_train_iter',
+            batch_idx=self._iter,
+            data_batch=data_batch,
+            outputs=outputs,
+        )
         self._iter += 1
 
     def _must_validate(self) -> bool:
         """Return whether it is time to validate."""
         if self.runner.val_loop is None or self._iter < self.val_begin:
             return False
-        return (self._iter % self.val_interval == 0
-                or self._iter == self._max_iters)
+        return (
+            self._iter % self.val_interval == 0
+            or self._iter == self._max_iters
+        )
 
-    def _next_batch(self, batches: Any) -> Dict[str, Any]:
+    def _next_batch(self, batches: Any) -> dict[str, Any]:
         """Take a batch from the loader and measure the wait."""
         begin = time.perf_counter()
         batch = read_share(batches, self.turns)
@@ -187,12 +210,14 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             raise RuntimeError(
                 f'the data ended after {self._iter} of {self._max_iters} '
                 'iterations; leave epochs=None, set the sampler to '
-                "dict(type='InfiniteSampler'), or lower max_iters")
+                "dict(type='InfiniteSampler'), or lower max_iters"
+            )
         check_pairs_batch(batch)
         return batch
 
-    def _note(self, position: Optional[StreamPosition],
-              batch: Dict[str, Any]) -> Dict[str, float]:
+    def _note(
+        self, position: StreamPosition | None, batch: dict[str, Any]
+    ) -> dict[str, float]:
         """Note what the batches of all processes have used of streams.
 
         Returns:
@@ -206,14 +231,15 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         columns += [batch.pop(name)[:, None] for name in names]
         rows = torch.cat(all_gather(torch.cat(columns, dim=1)))
         passed = rows[:, 4:].sum(dim=0).tolist()
-        position.update(rows[:, :4], dict(zip(names, passed, strict=True)),
-                        self.turns)
+        position.update(
+            rows[:, :4], dict(zip(names, passed, strict=True)), self.turns
+        )
         self.runner.message_hub.update_info(
-            _POSITION_KEY,
-            dict(position.state_dict(), workers=self._workers()))
+            _POSITION_KEY, dict(position.state_dict(), workers=self._workers())
+        )
         return {f'{n}_samples': float(position.passed[n]) for n in names}
 
-    def _restore_position(self) -> Optional[StreamPosition]:
+    def _restore_position(self) -> StreamPosition | None:
         """Move the data set to where the checkpoint's run stopped.
 
         Returns:
@@ -227,19 +253,24 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             raise ValueError(
                 f'{type(dataset).__name__} is an IterableDataset, which '
                 'cannot go on where a run was interrupted: make it a data '
-                'set with indices, or use ImageTextShards.')
+                'set with indices, or use ImageTextShards.'
+            )
         dataset.follow_seed(self.runner.seed)
         # Here rather than in a worker, where an error is harder to read.
         dataset.check_split(self.dataloader.num_workers)
         hub = self.runner.message_hub
         if self._iter > 0 and _POSITION_KEY in hub.runtime_info:
             dataset.load_state_dict(
-                self._fit_workers(hub.get_info(_POSITION_KEY)))
+                self._fit_workers(hub.get_info(_POSITION_KEY))
+            )
         elif self._iter > 0:
             print_log(
                 f'Iteration {self._iter} is resumed from a checkpoint that '
                 'does not hold the place in the data: starting at its '
-                'beginning', logger='current', level=logging.WARNING)
+                'beginning',
+                logger='current',
+                level=logging.WARNING,
+            )
         return StreamPosition(dataset.state_dict())
 
     def _restore_sampler(self) -> None:
@@ -251,7 +282,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             raise ValueError(
                 'Pairs of a data set with indices are trained in an endless '
                 f'order, and {type(loader.sampler).__name__} has an end: set '
-                "train_dataloader.sampler=dict(type='InfiniteSampler').")
+                "train_dataloader.sampler=dict(type='InfiniteSampler')."
+            )
         loader.sampler.seed = seed
         loader.sampler.skip(self._iter * self.turns * loader.batch_size)
 
@@ -259,7 +291,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         """Number of workers of each process that take turns."""
         return max(1, self.dataloader.num_workers)
 
-    def _fit_workers(self, state: Dict[str, Any]) -> Dict[str, Any]:
+    def _fit_workers(self, state: dict[str, Any]) -> dict[str, Any]:
         """Begin to take turns anew where the number of workers differs.
 
         No sample is lost or comes twice, since each stream goes on where it
@@ -271,7 +303,10 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         print_log(
             f'Resuming with {now} workers a process after {before}: every '
             'sample still comes once, but in another order than without the '
-            'interruption', logger='current', level=logging.WARNING)
+            'interruption',
+            logger='current',
+            level=logging.WARNING,
+        )
         return dict(state, base=state['counts'])
 
 
@@ -281,7 +316,8 @@ def _check_batch(size: int) -> None:
         raise ValueError(
             'A contrastive loss tells the pairs of a batch apart, and '
             f'train_dataloader.batch_size={size} on one process leaves a '
-            'single pair: set it to 2 or more.')
+            'single pair: set it to 2 or more.'
+        )
 
 
 def _check_accumulation(optim_wrapper: Any) -> None:
@@ -293,4 +329,5 @@ def _check_accumulation(optim_wrapper: Any) -> None:
             f'losses of {counts} small batches, whose pairs are never '
             'compared with each other: set train_cfg.total_batch_size '
             'instead, whose micro-batches have the gradient of the large '
-            'batch.')
+            'batch.'
+        )

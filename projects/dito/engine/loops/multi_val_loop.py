@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Validation on several sets."""
 
-from typing import Any, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mmdet.registry import LOOPS
 from mmengine.runner import ValLoop
@@ -27,21 +28,29 @@ class DITOMultiValLoop(ValLoop):
             further set. Metrics of one kind need different ``prefix``.
     """
 
-    def __init__(self, runner: Any, dataloader: Any, evaluator: Any,
-                 fp16: bool = False, extra: Sequence[Dict] = ()) -> None:
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        fp16: bool = False,
+        extra: Sequence[dict] = (),
+    ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
-        self.extra: List[ValLoop] = []
+        self.extra: list[ValLoop] = []
         for number, cfg in enumerate(extra):
             if set(cfg) != {'dataloader', 'evaluator'}:
                 raise ValueError(
                     f'extra[{number}] has {sorted(cfg)}, expected '
-                    "'dataloader' and 'evaluator'")
+                    "'dataloader' and 'evaluator'"
+                )
             self.extra.append(ValLoop(runner, **cfg, fp16=fp16))
         # The visualizer follows the last loop that was built.
         runner.visualizer.dataset_meta = getattr(
-            self.dataloader.dataset, 'metainfo', None)
+            self.dataloader.dataset, 'metainfo', None
+        )
 
-    def run(self) -> Dict[str, float]:
+    def run(self) -> dict[str, float]:
         """Evaluate all sets.
 
         Returns:
@@ -53,7 +62,7 @@ class DITOMultiValLoop(ValLoop):
         self.runner.call_hook('before_val')
         self.runner.call_hook('before_val_epoch')
         self.runner.model.eval()
-        metrics: Dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for loop in (self, *self.extra):
             if loop is not self:
                 self._set_vocabulary(loop)
@@ -62,7 +71,8 @@ class DITOMultiValLoop(ValLoop):
             if double:
                 raise ValueError(
                     f'two validation sets have the metrics {double}; give '
-                    "their evaluators different 'prefix'")
+                    "their evaluators different 'prefix'"
+                )
             metrics.update(found)
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
@@ -75,7 +85,7 @@ class DITOMultiValLoop(ValLoop):
                 hook.set_vocabulary(self.runner, loop.dataloader)
 
     @staticmethod
-    def _evaluate(loop: ValLoop) -> Dict[str, float]:
+    def _evaluate(loop: ValLoop) -> dict[str, float]:
         """Run through one set."""
         for number, batch in enumerate(loop.dataloader):
             loop.run_iter(number, batch)

@@ -33,10 +33,12 @@ _MATRICES, _PREFETCH = 4, 2
 _MEMINFO = Path('/proc/meminfo')
 # Limit and use of the container, cgroup version 2 and 1.
 _CGROUPS = (
-    (Path('/sys/fs/cgroup/memory.max'),
-     Path('/sys/fs/cgroup/memory.current')),
-    (Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
-     Path('/sys/fs/cgroup/memory/memory.usage_in_bytes')))
+    (Path('/sys/fs/cgroup/memory.max'), Path('/sys/fs/cgroup/memory.current')),
+    (
+        Path('/sys/fs/cgroup/memory/memory.limit_in_bytes'),
+        Path('/sys/fs/cgroup/memory/memory.usage_in_bytes'),
+    ),
+)
 
 
 def turn_of(total: int, processes: int) -> int:
@@ -56,8 +58,9 @@ def turn_of(total: int, processes: int) -> int:
     """
     shared = [n for n in divisors(total) if n <= _PROCESSES]
     step = math.lcm(processes, *shared)
-    return next(n for n in divisors(total)
-                if n % step == 0 and n >= min(_TURN, total))
+    return next(
+        n for n in divisors(total) if n % step == 0 and n >= min(_TURN, total)
+    )
 
 
 def load_in_turns(loader: Any, plan: BatchPlan) -> Any:
@@ -80,7 +83,8 @@ def load_in_turns(loader: Any, plan: BatchPlan) -> Any:
         raise ValueError(
             f'{plan}, but the data loader was built for batches of '
             f'{loader.batch_size}: give the runner a config of it, or '
-            f'batches of {size}.')
+            f'batches of {size}.'
+        )
     return loader
 
 
@@ -109,8 +113,9 @@ def read_share(batches: Iterator[Batch], turns: int) -> Batch | None:
             if not turn:
                 share[name] = value.new_empty(
                     (turns * size, *value.shape[1:]),
-                    pin_memory=value.is_pinned())
-            share[name][start:start + size] = value
+                    pin_memory=value.is_pinned(),
+                )
+            share[name][start : start + size] = value
         share['filled'] = start + size
     whole = share.pop('filled') == len(share['inputs'])
     return share if whole else None
@@ -118,17 +123,22 @@ def read_share(batches: Iterator[Batch], turns: int) -> Batch | None:
 
 def check_pairs_batch(batch: Any) -> None:
     """Refuse what is no batch of pictures with captions."""
-    if not isinstance(batch, dict) or not isinstance(
-            batch.get('inputs'), Tensor) or 'texts' not in batch:
+    if (
+        not isinstance(batch, dict)
+        or not isinstance(batch.get('inputs'), Tensor)
+        or 'texts' not in batch
+    ):
         raise ValueError(
             'the loader does not give batches of image-text pairs: set '
             'train_dataloader.dataset to an ImageTextShards, or a data set '
             'whose samples are dict(inputs=(3, H, W) uint8 array, texts=str), '
-            "and its collate_fn to dict(type='image_text_collate')")
+            "and its collate_fn to dict(type='image_text_collate')"
+        )
 
 
-def plan_of_loader(loader: Any, total: int,
-                   micro_batch: int | None = None) -> BatchPlan:
+def plan_of_loader(
+    loader: Any, total: int, micro_batch: int | None = None
+) -> BatchPlan:
     """Share a batch of stages 1 and 2 out to the processes of this run.
 
     Data with fewer pairs than the batch give a smaller one: a pair that is
@@ -149,7 +159,8 @@ def plan_of_loader(loader: Any, total: int,
     """
     built = isinstance(loader, DataLoader)
     size = micro_batch or (
-        loader.batch_size if built else loader['batch_size'])
+        loader.batch_size if built else loader['batch_size']
+    )
     processes = get_world_size()
     plan = plan_batch(total, processes, size, MICRO_BATCHES)
     if not built and isinstance(loader['dataset'], Mapping):
@@ -161,16 +172,21 @@ def plan_of_loader(loader: Any, total: int,
     if pairs < max(2, processes):
         raise ValueError(
             f'train_dataloader.dataset holds {pairs} pairs: a step needs at '
-            f'least {max(2, processes)} on {processes} processes.')
+            f'least {max(2, processes)} on {processes} processes.'
+        )
     print_log(
         f'The {pairs} pairs of train_dataloader.dataset do not fill a batch '
         f'of {total} (train_cfg.total_batch_size), in which no pair should '
         f'come twice: a step takes {pairs // processes * processes}, at the '
         f'learning rate of {total}; to choose another batch and scale the '
         'rate to it, give --cfg-options train_cfg.total_batch_size=NUMBER '
-        'with --auto-scale-lr.', logger='current', level=logging.WARNING)
+        'with --auto-scale-lr.',
+        logger='current',
+        level=logging.WARNING,
+    )
     return plan_batch(
-        pairs // processes * processes, processes, size, MICRO_BATCHES)
+        pairs // processes * processes, processes, size, MICRO_BATCHES
+    )
 
 
 def _count(dataset: Any, limit: int) -> int:
@@ -208,21 +224,27 @@ def warn_of_memory(plan: BatchPlan, loader: DataLoader, model: Any) -> None:
     if need <= free:
         return
     listed = ', '.join(
-        f'{name} {here * value / 1e9:.1f}' for name, value in parts.items())
+        f'{name} {here * value / 1e9:.1f}' for name, value in parts.items()
+    )
     print_log(
         f'{plan} needs about {need / 1e9:.1f} GB of memory beside the model '
         f'({listed}) and {free / 1e9:.1f} GB are free: choose a smaller '
         'batch, with a learning rate to match, by --cfg-options '
         f'train_cfg.total_batch_size={_smaller(plan, free / need)} and '
         '--auto-scale-lr, fewer train_dataloader.num_workers, or '
-        'model.loss.row_chunk=1024.', logger='current',
-        level=logging.WARNING)
+        'model.loss.row_chunk=1024.',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def _smaller(plan: BatchPlan, factor: float) -> int:
     """Largest batch of the same processes that is ``factor`` as large."""
-    fit = [n for n in divisors(plan.total)
-           if n % plan.processes == 0 and n <= factor * plan.total]
+    fit = [
+        n
+        for n in divisors(plan.total)
+        if n % plan.processes == 0 and n <= factor * plan.total
+    ]
     return max(fit, default=2 * plan.processes)
 
 
@@ -237,8 +259,11 @@ def free_memory() -> int | None:
         lines = _MEMINFO.read_text().splitlines()
     except OSError:
         return None
-    found = [1024 * int(line.split()[1]) for line in lines
-             if line.startswith('MemAvailable:')]
+    found = [
+        1024 * int(line.split()[1])
+        for line in lines
+        if line.startswith('MemAvailable:')
+    ]
     for limit, use in _CGROUPS:
         try:
             found.append(int(limit.read_text()) - int(use.read_text()))

@@ -3,7 +3,8 @@
 
 import logging
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import LOOPS
@@ -25,7 +26,7 @@ from ..hooks.iteration_seed_hook import seed_generators
 from ..throughput import ThroughputMeter
 from .whole_batch import BatchPlan, plan_batch, scales_lr
 
-Batch = Dict[str, Any]
+Batch = dict[str, Any]
 
 
 @LOOPS.register_module()
@@ -63,14 +64,16 @@ class DITOTrainLoop(IterBasedTrainLoop):
         ValueError: If the batch cannot come out.
     """
 
-    def __init__(self,
-                 runner: Any,
-                 dataloader: Union[DataLoader, Dict],
-                 max_iters: int,
-                 val_begin: int = 1,
-                 val_interval: int = 1000,
-                 dynamic_intervals: Optional[List[Tuple[int, int]]] = None,
-                 total_batch_size: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader | dict,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+        total_batch_size: int | None = None,
+    ) -> None:
         built = isinstance(dataloader, DataLoader)
         size = dataloader.batch_size if built else dataloader['batch_size']
         if total_batch_size is None or scales_lr(runner):
@@ -79,10 +82,16 @@ class DITOTrainLoop(IterBasedTrainLoop):
         _check_smaller_batch(self.plan, size, built)
         if not built:
             dataloader = placed_sampler(
-                dict(dataloader, batch_size=self.plan.images),
-                self.plan.images)
-        super().__init__(runner, dataloader, max_iters, val_begin,
-                         val_interval, dynamic_intervals)
+                dict(dataloader, batch_size=self.plan.images), self.plan.images
+            )
+        super().__init__(
+            runner,
+            dataloader,
+            max_iters,
+            val_begin,
+            val_interval,
+            dynamic_intervals,
+        )
         self._batches: Any = None
         self._passes = 0
         self._meter = ThroughputMeter()
@@ -119,20 +128,23 @@ class DITOTrainLoop(IterBasedTrainLoop):
         """
         runner = self.runner
         runner.call_hook(
-            'before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+            'before_train_iter', batch_idx=self._iter, data_batch=data_batch
+        )
         core = runner.model
         core = core.module if is_model_wrapper(core) else core
-        batches: List[Batch] = []
-        logged: List[Dict[str, Any]] = []
-        own: List[Dict[str, Any]] = []
+        batches: list[Batch] = []
+        logged: list[dict[str, Any]] = []
+        own: list[dict[str, Any]] = []
         for piece in range(self.plan.pieces):
             if piece:
                 data_batch = self._next_batch()
             # What the model draws follows the batch, as its samples do.
-            seed_generators(runner.seed, self._iter,
-                            piece * get_world_size() + get_rank())
+            seed_generators(
+                runner.seed, self._iter, piece * get_world_size() + get_rank()
+            )
             outputs = runner.model.train_step(
-                data_batch, optim_wrapper=runner.optim_wrapper)
+                data_batch, optim_wrapper=runner.optim_wrapper
+            )
             batches.append(data_batch)
             logged.append(_detached(outputs))
             own.append(getattr(core, 'local_log_vars', {}))
@@ -144,7 +156,8 @@ class DITOTrainLoop(IterBasedTrainLoop):
             'after_train_iter',
             batch_idx=self._iter,
             data_batch=_joined(batches),
-            outputs=outputs)
+            outputs=outputs,
+        )
         self._iter += 1
 
     def _set_accumulation(self) -> None:
@@ -158,10 +171,12 @@ class DITOTrainLoop(IterBasedTrainLoop):
                 f'{self.plan} needs one optimizer wrapper that does not '
                 f'accumulate by itself, got a {type(wrapper).__name__} with '
                 f'accumulative_counts={counts}: leave accumulative_counts '
-                'out, or train_cfg.total_batch_size.')
+                'out, or train_cfg.total_batch_size.'
+            )
         wrapper._accumulative_counts = pieces
         wrapper.initialize_count_status(
-            self.runner.model, self._iter * pieces, self._max_iters * pieces)
+            self.runner.model, self._iter * pieces, self._max_iters * pieces
+        )
 
     def _go_on(self) -> None:
         """Start the loader at the first sample that was not trained."""
@@ -199,8 +214,10 @@ class DITOTrainLoop(IterBasedTrainLoop):
         """Return whether it is time to validate."""
         if self.runner.val_loop is None or self._iter < self.val_begin:
             return False
-        return (self._iter % self.val_interval == 0
-                or self._iter == self._max_iters)
+        return (
+            self._iter % self.val_interval == 0
+            or self._iter == self._max_iters
+        )
 
 
 def _check_smaller_batch(plan: BatchPlan, size: int, built: bool) -> None:
@@ -210,15 +227,18 @@ def _check_smaller_batch(plan: BatchPlan, size: int, built: bool) -> None:
     if built:
         raise ValueError(
             f'{plan}, but the data loader was built for {size} images: give '
-            'the runner a config of it, or a loader of that size.')
+            'the runner a config of it, or a loader of that size.'
+        )
     print_log(
         f'{plan}: means of losses run over {plan.images} images instead of '
         f'train_dataloader.batch_size={size}, which does not divide the '
-        f'{plan.share} of a process.', logger='current',
-        level=logging.WARNING)
+        f'{plan.share} of a process.',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
-def _detached(values: Mapping[str, Any]) -> Dict[str, Any]:
+def _detached(values: Mapping[str, Any]) -> dict[str, Any]:
     """Let go of the graph of a piece."""
     return {
         name: value.detach() if isinstance(value, Tensor) else value
@@ -226,7 +246,7 @@ def _detached(values: Mapping[str, Any]) -> Dict[str, Any]:
     }
 
 
-def _mean(pieces: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+def _mean(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Average what was logged of each piece; not all need have all values."""
     names = dict.fromkeys(name for piece in pieces for name in piece)
     return {

@@ -9,13 +9,15 @@ of processes.
 """
 
 import os
-from typing import Any, List, Mapping, NamedTuple, Optional
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from mmengine.dist import get_world_size
 
 # Where a launcher says how many processes it has started.
 _NUMBER = dict(
-    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+    pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE'
+)
 # How the pieces of stage 3, and those of stages 1 and 2, are called.
 ACCUMULATED, MICRO_BATCHES = 'accumulated', 'micro-batches'
 
@@ -49,17 +51,21 @@ class BatchPlan(NamedTuple):
         images = 'image' if self.images == 1 else 'images'
         line = f'batch {self.total} = {self.processes} {plural} x '
         if self.images * self.pieces != self.share:
-            return (f'{line}{self.share} images in {self.pieces} {self.kind} '
-                    f'of at most {self.images}')
+            return (
+                f'{line}{self.share} images in {self.pieces} {self.kind} '
+                f'of at most {self.images}'
+            )
         line += f'{self.images} {images}'
-        return line if self.pieces == 1 else (
-            f'{line} x {self.pieces} {self.kind}')
+        return (
+            line
+            if self.pieces == 1
+            else (f'{line} x {self.pieces} {self.kind}')
+        )
 
 
-def plan_batch(total: int,
-               processes: int,
-               largest: int,
-               kind: str = ACCUMULATED) -> BatchPlan:
+def plan_batch(
+    total: int, processes: int, largest: int, kind: str = ACCUMULATED
+) -> BatchPlan:
     """Share a batch out.
 
     Args:
@@ -77,11 +83,14 @@ def plan_batch(total: int,
     Raises:
         ValueError: If the batch cannot come out.
     """
-    for name, value in (('train_cfg.total_batch_size', total),
-                        ('train_dataloader.batch_size', largest)):
+    for name, value in (
+        ('train_cfg.total_batch_size', total),
+        ('train_dataloader.batch_size', largest),
+    ):
         if type(value) is not int or value < 1:
             raise ValueError(
-                f'{name} must be a whole number from 1 on, got {value!r}.')
+                f'{name} must be a whole number from 1 on, got {value!r}.'
+            )
     share, rest = divmod(total, processes)
     if rest:
         good = ', '.join(str(n) for n in divisors(total))
@@ -92,7 +101,8 @@ def plan_batch(total: int,
             f'(train_cfg.total_batch_size): start one of {good} processes, '
             f'or choose a batch that {processes} divides, with a learning '
             'rate to match, by --cfg-options '
-            f'train_cfg.total_batch_size={near} and --auto-scale-lr.')
+            f'train_cfg.total_batch_size={near} and --auto-scale-lr.'
+        )
     if kind == MICRO_BATCHES:
         pieces = -(-share // largest)
         return BatchPlan(total, processes, -(-share // pieces), pieces, kind)
@@ -100,7 +110,7 @@ def plan_batch(total: int,
     return BatchPlan(total, processes, images, share // images, kind)
 
 
-def divisors(number: int) -> List[int]:
+def divisors(number: int) -> list[int]:
     """List the divisors of a number in order."""
     return [n for n in range(1, number + 1) if number % n == 0]
 
@@ -110,12 +120,12 @@ def scales_lr(runner: Any) -> bool:
     places = (
         getattr(runner, 'auto_scale_lr', None),
         getattr(runner, '_auto_scale_lr', None),  # FlexibleRunner
-        runner.cfg.get('auto_scale_lr'))
+        runner.cfg.get('auto_scale_lr'),
+    )
     return any((place or {}).get('enable') for place in places)
 
 
-def plan_of_config(cfg: Mapping[str, Any],
-                   launcher: str) -> Optional[BatchPlan]:
+def plan_of_config(cfg: Mapping[str, Any], launcher: str) -> BatchPlan | None:
     """Share the batch of a config out before anything is built.
 
     Args:
@@ -133,10 +143,17 @@ def plan_of_config(cfg: Mapping[str, Any],
     scale = cfg.get('auto_scale_lr') or {}
     if total is None or scale.get('enable'):
         return None
-    kind = (MICRO_BATCHES if cfg['train_cfg'].get('type') ==
-            'ImageTextTrainLoop' else ACCUMULATED)
-    return plan_batch(total, launcher_size(launcher),
-                      cfg['train_dataloader']['batch_size'], kind)
+    kind = (
+        MICRO_BATCHES
+        if cfg['train_cfg'].get('type') == 'ImageTextTrainLoop'
+        else ACCUMULATED
+    )
+    return plan_batch(
+        total,
+        launcher_size(launcher),
+        cfg['train_dataloader']['batch_size'],
+        kind,
+    )
 
 
 def launcher_size(launcher: str) -> int:

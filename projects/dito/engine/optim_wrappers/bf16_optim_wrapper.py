@@ -1,8 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Training under bfloat16 autocast, on any device."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import torch
 from mmdet.registry import OPTIM_WRAPPERS
@@ -30,6 +30,8 @@ class DITOBF16OptimWrapper(OptimWrapper):
             model (nn.Module): The model that is trained.
         """
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(
-                device, dtype=torch.bfloat16):
+        with (
+            super().optim_context(model),
+            torch.autocast(device, dtype=torch.bfloat16),
+        ):
             yield

@@ -2,7 +2,8 @@
 """Training of models whose weights and averages do not fit one device."""
 
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import mmengine
 import torch
@@ -56,22 +57,28 @@ class DITOFSDPStrategy(DDPStrategy):
         kwargs: Those of MMEngine's ``DDPStrategy``.
     """
 
-    def __init__(self,
-                 *,
-                 shard_modules: Sequence[str] = (
-                     'Block', 'ResidualAttentionBlock', 'DITOTextEncoder'),
-                 shard_size: Optional[int] = None,
-                 param_dtype: Optional[str] = None,
-                 reduce_dtype: str = 'float32',
-                 reshard_after_forward: bool = True,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        shard_modules: Sequence[str] = (
+            'Block',
+            'ResidualAttentionBlock',
+            'DITOTextEncoder',
+        ),
+        shard_size: int | None = None,
+        param_dtype: str | None = None,
+        reduce_dtype: str = 'float32',
+        reshard_after_forward: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.shard_modules = frozenset(shard_modules)
         self.shard_size = shard_size
         self.policy = MixedPrecisionPolicy(
             param_dtype=param_dtype and getattr(torch, param_dtype),
             reduce_dtype=getattr(torch, reduce_dtype),
-            cast_forward_inputs=False)
+            cast_forward_inputs=False,
+        )
         self.reshard_after_forward = reshard_after_forward
 
     def _mesh(self) -> DeviceMesh:
@@ -79,18 +86,21 @@ class DITOFSDPStrategy(DDPStrategy):
         if not is_distributed():
             raise ValueError(
                 'Sharded weights (DITOFSDPStrategy) need a launcher, for one '
-                'process too: start tools/dist_train.sh CONFIG 1.')
+                'process too: start tools/dist_train.sh CONFIG 1.'
+            )
         total = get_world_size()
         size = total if self.shard_size is None else self.shard_size
         if total % size:
             raise ValueError(
                 f'shard_size={size} does not divide the {total} processes of '
-                'this run; give a divisor.')
+                'this run; give a divisor.'
+            )
         kind = torch.device(get_device()).type
         if size == total:
-            return init_device_mesh(kind, (total, ))
+            return init_device_mesh(kind, (total,))
         return init_device_mesh(
-            kind, (total // size, size), mesh_dim_names=('copy', 'share'))
+            kind, (total // size, size), mesh_dim_names=('copy', 'share')
+        )
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         """Shard the model in place.
@@ -105,7 +115,8 @@ class DITOFSDPStrategy(DDPStrategy):
         options = dict(
             mesh=self._mesh(),
             mp_policy=self.policy,
-            reshard_after_forward=self.reshard_after_forward)
+            reshard_after_forward=self.reshard_after_forward,
+        )
         whole = {p for p in model.parameters() if p.ndim == 0}
         for parameter in whole:
             if parameter.requires_grad:
@@ -121,39 +132,43 @@ class DITOFSDPStrategy(DDPStrategy):
         model._get_fsdp_state()._lazy_init()
         return model
 
-    def model_state_dict(self) -> Dict[str, Tensor]:
+    def model_state_dict(self) -> dict[str, Tensor]:
         """Return the whole state of the model on the main process."""
         return gather_tensors(self.model.state_dict())
 
-    def optim_state_dict(self) -> Dict[str, Any]:
+    def optim_state_dict(self) -> dict[str, Any]:
         """Return the whole state of the optimizer on the main process."""
         return gather_tensors(self.optim_wrapper.state_dict())
 
     def load_model_state_dict(
         self,
-        state_dict: Dict[str, Tensor],
+        state_dict: dict[str, Tensor],
         *,
         strict: bool = False,
-        revise_keys: Optional[List] = None,
+        revise_keys: list | None = None,
     ) -> None:
         """Load whole weights, the same on every process."""
         super().load_model_state_dict(
-            shard_model_state(self.model, state_dict), strict=strict,
-            revise_keys=revise_keys or [])
+            shard_model_state(self.model, state_dict),
+            strict=strict,
+            revise_keys=revise_keys or [],
+        )
 
-    def load_optim_state_dict(self, state_dict: Dict[str, Any]) -> None:
+    def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the whole state of an optimizer, sharded or not then."""
         super().load_optim_state_dict(
-            shard_optim_state(self.optim_wrapper.optimizer, state_dict))
+            shard_optim_state(self.optim_wrapper.optimizer, state_dict)
+        )
 
-    def load_checkpoint(self,
-                        filename: str,
-                        *,
-                        map_location: Union[str, Callable] = 'cpu',
-                        **kwargs: Any) -> Dict[str, Any]:
+    def load_checkpoint(
+        self,
+        filename: str,
+        *,
+        map_location: str | Callable = 'cpu',
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """Load a checkpoint; whole tensors stay in the host's memory."""
-        return super().load_checkpoint(
-            filename, map_location='cpu', **kwargs)
+        return super().load_checkpoint(filename, map_location='cpu', **kwargs)
 
     def save_checkpoint(
         self,
@@ -161,8 +176,8 @@ class DITOFSDPStrategy(DDPStrategy):
         *,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
-        extra_ckpt: Optional[Dict[str, Any]] = None,
-        callback: Optional[Callable] = None,
+        extra_ckpt: dict[str, Any] | None = None,
+        callback: Callable | None = None,
     ) -> None:
         """Gather on all processes, write on one.
 
@@ -174,7 +189,7 @@ class DITOFSDPStrategy(DDPStrategy):
             callback (callable, optional): Called with the checkpoint before
                 it is written, on the main process.
         """
-        checkpoint: Dict[str, Any] = dict(state_dict=self.model_state_dict())
+        checkpoint: dict[str, Any] = dict(state_dict=self.model_state_dict())
         if save_optimizer and hasattr(self, 'optim_wrapper'):
             checkpoint['optimizer'] = self.optim_state_dict()
         if save_param_scheduler and hasattr(self, 'param_schedulers'):
@@ -185,7 +200,8 @@ class DITOFSDPStrategy(DDPStrategy):
         checkpoint.setdefault('meta', {}).update(
             seed=self.seed,
             time=time.strftime('%Y%m%d_%H%M%S', time.localtime()),
-            mmengine=mmengine.__version__)
+            mmengine=mmengine.__version__,
+        )
         if callback is not None:
             callback(checkpoint)
         save_checkpoint(checkpoint, filename)

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Between sharded tensors of a run and whole tensors of a checkpoint."""
 
-from typing import Any, Dict, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine.dist import all_reduce, is_main_process
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def gather_tensors(value: Any) -> Any:
     return value
 
 
-def shard_like(whole: Tensor, like: Optional[Tensor]) -> Tensor:
+def shard_like(whole: Tensor, like: Tensor | None) -> Tensor:
     """Cut this process' part out of a whole tensor.
 
     Args:
@@ -47,12 +48,16 @@ def shard_like(whole: Tensor, like: Optional[Tensor]) -> Tensor:
         return whole
     # No source rank: every process has the whole and cuts its own part.
     return distribute_tensor(
-        whole.to(like.device), like.device_mesh, like.placements,
-        src_data_rank=None)
+        whole.to(like.device),
+        like.device_mesh,
+        like.placements,
+        src_data_rank=None,
+    )
 
 
-def shard_model_state(model: nn.Module,
-                      state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+def shard_model_state(
+    model: nn.Module, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Shard a whole state dict as a model is sharded.
 
     Args:
@@ -63,12 +68,14 @@ def shard_model_state(model: nn.Module,
         dict[str, Tensor]: To be loaded into the model.
     """
     own = model.state_dict()
-    return {key: shard_like(value, own.get(key))
-            for key, value in state.items()}
+    return {
+        key: shard_like(value, own.get(key)) for key, value in state.items()
+    }
 
 
-def shard_optim_state(optimizer: Optimizer,
-                      state: Mapping[str, Any]) -> Dict[str, Any]:
+def shard_optim_state(
+    optimizer: Optimizer, state: Mapping[str, Any]
+) -> dict[str, Any]:
     """Shard the whole state of an optimizer as its parameters are sharded.
 
     Args:
@@ -85,7 +92,8 @@ def shard_optim_state(optimizer: Optimizer,
     slots = {
         number: {
             key: shard_like(value, by_number[number])
-            if isinstance(value, Tensor) else value
+            if isinstance(value, Tensor)
+            else value
             for key, value in slot.items()
         }
         for number, slot in state['state'].items()

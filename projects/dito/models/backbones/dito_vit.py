@@ -3,7 +3,7 @@
 
 import contextlib
 import math
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,15 +101,15 @@ class DITOViT(BaseModule):
 
     def __init__(
         self,
-        arch: Union[str, dict],
+        arch: str | dict,
         patch_size: int = 16,
         *,
-        img_size: Union[int, Pair] = 224,
+        img_size: int | Pair = 224,
         in_channels: int = 3,
-        window: Optional[dict] = None,
-        global_layers: Union[int, str, Sequence[int]] = 4,
-        shift: Optional[str] = None,
-        shift_size: Optional[int] = None,
+        window: dict | None = None,
+        global_layers: int | str | Sequence[int] = 4,
+        shift: str | None = None,
+        shift_size: int | None = None,
         shift_mask: bool = True,
         pos_embed_after_shift: bool = False,
         class_token: bool = False,
@@ -117,32 +117,35 @@ class DITOViT(BaseModule):
         act: str = 'gelu',
         norm_eps: float = 1e-6,
         patch_bias: bool = True,
-        patch_embed: Optional[dict] = None,
-        layer_scale: Optional[float] = None,
-        head: Optional[dict] = None,
+        patch_embed: dict | None = None,
+        layer_scale: float | None = None,
+        head: dict | None = None,
         with_cp: bool = False,
         frozen_stages: int = -1,
         swl_batched: bool = True,
         average_after_norm: bool = False,
-        init_cfg: Optional[Union[dict, List[dict]]] = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         sizes = read_arch(arch)
         if act not in ACTIVATIONS:
             raise ValueError(
-                f'act={act!r} is not known: choose from {list(ACTIVATIONS)}.')
+                f'act={act!r} is not known: choose from {list(ACTIVATIONS)}.'
+            )
         if pos_embed_after_shift and shift != 'swl':
             raise ValueError(
-                f"pos_embed_after_shift needs shift='swl', got {shift!r}.")
-        if average_after_norm and (
-                shift != 'swl' or (head or {}).get('norm')):
+                f"pos_embed_after_shift needs shift='swl', got {shift!r}."
+            )
+        if average_after_norm and (shift != 'swl' or (head or {}).get('norm')):
             raise ValueError(
                 "average_after_norm needs shift='swl' and a LayerNorm in the "
-                f'tower; this one has shift={shift!r} and head={head}.')
+                f'tower; this one has shift={shift!r} and head={head}.'
+            )
         if not -1 <= frozen_stages <= sizes.num_layers:
             raise ValueError(
                 f'frozen_stages={frozen_stages} does not fit '
-                f'{sizes.num_layers} layers: give -1 to {sizes.num_layers}.')
+                f'{sizes.num_layers} layers: give -1 to {sizes.num_layers}.'
+            )
         self.embed_dims = sizes.embed_dims
         self.num_layers = sizes.num_layers
         self.patch_size = patch_size
@@ -152,59 +155,90 @@ class DITOViT(BaseModule):
         self.average_after_norm = average_after_norm
         self.pos_embed_after_shift = pos_embed_after_shift
         self.plan = WindowPlan(
-            sizes.num_layers, window, global_layers, shift, shift_size,
-            shift_mask, release_signs=pos_embed_after_shift)
+            sizes.num_layers,
+            window,
+            global_layers,
+            shift,
+            shift_size,
+            shift_mask,
+            release_signs=pos_embed_after_shift,
+        )
 
         if isinstance(img_size, int):
             img_size = (img_size, img_size)
         self.pos_size: Pair = tuple(side // patch_size for side in img_size)
         self.patch_embed = self._build_patch_embed(
-            patch_embed, in_channels, patch_bias)
+            patch_embed, in_channels, patch_bias
+        )
         self.pos_embed = nn.Parameter(
-            torch.zeros(1, math.prod(self.pos_size), self.embed_dims))
-        self.cls_token = nn.Parameter(
-            torch.zeros(1, 1, self.embed_dims)) if class_token else None
-        self.norm_pre = nn.LayerNorm(
-            self.embed_dims, eps=norm_eps) if pre_norm else nn.Identity()
+            torch.zeros(1, math.prod(self.pos_size), self.embed_dims)
+        )
+        self.cls_token = (
+            nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+            if class_token
+            else None
+        )
+        self.norm_pre = (
+            nn.LayerNorm(self.embed_dims, eps=norm_eps)
+            if pre_norm
+            else nn.Identity()
+        )
         self.blocks = nn.ModuleList(
-            Block(self.embed_dims, sizes.num_heads, sizes.mlp_ratio, act,
-                  norm_eps, layer_scale) for _ in range(self.num_layers))
+            Block(
+                self.embed_dims,
+                sizes.num_heads,
+                sizes.mlp_ratio,
+                act,
+                norm_eps,
+                layer_scale,
+            )
+            for _ in range(self.num_layers)
+        )
         self.head = self._build_head(head or {}, sizes, act, norm_eps)
-        self.norm = nn.Identity() if self.head.has_norm else nn.LayerNorm(
-            self.embed_dims, eps=norm_eps)
+        self.norm = (
+            nn.Identity()
+            if self.head.has_norm
+            else nn.LayerNorm(self.embed_dims, eps=norm_eps)
+        )
         self._reset_parameters()
         self._freeze()
 
     def _build_patch_embed(
-        self, cfg: Optional[dict], in_channels: int, bias: bool
+        self, cfg: dict | None, in_channels: int, bias: bool
     ) -> nn.Module:
         """Build the patch embedding and check its stride."""
         if cfg is None:
             return PatchEmbed(
-                in_channels, self.embed_dims, self.patch_size, bias)
+                in_channels, self.embed_dims, self.patch_size, bias
+            )
         module = MODELS.build(
-            dict(in_channels=in_channels, embed_dims=self.embed_dims, **cfg))
+            dict(in_channels=in_channels, embed_dims=self.embed_dims, **cfg)
+        )
         if module.stride != self.patch_size:
             raise ValueError(
                 f'patch_embed={cfg} has stride {module.stride}, but '
-                f'patch_size is {self.patch_size}: make them equal.')
+                f'patch_size is {self.patch_size}: make them equal.'
+            )
         return module
 
-    def _build_head(self, cfg: dict, sizes: VitArch, act: str,
-                    norm_eps: float) -> EmbedHead:
+    def _build_head(
+        self, cfg: dict, sizes: VitArch, act: str, norm_eps: float
+    ) -> EmbedHead:
         """Build what follows the last layer; it is like the layers."""
-        head = EmbedHead(**{
-            **dict(
-                embed_dims=sizes.embed_dims,
-                num_heads=sizes.num_heads,
-                mlp_ratio=sizes.mlp_ratio,
-                act=act,
-                norm_eps=norm_eps),
-            **cfg
-        })
+        head = EmbedHead(
+            **{
+                **dict(
+                    embed_dims=sizes.embed_dims,
+                    num_heads=sizes.num_heads,
+                    mlp_ratio=sizes.mlp_ratio,
+                    act=act,
+                    norm_eps=norm_eps,
+                ),
+                **cfg,
+            }
+        )
         if head.pool == 'token' and self.cls_token is None:
-            raise ValueError(
-                "head=dict(pool='token') needs class_token=True.")
+            raise ValueError("head=dict(pool='token') needs class_token=True.")
         return head
 
     def _reset_parameters(self) -> None:
@@ -223,14 +257,15 @@ class DITOViT(BaseModule):
             nn.init.trunc_normal_(self.cls_token, std=0.02)
         if self.head.attn_pool is not None:
             nn.init.trunc_normal_(
-                self.head.attn_pool.latent, std=self.embed_dims**-0.5)
+                self.head.attn_pool.latent, std=self.embed_dims**-0.5
+            )
 
-    def _frozen_modules(self) -> List[nn.Module]:
+    def _frozen_modules(self) -> list[nn.Module]:
         """List the modules that ``frozen_stages`` freezes."""
         if self.frozen_stages < 0:
             return []
         modules = [self.patch_embed, self.norm_pre]
-        modules += self.blocks[:self.frozen_stages]
+        modules += self.blocks[: self.frozen_stages]
         if self.frozen_stages == self.num_layers:
             modules += [self.norm, self.head]
         return modules
@@ -252,8 +287,8 @@ class DITOViT(BaseModule):
         return self
 
     def forward(
-        self, img: Tensor, pos_embed: Optional[Tensor] = None
-    ) -> Tuple[Tensor]:
+        self, img: Tensor, pos_embed: Tensor | None = None
+    ) -> tuple[Tensor]:
         """Compute the feature map.
 
         Args:
@@ -267,12 +302,11 @@ class DITOViT(BaseModule):
             sides over ``patch_size``, rounded up; after the last LayerNorm.
         """
         tokens, size = self._forward_tokens(
-            img, pos_embed, self.head.dense == 'value')
+            img, pos_embed, self.head.dense == 'value'
+        )
         return (self._to_map(tokens, size),)
 
-    def embed(
-        self, img: Tensor, pos_embed: Optional[Tensor] = None
-    ) -> Tensor:
+    def embed(self, img: Tensor, pos_embed: Tensor | None = None) -> Tensor:
         """Embed whole images as the tower was pretrained to.
 
         Args:
@@ -314,8 +348,8 @@ class DITOViT(BaseModule):
             self.plan = plan
 
     def _forward_tokens(
-        self, img: Tensor, pos_embed: Optional[Tensor], value_only: bool
-    ) -> Tuple[Tensor, Pair]:
+        self, img: Tensor, pos_embed: Tensor | None, value_only: bool
+    ) -> tuple[Tensor, Pair]:
         """Run all layers.
 
         Args:
@@ -340,8 +374,11 @@ class DITOViT(BaseModule):
         else:
             x = self._add_pos_embed(patches, pos_embed)
             swin = self.plan.shift == 'swin'
-            x = self.norm(self._run_blocks(
-                x, self._layouts(x, size, (False, swin)), 0, value_only))
+            x = self.norm(
+                self._run_blocks(
+                    x, self._layouts(x, size, (False, swin)), 0, value_only
+                )
+            )
         return x, size
 
     def _to_map(self, tokens: Tensor, size: Pair) -> Tensor:
@@ -366,8 +403,7 @@ class DITOViT(BaseModule):
         return self.norm_pre(x)
 
     def _forward_swl(
-        self, patches: Tensor, pos_embed: Tensor, size: Pair,
-        value_only: bool
+        self, patches: Tensor, pos_embed: Tensor, size: Pair, value_only: bool
     ) -> Tensor:
         """Average a plain and a shifted pass (Algorithm 1), normalised."""
         plain = self._add_pos_embed(patches, pos_embed)
@@ -386,32 +422,45 @@ class DITOViT(BaseModule):
             shifted = plain
         if self.swl_batched:
             both = torch.cat([plain, shifted])
-            layouts = self._layouts(
-                both, size, (False, False), (True, True))
+            layouts = self._layouts(both, size, (False, False), (True, True))
             plain, shifted = self._run_blocks(
-                both, layouts, start, value_only).chunk(2)
+                both, layouts, start, value_only
+            ).chunk(2)
         else:
             plain = self._run_blocks(
-                plain, self._layouts(plain, size, (False, False)), start,
-                value_only)
+                plain,
+                self._layouts(plain, size, (False, False)),
+                start,
+                value_only,
+            )
             shifted = self._run_blocks(
-                shifted, self._layouts(shifted, size, (True, True)), start,
-                value_only)
+                shifted,
+                self._layouts(shifted, size, (True, True)),
+                start,
+                value_only,
+            )
         if self.average_after_norm:
             return (self.norm(plain) + self.norm(shifted)) * 0.5
         return self.norm((plain + shifted) * 0.5)
 
     def _layouts(
-        self, x: Tensor, size: Pair, *passes: Tuple[bool, bool]
+        self, x: Tensor, size: Pair, *passes: tuple[bool, bool]
     ) -> Layouts:
         """Lay out tokens (P * B, [1 +] h * w, C) of P passes; see the plan."""
         return self.plan.layouts(
-            int(x.shape[0]) // len(passes), size, passes,
-            self.cls_token is not None, x.device)
+            int(x.shape[0]) // len(passes),
+            size,
+            passes,
+            self.cls_token is not None,
+            x.device,
+        )
 
     def _run_blocks(
-        self, x: Tensor, layouts: Layouts, start: int = 0,
-        value_only: bool = False
+        self,
+        x: Tensor,
+        layouts: Layouts,
+        start: int = 0,
+        value_only: bool = False,
     ) -> Tensor:
         """Run the layers from ``start`` to the end of ``layouts``.
 
@@ -432,7 +481,8 @@ class DITOViT(BaseModule):
         current = None
         alone = self.blocks[-1] if value_only else None
         for block, wanted in zip(
-                self.blocks[start:], layouts[start:], strict=False):
+            self.blocks[start:], layouts[start:], strict=False
+        ):
             groups = whole if wanted is None else wanted.groups
             if wanted is None and current is not None and current.sequential:
                 # Attention does not mind the order within a sequence.

@@ -1,8 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """From the tower's last map to the space of the texts."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +38,8 @@ class AttentionPool(nn.Module):
         if embed_dims % num_heads:
             raise ValueError(
                 f'embed_dims={embed_dims} is not divisible by the '
-                f'num_heads={num_heads} of the attention pooling.')
+                f'num_heads={num_heads} of the attention pooling.'
+            )
         self.num_heads = num_heads
         self.latent = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.q = nn.Linear(embed_dims, embed_dims)
@@ -60,14 +59,15 @@ class AttentionPool(nn.Module):
         """
         # (2C, C) -> twice (heads, C / heads, C)
         to_key, to_value = self.kv.weight.view(
-            2, self.num_heads, -1, x.shape[-1])
+            2, self.num_heads, -1, x.shape[-1]
+        )
         query = self.q(self.latent).view(self.num_heads, -1)
         query = torch.einsum('hd,hdc->hc', query, to_key)
-        logits = x @ query.T * to_key.shape[1]**-0.5
+        logits = x @ query.T * to_key.shape[1] ** -0.5
         weights = logits.float().softmax(dim=1).to(x.dtype)
         mean = torch.einsum('nlh,nlc->nhc', weights, x)
         pooled = torch.einsum('nhc,hdc->nhd', mean, to_value).flatten(1)
-        pooled = self.proj(pooled + self.kv.bias[x.shape[-1]:])
+        pooled = self.proj(pooled + self.kv.bias[x.shape[-1] :])
         return pooled + self.mlp(self.norm(pooled))
 
 
@@ -111,8 +111,8 @@ class EmbedHead(nn.Module):
         embed_dims: int,
         pool: str = 'avg',
         *,
-        dense: Optional[str] = None,
-        out_dims: Optional[int] = None,
+        dense: str | None = None,
+        out_dims: int | None = None,
         proj_bias: bool = False,
         norm: bool = False,
         num_heads: int = 1,
@@ -122,28 +122,39 @@ class EmbedHead(nn.Module):
     ) -> None:
         super().__init__()
         if pool not in DENSE_OF_POOL:
-            raise ValueError(f'pool={pool!r} is not known: choose from '
-                             f'{list(DENSE_OF_POOL)}.')
+            raise ValueError(
+                f'pool={pool!r} is not known: choose from '
+                f'{list(DENSE_OF_POOL)}.'
+            )
         dense = dense or DENSE_OF_POOL[pool]
         if dense not in DENSE_OF_POOL.values():
-            raise ValueError(f'dense={dense!r} is not known: choose from '
-                             f'{list(DENSE_OF_POOL.values())}.')
+            raise ValueError(
+                f'dense={dense!r} is not known: choose from '
+                f'{list(DENSE_OF_POOL.values())}.'
+            )
         if dense == 'attn_pool' and pool != 'attn_pool':
             raise ValueError(
                 f"dense='attn_pool' needs a tower that pools by attention, "
-                f"this one has pool={pool!r}: take 'avg' or 'value'.")
+                f"this one has pool={pool!r}: take 'avg' or 'value'."
+            )
         self.pool, self.dense = pool, dense
         self.out_dims = out_dims or embed_dims
         self.has_norm = norm
-        self.attn_pool = AttentionPool(
-            embed_dims, num_heads, mlp_ratio, act,
-            norm_eps) if pool == 'attn_pool' else None
-        self.norm = nn.LayerNorm(
-            embed_dims, eps=norm_eps) if norm else nn.Identity()
-        self.proj = nn.Identity() if out_dims is None else nn.Linear(
-            embed_dims, out_dims, bias=proj_bias)
+        self.attn_pool = (
+            AttentionPool(embed_dims, num_heads, mlp_ratio, act, norm_eps)
+            if pool == 'attn_pool'
+            else None
+        )
+        self.norm = (
+            nn.LayerNorm(embed_dims, eps=norm_eps) if norm else nn.Identity()
+        )
+        self.proj = (
+            nn.Identity()
+            if out_dims is None
+            else nn.Linear(embed_dims, out_dims, bias=proj_bias)
+        )
 
-    def forward(self, feat: Tensor, pool: Optional[str] = None) -> Tensor:
+    def forward(self, feat: Tensor, pool: str | None = None) -> Tensor:
         """Embed maps or parts of maps.
 
         Args:

@@ -7,14 +7,13 @@ treated as that of a region of a larger image.
 """
 
 import math
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def resize_pos_embed(pos_embed: Tensor, size: Tuple[int, int]) -> Tensor:
+def resize_pos_embed(pos_embed: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a position embedding to a token map.
 
     Bilinear with half-pixel centres, low-pass filtered along axes that
@@ -35,7 +34,8 @@ def resize_pos_embed(pos_embed: Tensor, size: Tuple[int, int]) -> Tensor:
         size=tuple(size),
         mode='bilinear',
         align_corners=False,
-        antialias=True)
+        antialias=True,
+    )
     return resized.permute(0, 2, 3, 1)
 
 
@@ -63,9 +63,11 @@ def crop_pos_embed(
     """
     pos_embed, boxes = pos_embed.float(), boxes.float()
     rows = _axis_matrix(
-        boxes[:, 0], boxes[:, 2], pos_embed.shape[1], up_size, out_size)
+        boxes[:, 0], boxes[:, 2], pos_embed.shape[1], up_size, out_size
+    )
     columns = _axis_matrix(
-        boxes[:, 1], boxes[:, 3], pos_embed.shape[2], up_size, out_size)
+        boxes[:, 1], boxes[:, 3], pos_embed.shape[2], up_size, out_size
+    )
     with torch.autocast(pos_embed.device.type, enabled=False):
         return torch.einsum('byg,gkc,bxk->byxc', rows, pos_embed[0], columns)
 
@@ -90,9 +92,9 @@ def _axis_matrix(
 def random_crop_boxes(
     batch: int,
     up_size: int,
-    scale: Tuple[float, float] = (0.1, 1.0),
-    ratio: Tuple[float, float] = (0.5, 2.0),
-    generator: Optional[torch.Generator] = None,
+    scale: tuple[float, float] = (0.1, 1.0),
+    ratio: tuple[float, float] = (0.5, 2.0),
+    generator: torch.Generator | None = None,
     attempts: int = 10,
 ) -> Tensor:
     """Draw regions as the usual random resized crop does.
@@ -115,7 +117,8 @@ def random_crop_boxes(
     """
     device = generator.device if generator is not None else 'cpu'
     area, aspect, down, right = torch.rand(
-        4, batch, attempts, generator=generator, device=device)
+        4, batch, attempts, generator=generator, device=device
+    )
     area = (scale[0] + (scale[1] - scale[0]) * area) * up_size**2
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + (high - low) * aspect)

@@ -8,7 +8,8 @@ next. Attention stays within a set. Global attention is the one group
 set of its own.
 """
 
-from typing import Dict, NamedTuple, Optional, Sequence, Type, Union
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class VitArch(NamedTuple):
     mlp_ratio: float = 4
 
 
-ARCHS: Dict[str, VitArch] = dict(
+ARCHS: dict[str, VitArch] = dict(
     tiny=VitArch(192, 12, 3),
     small=VitArch(384, 12, 6),
     base=VitArch(768, 12, 12),
@@ -44,7 +45,7 @@ ARCHS: Dict[str, VitArch] = dict(
 )
 
 
-def read_arch(arch: Union[str, dict]) -> VitArch:
+def read_arch(arch: str | dict) -> VitArch:
     """Look an architecture up by name, or check a given one.
 
     Args:
@@ -63,18 +64,21 @@ def read_arch(arch: Union[str, dict]) -> VitArch:
         if arch not in ARCHS:
             raise ValueError(
                 f'arch={arch!r} is not known: choose from {list(ARCHS)} or '
-                'give a dict.')
+                'give a dict.'
+            )
         return ARCHS[arch]
     needed = {'embed_dims', 'num_layers', 'num_heads'}
     if not needed <= set(arch) <= needed | {'mlp_ratio'}:
         raise ValueError(
             f'arch has the keys {sorted(arch)}, but needs {sorted(needed)} '
-            'and may have mlp_ratio.')
+            'and may have mlp_ratio.'
+        )
     sizes = VitArch(**arch)
     if sizes.embed_dims % sizes.num_heads:
         raise ValueError(
             f'embed_dims={sizes.embed_dims} is not divisible by '
-            f'num_heads={sizes.num_heads}.')
+            f'num_heads={sizes.num_heads}.'
+        )
     return sizes
 
 
@@ -93,8 +97,9 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: Dict[str, Type[nn.Module]] = dict(
-    gelu=nn.GELU, gelu_tanh=GELUTanh, quick_gelu=QuickGELU)
+ACTIVATIONS: dict[str, type[nn.Module]] = dict(
+    gelu=nn.GELU, gelu_tanh=GELUTanh, quick_gelu=QuickGELU
+)
 
 
 class PatchEmbed(nn.Module):
@@ -116,7 +121,8 @@ class PatchEmbed(nn.Module):
     ) -> None:
         super().__init__()
         self.proj = nn.Conv2d(
-            in_channels, embed_dims, patch_size, patch_size, bias=bias)
+            in_channels, embed_dims, patch_size, patch_size, bias=bias
+        )
 
     def forward(self, img: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H / patch, W / patch).
@@ -128,8 +134,7 @@ class PatchEmbed(nn.Module):
         # (B, 3, h, down, w, right) -> (B, h, w, 3 * down * right)
         pixels = img.unflatten(3, (-1, right)).unflatten(2, (-1, down))
         pixels = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3)
-        tokens = F.linear(
-            pixels, self.proj.weight.flatten(1), self.proj.bias)
+        tokens = F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
         return tokens.permute(0, 3, 1, 2)
 
 
@@ -147,7 +152,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, groups: Optional[Groups]) -> Tensor:
+    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
         """Let the tokens of each set attend to one another.
 
         Args:
@@ -161,14 +166,16 @@ class Attention(nn.Module):
         """
         if groups is None:
             start = 2 * x.shape[-1]
-            return self.proj(F.linear(
-                x, self.qkv.weight[start:], self.qkv.bias[start:]))
+            return self.proj(
+                F.linear(x, self.qkv.weight[start:], self.qkv.bias[start:])
+            )
         parts = self.qkv(x).split([n * length for n, length in groups])
         outs = []
         for part, (n, length) in zip(parts, groups, strict=True):
             # (n * L, 3C) -> three times (n, heads, L, C / heads)
             q, k, v = part.view(n, length, 3, self.num_heads, -1).permute(
-                2, 0, 3, 1, 4)
+                2, 0, 3, 1, 4
+            )
             out = F.scaled_dot_product_attention(q, k, v)
             outs.append(out.transpose(1, 2).reshape(n * length, -1))
         return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs))
@@ -231,7 +238,7 @@ class Block(nn.Module):
         mlp_ratio: float,
         act: str,
         norm_eps: float,
-        layer_scale: Optional[float] = None,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims, eps=norm_eps)
@@ -243,7 +250,7 @@ class Block(nn.Module):
             self.ls1 = LayerScale(embed_dims, layer_scale)
             self.ls2 = LayerScale(embed_dims, layer_scale)
 
-    def forward(self, x: Tensor, groups: Optional[Groups]) -> Tensor:
+    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
         """Map (rows, C) to (rows, C); see :class:`Attention`."""
         x = x + self.ls1(self.attn(self.norm1(x), groups))
         return x + self.ls2(self.mlp(self.norm2(x)))
@@ -275,7 +282,8 @@ class DITOConvStem(nn.Module):
         super().__init__()
         if not channels:
             raise ValueError(
-                'channels is empty: give one number for each halving.')
+                'channels is empty: give one number for each halving.'
+            )
         self.stride = 2 ** len(channels)
         layers = []
         for width in channels:

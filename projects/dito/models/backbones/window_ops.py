@@ -9,24 +9,18 @@ the same length lie side by side, and each length is one attention call. The
 result equals that of padded windows with masks, for less work.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import (
-    Dict,
-    FrozenSet,
-    List,
     NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Pair = Tuple[int, int]
-Groups = Tuple[Pair, ...]
+Pair = tuple[int, int]
+Groups = tuple[Pair, ...]
 
 
 class WindowSpec(NamedTuple):
@@ -46,8 +40,8 @@ class WindowSpec(NamedTuple):
 
 
 def resolve_global_layers(
-    num_layers: int, global_layers: Union[int, str, Sequence[int]]
-) -> FrozenSet[int]:
+    num_layers: int, global_layers: int | str | Sequence[int]
+) -> frozenset[int]:
     """Tell which layers attend globally.
 
     Args:
@@ -70,25 +64,29 @@ def resolve_global_layers(
         if not 0 <= global_layers <= num_layers:
             raise ValueError(
                 f'global_layers={global_layers} does not fit {num_layers} '
-                f"layers: give 0 to {num_layers}, 'all' or a list of indices.")
+                f"layers: give 0 to {num_layers}, 'all' or a list of indices."
+            )
         return frozenset(
             (part + 1) * num_layers // global_layers - 1
-            for part in range(global_layers))
+            for part in range(global_layers)
+        )
     if isinstance(global_layers, str):
         raise ValueError(
             f"global_layers={global_layers!r} is not known: give 'all', a "
-            'number or a list of indices.')
+            'number or a list of indices.'
+        )
     for index in global_layers:
         if not -num_layers <= index < num_layers:
             raise ValueError(
                 f'global_layers holds {index}, but there are {num_layers} '
-                f'layers: indices go from 0 to {num_layers - 1}.')
+                f'layers: indices go from 0 to {num_layers - 1}.'
+            )
     return frozenset(index % num_layers for index in global_layers)
 
 
 def axis_segments(
     length: int, window: int, shift: int = 0, mask: bool = True
-) -> List[np.ndarray]:
+) -> list[np.ndarray]:
     """Cut one axis of the token map into windows.
 
     An axis no longer than a window is left whole when ``mask`` is on, since
@@ -109,13 +107,13 @@ def axis_segments(
     order = (np.arange(length) - shift) % length
     segments = []
     for start in range(0, length, window):
-        part = order[start:start + window]
+        part = order[start : start + window]
         cuts = np.flatnonzero(np.diff(part) != 1) + 1 if mask else []
         segments.extend(np.split(part, cuts))
     return segments
 
 
-def window_sets(size: Pair, spec: WindowSpec) -> List[np.ndarray]:
+def window_sets(size: Pair, spec: WindowSpec) -> list[np.ndarray]:
     """List the tokens of every window.
 
     Args:
@@ -127,10 +125,16 @@ def window_sets(size: Pair, spec: WindowSpec) -> List[np.ndarray]:
         tokens. Together they hold each token once.
     """
     rows, columns = (
-        axis_segments(size[axis], spec.window[axis], spec.shift[axis],
-                      spec.mask) for axis in (0, 1))
-    return [(row[:, None] * size[1] + column).ravel()
-            for row in rows for column in columns]
+        axis_segments(
+            size[axis], spec.window[axis], spec.shift[axis], spec.mask
+        )
+        for axis in (0, 1)
+    )
+    return [
+        (row[:, None] * size[1] + column).ravel()
+        for row in rows
+        for column in columns
+    ]
 
 
 class WindowLayout:
@@ -162,7 +166,7 @@ class WindowLayout:
         size: Pair,
         passes: Sequence[WindowSpec],
         class_token: bool = False,
-        device: Optional[torch.device] = None,
+        device: torch.device | None = None,
     ) -> None:
         self.num_sequences = batch * len(passes)
         self.extra = int(class_token)
@@ -175,8 +179,9 @@ class WindowLayout:
         row_of[index] = np.arange(len(index))
         row_of = row_of.reshape(self.num_sequences, self.length)
         self.index = torch.from_numpy(index).to(device)
-        self.inverse = torch.from_numpy(
-            row_of[:, self.extra:].ravel()).to(device)
+        self.inverse = torch.from_numpy(row_of[:, self.extra :].ravel()).to(
+            device
+        )
         if class_token:
             copies = np.flatnonzero(index % self.length == 0)
             owner = index[copies] // self.length
@@ -187,11 +192,11 @@ class WindowLayout:
 
     def _sort(
         self, batch: int, size: Pair, passes: Sequence[WindowSpec]
-    ) -> Tuple[np.ndarray, Groups]:
+    ) -> tuple[np.ndarray, Groups]:
         """Sort the tokens of all passes and images by window and length."""
-        by_length: Dict[int, List[np.ndarray]] = {}
+        by_length: dict[int, list[np.ndarray]] = {}
         for number, spec in enumerate(passes):
-            same: Dict[int, List[np.ndarray]] = {}
+            same: dict[int, list[np.ndarray]] = {}
             for tokens in window_sets(size, spec):
                 tokens = tokens + self.extra
                 if self.extra:
@@ -201,9 +206,12 @@ class WindowLayout:
             for length, sets in same.items():
                 rows = first[:, None, None] + np.stack(sets)
                 by_length.setdefault(length, []).append(
-                    rows.reshape(-1, length))
-        parts = [np.concatenate(by_length[length])
-                 for length in sorted(by_length, reverse=True)]
+                    rows.reshape(-1, length)
+                )
+        parts = [
+            np.concatenate(by_length[length])
+            for length in sorted(by_length, reverse=True)
+        ]
         index = np.concatenate([part.ravel() for part in parts])
         return index, tuple(part.shape for part in parts)
 
@@ -232,7 +240,8 @@ class WindowLayout:
             return tokens
         channels = rows.shape[1]
         summed = rows.new_zeros(self.num_sequences, channels).index_add(
-            0, self.owner, rows.index_select(0, self.copies))
+            0, self.owner, rows.index_select(0, self.copies)
+        )
         mean = (summed / self.count).to(rows.dtype)
         tokens = tokens.view(self.num_sequences, -1, channels)
         return torch.cat([mean[:, None], tokens], dim=1).flatten(0, 1)
@@ -242,7 +251,7 @@ class WindowLayout:
 def get_layout(
     batch: int,
     size: Pair,
-    passes: Tuple[WindowSpec, ...],
+    passes: tuple[WindowSpec, ...],
     class_token: bool,
     device: torch.device,
 ) -> WindowLayout:

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Which layer attends to what: windows, shifts and global layers."""
 
-from typing import List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 
@@ -14,7 +14,7 @@ from .window_ops import (
 )
 
 # One entry a layer: the sets of tokens, or None for the whole image.
-Layouts = Sequence[Optional[WindowLayout]]
+Layouts = Sequence[WindowLayout | None]
 
 
 class WindowPlan:
@@ -38,32 +38,37 @@ class WindowPlan:
     def __init__(
         self,
         num_layers: int,
-        window: Optional[dict],
-        global_layers: Union[int, str, Sequence[int]],
-        shift: Optional[str],
-        shift_size: Optional[int],
+        window: dict | None,
+        global_layers: int | str | Sequence[int],
+        shift: str | None,
+        shift_size: int | None,
         shift_mask: bool,
         release_signs: bool,
     ) -> None:
         if window is not None and (
-                len(window) != 1 or not set(window) <= {'size', 'grid'}
-                or min(window.values()) < 1):
+            len(window) != 1
+            or not set(window) <= {'size', 'grid'}
+            or min(window.values()) < 1
+        ):
             raise ValueError(
                 f'window={window} is not known: give dict(size=tokens) or '
-                'dict(grid=windows per side), at least 1.')
+                'dict(grid=windows per side), at least 1.'
+            )
         if shift not in (None, 'swl', 'swin'):
             raise ValueError(
-                f"shift={shift!r} is not known: give None, 'swl' or 'swin'.")
+                f"shift={shift!r} is not known: give None, 'swl' or 'swin'."
+            )
         if shift is not None and window is None:
             raise ValueError(
-                f'shift={shift!r} needs windows: set window, or shift=None.')
+                f'shift={shift!r} needs windows: set window, or shift=None.'
+            )
         if shift_size is not None and shift_size < 0:
-            raise ValueError(
-                f'shift_size={shift_size} must not be negative.')
+            raise ValueError(f'shift_size={shift_size} must not be negative.')
         self.num_layers = num_layers
         self.window = window
         self.global_layers = resolve_global_layers(
-            num_layers, 'all' if window is None else global_layers)
+            num_layers, 'all' if window is None else global_layers
+        )
         self.shift = shift
         self.shift_size = shift_size
         self.shift_mask = shift_mask
@@ -71,15 +76,27 @@ class WindowPlan:
 
     def without_windows(self) -> 'WindowPlan':
         """Return a plan of the same layers, all of them global."""
-        return WindowPlan(self.num_layers, None, 'all', None, None,
-                          self.shift_mask, release_signs=False)
+        return WindowPlan(
+            self.num_layers,
+            None,
+            'all',
+            None,
+            None,
+            self.shift_mask,
+            release_signs=False,
+        )
 
     @property
     def first_windowed(self) -> int:
         """First layer that has windows; ``num_layers`` if none has."""
         return next(
-            (layer for layer in range(self.num_layers)
-             if layer not in self.global_layers), self.num_layers)
+            (
+                layer
+                for layer in range(self.num_layers)
+                if layer not in self.global_layers
+            ),
+            self.num_layers,
+        )
 
     def spec(self, size: Pair, shifted: bool) -> WindowSpec:
         """Windows over a token map, plain or shifted.
@@ -100,16 +117,19 @@ class WindowPlan:
             return WindowSpec(window)
         down, right = (
             side // 2 if self.shift_size is None else self.shift_size
-            for side in window)
+            for side in window
+        )
         return WindowSpec(
-            window, (-down if self.release_signs else down, right),
-            self.shift_mask)
+            window,
+            (-down if self.release_signs else down, right),
+            self.shift_mask,
+        )
 
     def layouts(
         self,
         batch: int,
         size: Pair,
-        passes: Sequence[Tuple[bool, bool]],
+        passes: Sequence[tuple[bool, bool]],
         class_token: bool,
         device: torch.device,
     ) -> Layouts:
@@ -127,14 +147,13 @@ class WindowPlan:
         Returns:
             list[WindowLayout | None]: One per layer, None where global.
         """
-        layouts: List[Optional[WindowLayout]] = []
+        layouts: list[WindowLayout | None] = []
         turn = 0
         for layer in range(self.num_layers):
             if layer in self.global_layers:
                 layouts.append(None)
                 continue
             specs = tuple(self.spec(size, shifts[turn]) for shifts in passes)
-            layouts.append(
-                get_layout(batch, size, specs, class_token, device))
+            layouts.append(get_layout(batch, size, specs, class_token, device))
             turn = 1 - turn
         return layouts

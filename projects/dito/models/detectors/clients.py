@@ -8,17 +8,10 @@ classes of the checkpoint. Names of a call, their ``texts``, travel through
 the pipeline as meta data of a sample.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    Union,
 )
 
 from mmdet.structures import SampleList
@@ -37,11 +30,13 @@ class HubMixin:
     """
 
     @classmethod
-    def from_pretrained(cls,
-                        source: Union[str, Path],
-                        *,
-                        revision: Optional[str] = None,
-                        device: str = 'cpu') -> Any:
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = 'cpu',
+    ) -> Any:
         """Load a published detector.
 
         Args:
@@ -54,18 +49,19 @@ class HubMixin:
             DITO: In evaluation mode, with the published vocabulary.
         """
         from dito.apis.hub import load_pretrained
-        return load_pretrained(
-            source, revision=revision, device=device).model
 
-    def save_pretrained(self, folder: Union[str, Path],
-                        **options: Any) -> Path:
+        return load_pretrained(source, revision=revision, device=device).model
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """Write a folder; see :func:`dito.apis.hub.save_pretrained`."""
         from dito.apis.hub import save_pretrained
+
         return save_pretrained(self, folder, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the detector; see :func:`dito.apis.hub.push_model`."""
         from dito.apis.hub import push_model
+
         return push_model(self, repo_id, **options)
 
 
@@ -82,9 +78,9 @@ _MOST_PROMPTS = 64
 class MMDetClientsMixin:
     """A detector that MMDetection's clients can use; see the module."""
 
-    _vocabulary: Optional[Vocabulary]
+    _vocabulary: Vocabulary | None
     text_encoder: Any
-    dataset_meta: Optional[Dict[str, Any]]
+    dataset_meta: dict[str, Any] | None
     set_vocabulary: Callable[[Vocabulary], None]
 
     @property
@@ -104,7 +100,7 @@ class MMDetClientsMixin:
         prepare_for_clients(cfg)
         self._cfg = cfg
 
-    def _settings(self) -> Dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """Settings of the vocabulary hook in the config, if there is one."""
         for hook in self.__dict__.get('_cfg', {}).get('custom_hooks') or ():
             if hook.get('type') == 'DITOVocabularyHook':
@@ -114,19 +110,23 @@ class MMDetClientsMixin:
     def _take_checkpoint_classes(self) -> None:
         """Look for the classes that a client has put into dataset_meta."""
         from dito.engine.hooks import DITOVocabularyHook  # it needs models
+
         meta = self.dataset_meta or {}
         names = tuple(meta.get('classes') or ())
         if names:
             settings = dict(self._settings(), novel_in_training=True)
             self.set_vocabulary(
                 DITOVocabularyHook(**settings).make_vocabulary(
-                    self, names, unseen_names(names, meta)))
+                    self, names, unseen_names(names, meta)
+                )
+            )
 
     def embed_names(
-            self,
-            names: Sequence[str],
-            novel: Optional[Iterable[Union[str, bool]]] = None,
-            templates: Union[str, Sequence[str], None] = None) -> Vocabulary:
+        self,
+        names: Sequence[str],
+        novel: Iterable[str | bool] | None = None,
+        templates: str | Sequence[str] | None = None,
+    ) -> Vocabulary:
         """Embed class names with the text tower; nothing is set.
 
         Args:
@@ -147,17 +147,21 @@ class MMDetClientsMixin:
         if self.text_encoder is None:
             raise ValueError(
                 'This model has no text_encoder to embed names with: give it '
-                'one in the config, or set_vocabulary(Vocabulary.load(...)).')
+                'one in the config, or set_vocabulary(Vocabulary.load(...)).'
+            )
         trained = self._trained_on()
         if novel is None and trained.get('classes'):
             novel = unseen_names(names, trained)
         if templates is None:
             templates = self._settings().get('templates', 'openai')
         return Vocabulary.from_names(
-            names, self.text_encoder, templates,
-            novel=list(novel or ()) or None)
+            names,
+            self.text_encoder,
+            templates,
+            novel=list(novel or ()) or None,
+        )
 
-    def _prompted(self, samples: SampleList) -> List[bool]:
+    def _prompted(self, samples: SampleList) -> list[bool]:
         """Give samples the vocabulary of their ``texts``, if they have any.
 
         Returns:
@@ -175,7 +179,8 @@ class MMDetClientsMixin:
                         f'{key}={sample.metainfo[key]!r} has no meaning for '
                         'DITO, which parses no sentence and has no stuff '
                         "classes; give names alone: texts='red umbrella . "
-                        "anchor'.")
+                        "anchor'."
+                    )
             text = sample.metainfo.get('text')
             got.append(text is not None and sample.get('vocabulary') is None)
             if got[-1]:
@@ -185,10 +190,11 @@ class MMDetClientsMixin:
     def _vocabulary_of(self, text: Any) -> Vocabulary:
         """Embed the names of a prompt; the last prompts are remembered."""
         names = parse_names(
-            split_prompt(text) if isinstance(text, str) else list(text))
+            split_prompt(text) if isinstance(text, str) else list(text)
+        )
         tower = self.text_encoder
         key = (tower and tower.fingerprint(), names)
-        made: Dict[Any, Vocabulary] = self.__dict__.setdefault('_prompts', {})
+        made: dict[Any, Vocabulary] = self.__dict__.setdefault('_prompts', {})
         found = made.get(key)
         if found is None:
             found = self.embed_names(names)
@@ -197,7 +203,7 @@ class MMDetClientsMixin:
             made[key] = found
         return found
 
-    def _trained_on(self) -> Dict[str, Any]:
+    def _trained_on(self) -> dict[str, Any]:
         """Meta information of the training, as far as a checkpoint told it."""
         if self._vocabulary is None:
             return self.dataset_meta or {}
@@ -235,27 +241,38 @@ def prepare_for_clients(cfg: Any) -> None:
         dataset.setdefault('type', 'BaseDetDataset')
         for step in dataset['pipeline']:
             if step['type'] == 'DITOLoadImageFromFile' or (
-                    step.get('_scope_') == 'dito'
-                    and step['type'] in _CLIENT_LOADERS):
+                step.get('_scope_') == 'dito'
+                and step['type'] in _CLIENT_LOADERS
+            ):
                 step.update(type='LoadImageFromFile', _scope_='dito')
                 for key in _TRAINING_OPTIONS:
                     step.pop(key, None)
             if 'meta_keys' in step:
                 step['meta_keys'] = tuple(
-                    dict.fromkeys((*step['meta_keys'], *_PROMPT_KEYS)))
+                    dict.fromkeys((*step['meta_keys'], *_PROMPT_KEYS))
+                )
     cfg.setdefault('visualizer', ConfigDict(type='DetLocalVisualizer'))
     if 'train_dataloader' not in cfg:
         mask = (cfg['model'].get('roi_head') or {}).get('mask_head')
-        cfg['train_dataloader'] = ConfigDict(dataset=dict(
-            type='BaseDetDataset',
-            pipeline=[dict(type='LoadAnnotations', with_bbox=True,
-                           with_mask=mask is not None)]))
+        cfg['train_dataloader'] = ConfigDict(
+            dataset=dict(
+                type='BaseDetDataset',
+                pipeline=[
+                    dict(
+                        type='LoadAnnotations',
+                        with_bbox=True,
+                        with_mask=mask is not None,
+                    )
+                ],
+            )
+        )
 
 
 def _datasets(dataset: Any) -> Iterator[Any]:
     """Innermost data sets of wrappers."""
     if isinstance(dataset, dict):
         inner: Iterable[Any] = dataset.get('datasets') or [
-            dataset.get('dataset')]
+            dataset.get('dataset')
+        ]
         found = [part for item in inner for part in _datasets(item)]
         yield from found or [dataset]

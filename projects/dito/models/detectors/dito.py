@@ -1,15 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Open-vocabulary detector."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import (
     Any,
-    Callable,
-    Dict,
-    Iterable,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import torch
@@ -44,8 +38,13 @@ from .given_boxes import (
 
 
 @MODELS.register_module()
-class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
-           TwoStageDetector):
+class DITO(
+    HubMixin,
+    MMDetClientsMixin,
+    DistributedLogMixin,
+    VLMBackboneMixin,
+    TwoStageDetector,
+):
     """DITO: Faster or Mask R-CNN that names objects by text (paper 3).
 
     A plain ViT with shifted-window learning, a simple pyramid, proposals by
@@ -85,18 +84,20 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         >>> model.test_step(dict(inputs=[image], data_samples=[sample]))
     """
 
-    def __init__(self,
-                 backbone: ConfigType,
-                 neck: ConfigType,
-                 rpn_head: ConfigType,
-                 roi_head: ConfigType,
-                 text_encoder: OptConfigType = None,
-                 teacher: OptConfigType = None,
-                 vlm_backbone: OptConfigType = None,
-                 train_cfg: OptConfigType = None,
-                 test_cfg: OptConfigType = None,
-                 data_preprocessor: OptConfigType = None,
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        backbone: ConfigType,
+        neck: ConfigType,
+        rpn_head: ConfigType,
+        roi_head: ConfigType,
+        text_encoder: OptConfigType = None,
+        teacher: OptConfigType = None,
+        vlm_backbone: OptConfigType = None,
+        train_cfg: OptConfigType = None,
+        test_cfg: OptConfigType = None,
+        data_preprocessor: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -105,7 +106,8 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             train_cfg=None if train_cfg is None else ConfigDict(train_cfg),
             test_cfg=ConfigDict(test_cfg or {}),
             data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         require_image_tower(self.backbone, 'backbone')
         self.text_encoder = None
         if text_encoder is not None:
@@ -113,35 +115,44 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             require(self.text_encoder, VocabularySource, 'text_encoder')
             if isinstance(self.text_encoder, nn.Module):
                 self.text_encoder.requires_grad_(False).eval()
-        self._teacher: Optional[FrozenTeacher] = None
+        self._teacher: FrozenTeacher | None = None
         if teacher is not None:
             if self.roi_head.loss_distill is None:
-                raise ValueError('A teacher without roi_head.loss_distill '
-                                 'has no use: set both or none.')
+                raise ValueError(
+                    'A teacher without roi_head.loss_distill '
+                    'has no use: set both or none.'
+                )
             self._teacher = self._make_teacher(backbone, **teacher)
         if vlm_backbone is not None and self.roi_head.loss_distill is not None:
-            raise ValueError('vlm_backbone scores with frozen features, which '
-                             'roi_head.loss_distill makes needless: set one '
-                             'of them.')
+            raise ValueError(
+                'vlm_backbone scores with frozen features, which '
+                'roi_head.loss_distill makes needless: set one '
+                'of them.'
+            )
         self.build_vlm_backbone(backbone, vlm_backbone)
         connect_regions(self)
         if self.test_cfg.get('given_boxes') is not None:
             check_score(self, self.test_cfg.given_boxes)
-        self._vocabulary: Optional[Vocabulary] = None
-        self.dataset_meta: Optional[Dict[str, Any]] = None
+        self._vocabulary: Vocabulary | None = None
+        self.dataset_meta: dict[str, Any] | None = None
 
     @staticmethod
-    def _make_teacher(backbone: ConfigType,
-                      checkpoint: str,
-                      prefix: str = 'backbone.',
-                      **overrides: Any) -> FrozenTeacher:
+    def _make_teacher(
+        backbone: ConfigType,
+        checkpoint: str,
+        prefix: str = 'backbone.',
+        **overrides: Any,
+    ) -> FrozenTeacher:
         cfg = dict(backbone)
         if 'window' in overrides and overrides['window'] is None:
             overrides.setdefault('shift', None)
         if overrides.get('shift', cfg.get('shift')) != cfg.get('shift'):
             # What belongs to the backbone's shift goes with it.
-            for name in ('shift_size', 'pos_embed_after_shift',
-                         'average_after_norm'):
+            for name in (
+                'shift_size',
+                'pos_embed_after_shift',
+                'average_after_norm',
+            ):
                 cfg.pop(name, None)
         return FrozenTeacher({**cfg, **overrides}, checkpoint, prefix)
 
@@ -151,8 +162,7 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         if self._teacher is not None:
             self._teacher.build(next(self.parameters()).device)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor],
-               *args: Any) -> 'DITO':
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> 'DITO':
         """Take the teacher along in ``.to()``, ``.cuda()``, ``.half()``."""
         super()._apply(fn, *args)
         if self._teacher is not None:
@@ -167,7 +177,7 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         return self
 
     @property
-    def vocabulary(self) -> Optional[Vocabulary]:
+    def vocabulary(self) -> Vocabulary | None:
         """The current classes, None before they are set."""
         return self._vocabulary
 
@@ -196,10 +206,11 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             vocabulary.check_encoder(self.text_encoder.fingerprint())
 
     def build_vocabulary(
-            self,
-            names: Sequence[str],
-            novel: Optional[Iterable[Union[str, bool]]] = None,
-            templates: Union[str, Sequence[str], None] = None) -> Vocabulary:
+        self,
+        names: Sequence[str],
+        novel: Iterable[str | bool] | None = None,
+        templates: str | Sequence[str] | None = None,
+    ) -> Vocabulary:
         """Embed class names with the model's text tower and set them.
 
         Args:
@@ -218,8 +229,8 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         return vocabulary
 
     def extract_maps(
-            self,
-            batch_inputs: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        self, batch_inputs: Tensor
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Pyramid and final backbone map.
 
         Args:
@@ -232,8 +243,9 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         feats = maps_of(self.backbone, batch_inputs)
         return self.neck(feats), feats[-1]
 
-    def loss(self, batch_inputs: Tensor,
-             batch_data_samples: SampleList) -> dict:
+    def loss(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList
+    ) -> dict:
         """Losses of a batch.
 
         Args:
@@ -248,8 +260,8 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
         losses, proposals = self.rpn_head.loss_and_predict(
             pyramid,
             batch_data_samples,
-            proposal_cfg=self.train_cfg.get('rpn_proposal',
-                                            self.test_cfg.rpn))
+            proposal_cfg=self.train_cfg.get('rpn_proposal', self.test_cfg.rpn),
+        )
         teacher_feat = teacher_embed = None
         if self._teacher is not None:
             teacher_feat = self._teacher(batch_inputs)
@@ -261,11 +273,14 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
                 batch_data_samples,
                 vlm_feat=vlm_feat,
                 teacher_feat=teacher_feat,
-                teacher_embed=teacher_embed))
+                teacher_embed=teacher_embed,
+            )
+        )
         return losses
 
-    def _proposals(self, pyramid: Tuple[Tensor, ...],
-                   batch_data_samples: SampleList) -> InstanceList:
+    def _proposals(
+        self, pyramid: tuple[Tensor, ...], batch_data_samples: SampleList
+    ) -> InstanceList:
         """Proposals of the samples if they bring some, else of the RPN."""
         if batch_data_samples[0].get('proposals') is None:
             return self.rpn_head.predict(pyramid, batch_data_samples)
@@ -275,10 +290,12 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
                 given.scores = torch.ones_like(given.bboxes[:, 0])
         return proposals
 
-    def predict(self,
-                batch_inputs: Tensor,
-                batch_data_samples: SampleList,
-                rescale: bool = True) -> SampleList:
+    def predict(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+    ) -> SampleList:
         """Detections of a batch.
 
         Args:
@@ -318,31 +335,42 @@ class DITO(HubMixin, MMDetClientsMixin, DistributedLogMixin, VLMBackboneMixin,
             proposals,
             batch_data_samples,
             rescale=rescale,
-            vlm_feat=vlm_feat)
+            vlm_feat=vlm_feat,
+        )
         for sample, result, by_text in zip(
-                batch_data_samples, results, prompted, strict=True):
+            batch_data_samples, results, prompted, strict=True
+        ):
             if by_text:
                 names = sample.pop('vocabulary').names
                 result.label_names = [names[i] for i in result.labels.tolist()]
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _score_given_boxes(self, pyramid: Tuple[Tensor, ...],
-                           vlm_feat: Tensor, samples: SampleList) -> None:
+    def _score_given_boxes(
+        self,
+        pyramid: tuple[Tensor, ...],
+        vlm_feat: Tensor,
+        samples: SampleList,
+    ) -> None:
         """Classify annotated boxes where the config asks for it."""
         score = self.test_cfg.get('given_boxes')
         # Samples without annotations have empty gt_instances, or none.
         if score is None or any(
-                'bboxes' not in s.get('gt_instances', ())
-                or s.get('vocabulary') is not None for s in samples):
+            'bboxes' not in s.get('gt_instances', ())
+            or s.get('vocabulary') is not None
+            for s in samples
+        ):
             return
         _, boxes = annotated_boxes(samples, vlm_feat)
         metas = [sample.metainfo for sample in samples]
         note_scores(
             samples,
-            score_boxes(self, score, boxes, metas, vlm_feat, pyramid), score)
+            score_boxes(self, score, boxes, metas, vlm_feat, pyramid),
+            score,
+        )
 
-    def _forward(self, batch_inputs: Tensor,
-                 batch_data_samples: SampleList) -> tuple:
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList
+    ) -> tuple:
         """Raw outputs of the RoI head, for the counting of operations."""
         pyramid, _ = self.extract_maps(batch_inputs)
         proposals = self._proposals(pyramid, batch_data_samples)

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Frozen backbones: the teacher, and what gives the VLM score."""
 
-from typing import Any, Callable, Dict, MutableMapping, Optional
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -15,7 +16,7 @@ from ..backbones import EmbedHead
 from ..protocols import EmbeddingTower, lacking
 
 
-def read_backbone(checkpoint: str, prefix: str) -> Dict[str, Tensor]:
+def read_backbone(checkpoint: str, prefix: str) -> dict[str, Tensor]:
     """Read the weights of a pretrained backbone.
 
     Args:
@@ -30,7 +31,7 @@ def read_backbone(checkpoint: str, prefix: str) -> Dict[str, Tensor]:
         ValueError: If it has no such keys.
     """
     state = {
-        key[len(prefix):]: value
+        key[len(prefix) :]: value
         for key, value in load_state_dict_file(checkpoint).items()
         if key.startswith(prefix)
     }
@@ -38,7 +39,8 @@ def read_backbone(checkpoint: str, prefix: str) -> Dict[str, Tensor]:
         raise ValueError(
             f'The checkpoint {checkpoint} of the frozen backbone has no key '
             f'that starts with {prefix!r}; give the checkpoint of the '
-            'pretraining, or the prefix of its backbone.')
+            'pretraining, or the prefix of its backbone.'
+        )
     return state
 
 
@@ -57,14 +59,13 @@ class FrozenTeacher:
             'backbone.'.
     """
 
-    def __init__(self,
-                 backbone: ConfigType,
-                 checkpoint: str,
-                 prefix: str = 'backbone.') -> None:
+    def __init__(
+        self, backbone: ConfigType, checkpoint: str, prefix: str = 'backbone.'
+    ) -> None:
         self.cfg = backbone
         self.checkpoint = checkpoint
         self.prefix = prefix
-        self.backbone: Optional[nn.Module] = None
+        self.backbone: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
         """Copies of a detector (EMA) share the teacher: it never changes."""
@@ -89,12 +90,13 @@ class FrozenTeacher:
         except RuntimeError as error:
             raise ValueError(
                 f'The teacher checkpoint {self.checkpoint} does not fit the '
-                f'backbone of the detector: {error}') from error
+                f'backbone of the detector: {error}'
+            ) from error
         backbone.requires_grad_(False)
         self.backbone = backbone.eval().to(device)
         print_log(
-            f'Frozen teacher loaded from {self.checkpoint}.',
-            logger='current')
+            f'Frozen teacher loaded from {self.checkpoint}.', logger='current'
+        )
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Follow ``.to()`` and the like of the detector."""
@@ -115,7 +117,7 @@ class FrozenTeacher:
         return self.backbone(inputs)[-1]
 
     @property
-    def embed_regions(self) -> Optional[Callable[[Tensor], Tensor]]:
+    def embed_regions(self) -> Callable[[Tensor], Tensor] | None:
         """How the frozen backbone embeds RoI features; None: their mean."""
         return getattr(self.backbone, 'embed_regions', None)
 
@@ -131,11 +133,12 @@ class VLMBackboneMixin:
     pretrained one, see :meth:`build_vlm_backbone`.
     """
 
-    vlm_backbone: Optional[nn.Module]
-    _vlm_file: Optional[Dict[str, str]]
+    vlm_backbone: nn.Module | None
+    _vlm_file: dict[str, str] | None
 
-    def build_vlm_backbone(self, backbone: ConfigType,
-                           cfg: OptConfigType) -> None:
+    def build_vlm_backbone(
+        self, backbone: ConfigType, cfg: OptConfigType
+    ) -> None:
         """Build the frozen backbone.
 
         Args:
@@ -153,16 +156,19 @@ class VLMBackboneMixin:
         cfg = dict(cfg)
         source = dict(
             checkpoint=cfg.pop('checkpoint', None),
-            prefix=cfg.pop('prefix', 'backbone.'))
+            prefix=cfg.pop('prefix', 'backbone.'),
+        )
         if source['checkpoint'] is not None:
             self._vlm_file = source
         self.vlm_backbone = MODELS.build({**backbone, **cfg})
         self.vlm_backbone.requires_grad_(False).eval()
         self._register_load_state_dict_pre_hook(
-            lambda state, prefix, *_: self.adapt_state_dict(state, prefix))
+            lambda state, prefix, *_: self.adapt_state_dict(state, prefix)
+        )
 
-    def adapt_state_dict(self, state: MutableMapping[str, Tensor],
-                         prefix: str = '') -> None:
+    def adapt_state_dict(
+        self, state: MutableMapping[str, Tensor], prefix: str = ''
+    ) -> None:
         """Complete weights that lack the frozen backbone, in place.
 
         Args:
@@ -185,12 +191,14 @@ class VLMBackboneMixin:
         if self._vlm_file is not None:
             try:
                 self.vlm_backbone.load_state_dict(
-                    read_backbone(**self._vlm_file))
+                    read_backbone(**self._vlm_file)
+                )
             except RuntimeError as error:
                 raise ValueError(
                     f'The file of vlm_backbone '
                     f'{self._vlm_file["checkpoint"]} does not fit it: '
-                    f'{error}') from error
+                    f'{error}'
+                ) from error
 
     def train(self, mode: bool = True) -> 'VLMBackboneMixin':
         """Set the mode; the frozen backbone stays in evaluation mode."""
@@ -244,12 +252,14 @@ def connect_regions(detector: nn.Module) -> None:
         raise ValueError(
             f'The backbone embeds regions in {regions} dimensions, the box '
             f'head and the texts have {texts}: make bbox_head.embed_dims '
-            'equal to the out_dims of the backbone.')
+            'equal to the out_dims of the backbone.'
+        )
     size = extractor.roi_layers[0].output_size[0]
     dense = getattr(getattr(backbone, 'head', None), 'dense', None)
     if dense == 'attn_pool' and size == 1:
         raise ValueError(
             "dense='attn_pool' attends over the crop of a region, but "
             'vlm_roi_extractor cuts a single cell: set output_size=14 and '
-            'sampling_ratio=1 in its roi_layer.')
+            'sampling_ratio=1 in its roi_layer.'
+        )
     roi_head.region_embed = backbone.embed_regions

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Scores of annotated boxes, to test classification without localization."""
 
-from typing import Any, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi, scale_boxes
@@ -23,15 +24,19 @@ def check_score(model: Any, score: str) -> None:
             score.
     """
     if score not in SCORES:
-        raise ValueError(f'score is {score!r}; use one of '
-                         f'{", ".join(map(repr, SCORES))}.')
+        raise ValueError(
+            f'score is {score!r}; use one of {", ".join(map(repr, SCORES))}.'
+        )
     if score != 'det' and model.roi_head.vlm_roi_extractor is None:
-        raise ValueError(f'score {score!r} needs roi_head.vlm_roi_extractor; '
-                         "set it, or score='det'.")
+        raise ValueError(
+            f'score {score!r} needs roi_head.vlm_roi_extractor; '
+            "set it, or score='det'."
+        )
 
 
-def annotated_boxes(samples: SampleList,
-                    like: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
+def annotated_boxes(
+    samples: SampleList, like: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
     """Boxes of the ground truth, as they are and in the input's pixels.
 
     Args:
@@ -51,13 +56,14 @@ def annotated_boxes(samples: SampleList,
     return original, scaled
 
 
-def score_boxes(model: Any,
-                score: str,
-                boxes: Sequence[Tensor],
-                metas: Sequence[dict],
-                vlm_feat: Optional[Tensor] = None,
-                pyramid: Optional[Sequence[Tensor]] = None
-                ) -> Tuple[Tensor, ...]:
+def score_boxes(
+    model: Any,
+    score: str,
+    boxes: Sequence[Tensor],
+    metas: Sequence[dict],
+    vlm_feat: Tensor | None = None,
+    pyramid: Sequence[Tensor] | None = None,
+) -> tuple[Tensor, ...]:
     """Score all classes of a detector's vocabulary for given boxes.
 
     Args:
@@ -78,22 +84,26 @@ def score_boxes(model: Any,
     det = vlm = None
     if score != 'det':
         vlm = head.vlm_logits(
-            head.vlm_embed(head.project(vlm_feat), rois, list(metas)))
+            head.vlm_embed(head.project(vlm_feat), rois, list(metas))
+        )
     if score != 'vlm':
         embeds, _ = head.bbox_head.regions(
             head.bbox_roi_extractor(
-                pyramid[:head.bbox_roi_extractor.num_inputs], rois))
+                pyramid[: head.bbox_roi_extractor.num_inputs], rois
+            )
+        )
         det = head.bbox_head.classify(embeds)
     if score == 'vlm':
         scores = vlm.softmax(dim=1)
     else:
         scores = head.score(det, vlm, rois.new_ones(len(rois)))
-    scores = scores[:, :head.bbox_head.num_classes]
+    scores = scores[:, : head.bbox_head.num_classes]
     return scores.split([len(b) for b in boxes])
 
 
-def note_scores(samples: SampleList, scores: Sequence[Tensor],
-                score: str) -> None:
+def note_scores(
+    samples: SampleList, scores: Sequence[Tensor], score: str
+) -> None:
     """Keep scores as ``pred_regions`` of the samples, with their name.
 
     Args:
@@ -103,4 +113,5 @@ def note_scores(samples: SampleList, scores: Sequence[Tensor],
     """
     for sample, values in zip(samples, scores, strict=True):
         sample.pred_regions = InstanceData(
-            scores=values, metainfo=dict(score=score))
+            scores=values, metainfo=dict(score=score)
+        )

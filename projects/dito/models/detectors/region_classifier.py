@@ -38,20 +38,24 @@ class DITORegionClassifier(DITO):
         **kwargs: See :class:`DITO`.
     """
 
-    def __init__(self,
-                 *args: Any,
-                 score: str = 'vlm',
-                 max_per_img: int = 300,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        score: str = 'vlm',
+        max_per_img: int = 300,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         check_score(self, score)
         self.score = score
         self.max_per_img = max_per_img
 
-    def predict(self,
-                batch_inputs: Tensor,
-                batch_data_samples: SampleList,
-                rescale: bool = True) -> SampleList:
+    def predict(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+    ) -> SampleList:
         """Classify the annotated boxes.
 
         Args:
@@ -72,13 +76,18 @@ class DITORegionClassifier(DITO):
             self.score,
             scaled,
             [sample.metainfo for sample in batch_data_samples],
-            None if self.score == 'det' else self.vlm_map(
-                batch_inputs, feats[-1]),
-            None if self.score == 'vlm' else self.neck(feats))
+            None
+            if self.score == 'det'
+            else self.vlm_map(batch_inputs, feats[-1]),
+            None if self.score == 'vlm' else self.neck(feats),
+        )
         note_scores(batch_data_samples, scores, self.score)
         for sample, score, boxes in zip(
-                batch_data_samples, scores, original if rescale else scaled,
-                strict=True):
+            batch_data_samples,
+            scores,
+            original if rescale else scaled,
+            strict=True,
+        ):
             sample.pred_instances = self._as_detections(score, boxes)
         return batch_data_samples
 
@@ -90,4 +99,5 @@ class DITORegionClassifier(DITO):
         return InstanceData(
             bboxes=boxes[torch.div(pairs, classes, rounding_mode='floor')],
             scores=values,
-            labels=pairs % classes)
+            labels=pairs % classes,
+        )

@@ -13,7 +13,8 @@ returned values is the value of the whole batch:
 ``1/W * sum_r W * share_r = sum_r share_r``. This holds for uneven shares too.
 """
 
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as torch_dist
@@ -62,24 +63,24 @@ class _GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, counts: List[int]) -> Tensor:
+    def forward(ctx, x: Tensor, counts: list[int]) -> Tensor:
         """Gather (n_r, D) blocks of every rank r into (sum n_r, D)."""
         ctx.counts = counts
         height = max(counts)
         padded = x.new_zeros((height, *x.shape[1:]))
-        padded[:x.shape[0]] = x
+        padded[: x.shape[0]] = x
         blocks = [torch.empty_like(padded) for _ in counts]
         torch_dist.all_gather(blocks, padded)
         return torch.cat([b[:n] for b, n in zip(blocks, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         """Sum the gradients over ranks and keep the own rows."""
         grad = grad.contiguous()
         torch_dist.all_reduce(grad)
         rank = torch_dist.get_rank()
         start = sum(ctx.counts[:rank])
-        return grad[start:start + ctx.counts[rank]], None
+        return grad[start : start + ctx.counts[rank]], None
 
 
 def gather_rows(x: Tensor) -> Gathered:
@@ -99,7 +100,7 @@ def gather_rows(x: Tensor) -> Gathered:
     counts = [torch.empty_like(own) for _ in range(world_size)]
     torch_dist.all_gather(counts, own)
     sizes = [int(c) for c in torch.cat(counts).tolist()]
-    start = sum(sizes[:torch_dist.get_rank()])
+    start = sum(sizes[: torch_dist.get_rank()])
     return Gathered(_GatherRows.apply(x, sizes), start, world_size)
 
 
@@ -118,7 +119,7 @@ class Pairs(NamedTuple):
 
     image: Tensor
     text: Tensor
-    images: Optional[Tensor]
+    images: Tensor | None
     texts: Tensor
     start: int
     world_size: int
@@ -126,18 +127,21 @@ class Pairs(NamedTuple):
     def targets(self) -> Tensor:
         """Columns of the rows' own partners, shape (n,), int64."""
         return self.start + torch.arange(
-            len(self.image), device=self.image.device)
+            len(self.image), device=self.image.device
+        )
 
     def part(self, begin: int, end: int) -> 'Pairs':
         """Return the same with rows ``begin`` to ``end`` only."""
         return self._replace(
-            image=self.image[begin:end], text=self.text[begin:end],
-            start=self.start + begin)
+            image=self.image[begin:end],
+            text=self.text[begin:end],
+            start=self.start + begin,
+        )
 
 
-def gather_pairs(images: Sequence[Tensor],
-                 text: Tensor,
-                 gather_images: bool = True) -> List[Pairs]:
+def gather_pairs(
+    images: Sequence[Tensor], text: Tensor, gather_images: bool = True
+) -> list[Pairs]:
     """Normalise embeddings and gather them from all ranks at one go.
 
     Several image embeddings may share one text, such as those of pyramid
@@ -171,13 +175,21 @@ def gather_pairs(images: Sequence[Tensor],
         columns = gathered.rows.split([x.shape[1] for x in sent], dim=1)
         start, world_size = gathered.start, gathered.world_size
     return [
-        Pairs(row, text, columns[i] if gather_images else None, columns[0],
-              start, world_size) for i, row in enumerate(rows, start=1)
+        Pairs(
+            row,
+            text,
+            columns[i] if gather_images else None,
+            columns[0],
+            start,
+            world_size,
+        )
+        for i, row in enumerate(rows, start=1)
     ]
 
 
-def sum_over_rows(share: Callable[[Pairs], Tensor], pairs: Pairs,
-                  chunk: Optional[int] = None) -> Tensor:
+def sum_over_rows(
+    share: Callable[[Pairs], Tensor], pairs: Pairs, chunk: int | None = None
+) -> Tensor:
     """Sum a loss over rows, with the matrix of ``chunk`` rows at a time.
 
     Args:
@@ -194,8 +206,10 @@ def sum_over_rows(share: Callable[[Pairs], Tensor], pairs: Pairs,
     if chunk is None or num_rows <= chunk:
         return share(pairs)
     parts = [
-        checkpoint(share, pairs.part(i, min(i + chunk, num_rows)),
-                   use_reentrant=False) for i in range(0, num_rows, chunk)
+        checkpoint(
+            share, pairs.part(i, min(i + chunk, num_rows)), use_reentrant=False
+        )
+        for i in range(0, num_rows, chunk)
     ]
     return torch.stack(parts).sum()
 
@@ -216,12 +230,14 @@ def similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor) -> Tensor:
         return (full_precision(rows) * scale) @ full_precision(columns).t()
 
 
-def info_nce_rows(image_rows: Tensor,
-                  text_rows: Tensor,
-                  image_columns: Tensor,
-                  text_columns: Tensor,
-                  logit_scale: Tensor,
-                  start: int = 0) -> Tensor:
+def info_nce_rows(
+    image_rows: Tensor,
+    text_rows: Tensor,
+    image_columns: Tensor,
+    text_columns: Tensor,
+    logit_scale: Tensor,
+    start: int = 0,
+) -> Tensor:
     """Sum over some rows of the symmetric InfoNCE loss, paper Eq. (1).
 
     Rows and columns are separate arguments: columns may come from other
@@ -245,16 +261,20 @@ def info_nce_rows(image_rows: Tensor,
     to_text = similarity(image_rows, text_columns, logit_scale)
     square = image_rows is image_columns and text_rows is text_columns
     # With all rows at hand one matrix serves both directions.
-    to_image = to_text.t() if square else similarity(
-        text_rows, image_columns, logit_scale)
-    return 0.5 * (F.cross_entropy(to_text, targets, reduction='sum') +
-                  F.cross_entropy(to_image, targets, reduction='sum'))
+    to_image = (
+        to_text.t()
+        if square
+        else similarity(text_rows, image_columns, logit_scale)
+    )
+    return 0.5 * (
+        F.cross_entropy(to_text, targets, reduction='sum')
+        + F.cross_entropy(to_image, targets, reduction='sum')
+    )
 
 
-def focal_matrix_loss(logits: Tensor,
-                      targets: Tensor,
-                      alpha: float = 0.5,
-                      gamma: float = 1.0) -> Tensor:
+def focal_matrix_loss(
+    logits: Tensor, targets: Tensor, alpha: float = 0.5, gamma: float = 1.0
+) -> Tensor:
     """Sum of the sigmoid focal loss over a similarity matrix, times two.
 
     The focal contrastive loss of RO-ViT as in the authors' release: every
@@ -310,4 +330,5 @@ def check_pairs(image: Tensor, text: Tensor) -> None:
         raise ValueError(
             'Image and text embeddings must be pairs of one shape (N, D), '
             f'got {tuple(image.shape)} and {tuple(text.shape)}; give the text '
-            'tower the width of the image embedding (embed_dims).')
+            'tower the width of the image embedding (embed_dims).'
+        )

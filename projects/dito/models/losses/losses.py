@@ -2,7 +2,6 @@
 """Losses over image-text pairs, and that of the distillation."""
 
 from abc import abstractmethod
-from typing import Optional
 
 import torch.nn.functional as F
 from mmdet.registry import MODELS
@@ -41,21 +40,24 @@ class PairLoss(nn.Module):
     # Whether ``logit_bias`` has an effect.
     uses_bias = False
 
-    def __init__(self,
-                 loss_weight: float = 1.0,
-                 row_chunk: Optional[int] = None) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, row_chunk: int | None = None
+    ) -> None:
         super().__init__()
         if row_chunk is not None and row_chunk < 1:
             raise ValueError(
-                f'row_chunk must be at least 1 or None, got {row_chunk}.')
+                f'row_chunk must be at least 1 or None, got {row_chunk}.'
+            )
         self.loss_weight = loss_weight
         self.row_chunk = row_chunk
 
-    def forward(self,
-                image: Tensor,
-                text: Tensor,
-                logit_scale: Tensor,
-                logit_bias: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss in float32.
 
         Args:
@@ -70,13 +72,15 @@ class PairLoss(nn.Module):
         Returns:
             Tensor: Scalar share of this rank.
         """
-        pairs, = gather_pairs([image], text, self.uses_image_columns)
+        (pairs,) = gather_pairs([image], text, self.uses_image_columns)
         return self.of_pairs(pairs, logit_scale, logit_bias)
 
-    def of_pairs(self,
-                 pairs: Pairs,
-                 logit_scale: Tensor,
-                 logit_bias: Optional[Tensor] = None) -> Tensor:
+    def of_pairs(
+        self,
+        pairs: Pairs,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss of embeddings that are gathered already.
 
         Args:
@@ -88,14 +92,17 @@ class PairLoss(nn.Module):
             Tensor: Scalar share of this rank.
         """
         total = sum_over_rows(
-            lambda part: self.row_sum(part, logit_scale, logit_bias), pairs,
-            self.row_chunk)
+            lambda part: self.row_sum(part, logit_scale, logit_bias),
+            pairs,
+            self.row_chunk,
+        )
         factor = pairs.world_size / self.denominator(len(pairs.texts))
         return self.loss_weight * factor * total
 
     @abstractmethod
-    def row_sum(self, pairs: Pairs, logit_scale: Tensor,
-                logit_bias: Optional[Tensor]) -> Tensor:
+    def row_sum(
+        self, pairs: Pairs, logit_scale: Tensor, logit_bias: Tensor | None
+    ) -> Tensor:
         """Sum the loss over the rows of ``pairs``, a scalar."""
 
     def denominator(self, num_pairs: int) -> float:
@@ -117,11 +124,18 @@ class DITOContrastiveLoss(PairLoss):
 
     uses_image_columns = True
 
-    def row_sum(self, pairs: Pairs, logit_scale: Tensor,
-                logit_bias: Optional[Tensor]) -> Tensor:
+    def row_sum(
+        self, pairs: Pairs, logit_scale: Tensor, logit_bias: Tensor | None
+    ) -> Tensor:
         """Sum both cross entropies over rows; a bias would cancel."""
-        return info_nce_rows(pairs.image, pairs.text, pairs.images,
-                             pairs.texts, logit_scale, pairs.start)
+        return info_nce_rows(
+            pairs.image,
+            pairs.text,
+            pairs.images,
+            pairs.texts,
+            logit_scale,
+            pairs.start,
+        )
 
 
 @MODELS.register_module()
@@ -144,26 +158,31 @@ class DITOFocalContrastiveLoss(PairLoss):
             Defaults to None, all.
     """
 
-    def __init__(self,
-                 alpha: float = 0.5,
-                 gamma: float = 1.0,
-                 normalizer: Optional[float] = None,
-                 loss_weight: float = 1.0,
-                 row_chunk: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        gamma: float = 1.0,
+        normalizer: float | None = None,
+        loss_weight: float = 1.0,
+        row_chunk: int | None = None,
+    ) -> None:
         super().__init__(loss_weight, row_chunk)
         if normalizer is not None and normalizer <= 0:
             raise ValueError(
-                f'normalizer must be positive or None, got {normalizer}.')
+                f'normalizer must be positive or None, got {normalizer}.'
+            )
         self.alpha = alpha
         self.gamma = gamma
         self.normalizer = 1.0 if normalizer is None else normalizer
 
-    def row_sum(self, pairs: Pairs, logit_scale: Tensor,
-                logit_bias: Optional[Tensor]) -> Tensor:
+    def row_sum(
+        self, pairs: Pairs, logit_scale: Tensor, logit_bias: Tensor | None
+    ) -> Tensor:
         """Sum the decisions of some images over all texts."""
         logits = similarity(pairs.image, pairs.texts, logit_scale)
-        return focal_matrix_loss(logits, pairs.targets(), self.alpha,
-                                 self.gamma)
+        return focal_matrix_loss(
+            logits, pairs.targets(), self.alpha, self.gamma
+        )
 
     def denominator(self, num_pairs: int) -> float:
         """Return ``normalizer``, as in the release."""
@@ -188,15 +207,18 @@ class DITOSigmoidLoss(PairLoss):
 
     uses_bias = True
 
-    def __init__(self,
-                 logit_bias: float = -10.0,
-                 loss_weight: float = 1.0,
-                 row_chunk: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        logit_bias: float = -10.0,
+        loss_weight: float = 1.0,
+        row_chunk: int | None = None,
+    ) -> None:
         super().__init__(loss_weight, row_chunk)
         self.logit_bias = logit_bias
 
-    def row_sum(self, pairs: Pairs, logit_scale: Tensor,
-                logit_bias: Optional[Tensor]) -> Tensor:
+    def row_sum(
+        self, pairs: Pairs, logit_scale: Tensor, logit_bias: Tensor | None
+    ) -> Tensor:
         """Sum the decisions of some images over all texts."""
         logits = similarity(pairs.image, pairs.texts, logit_scale)
         if logit_bias is None:
@@ -235,10 +257,12 @@ class DITOCosineDistillLoss(nn.Module):
         if student.shape != teacher.shape:
             raise ValueError(
                 'Student and teacher must have one shape (N, D), got '
-                f'{tuple(student.shape)} and {tuple(teacher.shape)}.')
+                f'{tuple(student.shape)} and {tuple(teacher.shape)}.'
+            )
         student = full_precision(student)
         if not len(student):
             return student.sum() * 0.0
         cosine = F.cosine_similarity(
-            student, full_precision(teacher).detach(), dim=-1)
+            student, full_precision(teacher).detach(), dim=-1
+        )
         return self.loss_weight * (1.0 - cosine).mean()

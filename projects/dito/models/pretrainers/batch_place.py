@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Random draws that do not depend on how a batch is split up."""
 
-from typing import Callable, NamedTuple, Tuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,8 +37,9 @@ class BatchPlace(NamedTuple):
         """Return the place of a part that begins ``offset`` samples on."""
         return self._replace(start=self.start + offset)
 
-    def draw(self, draw_global: Callable[[int, torch.Generator], Tensor],
-             size: int) -> Tensor:
+    def draw(
+        self, draw_global: Callable[[int, torch.Generator], Tensor], size: int
+    ) -> Tensor:
         """Draw for the global batch and take out this part's share.
 
         Args:
@@ -53,9 +55,9 @@ class BatchPlace(NamedTuple):
         generator = torch.Generator()
         generator.manual_seed(int(seed.generate_state(1)[0]))
         values = draw_global(self.total * world_size, generator)
-        return values[rank::world_size][self.start:self.start + size]
+        return values[rank::world_size][self.start : self.start + size]
 
-    def rand(self, size: int, shape: Tuple[int, ...]) -> Tensor:
+    def rand(self, size: int, shape: tuple[int, ...]) -> Tensor:
         """Draw uniform numbers in [0, 1), sample by sample.
 
         Unlike :meth:`draw` this makes only the numbers of this part.
@@ -75,6 +77,6 @@ class BatchPlace(NamedTuple):
             rng.random(out=values[i], dtype=np.float32)
         return torch.from_numpy(values)
 
-    def _dist_info(self) -> Tuple[int, int]:
+    def _dist_info(self) -> tuple[int, int]:
         """Return number of this process and of all that share the batch."""
         return (0, 1) if self.alone else get_dist_info()

@@ -3,7 +3,7 @@
 
 import contextlib
 import math
-from typing import ContextManager, Dict, List, Optional, Tuple
+from contextlib import AbstractContextManager
 
 import torch
 from mmdet.registry import MODELS
@@ -65,30 +65,39 @@ class CLIPPretrainer(ImageTextPretrainer):
         backbone: ConfigType,
         text_encoder: ConfigType,
         data_preprocessor: ConfigType = dict(  # noqa: B006
-            type='ImageTextPreprocessor'),
+            type='ImageTextPreprocessor'
+        ),
         loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
         cpe: OptConfigType = None,
         mosaic: OptConfigType = None,
         logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: Optional[float] = None,
+        logit_bias_init: float | None = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(backbone, text_encoder, loss, data_preprocessor,
-                         logit_scale_init, logit_bias_init, init_cfg)
+        super().__init__(
+            backbone,
+            text_encoder,
+            loss,
+            data_preprocessor,
+            logit_scale_init,
+            logit_bias_init,
+            init_cfg,
+        )
         self.mosaic = None if mosaic is None else Mosaic(**mosaic)
         self._embeds = not lacking(self.backbone, EmbeddingTower)
         if mosaic is not None:
             self._check_mosaic()
         if cpe is not None:
             require(self.backbone, PositionedTower, 'backbone with cpe')
-        self.cpe: Optional[Dict] = None
+        self.cpe: dict | None = None
         if cpe is not None:
             self.cpe = dict(up_size=64, scale=(0.1, 1.0), ratio=(0.5, 2.0))
             unknown = set(cpe) - set(self.cpe)
             if unknown:
                 raise ValueError(
                     f'cpe has unknown keys {sorted(unknown)}, expected '
-                    f'{sorted(self.cpe)}')
+                    f'{sorted(self.cpe)}'
+                )
             self.cpe.update(cpe)
 
     def _check_mosaic(self) -> None:
@@ -99,7 +108,8 @@ class CLIPPretrainer(ImageTextPretrainer):
             raise ValueError(
                 'mosaic averages parts of the map, but the backbone pools by '
                 f'{pool!r}; leave mosaic out, or set '
-                "backbone.head.pool='avg'.")
+                "backbone.head.pool='avg'."
+            )
         needed = ['patch_size']
         needed += ['global_attention'] * (self.mosaic.global_prob > 0)
         missing = [n for n in needed if not hasattr(self.backbone, n)]
@@ -107,19 +117,24 @@ class CLIPPretrainer(ImageTextPretrainer):
             raise TypeError(
                 f'mosaic needs a backbone with {" and ".join(missing)}, which '
                 f'{type(self.backbone).__name__} does not have; leave mosaic '
-                'out, or see docs/extending.md.')
+                'out, or see docs/extending.md.'
+            )
 
-    def embed(self, inputs: Tensor, texts: List[str],
-              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+    def embed(
+        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+    ) -> tuple[Features, Features]:
         """Embed images and texts, see the base class."""
         rois = None
-        if (self.mosaic is not None and self.training
-                and self.mosaic.wanted(place)):
+        if (
+            self.mosaic is not None
+            and self.training
+            and self.mosaic.wanted(place)
+        ):
             inputs, rois = self.mosaic.compose(inputs, place)
         pos_embed = None
         if self.cpe is not None and self.training:
             pos_embed = self._cropped_pos_embed(inputs, place)
-        attention: ContextManager = contextlib.nullcontext()
+        attention: AbstractContextManager = contextlib.nullcontext()
         if rois is not None and self.mosaic.attends_globally(place):
             attention = self.backbone.global_attention()
         with attention:
@@ -130,10 +145,14 @@ class CLIPPretrainer(ImageTextPretrainer):
         """Embed images with the plain positional embedding."""
         return self._pool(inputs, None)
 
-    def _pool(self, inputs: Tensor, pos_embed: Optional[Tensor],
-              rois: Optional[Tensor] = None) -> Tensor:
+    def _pool(
+        self,
+        inputs: Tensor,
+        pos_embed: Tensor | None,
+        rois: Tensor | None = None,
+    ) -> Tensor:
         """Embed images, or RoIs of a mosaic, to (B, D), in float32."""
-        args = () if pos_embed is None else (pos_embed, )
+        args = () if pos_embed is None else (pos_embed,)
         if rois is None and self._embeds:
             return self.backbone.embed(inputs, *args)
         feat = full_precision(maps_of(self.backbone, inputs, *args)[-1])
@@ -142,24 +161,33 @@ class CLIPPretrainer(ImageTextPretrainer):
         pooled = self.mosaic.pool(feat, rois, self.backbone.patch_size)
         return self.backbone.head.finish(pooled) if self._embeds else pooled
 
-    def _cropped_pos_embed(self, inputs: Tensor,
-                           place: Optional[BatchPlace]) -> Tensor:
+    def _cropped_pos_embed(
+        self, inputs: Tensor, place: BatchPlace | None
+    ) -> Tensor:
         """Draw a crop for each image and resample it to the token grid."""
         up_size = self.cpe['up_size']
 
-        def draw(batch: int, generator: Optional[torch.Generator]) -> Tensor:
+        def draw(batch: int, generator: torch.Generator | None) -> Tensor:
             return random_crop_boxes(
-                batch, up_size, scale=self.cpe['scale'],
-                ratio=self.cpe['ratio'], generator=generator)
+                batch,
+                up_size,
+                scale=self.cpe['scale'],
+                ratio=self.cpe['ratio'],
+                generator=generator,
+            )
 
         batch, _, height, width = inputs.shape
         if height != width:
             raise ValueError(
                 'cropped positional embeddings are square, got images of '
-                f'{height} x {width}; use square images or cpe=None')
+                f'{height} x {width}; use square images or cpe=None'
+            )
         boxes = draw(batch, None) if place is None else place.draw(draw, batch)
         tower = self.backbone
         grid = tower.pos_embed.view(1, *tower.pos_size, -1)
         return crop_pos_embed(
-            grid, boxes.to(inputs.device), up_size,
-            math.ceil(height / tower.patch_size))
+            grid,
+            boxes.to(inputs.device),
+            up_size,
+            math.ceil(height / tower.patch_size),
+        )

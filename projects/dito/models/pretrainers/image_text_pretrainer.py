@@ -3,7 +3,8 @@
 
 import math
 from abc import abstractmethod
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -34,18 +35,23 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
         non_blocking (bool): Whether copies may overlap with computation.
     """
 
-    def __init__(self,
-                 mean: Sequence[float] = CLIP_MEAN,
-                 std: Sequence[float] = CLIP_STD,
-                 non_blocking: bool = True) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        non_blocking: bool = True,
+    ) -> None:
         super().__init__(non_blocking)
         self.register_buffer(
-            'mean', torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+            'mean', torch.tensor(mean).view(1, -1, 1, 1), persistent=False
+        )
         self.register_buffer(
-            'std', torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+            'std', torch.tensor(std).view(1, -1, 1, 1), persistent=False
+        )
 
-    def forward(self, data: Dict[str, Any],
-                training: bool = False) -> Dict[str, Any]:
+    def forward(
+        self, data: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
         """Normalise a batch.
 
         Args:
@@ -65,7 +71,8 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
             raise ValueError(
                 'inputs must be a tensor (B, 3, H, W), got '
                 f'{getattr(inputs, "shape", type(inputs))}; use '
-                "collate_fn=dict(type='image_text_collate')")
+                "collate_fn=dict(type='image_text_collate')"
+            )
         return dict(data, inputs=(inputs.float() - self.mean) / self.std)
 
 
@@ -78,8 +85,8 @@ _ROWS = 1024
 # Cosines this close are of equal captions, embedded in different batches.
 _TIE = 1e-5
 
-Features = Dict[str, Tensor]
-Captions = Sequence[Union[str, Sequence[str]]]
+Features = dict[str, Tensor]
+Captions = Sequence[str | Sequence[str]]
 
 
 class ImageTextPretrainer(DistributedLogMixin, BaseModel):
@@ -115,7 +122,7 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         loss: ConfigType,
         data_preprocessor: ConfigType,
         logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: Optional[float] = None,
+        logit_bias_init: float | None = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         super().__init__(MODELS.build(data_preprocessor), init_cfg)
@@ -127,22 +134,26 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         if not isinstance(self.loss, PairLoss):
             raise TypeError(
                 f'loss is a {type(self.loss).__name__}, expected a PairLoss '
-                'such as DITOContrastiveLoss')
+                'such as DITOContrastiveLoss'
+            )
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale_init)))
-        self.logit_bias: Optional[nn.Parameter] = None
+        self.logit_bias: nn.Parameter | None = None
         if logit_bias_init is not None:
             if not self.loss.uses_bias:
                 raise ValueError(
                     f'logit_bias_init={logit_bias_init} has no effect with '
                     f'{type(self.loss).__name__}; use DITOSigmoidLoss or '
-                    'leave it out')
+                    'leave it out'
+                )
             self.logit_bias = nn.Parameter(
-                torch.tensor(float(logit_bias_init)))
-        self.vocabulary: Optional[Any] = None
+                torch.tensor(float(logit_bias_init))
+            )
+        self.vocabulary: Any | None = None
 
     @abstractmethod
-    def embed(self, inputs: Tensor, texts: List[str],
-              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+    def embed(
+        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+    ) -> tuple[Features, Features]:
         """Embed images and texts.
 
         Args:
@@ -183,28 +194,32 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         names = [name for name in features if name != 'text']
         # One message for all levels, with the texts in it once.
-        gathered = gather_pairs([features[name] for name in names],
-                                features['text'],
-                                self.loss.uses_image_columns)
+        gathered = gather_pairs(
+            [features[name] for name in names],
+            features['text'],
+            self.loss.uses_image_columns,
+        )
         values = {}
         for name, pairs in zip(names, gathered, strict=True):
             values[f'loss_{name}'] = self.loss.of_pairs(
-                pairs, scale, self.logit_bias)
+                pairs, scale, self.logit_bias
+            )
             values[f'recall_{name}'] = recall_at_1(pairs)
         values['logit_scale'] = scale.detach()
         if self.logit_bias is not None:
             values['logit_bias'] = self.logit_bias.detach()
         return values
 
-    def contrast_parameters(self) -> Dict[str, Tensor]:
+    def contrast_parameters(self) -> dict[str, Tensor]:
         """Trained parameters that :meth:`contrast` uses, by name."""
         found = dict(logit_scale=self.logit_scale, logit_bias=self.logit_bias)
         return {
-            name: value for name, value in found.items()
+            name: value
+            for name, value in found.items()
             if value is not None and value.requires_grad
         }
 
-    def encode_texts(self, texts: List[str]) -> Tensor:
+    def encode_texts(self, texts: list[str]) -> Tensor:
         """Embed captions, (B, D), with gradient where the tower has one."""
         tokens = self.text_encoder.tokenize(texts)
         return self.text_encoder(tokens.to(self.logit_scale.device))
@@ -226,12 +241,12 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
     def forward(
         self,
         inputs: Tensor,
-        texts: Optional[Captions] = None,
-        labels: Optional[Tensor] = None,
-        keys: Optional[Sequence[str]] = None,
-        place: Optional[BatchPlace] = None,
+        texts: Captions | None = None,
+        labels: Tensor | None = None,
+        keys: Sequence[str] | None = None,
+        place: BatchPlace | None = None,
         mode: str = 'tensor',
-    ) -> Union[Tensor, Features, List[Dict[str, Any]], Tuple]:
+    ) -> Tensor | Features | list[dict[str, Any]] | tuple:
         """Run one of the modes.
 
         Args:
@@ -267,10 +282,12 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
             return self.predict(inputs, labels)
         raise ValueError(
             f"mode is {mode!r}, expected 'loss', 'embed', 'tensor' or "
-            "'predict'")
+            "'predict'"
+        )
 
-    def predict(self, inputs: Tensor,
-                labels: Optional[Tensor]) -> List[Dict[str, Any]]:
+    def predict(
+        self, inputs: Tensor, labels: Tensor | None
+    ) -> list[dict[str, Any]]:
         """Classify images into the names of the vocabulary.
 
         Args:
@@ -290,7 +307,8 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
             raise RuntimeError(
                 'zero-shot prediction needs class names; add '
                 "dict(type='DITOZeroShotHook') to custom_hooks or call "
-                'set_vocabulary first')
+                'set_vocabulary first'
+            )
         image = normalize(self.image_embedding(inputs))
         classes = self.vocabulary.embeddings.to(image)
         cosine = image @ classes.T
@@ -301,8 +319,9 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
             for p, c, t in zip(best, cosine, truth, strict=True)
         ]
 
-    def predict_pairs(self, inputs: Tensor, texts: Captions,
-                      keys: Optional[Sequence[str]]) -> List[Dict[str, Any]]:
+    def predict_pairs(
+        self, inputs: Tensor, texts: Captions, keys: Sequence[str] | None
+    ) -> list[dict[str, Any]]:
         """Embed images and their captions for retrieval.
 
         Args:
@@ -321,20 +340,22 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         captions = text.split([len(group) for group in groups])
         names = [None] * len(groups) if keys is None else keys
         return [
-            dict(image=i, captions=c, texts=g, key=k) for i, c, g, k in zip(
-                image, captions, groups, names, strict=True)
+            dict(image=i, captions=c, texts=g, key=k)
+            for i, c, g, k in zip(image, captions, groups, names, strict=True)
         ]
 
 
-def _check_captions(inputs: Tensor, texts: Optional[Captions]) -> None:
+def _check_captions(inputs: Tensor, texts: Captions | None) -> None:
     """Refuse an empty batch, or one without a caption an image."""
     if not len(inputs):
         raise ValueError(
-            'the batch holds no image; use drop_last=True or more samples')
+            'the batch holds no image; use drop_last=True or more samples'
+        )
     if texts is None or len(texts) != len(inputs):
         raise ValueError(
             f'{len(inputs)} images need as many captions, got '
-            f'{None if texts is None else len(texts)}')
+            f'{None if texts is None else len(texts)}'
+        )
     if any(not isinstance(t, str) and not t for t in texts):
         raise ValueError('an image of the batch has no caption')
 

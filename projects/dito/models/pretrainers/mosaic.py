@@ -1,8 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Pictures made of several images, whose embeddings are region features."""
 
-from typing import Optional, Tuple
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,20 +36,30 @@ class Mosaic:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, grid: int = 3, jitter: float = 0.35,
-                 prob: float = 1.0, global_prob: float = 0.0) -> None:
-        if (grid < 1 or not 0 <= jitter < 0.5 or not 0 <= prob <= 1
-                or not 0 <= global_prob <= 1):
+    def __init__(
+        self,
+        grid: int = 3,
+        jitter: float = 0.35,
+        prob: float = 1.0,
+        global_prob: float = 0.0,
+    ) -> None:
+        if (
+            grid < 1
+            or not 0 <= jitter < 0.5
+            or not 0 <= prob <= 1
+            or not 0 <= global_prob <= 1
+        ):
             raise ValueError(
                 'mosaic needs a grid of at least 1, a jitter in [0, 0.5) and '
                 'a prob and global_prob in [0, 1], got '
-                f'{grid}, {jitter}, {prob} and {global_prob}')
+                f'{grid}, {jitter}, {prob} and {global_prob}'
+            )
         self.grid = grid
         self.jitter = jitter
         self.prob = prob
         self.global_prob = global_prob
 
-    def wanted(self, place: Optional[BatchPlace]) -> bool:
+    def wanted(self, place: BatchPlace | None) -> bool:
         """Tell whether this iteration uses mosaics, on all ranks alike.
 
         Args:
@@ -60,20 +68,21 @@ class Mosaic:
         """
         return self._uniform(place, 0) < self.prob
 
-    def attends_globally(self, place: Optional[BatchPlace]) -> bool:
+    def attends_globally(self, place: BatchPlace | None) -> bool:
         """Tell whether this mosaic is seen without windows, see ``wanted``."""
         return self._uniform(place, 1) < self.global_prob
 
     @staticmethod
-    def _uniform(place: Optional[BatchPlace], number: int) -> float:
+    def _uniform(place: BatchPlace | None, number: int) -> float:
         """Draw in [0, 1), the same on all ranks."""
         if place is None:
             return torch.rand(()).item()
         rng = np.random.default_rng((place.seed, place.iteration))
         return float(rng.random(number + 1)[number])
 
-    def borders(self, count: int, side: int,
-                place: Optional[BatchPlace]) -> Tensor:
+    def borders(
+        self, count: int, side: int, place: BatchPlace | None
+    ) -> Tensor:
         """Draw the borders of the tiles in whole pixels.
 
         Args:
@@ -98,8 +107,9 @@ class Mosaic:
         borders[..., 1:-1] += shift.round().long()
         return borders
 
-    def compose(self, inputs: Tensor, place: Optional[BatchPlace] = None
-                ) -> Tuple[Tensor, Tensor]:
+    def compose(
+        self, inputs: Tensor, place: BatchPlace | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Make mosaics of neighbouring images.
 
         Args:
@@ -120,23 +130,30 @@ class Mosaic:
             raise ValueError(
                 f'a mosaic of {self.grid} x {self.grid} needs square images '
                 f'and batches in multiples of {tiles}, got {batch} images of '
-                f'{height} x {width}')
+                f'{height} x {width}'
+            )
         borders = self.borders(batch // tiles, height, place)
         side = self.grid * height
-        pictures = inputs.new_empty(batch // tiles, inputs.shape[1], side,
-                                    side)
+        pictures = inputs.new_empty(
+            batch // tiles, inputs.shape[1], side, side
+        )
         rois = []
         for number, image in enumerate(inputs):
             picture, tile = divmod(number, tiles)
             row, col = divmod(tile, self.grid)
-            y1, y2 = borders[picture, 0, row:row + 2].tolist()
-            x1, x2 = borders[picture, 1, col:col + 2].tolist()
+            y1, y2 = borders[picture, 0, row : row + 2].tolist()
+            x1, x2 = borders[picture, 1, col : col + 2].tolist()
             pictures[picture, :, y1:y2, x1:x2] = F.interpolate(
-                image[None], (y2 - y1, x2 - x1), mode='bilinear',
-                align_corners=False, antialias=True)[0]
+                image[None],
+                (y2 - y1, x2 - x1),
+                mode='bilinear',
+                align_corners=False,
+                antialias=True,
+            )[0]
             rois.append([picture, x1, y1, x2, y2])
         return pictures, torch.tensor(
-            rois, dtype=torch.float32, device=inputs.device)
+            rois, dtype=torch.float32, device=inputs.device
+        )
 
     @staticmethod
     def pool(feat: Tensor, rois: Tensor, stride: int) -> Tensor:

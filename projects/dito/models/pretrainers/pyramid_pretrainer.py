@@ -2,7 +2,7 @@
 """Stage 2: frozen towers, and the pyramid alone (paper Table 4b)."""
 
 import math
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from mmdet.registry import MODELS
@@ -41,7 +41,7 @@ class FrozenTowerPretrainer(ImageTextPretrainer):
         self.text_encoder.eval()
         return self
 
-    def pyramid(self, inputs: Tensor) -> Tuple[Tensor, ...]:
+    def pyramid(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of all levels.
 
         Args:
@@ -84,21 +84,31 @@ class PyramidPretrainer(FrozenTowerPretrainer):
         neck: ConfigType,
         text_encoder: ConfigType,
         data_preprocessor: ConfigType = dict(  # noqa: B006
-            type='ImageTextPreprocessor'),
+            type='ImageTextPreprocessor'
+        ),
         loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
         logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: Optional[float] = None,
+        logit_bias_init: float | None = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(backbone, text_encoder, loss, data_preprocessor,
-                         logit_scale_init, logit_bias_init, init_cfg)
+        super().__init__(
+            backbone,
+            text_encoder,
+            loss,
+            data_preprocessor,
+            logit_scale_init,
+            logit_bias_init,
+            init_cfg,
+        )
         self.neck = MODELS.build(neck)
         self.level_proj = nn.Linear(
-            self.neck.out_channels, self.text_encoder.embed_dims, bias=False)
+            self.neck.out_channels, self.text_encoder.embed_dims, bias=False
+        )
         self.freeze()
 
-    def embed(self, inputs: Tensor, texts: List[str],
-              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+    def embed(
+        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+    ) -> tuple[Features, Features]:
         """Embed images by level and texts, see the base class."""
         images = self._embed_levels(inputs)
         with torch.no_grad():
@@ -110,10 +120,11 @@ class PyramidPretrainer(FrozenTowerPretrainer):
         images = self._embed_levels(inputs).values()
         return torch.stack([normalize(x) for x in images]).mean(dim=0)
 
-    def _embed_levels(self, inputs: Tensor) -> Dict[str, Tensor]:
+    def _embed_levels(self, inputs: Tensor) -> dict[str, Tensor]:
         """Average and project each level to (B, D), by name."""
         return {
             f'p{number}': self.level_proj(
-                full_precision(feat).mean(dim=(2, 3)))
+                full_precision(feat).mean(dim=(2, 3))
+            )
             for number, feat in enumerate(self.pyramid(inputs), start=2)
         }

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Random boxes for region-centric pretraining, and what is read at them."""
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,10 @@ _POSITIONS = ('inside', 'centre')
 
 def sides_from_uniform(
     uniform: Tensor,
-    size: Tuple[float, float],
-    ratio: Tuple[float, float],
+    size: tuple[float, float],
+    ratio: tuple[float, float],
     sampling: str,
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Turn uniform numbers into heights and widths.
 
     Args:
@@ -36,8 +36,10 @@ def sides_from_uniform(
     first = low + (high - low) * uniform[..., 0]
     if sampling == 'sides':
         second = low + (high - low) * uniform[..., 1]
-        return (torch.minimum(first, second * ratio[1]),
-                torch.minimum(second, first / ratio[0]))
+        return (
+            torch.minimum(first, second * ratio[1]),
+            torch.minimum(second, first / ratio[0]),
+        )
     aspect = ratio[0] + (ratio[1] - ratio[0]) * uniform[..., 1]
     if sampling == 'height':
         return first, (first / aspect).clamp(max=1)
@@ -47,8 +49,8 @@ def sides_from_uniform(
 
 def boxes_from_uniform(
     uniform: Tensor,
-    size: Tuple[float, float] = (0.2, 0.5),
-    ratio: Tuple[float, float] = (0.5, 2.0),
+    size: tuple[float, float] = (0.2, 0.5),
+    ratio: tuple[float, float] = (0.5, 2.0),
     sampling: str = 'sides',
     position: str = 'inside',
 ) -> Tensor:
@@ -65,8 +67,7 @@ def boxes_from_uniform(
     Returns:
         Tensor: Boxes (x1, y1, x2, y2) within [0, 1], (..., 4).
     """
-    height, width = sides_from_uniform(uniform[..., :2], size, ratio,
-                                       sampling)
+    height, width = sides_from_uniform(uniform[..., :2], size, ratio, sampling)
     if position == 'inside':
         y1, x1 = uniform[..., 2] * (1 - height), uniform[..., 3] * (1 - width)
     else:
@@ -111,8 +112,8 @@ class RandomRegions:
     def __init__(
         self,
         num_regions: Sequence[int] = (400, 200, 100, 50),
-        size: Tuple[float, float] = (0.2, 0.5),
-        ratio: Tuple[float, float] = (0.5, 2.0),
+        size: tuple[float, float] = (0.2, 0.5),
+        ratio: tuple[float, float] = (0.5, 2.0),
         reference_size: int = 256,
         scale_regions: bool = False,
         sampling: str = 'sides',
@@ -121,16 +122,20 @@ class RandomRegions:
         if not num_regions or min(num_regions) < 1:
             raise ValueError(
                 'num_regions needs at least one box a level, got '
-                f'{num_regions}')
+                f'{num_regions}'
+            )
         if not 0 < size[0] <= size[1] <= 1:
             raise ValueError(f'size must be a range within (0, 1], got {size}')
         if not 0 < ratio[0] <= 1 <= ratio[1]:
             raise ValueError(f'ratio must be a range around 1, got {ratio}')
-        for name, value, known in (('sampling', sampling, _SAMPLINGS),
-                                   ('position', position, _POSITIONS)):
+        for name, value, known in (
+            ('sampling', sampling, _SAMPLINGS),
+            ('position', position, _POSITIONS),
+        ):
             if value not in known:
                 raise ValueError(
-                    f'{name} is {value!r}, expected one of {list(known)}')
+                    f'{name} is {value!r}, expected one of {list(known)}'
+                )
         self.num_regions = tuple(num_regions)
         self.size = tuple(size)
         self.ratio = tuple(ratio)
@@ -138,7 +143,7 @@ class RandomRegions:
         self.scale_regions = scale_regions
         self.sampling, self.position = sampling, position
 
-    def counts(self, image_size: Tuple[int, int]) -> Tuple[int, ...]:
+    def counts(self, image_size: tuple[int, int]) -> tuple[int, ...]:
         """Return the number of boxes of each level.
 
         Args:
@@ -149,8 +154,12 @@ class RandomRegions:
         factor = image_size[0] * image_size[1] / self.reference_size**2
         return tuple(max(1, round(n * factor)) for n in self.num_regions)
 
-    def __call__(self, batch: int, image_size: Tuple[int, int],
-                 place: Optional[BatchPlace] = None) -> List[Tensor]:
+    def __call__(
+        self,
+        batch: int,
+        image_size: tuple[int, int],
+        place: BatchPlace | None = None,
+    ) -> list[Tensor]:
         """Draw the boxes of a batch.
 
         Args:
@@ -170,8 +179,9 @@ class RandomRegions:
         else:
             uniform = place.rand(batch, shape)
         height, width = image_size
-        boxes = boxes_from_uniform(uniform, self.size, self.ratio,
-                                   self.sampling, self.position)
+        boxes = boxes_from_uniform(
+            uniform, self.size, self.ratio, self.sampling, self.position
+        )
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         return list(boxes.split(counts, dim=1))
 
@@ -191,8 +201,9 @@ def to_rois(boxes: Tensor) -> Tensor:
     return torch.cat([number, boxes], dim=-1).flatten(0, 1)
 
 
-def values_at_centers(maps: Tensor, boxes: Tensor,
-                      spatial_scale: float) -> Tensor:
+def values_at_centers(
+    maps: Tensor, boxes: Tensor, spatial_scale: float
+) -> Tensor:
     """Read a map at the cells that hold the centres of boxes.
 
     Args:
@@ -224,8 +235,13 @@ def objectness_targets(regions: Tensor, text: Tensor) -> Tensor:
     return torch.einsum('bnd,bd->bn', regions, text).clamp(min=0, max=1)
 
 
-def objectness_loss(maps: Tensor, boxes: Tensor, targets: Tensor,
-                    spatial_scale: float, offset: float = 0.0) -> Tensor:
+def objectness_loss(
+    maps: Tensor,
+    boxes: Tensor,
+    targets: Tensor,
+    spatial_scale: float,
+    offset: float = 0.0,
+) -> Tensor:
     """L1 between objectness at the centres of boxes and their targets.
 
     Other places of the map have no part in it. Boxes whose centres fall into
@@ -247,8 +263,12 @@ def objectness_loss(maps: Tensor, boxes: Tensor, targets: Tensor,
 
 
 @torch.no_grad()
-def winner_sizes(regions: Tensor, boxes: Tensor, image_size: Tuple[int, int],
-                 edges: Tuple[float, ...]) -> Tensor:
+def winner_sizes(
+    regions: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    edges: tuple[float, ...],
+) -> Tensor:
     """Share of the elements of a maximum that boxes of each size give.
 
     Args:
@@ -266,5 +286,6 @@ def winner_sizes(regions: Tensor, boxes: Tensor, image_size: Tuple[int, int],
     size = (width * height / (image_size[0] * image_size[1])).sqrt()
     group = torch.bucketize(size, size.new_tensor(edges))
     won = group.gather(1, regions.argmax(dim=1))
-    return torch.stack([
-        (won == number).float().mean() for number in range(len(edges) + 1)])
+    return torch.stack(
+        [(won == number).float().mean() for number in range(len(edges) + 1)]
+    )

@@ -2,7 +2,6 @@
 """Stage 2: region-centric image-text pretraining (paper 3.2)."""
 
 import math
-from typing import Dict, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +26,18 @@ _POOLINGS = dict(
     max=(torch.amax, None),
     mean=(torch.mean, None),
     global_max=(torch.amax, F.adaptive_max_pool2d),
-    global_mean=(torch.mean, F.adaptive_avg_pool2d))
+    global_mean=(torch.mean, F.adaptive_avg_pool2d),
+)
 # What the image-text loss does not reach, besides the towers: boxes and masks
 # need annotations, the detector's temperature and projection belong to scores
 # that are not computed here.
 _NOT_TRAINED = (
-    'rpn_head.rpn_reg.', 'roi_head.bbox_head.fc_reg.',
-    'roi_head.bbox_head.temperature_scale', 'roi_head.mask_head.',
-    'roi_head.vlm_proj.')
+    'rpn_head.rpn_reg.',
+    'roi_head.bbox_head.fc_reg.',
+    'roi_head.bbox_head.temperature_scale',
+    'roi_head.mask_head.',
+    'roi_head.vlm_proj.',
+)
 
 
 @MODELS.register_module()
@@ -98,32 +101,46 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         text_encoder: ConfigType,
         rpn_head: OptConfigType = None,
         data_preprocessor: ConfigType = dict(  # noqa: B006
-            type='ImageTextPreprocessor'),
+            type='ImageTextPreprocessor'
+        ),
         loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
         regions: ConfigType = dict(type='RandomRegions'),  # noqa: B006
         pooling: str = 'max',
-        global_size: Optional[int] = 1,
+        global_size: int | None = 1,
         levels: str = 'separate',
         rpn_loss_weight: float = 1.0,
         objectness_prior: float = 0.5,
         logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: Optional[float] = None,
+        logit_bias_init: float | None = None,
         init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(backbone, text_encoder, loss, data_preprocessor,
-                         logit_scale_init, logit_bias_init, init_cfg)
+        super().__init__(
+            backbone,
+            text_encoder,
+            loss,
+            data_preprocessor,
+            logit_scale_init,
+            logit_bias_init,
+            init_cfg,
+        )
         if pooling not in _POOLINGS:
             raise ValueError(
-                f'pooling is {pooling!r}, expected one of {list(_POOLINGS)}')
+                f'pooling is {pooling!r}, expected one of {list(_POOLINGS)}'
+            )
         if levels not in ('separate', 'all'):
             raise ValueError(
-                f"levels is {levels!r}, expected 'separate' or 'all'")
+                f"levels is {levels!r}, expected 'separate' or 'all'"
+            )
         if global_size is not None and global_size < 1:
-            raise ValueError('global_size must be at least 1 cell, or None, '
-                             f'got {global_size}')
+            raise ValueError(
+                'global_size must be at least 1 cell, or None, '
+                f'got {global_size}'
+            )
         if not 0 < objectness_prior < 1:
-            raise ValueError('objectness_prior must lie between 0 and 1, got '
-                             f'{objectness_prior}')
+            raise ValueError(
+                'objectness_prior must lie between 0 and 1, got '
+                f'{objectness_prior}'
+            )
         self.neck = MODELS.build(neck)
         self.roi_head = MODELS.build(roi_head)
         self.rpn_head = None if rpn_head is None else MODELS.build(rpn_head)
@@ -133,11 +150,13 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         self.levels = levels
         self.rpn_loss_weight = rpn_loss_weight
         self.objectness_offset = math.log(
-            objectness_prior / (1 - objectness_prior))
+            objectness_prior / (1 - objectness_prior)
+        )
         self.freeze(_NOT_TRAINED)
 
-    def embed(self, inputs: Tensor, texts: List[str],
-              place: Optional[BatchPlace]) -> Tuple[Features, Features]:
+    def embed(
+        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+    ) -> tuple[Features, Features]:
         """Embed images by level and texts, see the base class.
 
         The values that are means over samples are ``loss_rpn``, summed over
@@ -154,8 +173,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         if not whole or self.rpn_head is not None:
             boxes = self._boxes(inputs, place)
             # Only targets come from the boxes where maps are pooled whole.
-            with torch.set_grad_enabled(
-                    torch.is_grad_enabled() and not whole):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
                 regions = self._embed_regions(feats, boxes)
         if self.rpn_head is not None:
             local = self._rpn_losses(feats, boxes, regions, text)
@@ -183,19 +201,20 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         images = [normalize(x) for x in self._pool(parts).values()]
         return torch.stack(images).mean(dim=0)
 
-    def _boxes(self, inputs: Tensor,
-               place: Optional[BatchPlace]) -> List[Tensor]:
+    def _boxes(self, inputs: Tensor, place: BatchPlace | None) -> list[Tensor]:
         """Draw boxes in pixels, (B, n, 4) for each level."""
         boxes = self.regions(len(inputs), tuple(inputs.shape[-2:]), place)
         layers = self.roi_head.bbox_roi_extractor.roi_layers
         if len(boxes) != len(layers):
             raise ValueError(
                 f'regions are given for {len(boxes)} levels, the RoI '
-                f'extractor has {len(layers)}; make them agree')
+                f'extractor has {len(layers)}; make them agree'
+            )
         return [level.to(inputs.device) for level in boxes]
 
-    def _embed_regions(self, feats: Tuple[Tensor, ...],
-                       boxes: List[Tensor]) -> List[Tensor]:
+    def _embed_regions(
+        self, feats: tuple[Tensor, ...], boxes: list[Tensor]
+    ) -> list[Tensor]:
         """Embed the boxes of each level, (B, n, D) each.
 
         All levels go through the head together: it has no part of a level's
@@ -203,10 +222,14 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         """
         layers = self.roi_head.bbox_roi_extractor.roi_layers
         with torch.autocast(feats[0].device.type, enabled=False):
-            pooled = torch.cat([
-                layer(feat.float(), to_rois(level)) for layer, feat, level in
-                zip(layers, feats, boxes, strict=True)
-            ])
+            pooled = torch.cat(
+                [
+                    layer(feat.float(), to_rois(level))
+                    for layer, feat, level in zip(
+                        layers, feats, boxes, strict=True
+                    )
+                ]
+            )
         embeds = self.roi_head.bbox_head.embed(pooled)
         parts = embeds.split([level[..., 0].numel() for level in boxes])
         return [
@@ -214,39 +237,52 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
             for part, level in zip(parts, boxes, strict=True)
         ]
 
-    def _embed_maps(self, feats: Tuple[Tensor, ...]) -> List[Tensor]:
+    def _embed_maps(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
         """Embed the whole map of each level, (B, 1, D) each."""
         pool = _POOLINGS[self.pooling][1]
         layers = self.roi_head.bbox_roi_extractor.roi_layers
-        pooled = torch.cat([
-            F.interpolate(
-                pool(feat.float(), self.global_size or layer.output_size),
-                layer.output_size)
-            for layer, feat in zip(layers, feats, strict=True)
-        ])
+        pooled = torch.cat(
+            [
+                F.interpolate(
+                    pool(feat.float(), self.global_size or layer.output_size),
+                    layer.output_size,
+                )
+                for layer, feat in zip(layers, feats, strict=True)
+            ]
+        )
         embeds = self.roi_head.bbox_head.embed(pooled)
         return [level[:, None] for level in embeds.chunk(len(feats))]
 
-    def _win_shares(self, inputs: Tensor, boxes: List[Tensor],
-                    regions: List[Tensor]) -> Features:
+    def _win_shares(
+        self, inputs: Tensor, boxes: list[Tensor], regions: list[Tensor]
+    ) -> Features:
         """Find out which sizes of boxes win, as a check of the regions."""
         # Other boxes need not have a range of sizes.
-        low, high = self.regions.size if isinstance(
-            self.regions, RandomRegions) else (0.0, 0.0)
+        low, high = (
+            self.regions.size
+            if isinstance(self.regions, RandomRegions)
+            else (0.0, 0.0)
+        )
         if low == high:
             return {}
         if self.levels == 'all':
             boxes, regions = [torch.cat(boxes, 1)], [torch.cat(regions, 1)]
         third = (high - low) / 3
-        shares = torch.stack([
-            winner_sizes(level, place, tuple(inputs.shape[-2:]),
-                         (low + third, high - third))
-            for level, place in zip(regions, boxes, strict=True)
-        ]).mean(dim=0)
+        shares = torch.stack(
+            [
+                winner_sizes(
+                    level,
+                    place,
+                    tuple(inputs.shape[-2:]),
+                    (low + third, high - third),
+                )
+                for level, place in zip(regions, boxes, strict=True)
+            ]
+        ).mean(dim=0)
         names = ('win_small', 'win_medium', 'win_large')
         return dict(zip(names, shares, strict=True))
 
-    def _pool(self, regions: List[Tensor]) -> Dict[str, Tensor]:
+    def _pool(self, regions: list[Tensor]) -> dict[str, Tensor]:
         """Pool region embeddings to image embeddings (B, D) by name."""
         pool = _POOLINGS[self.pooling][0]
         if self.levels == 'all':
@@ -256,18 +292,30 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
             for number, level in enumerate(regions, start=2)
         }
 
-    def _rpn_losses(self, feats: Tuple[Tensor, ...], boxes: List[Tensor],
-                    regions: List[Tensor], text: Tensor) -> Features:
+    def _rpn_losses(
+        self,
+        feats: tuple[Tensor, ...],
+        boxes: list[Tensor],
+        regions: list[Tensor],
+        text: Tensor,
+    ) -> Features:
         """Teach objectness the similarity of each box with its text."""
         maps = self.rpn_head.forward_objectness(feats)
         targets = [objectness_targets(level, text) for level in regions]
         layers = self.roi_head.bbox_roi_extractor.roi_layers
         losses = [
-            objectness_loss(logits, level, target, layer.spatial_scale,
-                            self.objectness_offset)
+            objectness_loss(
+                logits,
+                level,
+                target,
+                layer.spatial_scale,
+                self.objectness_offset,
+            )
             for logits, level, target, layer in zip(
-                maps, boxes, targets, layers, strict=True)
+                maps, boxes, targets, layers, strict=True
+            )
         ]
         return dict(
             loss_rpn=self.rpn_loss_weight * torch.stack(losses).sum(),
-            rpn_target=torch.cat(targets, dim=1).mean())
+            rpn_target=torch.cat(targets, dim=1).mean(),
+        )

@@ -7,7 +7,8 @@ lengths, a few columns at a time.
 """
 
 import math
-from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
+from collections.abc import Iterator, Sequence
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor
 # Pixels of a mask that are sampled at a time; a pixel takes about 24 bytes.
 _PIXELS = 1 << 20
 
-Shape = Tuple[int, int]
-Region = Tuple[int, int, int, int]
+Shape = tuple[int, int]
+Region = tuple[int, int, int, int]
 
 
 class RunLengthMasks:
@@ -50,15 +51,16 @@ class RunLengthMasks:
         return RunLengthMasks([self._rles[i] for i in rows], self._size)
 
     @property
-    def shape(self) -> Tuple[int, int, int]:
+    def shape(self) -> tuple[int, int, int]:
         """(N, H, W)."""
         return len(self), *self._size
 
     @staticmethod
     def cat(parts: Sequence['RunLengthMasks']) -> 'RunLengthMasks':
         """Join masks of one image, as :class:`InstanceData` does."""
-        return RunLengthMasks([rle for part in parts for rle in part],
-                              parts[0].shape[1:])
+        return RunLengthMasks(
+            [rle for part in parts for rle in part], parts[0].shape[1:]
+        )
 
     def numpy(self) -> np.ndarray:
         """The pixels, bool (N, H, W)."""
@@ -75,8 +77,9 @@ class RunLengthMasks:
         """The pixels (N, H, W) as numbers of a type."""
         return self.__array__(dtype)
 
-    def to_tensor(self, dtype: Optional[torch.dtype] = None,
-                  device: Any = None) -> Tensor:
+    def to_tensor(
+        self, dtype: torch.dtype | None = None, device: Any = None
+    ) -> Tensor:
         """The pixels as a tensor (N, H, W), bool by default."""
         return torch.from_numpy(self.numpy()).to(device, dtype)
 
@@ -87,8 +90,9 @@ class RunLengthMasks:
     cpu = cuda = detach = to
 
 
-def paste_masks(masks: Tensor, boxes: Tensor, shape: Shape,
-                threshold: float = 0.5) -> RunLengthMasks:
+def paste_masks(
+    masks: Tensor, boxes: Tensor, shape: Shape, threshold: float = 0.5
+) -> RunLengthMasks:
     """Paste masks into their image, one at a time.
 
     Args:
@@ -101,14 +105,18 @@ def paste_masks(masks: Tensor, boxes: Tensor, shape: Shape,
         RunLengthMasks: What MMDetection's pasting gives, encoded.
     """
     masks, boxes = masks.detach().float().cpu(), boxes.detach().float().cpu()
-    return RunLengthMasks([
-        _paste_rle(mask, box, shape, threshold)
-        for mask, box in zip(masks, boxes, strict=True)
-    ], shape)
+    return RunLengthMasks(
+        [
+            _paste_rle(mask, box, shape, threshold)
+            for mask, box in zip(masks, boxes, strict=True)
+        ],
+        shape,
+    )
 
 
-def paste_crop(mask: Tensor, box: Tensor, shape: Shape,
-               threshold: float = 0.5) -> Tuple[int, int, np.ndarray]:
+def paste_crop(
+    mask: Tensor, box: Tensor, shape: Shape, threshold: float = 0.5
+) -> tuple[int, int, np.ndarray]:
     """The part of an image that a pasted mask may cover.
 
     Args:
@@ -123,14 +131,18 @@ def paste_crop(mask: Tensor, box: Tensor, shape: Shape,
     """
     mask, box = mask.detach().float().cpu(), box.detach().float().cpu()
     left, top, right, bottom = _region(box, shape) or (0, 0, 0, 0)
-    columns = [part for _, part in _columns(
-        mask, box, (left, top, right, bottom), threshold)]
+    columns = [
+        part
+        for _, part in _columns(
+            mask, box, (left, top, right, bottom), threshold
+        )
+    ]
     if not columns:
         return 0, 0, np.zeros((0, 0), bool)
     return left, top, np.concatenate(columns).T
 
 
-def crop_rle(rle: dict) -> Tuple[int, int, np.ndarray]:
+def crop_rle(rle: dict) -> tuple[int, int, np.ndarray]:
     """The part of an image that a mask of run lengths covers.
 
     Args:
@@ -140,15 +152,16 @@ def crop_rle(rle: dict) -> Tuple[int, int, np.ndarray]:
         tuple: Column and row of its corner, and bool pixels (rows, columns).
     """
     left, top, width, height = map(int, coco_mask.toBbox(rle))
-    pixels = coco_mask.decode(rle)[top:top + height, left:left + width]
+    pixels = coco_mask.decode(rle)[top : top + height, left : left + width]
     return left, top, pixels.astype(bool)
 
 
-def _paste_rle(mask: Tensor, box: Tensor, shape: Shape,
-               threshold: float) -> dict:
+def _paste_rle(
+    mask: Tensor, box: Tensor, shape: Shape, threshold: float
+) -> dict:
     """RLE of a mask that is pasted into its image."""
     height, width = map(int, shape)
-    ends: List[np.ndarray] = [np.zeros(1, np.int64)]
+    ends: list[np.ndarray] = [np.zeros(1, np.int64)]
     region = _region(box, (height, width))
     if region is not None:
         for column, part in _columns(mask, box, region, threshold):
@@ -166,10 +179,11 @@ def _paste_rle(mask: Tensor, box: Tensor, shape: Shape,
     if len(runs) > 1 and runs[-1] == 0:
         runs = runs[:-1]
     return coco_mask.frPyObjects(
-        dict(size=[height, width], counts=runs.tolist()), height, width)
+        dict(size=[height, width], counts=runs.tolist()), height, width
+    )
 
 
-def _region(box: Tensor, shape: Shape) -> Optional[Region]:
+def _region(box: Tensor, shape: Shape) -> Region | None:
     """Pixels that a box may reach: first and end of columns and rows.
 
     None for an inverted box and one in the padding of the input alone, on
@@ -179,29 +193,37 @@ def _region(box: Tensor, shape: Shape) -> Optional[Region]:
     if not (left <= right and top <= bottom):
         return None
     x0, y0 = (math.floor(max(v, 0)) for v in (left, top))
-    x1, y1 = (math.ceil(min(v, side)) + 1
-              for v, side in zip((right, bottom), shape[::-1], strict=True))
-    region = (max(x0 - 1, 0), max(y0 - 1, 0), min(x1, shape[1]),
-              min(y1, shape[0]))
+    x1, y1 = (
+        math.ceil(min(v, side)) + 1
+        for v, side in zip((right, bottom), shape[::-1], strict=True)
+    )
+    region = (
+        max(x0 - 1, 0),
+        max(y0 - 1, 0),
+        min(x1, shape[1]),
+        min(y1, shape[0]),
+    )
     inside = region[0] < region[2] and region[1] < region[3]
     return region if inside else None
 
 
-def _columns(mask: Tensor, box: Tensor, region: Region,
-             threshold: float) -> Iterator[Tuple[int, np.ndarray]]:
+def _columns(
+    mask: Tensor, box: Tensor, region: Region, threshold: float
+) -> Iterator[tuple[int, np.ndarray]]:
     """Pasted pixels of a region, bool (columns, rows), some at a time."""
     left, top, right, bottom = region
     columns = _places(left, right, box[0], box[2])
     rows = _places(top, bottom, box[1], box[3])
     step = max(_PIXELS // max(len(rows), 1), 1)
     for start in range(0, len(columns), step):
-        part = columns[start:start + step]
-        grid = torch.stack([
-            part[:, None].expand(-1, len(rows)),
-            rows.expand(len(part), -1)
-        ], -1)
+        part = columns[start : start + step]
+        grid = torch.stack(
+            [part[:, None].expand(-1, len(rows)), rows.expand(len(part), -1)],
+            -1,
+        )
         values = F.grid_sample(
-            mask[None, None], grid[None], align_corners=False)[0, 0]
+            mask[None, None], grid[None], align_corners=False
+        )[0, 0]
         yield left + start, (values >= threshold).numpy()
 
 

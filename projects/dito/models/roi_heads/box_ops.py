@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Box coder of the release, and class-wise NMS with bounded memory."""
 
-from typing import Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.registry import TASK_UTILS
@@ -28,8 +28,8 @@ class DITOPlusOneBBoxCoder(DeltaXYWHBBoxCoder):
 
     def __init__(
         self,
-        target_means: Sequence[float] = (0., 0., 0., 0.),
-        target_stds: Sequence[float] = (0.1, 0.1, 0.2, 0.2)
+        target_means: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
+        target_stds: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     ) -> None:
         super().__init__(target_means=target_means, target_stds=target_stds)
 
@@ -37,10 +37,12 @@ class DITOPlusOneBBoxCoder(DeltaXYWHBBoxCoder):
         """Deltas (N, 4) from boxes (N, 4) to ground truth (N, 4)."""
         return super().encode(_exclusive(bboxes), _exclusive(gt_bboxes))
 
-    def decode(self,
-               bboxes: Tensor,
-               pred_bboxes: Tensor,
-               max_shape: Optional[Sequence[int]] = None) -> Tensor:
+    def decode(
+        self,
+        bboxes: Tensor,
+        pred_bboxes: Tensor,
+        max_shape: Sequence[int] | None = None,
+    ) -> Tensor:
         """Boxes of deltas.
 
         Args:
@@ -65,8 +67,9 @@ def _exclusive(boxes: Tensor) -> Tensor:
     return boxes + boxes.new_tensor([0, 0, 1, 1])
 
 
-def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor,
-                  iou_thr: float) -> Tensor:
+def _nms_by_class(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_thr: float
+) -> Tensor:
     """NMS within each class: indices kept, best first.
 
     Boxes of different classes are moved apart. With 1,203 classes the shift
@@ -79,12 +82,13 @@ def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor,
 
 
 def topk_class_nms(
-        boxes: Tensor,
-        scores: Union[Tensor, ChunkedScores],
-        score_thr: float,
-        iou_thr: float,
-        max_num: int,
-        topk: int = 4000) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    boxes: Tensor,
+    scores: Tensor | ChunkedScores,
+    score_thr: float,
+    iou_thr: float,
+    max_num: int,
+    topk: int = 4000,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Class-wise NMS of class-agnostic boxes, equal to the exhaustive one.
 
     NMS is greedy: a detection depends on better ones only. So it is enough
@@ -117,8 +121,11 @@ def topk_class_nms(
         exhausted = len(pairs) < topk or len(pairs) == total
         inds = pairs // max(num_classes, 1)
         labels = pairs % max(num_classes, 1)
-        keep = pairs[:0] if len(pairs) == 0 else _nms_by_class(
-            boxes[inds], best, labels, iou_thr)
+        keep = (
+            pairs[:0]
+            if len(pairs) == 0
+            else _nms_by_class(boxes[inds], best, labels, iou_thr)
+        )
         if exhausted or len(keep) >= max_num:
             break
         topk *= 2

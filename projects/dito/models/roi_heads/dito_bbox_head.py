@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Box head that classifies regions by text embeddings."""
 
-from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -74,38 +74,46 @@ class DITOBBoxHead(BaseModule):
     predict_box_type = 'hbox'
 
     def __init__(
-            self,
-            in_channels: int,
-            embed_dims: int,
-            *,
-            conv_out_channels: int = 256,
-            num_shared_convs: int = 4,
-            fc_out_channels: int = 1024,
-            roi_feat_size: int = 7,
-            temperature: float = 0.01,
-            background_weight: float = 0.9,
-            norm_eps: float = 1e-6,
-            bbox_coder: ConfigType = dict(  # noqa: B006
-                type='DeltaXYWHBBoxCoder',
-                target_means=(0., 0., 0., 0.),
-                target_stds=(0.1, 0.1, 0.2, 0.2)),
-            loss_cls: ConfigType = dict(  # noqa: B006
-                type='CrossEntropyLoss', loss_weight=1.0),
-            loss_bbox: ConfigType = dict(  # noqa: B006
-                type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
-            init_cfg: OptMultiConfig = (
-                dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
-                dict(
-                    type='Xavier',
-                    layer='Linear',
-                    distribution='uniform',
-                    override=[
-                        dict(type='Normal', std=0.01, name='fc_embed'),
-                        dict(type='Normal', std=0.001, name='fc_reg')
-                    ]))
+        self,
+        in_channels: int,
+        embed_dims: int,
+        *,
+        conv_out_channels: int = 256,
+        num_shared_convs: int = 4,
+        fc_out_channels: int = 1024,
+        roi_feat_size: int = 7,
+        temperature: float = 0.01,
+        background_weight: float = 0.9,
+        norm_eps: float = 1e-6,
+        bbox_coder: ConfigType = dict(  # noqa: B006
+            type='DeltaXYWHBBoxCoder',
+            target_means=(0.0, 0.0, 0.0, 0.0),
+            target_stds=(0.1, 0.1, 0.2, 0.2),
+        ),
+        loss_cls: ConfigType = dict(  # noqa: B006
+            type='CrossEntropyLoss', loss_weight=1.0
+        ),
+        loss_bbox: ConfigType = dict(  # noqa: B006
+            type='SmoothL1Loss', beta=1.0, loss_weight=1.0
+        ),
+        init_cfg: OptMultiConfig = (
+            dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
+            dict(
+                type='Xavier',
+                layer='Linear',
+                distribution='uniform',
+                override=[
+                    dict(type='Normal', std=0.01, name='fc_embed'),
+                    dict(type='Normal', std=0.001, name='fc_reg'),
+                ],
+            ),
+        ),
     ) -> None:
-        super().__init__(init_cfg=list(init_cfg) if isinstance(
-            init_cfg, tuple) else init_cfg)
+        super().__init__(
+            init_cfg=list(init_cfg)
+            if isinstance(init_cfg, tuple)
+            else init_cfg
+        )
         self.embed_dims = embed_dims
         self.temperature = temperature
         self.background_weight = background_weight
@@ -115,14 +123,19 @@ class DITOBBoxHead(BaseModule):
 
         channels = [in_channels] + [conv_out_channels] * num_shared_convs
         norm_cfg = dict(type=DITOLayerNorm2d, eps=norm_eps)
-        self.shared_convs = nn.Sequential(*(
-            # bias=True: the LayerNorm runs over channels and does not
-            # cancel a bias that differs between them.
-            ConvModule(c_in, c_out, 3, padding=1, bias=True,
-                       norm_cfg=norm_cfg)
-            for c_in, c_out in zip(channels, channels[1:], strict=False)))
-        self.shared_fc = nn.Linear(channels[-1] * roi_feat_size**2,
-                                   fc_out_channels)
+        self.shared_convs = nn.Sequential(
+            *(
+                # bias=True: the LayerNorm runs over channels and does not
+                # cancel a bias that differs between them.
+                ConvModule(
+                    c_in, c_out, 3, padding=1, bias=True, norm_cfg=norm_cfg
+                )
+                for c_in, c_out in zip(channels, channels[1:], strict=False)
+            )
+        )
+        self.shared_fc = nn.Linear(
+            channels[-1] * roi_feat_size**2, fc_out_channels
+        )
         self.shared_norm = nn.LayerNorm(fc_out_channels, eps=norm_eps)
         self.fc_embed = MODELS.build(
             dict(
@@ -130,7 +143,9 @@ class DITOBBoxHead(BaseModule):
                 in_features=fc_out_channels,
                 out_features=embed_dims,
                 bias=False,
-                eps=1e-12))
+                eps=1e-12,
+            )
+        )
         self.fc_reg = nn.Linear(fc_out_channels, 4)
         self.temperature_scale = nn.Parameter(torch.ones(1))
 
@@ -172,19 +187,24 @@ class DITOBBoxHead(BaseModule):
         if vocabulary is None:
             return Classes(self.text, self.background, self.novel)
         text = torch.as_tensor(vocabulary.embeddings)
-        if text.ndim != 2 or len(text) == 0 or (text.shape[1]
-                                                != self.embed_dims):
+        if (
+            text.ndim != 2
+            or len(text) == 0
+            or (text.shape[1] != self.embed_dims)
+        ):
             raise ValueError(
                 f'The vocabulary has embeddings of shape {tuple(text.shape)}; '
                 f'the box head needs (classes > 0, {self.embed_dims}): build '
-                'it with the text encoder of this model.')
+                'it with the text encoder of this model.'
+            )
         device = self.text.device
         return Classes(
             text.to(device, torch.float32),
             torch.as_tensor(vocabulary.background).to(device, torch.float32),
-            torch.as_tensor(vocabulary.novel).to(device, torch.bool))
+            torch.as_tensor(vocabulary.novel).to(device, torch.bool),
+        )
 
-    def classifier(self, classes: Optional[Classes] = None) -> Tensor:
+    def classifier(self, classes: Classes | None = None) -> Tensor:
         """Text embeddings of all classes, background last, (K + 1, D).
 
         Args:
@@ -195,10 +215,12 @@ class DITOBBoxHead(BaseModule):
         """
         classes = classes or self.classes()
         if len(classes.text) == 0:
-            raise ValueError('No vocabulary is set: call '
-                             "build_vocabulary(['red umbrella', 'anchor']) or "
-                             'set_vocabulary(vocabulary) of the detector, or '
-                             'use DITOVocabularyHook in training and testing.')
+            raise ValueError(
+                'No vocabulary is set: call '
+                "build_vocabulary(['red umbrella', 'anchor']) or "
+                'set_vocabulary(vocabulary) of the detector, or '
+                'use DITOVocabularyHook in training and testing.'
+            )
         return torch.cat([classes.text, classes.background[None]])
 
     def _hidden(self, x: Tensor) -> Tensor:
@@ -216,9 +238,9 @@ class DITOBBoxHead(BaseModule):
         """
         return self.fc_embed(self._hidden(x))
 
-    def classify(self,
-                 embeds: Tensor,
-                 classes: Optional[Classes] = None) -> Tensor:
+    def classify(
+        self, embeds: Tensor, classes: Classes | None = None
+    ) -> Tensor:
         """Class logits of region embeddings.
 
         Args:
@@ -229,10 +251,13 @@ class DITOBBoxHead(BaseModule):
             Tensor: Cosine over ``temperature`` times the learnt scalar,
             float32, shape (N, K + 1), background last.
         """
-        return cosine_logits(embeds, self.classifier(classes),
-                             self.temperature * self.temperature_scale)
+        return cosine_logits(
+            embeds,
+            self.classifier(classes),
+            self.temperature * self.temperature_scale,
+        )
 
-    def regions(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def regions(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What does not depend on the classes.
 
         Args:
@@ -245,7 +270,7 @@ class DITOBBoxHead(BaseModule):
         hidden = self._hidden(x)
         return self.fc_embed(hidden), self.fc_reg(hidden).float()
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits and box deltas of RoI features.
 
         Args:
@@ -258,27 +283,33 @@ class DITOBBoxHead(BaseModule):
         embeds, deltas = self.regions(x)
         return self.classify(embeds), deltas
 
-    def _get_targets_single(self,
-                            result: SamplingResult) -> Tuple[Tensor, Tensor]:
+    def _get_targets_single(
+        self, result: SamplingResult
+    ) -> tuple[Tensor, Tensor]:
         """Labels (N, ) and box deltas (N, 4) of one image's RoIs."""
         num_pos = len(result.pos_priors)
-        labels = torch.full((len(result.priors), ),
-                            self.num_classes,
-                            dtype=torch.long,
-                            device=result.priors.device)
+        labels = torch.full(
+            (len(result.priors),),
+            self.num_classes,
+            dtype=torch.long,
+            device=result.priors.device,
+        )
         deltas = result.priors.new_zeros(len(labels), 4)
         if num_pos:
             labels[:num_pos] = result.pos_gt_labels
-            deltas[:num_pos] = self.bbox_coder.encode(result.pos_priors,
-                                                      result.pos_gt_bboxes)
+            deltas[:num_pos] = self.bbox_coder.encode(
+                result.pos_priors, result.pos_gt_bboxes
+            )
         return labels, deltas
 
-    def loss_and_target(self,
-                        cls_score: Tensor,
-                        bbox_pred: Tensor,
-                        rois: Tensor,
-                        sampling_results: List[SamplingResult],
-                        rcnn_train_cfg: ConfigType) -> dict:
+    def loss_and_target(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        rois: Tensor,
+        sampling_results: list[SamplingResult],
+        rcnn_train_cfg: ConfigType,
+    ) -> dict:
         """Losses of sampled RoIs.
 
         Args:
@@ -293,13 +324,18 @@ class DITOBBoxHead(BaseModule):
             dict: ``loss_bbox``, a dict of losses, and ``bbox_targets``.
         """
         labels, deltas = map(
-            torch.cat, multi_apply(self._get_targets_single,
-                                   sampling_results))
+            torch.cat, multi_apply(self._get_targets_single, sampling_results)
+        )
         losses = self.loss(cls_score, bbox_pred, labels, deltas)
         return dict(loss_bbox=losses, bbox_targets=(labels, deltas))
 
-    def loss(self, cls_score: Tensor, bbox_pred: Tensor, labels: Tensor,
-             bbox_targets: Tensor) -> dict:
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        labels: Tensor,
+        bbox_targets: Tensor,
+    ) -> dict:
         """Classification and box losses (release).
 
         Args:
@@ -314,22 +350,27 @@ class DITOBBoxHead(BaseModule):
         foreground = labels < self.num_classes
         weight = torch.where(foreground, 1.0, self.background_weight)
         loss_cls = self.loss_cls(
-            cls_score, labels, weight, avg_factor=max(len(labels), 1))
+            cls_score, labels, weight, avg_factor=max(len(labels), 1)
+        )
         pred, target = bbox_pred[foreground], bbox_targets[foreground]
         loss_bbox = self.loss_bbox(
-            pred, target, avg_factor=max(pred.numel(), 1))
+            pred, target, avg_factor=max(pred.numel(), 1)
+        )
         return dict(
             loss_cls=loss_cls,
             loss_bbox=loss_bbox,
-            acc=accuracy(cls_score, labels))
+            acc=accuracy(cls_score, labels),
+        )
 
-    def predict_by_feat(self,
-                        rois: Tuple[Tensor, ...],
-                        scores: Tuple[Tensor, ...],
-                        bbox_preds: Tuple[Tensor, ...],
-                        batch_img_metas: List[dict],
-                        rcnn_test_cfg: Optional[ConfigType] = None,
-                        rescale: bool = False) -> InstanceList:
+    def predict_by_feat(
+        self,
+        rois: tuple[Tensor, ...],
+        scores: tuple[Tensor, ...],
+        bbox_preds: tuple[Tensor, ...],
+        batch_img_metas: list[dict],
+        rcnn_test_cfg: ConfigType | None = None,
+        rescale: bool = False,
+    ) -> InstanceList:
         """Detections of each image.
 
         Args:
@@ -348,34 +389,53 @@ class DITOBBoxHead(BaseModule):
         """
         results = []
         for roi, score, delta, meta in zip(
-                rois, scores, bbox_preds, batch_img_metas, strict=True):
+            rois, scores, bbox_preds, batch_img_metas, strict=True
+        ):
             results.append(
-                self._predict_single(roi, score, delta, meta, rcnn_test_cfg,
-                                     rescale))
+                self._predict_single(
+                    roi, score, delta, meta, rcnn_test_cfg, rescale
+                )
+            )
         return results
 
-    def _predict_single(self, roi: Tensor, score: Tensor, delta: Tensor,
-                        img_meta: dict, cfg: Optional[ConfigType],
-                        rescale: bool) -> InstanceData:
+    def _predict_single(
+        self,
+        roi: Tensor,
+        score: Tensor,
+        delta: Tensor,
+        img_meta: dict,
+        cfg: ConfigType | None,
+        rescale: bool,
+    ) -> InstanceData:
         if len(roi) == 0:
-            return empty_instances([img_meta],
-                                   roi.device,
-                                   task_type='bbox',
-                                   num_classes=self.num_classes,
-                                   score_per_cls=cfg is None)[0]
+            return empty_instances(
+                [img_meta],
+                roi.device,
+                task_type='bbox',
+                num_classes=self.num_classes,
+                score_per_cls=cfg is None,
+            )[0]
         boxes = self.bbox_coder.decode(
-            roi[:, 1:], delta, max_shape=img_meta['img_shape'])
+            roi[:, 1:], delta, max_shape=img_meta['img_shape']
+        )
         if rescale:
-            boxes = scale_boxes(boxes,
-                                [1 / s for s in img_meta['scale_factor']])
+            boxes = scale_boxes(
+                boxes, [1 / s for s in img_meta['scale_factor']]
+            )
         if cfg is None:
             return InstanceData(bboxes=boxes, scores=score)
         if cfg['nms'].get('type', 'nms') != 'nms':
-            raise ValueError(f'DITOBBoxHead has class-wise NMS of type "nms" '
-                             f'only, got {cfg["nms"]["type"]!r}.')
+            raise ValueError(
+                f'DITOBBoxHead has class-wise NMS of type "nms" '
+                f'only, got {cfg["nms"]["type"]!r}.'
+            )
         if isinstance(score, Tensor):
             score = score[:, :-1]
         boxes, score, labels, _ = topk_class_nms(
-            boxes, score, cfg['score_thr'],
-            cfg['nms']['iou_threshold'], cfg['max_per_img'])
+            boxes,
+            score,
+            cfg['score_thr'],
+            cfg['nms']['iou_threshold'],
+            cfg['max_per_img'],
+        )
         return InstanceData(bboxes=boxes, scores=score, labels=labels)

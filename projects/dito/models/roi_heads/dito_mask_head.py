@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Class-agnostic mask head with normalised convolutions."""
 
-from typing import List, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,8 @@ class DITOMaskHead(FCNMaskHead):
         roi_feat_size: int = 14,
         norm_eps: float = 1e-6,
         loss_mask: ConfigType = dict(  # noqa: B006
-            type='CrossEntropyLoss', use_mask=True, loss_weight=1.0)
+            type='CrossEntropyLoss', use_mask=True, loss_weight=1.0
+        ),
     ) -> None:
         conv_cfg = dict(type=NormedConv2d, eps=1e-12)
         super().__init__(
@@ -56,7 +57,8 @@ class DITOMaskHead(FCNMaskHead):
             num_classes=1,
             class_agnostic=True,
             predictor_cfg=conv_cfg,
-            loss_mask=loss_mask)
+            loss_mask=loss_mask,
+        )
         channels = [in_channels] + [conv_out_channels] * num_convs
         self.convs = ModuleList(
             ConvModule(
@@ -66,8 +68,10 @@ class DITOMaskHead(FCNMaskHead):
                 padding=1,
                 bias=True,
                 conv_cfg=conv_cfg,
-                norm_cfg=dict(type=DITOLayerNorm2d, eps=norm_eps))
-            for c_in, c_out in zip(channels, channels[1:], strict=False))
+                norm_cfg=dict(type=DITOLayerNorm2d, eps=norm_eps),
+            )
+            for c_in, c_out in zip(channels, channels[1:], strict=False)
+        )
         self.upsample_norm = DITOLayerNorm2d(conv_out_channels, eps=norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,13 +88,15 @@ class DITOMaskHead(FCNMaskHead):
         x = F.relu(self.upsample_norm(self.upsample(x)))
         return self.conv_logits(x).float()
 
-    def predict_by_feat(self,
-                        mask_preds: Sequence[Tensor],
-                        results_list: InstanceList,
-                        batch_img_metas: List[dict],
-                        rcnn_test_cfg: ConfigType,
-                        rescale: bool = False,
-                        activate_map: bool = False) -> InstanceList:
+    def predict_by_feat(
+        self,
+        mask_preds: Sequence[Tensor],
+        results_list: InstanceList,
+        batch_img_metas: list[dict],
+        rcnn_test_cfg: ConfigType,
+        rescale: bool = False,
+        activate_map: bool = False,
+    ) -> InstanceList:
         """Masks of detections in the form that their image asks for.
 
         Args:
@@ -110,11 +116,18 @@ class DITOMaskHead(FCNMaskHead):
             (N, h, w), with ``mask_thr`` among their meta data.
         """
         for preds, found, meta in zip(
-                mask_preds, results_list, batch_img_metas, strict=True):
+            mask_preds, results_list, batch_img_metas, strict=True
+        ):
             form = meta.get('mask_form', 'dense')
             if form == 'dense':
-                super().predict_by_feat([preds], [found], [meta],
-                                        rcnn_test_cfg, rescale, activate_map)
+                super().predict_by_feat(
+                    [preds],
+                    [found],
+                    [meta],
+                    rcnn_test_cfg,
+                    rescale,
+                    activate_map,
+                )
                 continue
             masks = (preds if activate_map else preds.sigmoid())[:, 0]
             scale = found.bboxes.new_tensor(meta['scale_factor'])
@@ -122,25 +135,33 @@ class DITOMaskHead(FCNMaskHead):
             if rescale:
                 found.bboxes /= scale.repeat(2)
             else:
-                shape = [round(side * factor) for side, factor in zip(
-                    shape, reversed(scale.tolist()), strict=True)]
+                shape = [
+                    round(side * factor)
+                    for side, factor in zip(
+                        shape, reversed(scale.tolist()), strict=True
+                    )
+                ]
             if form == 'rle':
-                found.masks = paste_masks(masks, found.bboxes, shape,
-                                          rcnn_test_cfg.mask_thr_binary)
+                found.masks = paste_masks(
+                    masks, found.bboxes, shape, rcnn_test_cfg.mask_thr_binary
+                )
             else:
                 found.box_masks = masks
                 found.set_metainfo(
-                    dict(mask_thr=rcnn_test_cfg.mask_thr_binary))
+                    dict(mask_thr=rcnn_test_cfg.mask_thr_binary)
+                )
         return results_list
 
-    def _predict_by_feat_single(self,
-                                mask_preds: Tensor,
-                                bboxes: Tensor,
-                                labels: Tensor,
-                                img_meta: dict,
-                                rcnn_test_cfg: ConfigType,
-                                rescale: bool = False,
-                                activate_map: bool = False) -> Tensor:
+    def _predict_by_feat_single(
+        self,
+        mask_preds: Tensor,
+        bboxes: Tensor,
+        labels: Tensor,
+        img_meta: dict,
+        rcnn_test_cfg: ConfigType,
+        rescale: bool = False,
+        activate_map: bool = False,
+    ) -> Tensor:
         """Paste the masks of one image into it.
 
         Boxes clipped to the padded input (release) may lie in the padding
@@ -166,13 +187,26 @@ class DITOMaskHead(FCNMaskHead):
         inside = ((near < limit) & (far > 0) & (near <= far)).all(dim=1)
         if inside.all():
             return super()._predict_by_feat_single(
-                mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale,
-                activate_map)
-        places = torch.where(inside[:, None], bboxes,
-                             bboxes.new_tensor([0, 0, 1, 1]))
+                mask_preds,
+                bboxes,
+                labels,
+                img_meta,
+                rcnn_test_cfg,
+                rescale,
+                activate_map,
+            )
+        places = torch.where(
+            inside[:, None], bboxes, bboxes.new_tensor([0, 0, 1, 1])
+        )
         masks = super()._predict_by_feat_single(
-            mask_preds, places, labels, img_meta, rcnn_test_cfg, rescale,
-            activate_map)
+            mask_preds,
+            places,
+            labels,
+            img_meta,
+            rcnn_test_cfg,
+            rescale,
+            activate_map,
+        )
         masks[~inside] = 0
         if rescale:
             bboxes /= scale.repeat(2)

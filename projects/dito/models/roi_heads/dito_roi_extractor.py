@@ -1,8 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """RoI features with float32 coordinates."""
 
-from typing import List, Optional, Tuple, Union
-
 import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
@@ -27,10 +25,12 @@ class DITOCellAlign(nn.Module):
             the release. Defaults to 1.
     """
 
-    def __init__(self,
-                 output_size: Union[int, Tuple[int, int]],
-                 spatial_scale: float = 1.0,
-                 sampling_ratio: int = 1) -> None:
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        spatial_scale: float = 1.0,
+        sampling_ratio: int = 1,
+    ) -> None:
         super().__init__()
         if isinstance(output_size, int):
             output_size = (output_size, output_size)
@@ -58,7 +58,8 @@ class DITOCellAlign(nn.Module):
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,
-            aligned=True)
+            aligned=True,
+        )
 
 
 @MODELS.register_module()
@@ -74,15 +75,20 @@ class DITORoIExtractor(SingleRoIExtractor):
     ``roi_layer`` may be a registered one, such as :class:`DITOCellAlign`.
     """
 
-    def build_roi_layers(self, layer_cfg: ConfigType,
-                         featmap_strides: List[int]) -> nn.ModuleList:
+    def build_roi_layers(
+        self, layer_cfg: ConfigType, featmap_strides: list[int]
+    ) -> nn.ModuleList:
         """Build one RoI layer a level, mmcv's or a registered one."""
-        layer = MODELS.get(layer_cfg['type']) if isinstance(
-            layer_cfg['type'], str) else None
+        layer = (
+            MODELS.get(layer_cfg['type'])
+            if isinstance(layer_cfg['type'], str)
+            else None
+        )
         if layer is None:
             return super().build_roi_layers(layer_cfg, featmap_strides)
         return super().build_roi_layers(
-            dict(layer_cfg, type=layer), featmap_strides)
+            dict(layer_cfg, type=layer), featmap_strides
+        )
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
         """Level of each RoI.
@@ -98,10 +104,12 @@ class DITORoIExtractor(SingleRoIExtractor):
         rois = torch.cat([torch.zeros_like(rois[:, :3]), sides], dim=1)
         return super().map_roi_levels(rois, num_levels)
 
-    def forward(self,
-                feats: Tuple[Tensor, ...],
-                rois: Tensor,
-                roi_scale_factor: Optional[float] = None) -> Tensor:
+    def forward(
+        self,
+        feats: tuple[Tensor, ...],
+        rois: Tensor,
+        roi_scale_factor: float | None = None,
+    ) -> Tensor:
         """Extract RoI features.
 
         Args:

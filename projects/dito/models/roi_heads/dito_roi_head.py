@@ -2,7 +2,8 @@
 """RoI head with VLM scores and distillation from a frozen backbone."""
 
 import logging
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
@@ -23,8 +24,7 @@ RegionEmbed = Callable[[Tensor], Tensor]
 # Regions whose crops are embedded at a time.
 _CHUNK = 256
 # Options of the ensemble that configs up to 0.1 gave to the head itself.
-_MOVED = ('alpha', 'beta', 'renormalise', 'objectness_power',
-          'vlm_background')
+_MOVED = ('alpha', 'beta', 'renormalise', 'objectness_power', 'vlm_background')
 
 
 def _mean(crops: Tensor) -> Tensor:
@@ -41,7 +41,8 @@ def _moved_options(options: dict) -> dict:
             f'roi_head has {", ".join(moved)}, which are taken as if they '
             f'stood where they belong: roi_head.ensemble=dict({given}).',
             logger='current',
-            level=logging.WARNING)
+            level=logging.WARNING,
+        )
     return moved
 
 
@@ -76,19 +77,22 @@ class DITORoIHead(StandardRoIHead):
         **kwargs: See :class:`StandardRoIHead`.
     """
 
-    def __init__(self,
-                 *,
-                 ensemble: OptConfigType = None,
-                 vlm_roi_scale: float = 1.0,
-                 vlm_temperature: float = 0.01,
-                 vlm_roi_extractor: OptConfigType = None,
-                 loss_distill: OptConfigType = None,
-                 class_chunk: int = 4096,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        ensemble: OptConfigType = None,
+        vlm_roi_scale: float = 1.0,
+        vlm_temperature: float = 0.01,
+        vlm_roi_extractor: OptConfigType = None,
+        loss_distill: OptConfigType = None,
+        class_chunk: int = 4096,
+        **kwargs,
+    ) -> None:
         ensemble = {**(ensemble or {}), **_moved_options(kwargs)}
         super().__init__(**kwargs)
         self.ensemble = TASK_UTILS.build(
-            dict(dict(type='GeometricEnsemble'), **ensemble))
+            dict(dict(type='GeometricEnsemble'), **ensemble)
+        )
         require(self.ensemble, Ensemble, 'roi_head.ensemble')
         self.vlm_roi_scale = vlm_roi_scale
         self.vlm_temperature = vlm_temperature
@@ -96,13 +100,15 @@ class DITORoIHead(StandardRoIHead):
         self.vlm_roi_extractor = self.vlm_proj = self.loss_distill = None
         # From RoI features (N, C, s, s) to embeddings (N, D); the detector
         # sets its backbone's. None: the mean.
-        self.region_embed: Optional[RegionEmbed] = None
+        self.region_embed: RegionEmbed | None = None
         if vlm_roi_extractor is not None:
             self.vlm_roi_extractor = MODELS.build(vlm_roi_extractor)
         if loss_distill is not None:
             if self.vlm_roi_extractor is None:
-                raise ValueError('loss_distill compares RoI features of the '
-                                 'backbone map: give vlm_roi_extractor too.')
+                raise ValueError(
+                    'loss_distill compares RoI features of the '
+                    'backbone map: give vlm_roi_extractor too.'
+                )
             self.loss_distill = MODELS.build(loss_distill)
             dims = self.vlm_roi_extractor.out_channels
             self.vlm_proj = nn.Conv2d(dims, dims, 1)
@@ -121,11 +127,13 @@ class DITORoIHead(StandardRoIHead):
         """
         return vlm_feat if self.vlm_proj is None else self.vlm_proj(vlm_feat)
 
-    def vlm_embed(self,
-                  feat: Tensor,
-                  rois: Tensor,
-                  batch_img_metas: List[dict],
-                  embed: Optional[RegionEmbed] = None) -> Tensor:
+    def vlm_embed(
+        self,
+        feat: Tensor,
+        rois: Tensor,
+        batch_img_metas: list[dict],
+        embed: RegionEmbed | None = None,
+    ) -> Tensor:
         """Embeddings of regions of a backbone map.
 
         Args:
@@ -139,44 +147,48 @@ class DITORoIHead(StandardRoIHead):
             Tensor: float32, shape (N, D).
         """
         if self.vlm_roi_scale != 1 and len(rois):
-            rois = self.vlm_roi_extractor.roi_rescale(rois,
-                                                      self.vlm_roi_scale)
+            rois = self.vlm_roi_extractor.roi_rescale(rois, self.vlm_roi_scale)
             sizes = rois.new_tensor(
-                [meta['img_shape'][1::-1] for meta in batch_img_metas])
+                [meta['img_shape'][1::-1] for meta in batch_img_metas]
+            )
             limit = sizes[rois[:, 0].long()].repeat(1, 2)
-            rois = torch.cat([
-                rois[:, :1],
-                torch.minimum(rois[:, 1:].clamp(min=0), limit)
-            ], 1)
+            rois = torch.cat(
+                [rois[:, :1], torch.minimum(rois[:, 1:].clamp(min=0), limit)],
+                1,
+            )
         embed = embed or self.region_embed or _mean
         # Large crops of a thousand regions do not all fit at once.
         size = self.vlm_roi_extractor.roi_layers[0].output_size[0]
         step = _CHUNK if size > 1 else max(len(rois), 1)
         parts = [
-            embed(self.vlm_roi_extractor((feat, ), part))
+            embed(self.vlm_roi_extractor((feat,), part))
             for part in rois.split(step)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def sample_rois(self, rpn_results_list: InstanceList,
-                    batch_data_samples: SampleList) -> List[SamplingResult]:
+    def sample_rois(
+        self, rpn_results_list: InstanceList, batch_data_samples: SampleList
+    ) -> list[SamplingResult]:
         """Match proposals to ground truth and sample them, image by image."""
         gt_instances, gt_ignore, _ = unpack_gt_instances(batch_data_samples)
         results = []
         for proposals, gt, ignore in zip(
-                rpn_results_list, gt_instances, gt_ignore, strict=True):
+            rpn_results_list, gt_instances, gt_ignore, strict=True
+        ):
             proposals.priors = proposals.pop('bboxes')
             assigned = self.bbox_assigner.assign(proposals, gt, ignore)
             results.append(self.bbox_sampler.sample(assigned, proposals, gt))
         return results
 
-    def loss(self,
-             x: Tuple[Tensor, ...],
-             rpn_results_list: InstanceList,
-             batch_data_samples: SampleList,
-             vlm_feat: Optional[Tensor] = None,
-             teacher_feat: Optional[Tensor] = None,
-             teacher_embed: Optional[RegionEmbed] = None) -> dict:
+    def loss(
+        self,
+        x: tuple[Tensor, ...],
+        rpn_results_list: InstanceList,
+        batch_data_samples: SampleList,
+        vlm_feat: Tensor | None = None,
+        teacher_feat: Tensor | None = None,
+        teacher_embed: RegionEmbed | None = None,
+    ) -> dict:
         """Losses of classes, boxes, masks and distillation.
 
         Args:
@@ -197,23 +209,28 @@ class DITORoIHead(StandardRoIHead):
         if self.with_mask:
             gt_instances = [s.gt_instances for s in batch_data_samples]
             losses.update(
-                self.mask_loss(x, sampled, bbox_results['bbox_feats'],
-                               gt_instances)['loss_mask'])
+                self.mask_loss(
+                    x, sampled, bbox_results['bbox_feats'], gt_instances
+                )['loss_mask']
+            )
         if self.loss_distill is not None:
             if vlm_feat is None or teacher_feat is None:
-                raise ValueError('Distillation needs the maps of the '
-                                 'backbone and of its frozen copy: give the '
-                                 'detector a teacher, or no loss_distill.')
+                raise ValueError(
+                    'Distillation needs the maps of the '
+                    'backbone and of its frozen copy: give the '
+                    'detector a teacher, or no loss_distill.'
+                )
             rois = bbox2roi([res.priors for res in sampled])
             metas = [s.metainfo for s in batch_data_samples]
             losses['loss_distill'] = self.loss_distill(
                 self.vlm_embed(self.project(vlm_feat), rois, metas),
-                self.vlm_embed(teacher_feat, rois, metas, teacher_embed))
+                self.vlm_embed(teacher_feat, rois, metas, teacher_embed),
+            )
         return losses
 
-    def vlm_logits(self,
-                   vlm_embeds: Tensor,
-                   classes: Optional[Classes] = None) -> Tensor:
+    def vlm_logits(
+        self, vlm_embeds: Tensor, classes: Classes | None = None
+    ) -> Tensor:
         """VLM logits of RoIs.
 
         Args:
@@ -229,11 +246,13 @@ class DITORoIHead(StandardRoIHead):
             text = text[:-1]
         return cosine_logits(vlm_embeds, text, self.vlm_temperature)
 
-    def score(self,
-              det_logits: Tensor,
-              vlm_logits: Optional[Tensor],
-              objectness: Optional[Tensor],
-              classes: Optional[Classes] = None) -> Tensor:
+    def score(
+        self,
+        det_logits: Tensor,
+        vlm_logits: Tensor | None,
+        objectness: Tensor | None,
+        classes: Classes | None = None,
+    ) -> Tensor:
         """Final scores of proposals (paper eq. 2).
 
         Args:
@@ -246,14 +265,15 @@ class DITORoIHead(StandardRoIHead):
             Tensor: float32, shape (N, K + 1).
         """
         classes = classes or self.bbox_head.classes()
-        return self.ensemble(det_logits, vlm_logits, classes.novel,
-                             objectness)
+        return self.ensemble(det_logits, vlm_logits, classes.novel, objectness)
 
-    def chunked_scores(self,
-                       det_embeds: Tensor,
-                       vlm_embeds: Optional[Tensor],
-                       objectness: Optional[Tensor],
-                       classes: Optional[Classes] = None) -> ChunkedScores:
+    def chunked_scores(
+        self,
+        det_embeds: Tensor,
+        vlm_embeds: Tensor | None,
+        objectness: Tensor | None,
+        classes: Classes | None = None,
+    ) -> ChunkedScores:
         """The same over very many classes, without arrays of all of them.
 
         Args:
@@ -275,14 +295,17 @@ class DITORoIHead(StandardRoIHead):
             det_temperature=head.temperature * head.temperature_scale,
             vlm_temperature=self.vlm_temperature,
             objectness=objectness,
-            chunk=self.class_chunk)
+            chunk=self.class_chunk,
+        )
 
-    def predict(self,
-                x: Tuple[Tensor, ...],
-                rpn_results_list: InstanceList,
-                batch_data_samples: SampleList,
-                rescale: bool = False,
-                vlm_feat: Optional[Tensor] = None) -> InstanceList:
+    def predict(
+        self,
+        x: tuple[Tensor, ...],
+        rpn_results_list: InstanceList,
+        batch_data_samples: SampleList,
+        rescale: bool = False,
+        vlm_feat: Tensor | None = None,
+    ) -> InstanceList:
         """Detections of each image.
 
         Args:
@@ -308,19 +331,22 @@ class DITORoIHead(StandardRoIHead):
             rcnn_test_cfg=self.test_cfg,
             rescale=rescale and not self.with_mask,
             vlm_feat=vlm_feat,
-            vocabularies=[s.get('vocabulary') for s in batch_data_samples])
+            vocabularies=[s.get('vocabulary') for s in batch_data_samples],
+        )
         if self.with_mask:
             results = self.predict_mask(x, metas, results, rescale=rescale)
         return results
 
-    def predict_bbox(self,
-                     x: Tuple[Tensor, ...],
-                     batch_img_metas: List[dict],
-                     rpn_results_list: InstanceList,
-                     rcnn_test_cfg: Optional[ConfigType],
-                     rescale: bool = False,
-                     vlm_feat: Optional[Tensor] = None,
-                     vocabularies: Optional[List[Any]] = None) -> InstanceList:
+    def predict_bbox(
+        self,
+        x: tuple[Tensor, ...],
+        batch_img_metas: list[dict],
+        rpn_results_list: InstanceList,
+        rcnn_test_cfg: ConfigType | None,
+        rescale: bool = False,
+        vlm_feat: Tensor | None = None,
+        vocabularies: list[Any] | None = None,
+    ) -> InstanceList:
         """Boxes, scores and labels of each image; see :meth:`predict`.
 
         Regions are embedded all at once, then named image by image, with
@@ -335,37 +361,57 @@ class DITORoIHead(StandardRoIHead):
                 rois.device,
                 task_type='bbox',
                 num_classes=self.bbox_head.num_classes,
-                score_per_cls=rcnn_test_cfg is None)
+                score_per_cls=rcnn_test_cfg is None,
+            )
         embeds, deltas = self.bbox_head.regions(
             self.bbox_roi_extractor(
-                x[:self.bbox_roi_extractor.num_inputs], rois))
-        vlm_embeds: Sequence[Optional[Tensor]] = [None] * len(boxes)
+                x[: self.bbox_roi_extractor.num_inputs], rois
+            )
+        )
+        vlm_embeds: Sequence[Tensor | None] = [None] * len(boxes)
         if self.vlm_roi_extractor is not None:
             if vlm_feat is None:
-                raise ValueError('The VLM score needs the final map of the '
-                                 'backbone: pass vlm_feat.')
+                raise ValueError(
+                    'The VLM score needs the final map of the '
+                    'backbone: pass vlm_feat.'
+                )
             vlm_embeds = self.vlm_embed(
-                self.project(vlm_feat), rois, batch_img_metas).split(counts)
+                self.project(vlm_feat), rois, batch_img_metas
+            ).split(counts)
         results: InstanceList = []
         for roi, embed, delta, vlm, proposals, meta, vocabulary in zip(
-                rois.split(counts), embeds.split(counts),
-                deltas.split(counts), vlm_embeds, rpn_results_list,
-                batch_img_metas, vocabularies or [None] * len(boxes),
-                strict=True):
+            rois.split(counts),
+            embeds.split(counts),
+            deltas.split(counts),
+            vlm_embeds,
+            rpn_results_list,
+            batch_img_metas,
+            vocabularies or [None] * len(boxes),
+            strict=True,
+        ):
             classes = self.bbox_head.classes(vocabulary)
             scores: Any
-            if (rcnn_test_cfg is not None
-                    and len(classes.text) > self.class_chunk
-                    and hasattr(self.ensemble, 'chunked')):
-                scores = self.chunked_scores(embed, vlm, proposals.scores,
-                                             classes)
+            if (
+                rcnn_test_cfg is not None
+                and len(classes.text) > self.class_chunk
+                and hasattr(self.ensemble, 'chunked')
+            ):
+                scores = self.chunked_scores(
+                    embed, vlm, proposals.scores, classes
+                )
             else:
                 scores = self.score(
                     self.bbox_head.classify(embed, classes),
                     None if vlm is None else self.vlm_logits(vlm, classes),
-                    proposals.scores, classes)
+                    proposals.scores,
+                    classes,
+                )
             results += self.bbox_head.predict_by_feat(
-                (roi, ), (scores, ), (delta, ), [meta],
+                (roi,),
+                (scores,),
+                (delta,),
+                [meta],
                 rcnn_test_cfg=rcnn_test_cfg,
-                rescale=rescale)
+                rescale=rescale,
+            )
         return results

@@ -1,7 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Equation 2: the score of a region from those of detector and VLM."""
 
-from typing import Any, Dict, Iterator, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,9 @@ from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
 
-def cosine_logits(features: Tensor, text: Tensor,
-                  temperature: Tensor | float) -> Tensor:
+def cosine_logits(
+    features: Tensor, text: Tensor, temperature: Tensor | float
+) -> Tensor:
     """Cosine of every feature with every text, over a temperature.
 
     Args:
@@ -50,17 +52,19 @@ class ChunkedScores:
         chunk (int): Number of classes at a time. Defaults to 4096.
     """
 
-    def __init__(self,
-                 ensemble: Any,
-                 det_embeds: Tensor,
-                 vlm_embeds: Optional[Tensor],
-                 text: Tensor,
-                 novel: Tensor,
-                 *,
-                 det_temperature: Tensor | float,
-                 vlm_temperature: float,
-                 objectness: Optional[Tensor] = None,
-                 chunk: int = 4096) -> None:
+    def __init__(
+        self,
+        ensemble: Any,
+        det_embeds: Tensor,
+        vlm_embeds: Tensor | None,
+        text: Tensor,
+        novel: Tensor,
+        *,
+        det_temperature: Tensor | float,
+        vlm_temperature: float,
+        objectness: Tensor | None = None,
+        chunk: int = 4096,
+    ) -> None:
         self.ensemble = ensemble
         self.chunk = chunk
         self.novel = novel
@@ -68,40 +72,43 @@ class ChunkedScores:
         self._det = F.normalize(det_embeds.float(), dim=-1) / det_temperature
         self._vlm = None
         if vlm_embeds is not None:
-            self._vlm = F.normalize(vlm_embeds.float(),
-                                    dim=-1) / vlm_temperature
+            self._vlm = (
+                F.normalize(vlm_embeds.float(), dim=-1) / vlm_temperature
+            )
         with torch.autocast(text.device.type, enabled=False):
             self._factors = self._first_pass(objectness)
 
     @property
-    def shape(self) -> Tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """Number of regions and of classes, without background."""
         return len(self._det), len(self.novel)
 
-    def _logits(self, low: int, high: int) -> Tuple[Tensor, Tensor]:
+    def _logits(self, low: int, high: int) -> tuple[Tensor, Tensor]:
         """Logits of detector and VLM for some rows of the text."""
         text = F.normalize(self.text[low:high].float(), dim=-1)
         det = self._det @ text.mT
         return det, det if self._vlm is None else self._vlm @ text.mT
 
-    def _chunks(self) -> Iterator[Tuple[int, Tensor, Tensor, Tensor]]:
+    def _chunks(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """First class, both logits and novel flags of each chunk."""
         for low in range(0, len(self.novel), self.chunk):
             high = min(low + self.chunk, len(self.novel))
             yield (low, *self._logits(low, high), self.novel[low:high])
 
-    def _first_pass(self, objectness: Optional[Tensor]) -> Tensor:
+    def _first_pass(self, objectness: Tensor | None) -> Tensor:
         """What the mixed logits of regions miss to log scores, (3, N)."""
         sums = self._det.new_tensor(-torch.inf)
         for _, det, vlm, novel in self._chunks():
             sums = torch.logaddexp(sums, self.ensemble.sums(det, vlm, novel))
-        det, vlm = (x[:, 0] for x in self._logits(
-            len(self.novel), len(self.novel) + 1))
+        det, vlm = (
+            x[:, 0] for x in self._logits(len(self.novel), len(self.novel) + 1)
+        )
         in_vlm = self.ensemble.vlm_background or self._vlm is None
         return self.ensemble.log_factors(
-            sums, det, vlm if in_vlm else None, objectness)
+            sums, det, vlm if in_vlm else None, objectness
+        )
 
-    def best(self, topk: int) -> Tuple[Tensor, Tensor]:
+    def best(self, topk: int) -> tuple[Tensor, Tensor]:
         """The best pairs of region and class.
 
         Args:
@@ -117,14 +124,17 @@ class ChunkedScores:
         base, other, _ = self._factors[..., None]
         with torch.autocast(values.device.type, enabled=False):
             for low, det, vlm, novel in self._chunks():
-                scores = self.ensemble.mix(det, vlm, novel).add_(
-                    torch.where(novel, other, base)).exp_()
-                found, index = scores.flatten().topk(
-                    min(topk, scores.numel()))
+                scores = (
+                    self.ensemble.mix(det, vlm, novel)
+                    .add_(torch.where(novel, other, base))
+                    .exp_()
+                )
+                found, index = scores.flatten().topk(min(topk, scores.numel()))
                 width = len(novel)
                 pair = (index // width) * num_classes + low + index % width
                 values, order = torch.cat([values, found]).topk(
-                    min(topk, len(values) + len(found)))
+                    min(topk, len(values) + len(found))
+                )
                 pairs = torch.cat([pairs, pair])[order]
         return values, pairs
 
@@ -163,33 +173,41 @@ class GeometricEnsemble:
         ValueError: If an exponent is out of its range.
     """
 
-    def __init__(self,
-                 alpha: float = 0.3,
-                 beta: float = 0.65,
-                 renormalise: bool = False,
-                 vlm_background: bool = False,
-                 objectness_power: float = 0.0) -> None:
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        beta: float = 0.65,
+        renormalise: bool = False,
+        vlm_background: bool = False,
+        objectness_power: float = 0.0,
+    ) -> None:
         for name, value in dict(alpha=alpha, beta=beta).items():
             if not 0 <= value <= 1:
-                raise ValueError(f'{name} is {value}; it is an exponent of '
-                                 'the VLM score and must be in [0, 1].')
+                raise ValueError(
+                    f'{name} is {value}; it is an exponent of '
+                    'the VLM score and must be in [0, 1].'
+                )
         if objectness_power < 0:
-            raise ValueError(f'objectness_power is {objectness_power}; give '
-                             '0 or more: a negative power would favour '
-                             'regions without objects.')
+            raise ValueError(
+                f'objectness_power is {objectness_power}; give '
+                '0 or more: a negative power would favour '
+                'regions without objects.'
+            )
         self.alpha, self.beta, self.renormalise = alpha, beta, renormalise
         self.vlm_background = vlm_background
         self.objectness_power = objectness_power
 
-    def facts(self) -> Dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """All options by name, for the protocol of an evaluation."""
         return dict(vars(self))
 
-    def __call__(self,
-                 det_logits: Tensor,
-                 vlm_logits: Optional[Tensor],
-                 novel: Tensor,
-                 objectness: Optional[Tensor] = None) -> Tensor:
+    def __call__(
+        self,
+        det_logits: Tensor,
+        vlm_logits: Tensor | None,
+        novel: Tensor,
+        objectness: Tensor | None = None,
+    ) -> Tensor:
         """Scores of all classes at once.
 
         Args:
@@ -210,10 +228,14 @@ class GeometricEnsemble:
         vlm = det if vlm_logits is None else vlm_logits.float()
         classes, vlm_classes = det[:, :num], vlm[:, :num]
         base, other, background = self.log_factors(
-            self.sums(classes, vlm_classes, novel), det[:, num],
-            vlm[:, num] if vlm.shape[1] > num else None, objectness)
+            self.sums(classes, vlm_classes, novel),
+            det[:, num],
+            vlm[:, num] if vlm.shape[1] > num else None,
+            objectness,
+        )
         logs = self.mix(classes, vlm_classes, novel) + torch.where(
-            novel, other[:, None], base[:, None])
+            novel, other[:, None], base[:, None]
+        )
         background = det[:, num] + background
         return torch.cat([logs, background[:, None]], dim=1).exp()
 
@@ -256,11 +278,13 @@ class GeometricEnsemble:
             sums += [mix[:, x].logsumexp(dim=1) for x in (~novel, novel)]
         return torch.stack(sums)
 
-    def log_factors(self,
-                    sums: Tensor,
-                    det_background: Tensor,
-                    vlm_background: Optional[Tensor] = None,
-                    objectness: Optional[Tensor] = None) -> Tensor:
+    def log_factors(
+        self,
+        sums: Tensor,
+        det_background: Tensor,
+        vlm_background: Tensor | None = None,
+        objectness: Tensor | None = None,
+    ) -> Tensor:
         """What the mixed logits of a region miss to the log of its scores.
 
         Args:
@@ -276,15 +300,22 @@ class GeometricEnsemble:
             the background.
         """
         det_sum = torch.logaddexp(sums[0], det_background)
-        vlm_sum = sums[1] if vlm_background is None else torch.logaddexp(
-            sums[1], vlm_background)
-        factors = -torch.stack([
-            torch.lerp(det_sum, vlm_sum, weight)
-            for weight in (self.alpha, self.beta, 0.0)])
+        vlm_sum = (
+            sums[1]
+            if vlm_background is None
+            else torch.logaddexp(sums[1], vlm_background)
+        )
+        factors = -torch.stack(
+            [
+                torch.lerp(det_sum, vlm_sum, weight)
+                for weight in (self.alpha, self.beta, 0.0)
+            ]
+        )
         if self.renormalise:
             parts = torch.cat([sums[2:], det_background[None]])
             factors = factors - (parts + factors).logsumexp(dim=0)
         if self.objectness_power:
             factors = factors + self.objectness_power * (
-                objectness.float().log())
+                objectness.float().log()
+            )
         return factors

@@ -4,7 +4,8 @@
 import hashlib
 import json
 from abc import abstractmethod
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -24,7 +25,7 @@ class BaseTextEncoder(BaseModule):
     def __init__(self, embed_dims: int, init_cfg: Any = None) -> None:
         super().__init__(init_cfg)
         self.embed_dims = embed_dims
-        self._hashed: Tuple[Any, str] = (None, '')
+        self._hashed: tuple[Any, str] = (None, '')
         self.register_load_state_dict_pre_hook(_forget_hash)
 
     @abstractmethod
@@ -39,7 +40,7 @@ class BaseTextEncoder(BaseModule):
         """Choose the order that texts are embedded in, int64 (N, )."""
         return torch.arange(len(tokens))
 
-    def facts(self) -> List[Any]:
+    def facts(self) -> list[Any]:
         """What decides an embedding beside the weights, as json holds it."""
         return [type(self).__name__]
 
@@ -65,7 +66,8 @@ class BaseTextEncoder(BaseModule):
             with torch.autocast(device.type, enabled=False):
                 for index in self.order(tokens).split(batch_size):
                     result[index.to(device)] = normalize(
-                        self(tokens[index].to(device))).float()
+                        self(tokens[index].to(device))
+                    ).float()
         finally:
             self.train(training)
         return result
@@ -87,21 +89,24 @@ class BaseTextEncoder(BaseModule):
             self._hashed = (state, self._hash())
         return self._hashed[1]
 
-    def _weights_key(self) -> Optional[Tuple[Any, ...]]:
+    def _weights_key(self) -> tuple[Any, ...] | None:
         """What changes with any tensor; None where that cannot be told."""
         tensors = [*self.parameters(), *self.buffers()]
         # A tower in training is hashed each time: averaged weights, for
         # one, are swapped in through .data.
         if any(t.requires_grad or t.is_inference() for t in tensors):
             return None
-        return (self._written_facts(), *((id(t), t.data_ptr(), t._version)
-                                         for t in tensors))
+        return (
+            self._written_facts(),
+            *((id(t), t.data_ptr(), t._version) for t in tensors),
+        )
 
     def _written_facts(self) -> str:
         return json.dumps(self.facts(), sort_keys=True)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor],
-               *args: Any) -> 'BaseTextEncoder':
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], *args: Any
+    ) -> 'BaseTextEncoder':
         # New memory may lie where freed memory was.
         self._hashed = (None, '')
         return super()._apply(fn, *args)

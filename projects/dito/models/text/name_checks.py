@@ -3,15 +3,9 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import (
     Any,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import torch
@@ -33,7 +27,7 @@ def name_key(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
-def trained_names(meta: Mapping[str, Any]) -> List[str]:
+def trained_names(meta: Mapping[str, Any]) -> list[str]:
     """Base classes of a training.
 
     Args:
@@ -48,7 +42,7 @@ def trained_names(meta: Mapping[str, Any]) -> List[str]:
     return [n for n in classes if name_key(n) not in novel]
 
 
-def unseen_names(names: Sequence[str], meta: Mapping[str, Any]) -> List[bool]:
+def unseen_names(names: Sequence[str], meta: Mapping[str, Any]) -> list[bool]:
     """Which names are not among the base classes of a training."""
     base = set(map(name_key, trained_names(meta)))
     return [name_key(n) not in base for n in names]
@@ -57,11 +51,12 @@ def unseen_names(names: Sequence[str], meta: Mapping[str, Any]) -> List[bool]:
 def shorten(names: Sequence[str], limit: int = 5) -> str:
     """First names of a list, for an error text."""
     shown = ', '.join(repr(n) for n in names[:limit])
-    return shown + (f' and {len(names) - limit} more'
-                    if len(names) > limit else '')
+    return shown + (
+        f' and {len(names) - limit} more' if len(names) > limit else ''
+    )
 
 
-def check_names(names: Sequence[str]) -> Tuple[str, ...]:
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Refuse a list of names that no vocabulary can be made of.
 
     Args:
@@ -78,11 +73,13 @@ def check_names(names: Sequence[str]) -> Tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(
             f'Class names must be a list of texts, got the text {names!r}; '
-            f'write [{names!r}].')
+            f'write [{names!r}].'
+        )
     names = tuple(names)
     if not names:
         raise ValueError(
-            'The list of class names is empty; give at least one name.')
+            'The list of class names is empty; give at least one name.'
+        )
     other = [n for n in names if not isinstance(n, str)]
     if other:
         raise TypeError(f'Class names must be texts, got {other[:5]}.')
@@ -90,17 +87,19 @@ def check_names(names: Sequence[str]) -> Tuple[str, ...]:
     if blank:
         raise ValueError(
             f'Class names number {blank[:5]} (from 0) are blank; remove '
-            'them or give them a name.')
+            'them or give them a name.'
+        )
     for name in names:
         if len(name) > _MAX_LENGTH:
             raise ValueError(
                 f'A class name has {len(name):,} characters ({name[:40]!r} '
                 '...); is it a list of names? Write a name a line, or commas '
-                'between names.')
+                'between names.'
+            )
         if not name.isascii() and re.search('[\ud800-\udfff]', name):
             raise ValueError(
-                f'The class name {name!r} has half a character; write it '
-                'anew.')
+                f'The class name {name!r} has half a character; write it anew.'
+            )
     _check_double(names)
     return names
 
@@ -115,11 +114,13 @@ def _check_double(names: Sequence[str]) -> None:
         raise ValueError(
             f'{len(double)} class names stand more than once, underscores '
             f'and case aside: {shown}; keep one of each or tell them apart, '
-            "as in 'bat_(animal)'.")
+            "as in 'bat_(animal)'."
+        )
 
 
-def novel_flags(novel: Optional[Iterable[Union[str, bool]]],
-                names: Sequence[str]) -> Tensor:
+def novel_flags(
+    novel: Iterable[str | bool] | None, names: Sequence[str]
+) -> Tensor:
     """Turn names or flags into flags.
 
     Args:
@@ -138,7 +139,8 @@ def novel_flags(novel: Optional[Iterable[Union[str, bool]]],
         novel = novel.tolist()
     if isinstance(novel, str):
         raise TypeError(
-            f'novel must be a list of names or flags, got {novel!r}.')
+            f'novel must be a list of names or flags, got {novel!r}.'
+        )
     entries = list(novel) if novel is not None else []
     if not entries:
         return torch.zeros(len(names), dtype=torch.bool)
@@ -146,7 +148,8 @@ def novel_flags(novel: Optional[Iterable[Union[str, bool]]],
         if len(entries) != len(names):
             raise ValueError(
                 f'novel has {len(entries)} flags for {len(names)} names; '
-                'give one a name, or the names of the novel classes.')
+                'give one a name, or the names of the novel classes.'
+            )
         return torch.tensor([bool(e) for e in entries])
     known = {name_key(n) for n in names}
     wanted = {name_key(e): e for e in entries}
@@ -154,12 +157,14 @@ def novel_flags(novel: Optional[Iterable[Union[str, bool]]],
     if absent:
         raise ValueError(
             f'{len(absent)} novel names are not among the {len(names)} '
-            f'class names: {shorten(absent)}.')
+            f'class names: {shorten(absent)}.'
+        )
     return torch.tensor([name_key(n) in wanted for n in names])
 
 
-def resolve_synonyms(synonyms: Optional[Mapping[str, Sequence[str]]],
-                     names: Sequence[str]) -> Tuple[Tuple[str, ...], ...]:
+def resolve_synonyms(
+    synonyms: Mapping[str, Sequence[str]] | None, names: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
     """Sort synonyms by class.
 
     Args:
@@ -178,9 +183,13 @@ def resolve_synonyms(synonyms: Optional[Mapping[str, Sequence[str]]],
     if absent:
         raise ValueError(
             f'{len(absent)} names with synonyms are not among the '
-            f'{len(names)} class names: {shorten(absent)}.')
-    blank = [k for k, v in given.values()
-             if not all(isinstance(s, str) and s.strip() for s in v)]
+            f'{len(names)} class names: {shorten(absent)}.'
+        )
+    blank = [
+        k
+        for k, v in given.values()
+        if not all(isinstance(s, str) and s.strip() for s in v)
+    ]
     if blank:
         raise ValueError(f'Synonyms of {shorten(blank)} are blank.')
     return tuple(given.get(name_key(n), ('', ()))[1] for n in names)
@@ -198,8 +207,10 @@ def say_unread(count: int, unread: Mapping[str, Sequence[str]]) -> str:
     """
     shown = ', '.join(map(repr, unread))
     pieces = sorted({p for found in unread.values() for p in found})
-    return (f'The text tower cannot read {len(unread)} of {count} names: '
-            f'{shown}. It has no embedding for {shorten(pieces, 20)}, so '
-            'what is found under these names means little; take other words '
-            'for them, or a detector whose text tower has the whole table '
-            'of words.')
+    return (
+        f'The text tower cannot read {len(unread)} of {count} names: '
+        f'{shown}. It has no embedding for {shorten(pieces, 20)}, so '
+        'what is found under these names means little; take other words '
+        'for them, or a detector whose text tower has the whole table '
+        'of words.'
+    )

@@ -31,9 +31,9 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, KeysView, Mapping, Set
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -55,16 +55,34 @@ from .name_trees import (
     parse,
 )
 
-Names = Union[str, Path, Sequence[str]]
+Names = str | Path | Sequence[str]
 
 _TEXT_FILES = {'.txt', '.names', '.list', '.labels', '.label', '.lst'}
 _TREES = {'.json', '.yaml', '.yml'}
 _LABEL_MAPS = {'.pbtxt', '.textproto'}
 _TABLES = {'.csv', '.tsv'}
-_OTHER_FILES = {'.xml', '.xlsx', '.py', '.pkl', '.npy',
-                '.data', '.pth', '.pt', '.toml', '.md', '.jsonl', '.parquet'}
-_FILES = {*_TEXT_FILES, *_TREES, *_OTHER_FILES, *_LABEL_MAPS, *_TABLES,
-          '.safetensors'}
+_OTHER_FILES = {
+    '.xml',
+    '.xlsx',
+    '.py',
+    '.pkl',
+    '.npy',
+    '.data',
+    '.pth',
+    '.pt',
+    '.toml',
+    '.md',
+    '.jsonl',
+    '.parquet',
+}
+_FILES = {
+    *_TEXT_FILES,
+    *_TREES,
+    *_OTHER_FILES,
+    *_LABEL_MAPS,
+    *_TABLES,
+    '.safetensors',
+}
 _FREE_DOT = re.compile(r'\s\.(\s|$)|\.\s*$|\w{3}\.\s')
 # '0: cat', '0 cat', 'cat 0', '- cat', and 'n02121808 cat' of ImageNet.
 _NUMBERED = re.compile(r'(\d{1,18})\s*([:=,;.)\t ])\s*(\S.*)')
@@ -76,7 +94,7 @@ _MARKUP = re.compile(r'[<>{}]|://|^\w+:$|^\w+: *[\[{]')
 _PROMPT = re.compile(r'\s\.(\s|$)')
 
 
-def parse_names(names: Names) -> Tuple[str, ...]:
+def parse_names(names: Names) -> tuple[str, ...]:
     """Read class names from a list, a text, or a file.
 
     Args:
@@ -103,11 +121,14 @@ def name_list(names: Names) -> NameList:
     if isinstance(names, str):
         return NameList(_from_text(names))
     if isinstance(names, Mapping):
-        return from_tree({str(k): v for k, v in names.items()},
-                         'The dict of names')
+        return from_tree(
+            {str(k): v for k, v in names.items()}, 'The dict of names'
+        )
     if isinstance(names, Set) and not isinstance(names, KeysView):
-        raise TypeError('A set of names has no order, and labels are places '
-                        'in it; give a list, as sorted(names).')
+        raise TypeError(
+            'A set of names has no order, and labels are places '
+            'in it; give a list, as sorted(names).'
+        )
     if hasattr(names, 'tolist'):  # array, tensor, column of a table
         names = names.tolist()
     if isinstance(names, str):
@@ -119,11 +140,12 @@ def name_list(names: Names) -> NameList:
     if files:
         raise ValueError(
             f'{files[0]!r} in a list of names looks like a file; give the '
-            'file alone, or its names.')
+            'file alone, or its names.'
+        )
     return NameList(names)
 
 
-def as_file(names: Any) -> Optional[Path]:
+def as_file(names: Any) -> Path | None:
     """The file that is meant, if names are given as one.
 
     Raises:
@@ -137,11 +159,11 @@ def as_file(names: Any) -> Optional[Path]:
     text = names.strip()
     if '://' in text:
         address = urlsplit(text)
-        if address.scheme != 'file' or address.netloc not in (
-                '', 'localhost'):
+        if address.scheme != 'file' or address.netloc not in ('', 'localhost'):
             raise ValueError(
                 f'Names are not read from the address {text}; download the '
-                'file and give its path.')
+                'file and give its path.'
+            )
         return Path(url2pathname(address.path))
     path = Path(os.path.expanduser(text))
     try:
@@ -151,7 +173,8 @@ def as_file(names: Any) -> Optional[Path]:
     if exists or (_file_suffix(text) and ',' not in text):
         return path
     if text.startswith(('/', './', '../', '.\\')) or re.match(
-            r'~[\w.-]*/|[A-Za-z]:[\\/]', text):
+        r'~[\w.-]*/|[A-Za-z]:[\\/]', text
+    ):
         return path
     return None
 
@@ -160,7 +183,7 @@ def _file_suffix(text: str) -> bool:
     return Path(text.strip()).suffix.lower() in _FILES
 
 
-def _from_text(text: str) -> List[str]:
+def _from_text(text: str) -> list[str]:
     """Names of a text as it is typed on a command line."""
     text = text.translate(UNSEEN).strip()
     if text.startswith('['):
@@ -171,7 +194,8 @@ def _from_text(text: str) -> List[str]:
         if not is_texts(content):
             raise ValueError(
                 f'The names {text[:80]!r} begin like a list but are not a '
-                "json list of texts; write 'red umbrella, anchor'.")
+                "json list of texts; write 'red umbrella, anchor'."
+            )
         return [clean(n) for n in content]
     if '\n' in text or '\r' in text:
         return _from_lines(text)
@@ -181,13 +205,14 @@ def _from_text(text: str) -> List[str]:
     if files:
         raise ValueError(
             f'{files[0]!r} among the names looks like a file; give one file '
-            'alone, or names.')
+            'alone, or names.'
+        )
     _refuse_other_marks(text, len(parts))
     _refuse_markup(text)
     return parts
 
 
-def _split(text: str) -> List[str]:
+def _split(text: str) -> list[str]:
     """Split at commas, but for those within double quotation marks."""
     if not re.search(r'(^|,)\s*"', text):
         return text.split(',')
@@ -196,7 +221,8 @@ def _split(text: str) -> List[str]:
     except csv.Error:
         raise ValueError(
             f'The quotation marks of the names {text[:80]!r} are not in '
-            'pairs around whole names; close or remove them.') from None
+            'pairs around whole names; close or remove them.'
+        ) from None
 
 
 def _refuse_markup(line: str) -> None:
@@ -204,7 +230,8 @@ def _refuse_markup(line: str) -> None:
         raise ValueError(
             f'{line[:80]!r} among the names is no name but of another format, '
             'such as HTML, a label map or yaml; give the file its suffix '
-            '(.pbtxt, .yaml, .json), or write a name a line.')
+            '(.pbtxt, .yaml, .json), or write a name a line.'
+        )
 
 
 def _refuse_other_marks(text: str, count: int) -> None:
@@ -213,15 +240,17 @@ def _refuse_other_marks(text: str, count: int) -> None:
         if mark in text:
             raise ValueError(
                 f'The names {text[:80]!r} are separated by {mark!r}; '
-                f'separate them by commas: {_with_commas(text, mark)!r}.')
+                f'separate them by commas: {_with_commas(text, mark)!r}.'
+            )
     if count == 1 and _FREE_DOT.search(text):
         raise ValueError(
             f'The names {text[:80]!r} look like a prompt of Grounding DINO, '
             'with dots between the names; separate them by commas: '
-            f'{_with_commas(text, ".")!r}.')
+            f'{_with_commas(text, ".")!r}.'
+        )
 
 
-def split_prompt(text: str) -> Union[str, List[str]]:
+def split_prompt(text: str) -> str | list[str]:
     """Take a prompt of MMDetection's, 'red umbrella . anchor .', apart.
 
     Args:
@@ -241,7 +270,7 @@ def _with_commas(text: str, mark: str) -> str:
     return ', '.join(p for p in parts if p)[:80]
 
 
-def read_names(path: Union[str, Path]) -> NameList:
+def read_names(path: str | Path) -> NameList:
     """Read class names from a file; the module lists the kinds.
 
     Args:
@@ -258,13 +287,15 @@ def read_names(path: Union[str, Path]) -> NameList:
     if not path.is_file():
         found = 'is a folder' if path.is_dir() else 'does not exist'
         raise FileNotFoundError(
-            f'The file of class names {path} {found}; check the path.')
+            f'The file of class names {path} {found}; check the path.'
+        )
     suffix = path.suffix.lower()
     if suffix == '.safetensors':
         return _from_vocabulary(path)
     if suffix in _OTHER_FILES:
-        raise ValueError(f'Names are not read from a {suffix} file ({path}); '
-                         f'{HOW}.')
+        raise ValueError(
+            f'Names are not read from a {suffix} file ({path}); {HOW}.'
+        )
     text = _read_text(path)
     whole = text.translate(UNSEEN).strip()
     if suffix in _TEXT_FILES and whole[:1] + whole[-1:] in ('[]', '{}'):
@@ -276,13 +307,15 @@ def read_names(path: Union[str, Path]) -> NameList:
         if isinstance(error, NoNames):
             raise
         reason = ' '.join(str(error).split())
-        raise ValueError(f'{path} is not {suffix[1:]} ({reason}); correct '
-                         f'it, or {HOW}.') from None
+        raise ValueError(
+            f'{path} is not {suffix[1:]} ({reason}); correct it, or {HOW}.'
+        ) from None
     if suffix in _LABEL_MAPS:
         return NameList(from_pbtxt(text, path))
     if suffix in _TABLES:
         return NameList(
-            [clean(n) for n in from_table(text.translate(UNSEEN), path)])
+            [clean(n) for n in from_table(text.translate(UNSEEN), path)]
+        )
     lines = _from_lines(text)
     if not lines:
         raise ValueError(f'The file of class names {path} has none; {HOW}.')
@@ -299,19 +332,23 @@ def _read_text(path: Path) -> str:
         raise ValueError(
             f'{path} is not a text file in {encoding.upper()} '
             f'({error.reason} at byte {error.start}); save it as UTF-8, a '
-            'name a line.') from error
+            'name a line.'
+        ) from error
     if '\0' in text:
         raise ValueError(
             f'{path} is not a text file in UTF-8: byte {text.index(chr(0))} '
             'is 0, as in UTF-16 without a byte-order mark; save it as UTF-8, '
-            'a name a line.')
+            'a name a line.'
+        )
     return text
 
 
-def _from_lines(text: str) -> List[str]:
+def _from_lines(text: str) -> list[str]:
     """Names of a text file: lines, one line of many, or numbered lines."""
-    lines = [_COMMENT.split(line)[0].translate(UNSEEN).strip()
-             for line in text.splitlines()]
+    lines = [
+        _COMMENT.split(line)[0].translate(UNSEEN).strip()
+        for line in text.splitlines()
+    ]
     lines = [line for line in lines if line and not line.startswith('#')]
     if len(lines) < 2:
         return _from_text(lines[0]) if lines else []
@@ -328,20 +365,23 @@ def _from_lines(text: str) -> List[str]:
         if line.endswith(','):
             raise ValueError(
                 f'The line {line[:80]!r} of the list of names ends with a '
-                'comma; write a name a line, without commas.')
+                'comma; write a name a line, without commas.'
+            )
         if line.startswith(('//', ';')):
             raise ValueError(
                 f'The line {line[:80]!r} of the list of names looks like a '
-                'comment; begin comments with #.')
+                'comment; begin comments with #.'
+            )
     if all(re.search(r'[,\t]\S', line) for line in lines):
         raise ValueError(
             f'The lines of the list of names look like a table '
             f'({lines[0][:80]!r}); keep the column of names alone, a name a '
-            'line, or give the file the suffix .csv.')
+            'line, or give the file the suffix .csv.'
+        )
     return [clean(line) for line in lines]
 
 
-def _by_number(lines: List[str]) -> Optional[List[str]]:
+def _by_number(lines: list[str]) -> list[str] | None:
     """Names of lines that have all a number, in its order."""
     found = [_NUMBERED.fullmatch(line) for line in lines]
     if all(found):
@@ -363,15 +403,20 @@ def _by_number(lines: List[str]) -> Optional[List[str]]:
         raise ValueError(
             f'Each line of the list of names begins with a number '
             f'({lines[0][:80]!r}), and they are not consecutive; write '
-            "'7: cat' for ids, each once, or names in a .json list.")
+            "'7: cat' for ids, each once, or names in a .json list."
+        )
     return [n for _, n in pairs]
 
 
 def _from_vocabulary(path: Path) -> NameList:
     """Names, synonyms and novel classes of a vocabulary file."""
     from .vocabulary import Vocabulary  # it needs the checks beside this
+
     vocabulary = Vocabulary.load(path)
     names = list(vocabulary.names)
-    more = {n: list(s)
-            for n, s in zip(names, vocabulary.synonyms, strict=True) if s}
+    more = {
+        n: list(s)
+        for n, s in zip(names, vocabulary.synonyms, strict=True)
+        if s
+    }
     return NameList(names, more)

@@ -8,24 +8,51 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import yaml
 
-_NAMES = frozenset((
-    'name', 'names', 'class', 'classes', 'classname', 'category', 'label',
-    'categoryname', 'displayname', 'objectname'))
-_IDS = frozenset((
-    'id', 'ids', 'index', 'idx', 'no', 'number', 'classid', 'classindex',
-    'categoryid', 'labelid', 'labelname', 'mid', 'wnid', 'synset'))
+_NAMES = frozenset(
+    (
+        'name',
+        'names',
+        'class',
+        'classes',
+        'classname',
+        'category',
+        'label',
+        'categoryname',
+        'displayname',
+        'objectname',
+    )
+)
+_IDS = frozenset(
+    (
+        'id',
+        'ids',
+        'index',
+        'idx',
+        'no',
+        'number',
+        'classid',
+        'classindex',
+        'categoryid',
+        'labelid',
+        'labelname',
+        'mid',
+        'wnid',
+        'synset',
+    )
+)
 _CODE = re.compile(r'/[a-z]/\w+|n\d{8}')
 _NUMBER = re.compile(r'\d{1,18}')
 _DELIMITERS = ',;\t'
 
 
-def from_table(text: str, path: Path) -> List[str]:
+def from_table(text: str, path: Path) -> list[str]:
     """Read names of a table, in the order of their numbers if it has those.
 
     Numbers are ids where a title says so; without a header where they come
@@ -44,7 +71,7 @@ def from_table(text: str, path: Path) -> List[str]:
     """
     rows = _rows(text, path)
     titles = [re.sub(r'[\W_]', '', cell.lower()) for cell in rows[0]]
-    header: Optional[List[str]] = None
+    header: list[str] | None = None
     if not _NAMES.union(_IDS).isdisjoint(titles):
         header = rows.pop(0)
     else:
@@ -58,20 +85,28 @@ def from_table(text: str, path: Path) -> List[str]:
         raise ValueError(
             f'It is not clear which column of {path} has the class names '
             f'({shown}); give that column the title "name" in a first row, '
-            'or keep it alone.')
+            'or keep it alone.'
+        )
     order = _order(titles, columns, place, path)
     return [columns[place][row] for row in order]
 
 
-def _rows(text: str, path: Path) -> List[List[str]]:
+def _rows(text: str, path: Path) -> list[list[str]]:
     """Cells of the rows that are not blank, as many in each."""
     first = text.lstrip().partition('\n')[0]
-    mark = '\t' if path.suffix.lower() == '.tsv' else max(
-        _DELIMITERS, key=first.count)
+    mark = (
+        '\t'
+        if path.suffix.lower() == '.tsv'
+        else max(_DELIMITERS, key=first.count)
+    )
     # Strict: a mark that is never closed would swallow the lines below.
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark,
-                        strict=True, skipinitialspace=True)
-    rows: List[List[str]] = []
+    reader = csv.reader(
+        io.StringIO(text, newline=''),
+        delimiter=mark,
+        strict=True,
+        skipinitialspace=True,
+    )
+    rows: list[list[str]] = []
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
@@ -82,57 +117,84 @@ def _rows(text: str, path: Path) -> List[List[str]]:
                 raise ValueError(
                     f'Line {reader.line_num} of {path} has {len(cells)} cells '
                     f'and the first row {len(rows[0])}; put names that have '
-                    f'{mark!r} in them into quotation marks.')
+                    f'{mark!r} in them into quotation marks.'
+                )
     except csv.Error as error:
         raise ValueError(
             f'{path} cannot be read from line {reader.line_num} on ({error}); '
             'a quotation mark within a cell must be doubled and the cell '
-            'quoted.') from error
+            'quoted.'
+        ) from error
     if not rows:
         raise ValueError(f'The file of class names {path} has none.')
     return rows
 
 
-def _names_at(titles: Sequence[str],
-              columns: Sequence[Sequence[str]]) -> Optional[int]:
+def _names_at(
+    titles: Sequence[str], columns: Sequence[Sequence[str]]
+) -> int | None:
     """Which column has the names; None where that is not clear."""
     if len(columns) == 1:
         return 0
-    texts = [i for i, cells in enumerate(columns)
-             if any(cells) and not all(map(_NUMBER.fullmatch, cells))]
+    texts = [
+        i
+        for i, cells in enumerate(columns)
+        if any(cells) and not all(map(_NUMBER.fullmatch, cells))
+    ]
     said = not _NAMES.isdisjoint(titles)
-    found = [i for i in texts if (titles[i] in _NAMES if said else
-                                  titles[i] not in _IDS)]
+    found = [
+        i
+        for i in texts
+        if (titles[i] in _NAMES if said else titles[i] not in _IDS)
+    ]
     if len(found) > 1:
         found = [i for i in found if not all(map(_CODE.fullmatch, columns[i]))]
     return found[0] if len(found) == 1 else None
 
 
-def _order(titles: Sequence[str], columns: Sequence[Sequence[str]],
-           names: int, path: Path) -> List[int]:
+def _order(
+    titles: Sequence[str],
+    columns: Sequence[Sequence[str]],
+    names: int,
+    path: Path,
+) -> list[int]:
     """Rows in the order of their ids."""
     for place, cells in enumerate(columns):
         if place == names or not all(map(_NUMBER.fullmatch, cells)):
             continue
         ids = [int(cell) for cell in cells]
-        counts = sorted(ids) in (list(range(len(ids))),
-                                 list(range(1, len(ids) + 1)))
+        counts = sorted(ids) in (
+            list(range(len(ids))),
+            list(range(1, len(ids) + 1)),
+        )
         if titles[place] not in _IDS and (
-                any(titles) or (place and not counts)):
+            any(titles) or (place and not counts)
+        ):
             continue
         if len(set(ids)) < len(ids):
-            raise ValueError(f'{path} gives an id to more than one name; '
-                             'correct it.')
+            raise ValueError(
+                f'{path} gives an id to more than one name; correct it.'
+            )
         return sorted(range(len(ids)), key=ids.__getitem__)
     return list(range(len(columns[0])))
 
 
 # Where files of trainers, hubs and demos keep their names.
-_KEYS = ('categories', 'names', 'classes', 'thing_classes', 'labels',
-         'id2label', 'label2id', 'class_names')
+_KEYS = (
+    'categories',
+    'names',
+    'classes',
+    'thing_classes',
+    'labels',
+    'id2label',
+    'label2id',
+    'class_names',
+)
 _SYNSET = re.compile(r'n\d{8}')
-_PBTXT = re.compile(r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'
-                    r"'((?:\\.|[^'\\\n])*)'|([\w.+-]+)|([{}<>])|[:;,\s]+")
+_PBTXT = re.compile(
+    r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'
+    r"'((?:\\.|[^'\\\n])*)'|([\w.+-]+)|([{}<>])|[:;,\s]+"
+)
 # Byte-order mark, zero-width space, word joiner, DOS's end of file.
 UNSEEN = dict.fromkeys(map(ord, '\ufeff\u200b\u2060\x1a'))
 _QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
@@ -152,9 +214,9 @@ class NameList:
         rare (list[str]): Names of frequency 'r' (LVIS).
     """
 
-    names: List[str]
-    synonyms: Dict[str, List[str]] = field(default_factory=dict)
-    rare: List[str] = field(default_factory=list)
+    names: list[str]
+    synonyms: dict[str, list[str]] = field(default_factory=dict)
+    rare: list[str] = field(default_factory=list)
 
 
 def clean(name: Any) -> Any:
@@ -170,7 +232,7 @@ class NoNames(ValueError):
     """Content that was read and is not a list of names."""
 
 
-def _no_duplicates(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set = set()
@@ -182,19 +244,25 @@ def _no_duplicates(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 class _TextLoader(yaml.SafeLoader):
     """YAML whose plain values are all texts: ``no`` and ``7`` are names."""
 
-    yaml_implicit_resolvers: Dict[str, Any] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Refuse keys that stand more than once."""
-        pairs = [(self.construct_object(k, deep=True),
-                  self.construct_object(v, deep=True)) for k, v in node.value]
+        pairs = [
+            (
+                self.construct_object(k, deep=True),
+                self.construct_object(v, deep=True),
+            )
+            for k, v in node.value
+        ]
         if not all(isinstance(k, str) for k, _ in pairs):
             raise ValueError('a key is not a text')
         return _no_duplicates(pairs)
 
 
 _TextLoader.add_constructor(
-    'tag:yaml.org,2002:map', _TextLoader.construct_mapping)
+    'tag:yaml.org,2002:map', _TextLoader.construct_mapping
+)
 
 
 def parse(text: str, suffix: str) -> Any:
@@ -215,18 +283,22 @@ def parse(text: str, suffix: str) -> Any:
     return yaml.load(text, Loader=_TextLoader)
 
 
-def from_tree(content: Any, path: Union[str, Path]) -> NameList:
+def from_tree(content: Any, path: str | Path) -> NameList:
     """Tell the kinds of json and yaml apart."""
     if isinstance(content, dict):
         count = content.get('nc')  # of YOLO's data.yaml
         for key in _KEYS:
             if isinstance(content.get(key), (list, dict)):
                 content = content[key]
-                if key == 'names' and _is_id(count) and int(count) != len(
-                        content):
+                if (
+                    key == 'names'
+                    and _is_id(count)
+                    and int(count) != len(content)
+                ):
                     raise NoNames(
                         f'{path} has nc={count} and {len(content)} names; '
-                        'correct one of them.')
+                        'correct one of them.'
+                    )
                 break
     if is_texts(content):
         return NameList([clean(n) for n in content])
@@ -235,25 +307,29 @@ def from_tree(content: Any, path: Union[str, Path]) -> NameList:
         if by_id is not None:
             return NameList(by_id)
         if all(map(is_texts, content.values())) and not all(
-                key.strip().isdecimal() for key in content):
+            key.strip().isdecimal() for key in content
+        ):
             names = [clean(n) for n in content]
-            return NameList(names,
-                            dict(zip(names, content.values(), strict=True)))
+            return NameList(
+                names, dict(zip(names, content.values(), strict=True))
+            )
     if isinstance(content, list) and all(
-            isinstance(c, dict) and isinstance(c.get('name'), str)
-            for c in content):
+        isinstance(c, dict) and isinstance(c.get('name'), str) for c in content
+    ):
         return _from_categories(content)
     raise NoNames(
         f'{path} has no class names; it must be a list of names, a map from '
         'ids to names or from a name to a list of synonyms, or annotations '
-        'with categories.')
+        'with categories.'
+    )
 
 
-def _by_id(content: Dict[str, Any]) -> Optional[List[str]]:
+def _by_id(content: dict[str, Any]) -> list[str] | None:
     """Names of a map from ids to names, or from names to ids."""
     keys, values = list(content), list(content.values())
-    if all(is_texts(v) and len(v) == 2 and _SYNSET.fullmatch(v[0])
-           for v in values):  # imagenet_class_index.json
+    if all(
+        is_texts(v) and len(v) == 2 and _SYNSET.fullmatch(v[0]) for v in values
+    ):  # imagenet_class_index.json
         values = [name for _, name in values]
     if all(k.strip().isdecimal() for k in keys) and is_texts(values):
         ids = [int(k) for k in keys]
@@ -277,7 +353,7 @@ def is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-def _from_categories(categories: List[Dict[str, Any]]) -> NameList:
+def _from_categories(categories: list[dict[str, Any]]) -> NameList:
     """Read categories of COCO or LVIS; those have synonyms and frequency."""
     result = NameList([clean(c['name']) for c in categories])
     for name, category in zip(result.names, categories, strict=True):
@@ -294,6 +370,7 @@ def _from_categories(categories: List[Dict[str, Any]]) -> NameList:
 
 def _unescaped(word: str) -> str:
     """Undo the escapes of protocol buffers: octal bytes are of UTF-8."""
+
     def one(found: 're.Match[str]') -> str:
         octal, other = found.groups()
         if octal is None:
@@ -304,40 +381,46 @@ def _unescaped(word: str) -> str:
     return re.sub(r'((?:\\[0-7]{3})+)|\\(.)', one, word)
 
 
-def from_pbtxt(text: str, path: Path) -> List[str]:
+def from_pbtxt(text: str, path: Path) -> list[str]:
     """Names of a label map in protocol buffers' text form."""
     items = _items(text, path)
     names = [i.get('display_name', i.get('name')) for i in items]
     ids = [i.get('id', '') for i in items]
     if not items or None in names or not all(i.isdecimal() for i in ids):
-        raise ValueError(f'{path} is not a label map of items with an id and '
-                         f'a name; {HOW}.')
+        raise ValueError(
+            f'{path} is not a label map of items with an id and a name; {HOW}.'
+        )
     if len(set(map(int, ids))) < len(ids):
-        raise ValueError(f'{path} gives an id to more than one name; correct '
-                         'it.')
+        raise ValueError(
+            f'{path} gives an id to more than one name; correct it.'
+        )
     pairs = sorted(zip(map(int, ids), names, strict=True))
     return [clean(n) for _, n in pairs]
 
 
-def _items(text: str, path: Path) -> List[Dict[str, str]]:
+def _items(text: str, path: Path) -> list[dict[str, str]]:
     """Fields of the items; what is nested in one, as keypoints, is none."""
-    items: List[Dict[str, str]] = []
-    words: List[str] = []
-    outer: List[List[str]] = []
+    items: list[dict[str, str]] = []
+    words: list[str] = []
+    outer: list[list[str]] = []
     place = 0
     while place < len(text):
         found = _PBTXT.match(text, place)
         if found is None:
-            raise ValueError(f'{path} is not a label map: {text[place]!r} at '
-                             f'character {place}; {HOW}.')
+            raise ValueError(
+                f'{path} is not a label map: {text[place]!r} at '
+                f'character {place}; {HOW}.'
+            )
         place = found.end()
         if found[4] in ('{', '<'):
             outer.append(words[:-1])  # the last one names what begins
             words = []
         elif found[4]:
             if len(words) % 2:  # texts beside each other, or a lost value
-                raise ValueError(f'{path} is not a label map: {words} are no '
-                                 f'pairs of a field and a value; {HOW}.')
+                raise ValueError(
+                    f'{path} is not a label map: {words} are no '
+                    f'pairs of a field and a value; {HOW}.'
+                )
             if len(outer) == 1:
                 items.append(dict(zip(words[::2], words[1::2], strict=True)))
             if not outer:
@@ -352,5 +435,6 @@ def _items(text: str, path: Path) -> List[Dict[str, str]]:
 
 
 def _unpaired(path: Path) -> ValueError:
-    return ValueError(f'{path} is not a label map: its braces are not in '
-                      f'pairs; {HOW}.')
+    return ValueError(
+        f'{path} is not a label map: its braces are not in pairs; {HOW}.'
+    )

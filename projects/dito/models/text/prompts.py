@@ -4,8 +4,8 @@
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from ..protocols import VocabularySource
 TEMPLATE_SETS = {
     'openai': tuple(f('{}') for f in OPENAI_IMAGENET_TEMPLATES),
     'simple': tuple(f('{}') for f in SIMPLE_IMAGENET_TEMPLATES),
-    'none': ('{}', ),
+    'none': ('{}',),
 }
 
 
@@ -41,7 +41,8 @@ def readable_name(name: str) -> str:
 
 
 def resolve_templates(
-        templates: Union[str, Sequence[str], None]) -> Tuple[str, ...]:
+    templates: str | Sequence[str] | None,
+) -> tuple[str, ...]:
     """Look up a named set, or check own templates.
 
     Args:
@@ -60,27 +61,30 @@ def resolve_templates(
     if isinstance(templates, str):
         if templates in TEMPLATE_SETS:
             return TEMPLATE_SETS[templates]
-        templates = (templates, )
+        templates = (templates,)
     result = tuple(templates)
     bad = [t for t in result if not isinstance(t, str) or '{}' not in t]
     if bad or not result:
         raise ValueError(
             f'Prompt templates must be one of {sorted(TEMPLATE_SETS)} or '
-            f'texts that contain {{}}, got {bad[:3] or list(result)}.')
+            f'texts that contain {{}}, got {bad[:3] or list(result)}.'
+        )
     return result
 
 
-def fill_templates(templates: Sequence[str], phrase: str) -> Tuple[str, ...]:
+def fill_templates(templates: Sequence[str], phrase: str) -> tuple[str, ...]:
     """Put one phrase into every template."""
     return tuple(t.replace('{}', phrase) for t in templates)
 
 
-def embed_phrases(groups: Sequence[Tuple[str, ...]],
-                  templates: Sequence[str],
-                  text_encoder: VocabularySource,
-                  fingerprint: str,
-                  chunk: int = 64,
-                  cache_dir: Union[str, Path, None] = None) -> Tensor:
+def embed_phrases(
+    groups: Sequence[tuple[str, ...]],
+    templates: Sequence[str],
+    text_encoder: VocabularySource,
+    fingerprint: str,
+    chunk: int = 64,
+    cache_dir: str | Path | None = None,
+) -> Tensor:
     """Embed groups of phrases, each group by its mean over all prompts.
 
     A phrase that stands in several groups is embedded once.
@@ -102,7 +106,7 @@ def embed_phrases(groups: Sequence[Tuple[str, ...]],
     cache = _Cache(cache_dir, fingerprint, templates)
     todo = [p for p in phrases if p not in cache.rows]
     for start in range(0, len(todo), chunk):
-        part = todo[start:start + chunk]
+        part = todo[start : start + chunk]
         prompts = [t for p in part for t in fill_templates(templates, p)]
         vectors = text_encoder.encode(prompts).float().cpu()
         means = vectors.view(len(part), len(templates), -1).mean(dim=1)
@@ -111,18 +115,22 @@ def embed_phrases(groups: Sequence[Tuple[str, ...]],
         cache.save()
     table = torch.stack([cache.rows[p] for p in phrases])
     row = {p: i for i, p in enumerate(phrases)}
-    means = torch.stack([
-        table[[row[p] for p in group]].mean(dim=0) for group in groups
-    ])
+    means = torch.stack(
+        [table[[row[p] for p in group]].mean(dim=0) for group in groups]
+    )
     return F.normalize(means, dim=-1)
 
 
 class _Cache:
     """Phrase embeddings of one tower and one set of templates on disk."""
 
-    def __init__(self, folder: Union[str, Path, None], fingerprint: str,
-                 templates: Sequence[str]) -> None:
-        self.rows: Dict[str, Tensor] = {}
+    def __init__(
+        self,
+        folder: str | Path | None,
+        fingerprint: str,
+        templates: Sequence[str],
+    ) -> None:
+        self.rows: dict[str, Tensor] = {}
         key = json.dumps([fingerprint, list(templates)])
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         self.path = Path(folder) / f'{name}.safetensors' if folder else None
@@ -130,10 +138,10 @@ class _Cache:
             self.rows = self._load(self.path)
 
     @staticmethod
-    def _load(path: Path) -> Dict[str, Tensor]:
+    def _load(path: Path) -> dict[str, Tensor]:
         try:
             content = load_from_safetensors(str(path))
-            phrases: List[str] = content['meta']['phrases']
+            phrases: list[str] = content['meta']['phrases']
             rows = content['state_dict']['rows']
         except (KeyError, ValueError) as error:
             # Only time is lost: it is filled and written anew.
@@ -141,7 +149,8 @@ class _Cache:
                 f'The cache of text embeddings {path} cannot be read and is '
                 f'made anew: {error}',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
             return {}
         return dict(zip(phrases, rows, strict=True))
 
@@ -149,5 +158,7 @@ class _Cache:
         """Write all rows, if there is a folder."""
         if self.path is not None:
             save_safetensors(
-                dict(rows=torch.stack(list(self.rows.values()))), self.path,
-                dict(phrases=list(self.rows)))
+                dict(rows=torch.stack(list(self.rows.values()))),
+                self.path,
+                dict(phrases=list(self.rows)),
+            )

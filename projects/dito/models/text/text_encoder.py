@@ -2,16 +2,9 @@
 """Text tower."""
 
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import (
     Any,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import numpy as np
@@ -78,49 +71,58 @@ class DITOTextEncoder(BaseTextEncoder):
 
     token_ids: Tensor
 
-    def __init__(self,
-                 arch: Union[str, Mapping[str, Any]],
-                 embed_dims: int,
-                 context_length: int = 77,
-                 token_ids: TokenIds = None,
-                 tokenizer: Optional[Mapping[str, Any]] = None,
-                 freeze: bool = False,
-                 with_cp: bool = False,
-                 init_cfg: Any = None) -> None:
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        embed_dims: int,
+        context_length: int = 77,
+        token_ids: TokenIds = None,
+        tokenizer: Mapping[str, Any] | None = None,
+        freeze: bool = False,
+        with_cp: bool = False,
+        init_cfg: Any = None,
+    ) -> None:
         super().__init__(embed_dims, init_cfg)
         kept = resolve_token_ids(token_ids)
         self.tower, self.arch = build_text_tower(
-            arch, embed_dims, context_length,
-            None if kept is None else len(kept))
-        self.foreign = None if tokenizer is None else ForeignTokenizer(
-            tokenizer, context_length)
+            arch,
+            embed_dims,
+            context_length,
+            None if kept is None else len(kept),
+        )
+        self.foreign = (
+            None
+            if tokenizer is None
+            else ForeignTokenizer(tokenizer, context_length)
+        )
         self._check_table(kept)
         self.context_length = context_length
         self.freeze = freeze
         self.register_buffer('token_ids', kept)
         self.tower.set_grad_checkpointing(with_cp)
         self.register_load_state_dict_pre_hook(_adapt_before_load)
-        self._texts: Dict[str, np.ndarray] = {}
-        self._rows: Tuple[Any, np.ndarray] = (None, np.empty(0))
+        self._texts: dict[str, np.ndarray] = {}
+        self._rows: tuple[Any, np.ndarray] = (None, np.empty(0))
         self._warned = False
         if freeze:
             self.requires_grad_(False)
             self.train(False)
 
-    def _check_table(self, kept: Optional[Tensor]) -> None:
+    def _check_table(self, kept: Tensor | None) -> None:
         """Refuse rows of CLIP's tokenizer for a tower with another."""
         other = self.foreign is not None or 'vocab_size' in self.arch
         if kept is not None and other:
             raise ValueError(
                 'token_ids name pieces of the tokenizer of CLIP, which this '
-                'text tower does not use: leave token_ids out.')
+                'text tower does not use: leave token_ids out.'
+            )
 
     def train(self, mode: bool = True) -> 'DITOTextEncoder':
         """Set the mode; a frozen tower stays in evaluation mode."""
         return super().train(mode and not self.freeze)
 
     @staticmethod
-    def collect_token_ids(texts: Iterable[str]) -> List[int]:
+    def collect_token_ids(texts: Iterable[str]) -> list[int]:
         """Ids that some texts need, for ``token_ids``."""
         return collect_token_ids(texts)
 
@@ -138,7 +140,8 @@ class DITOTextEncoder(BaseTextEncoder):
                 raise ValueError(
                     'The text encoder was built with a number of token_ids '
                     'only and no checkpoint was loaded; load one that holds '
-                    'them, or give the ids.')
+                    'them, or give the ids.'
+                )
             rows = np.full(bpe_tokenizer().vocab_size, -1)
             rows[ids] = np.arange(len(ids))
             self._rows = (key, rows)
@@ -147,7 +150,7 @@ class DITOTextEncoder(BaseTextEncoder):
 
     def _tokenize_one(self, text: str, rows: np.ndarray) -> np.ndarray:
         tokenizer = bpe_tokenizer()
-        ids = tokenizer.encode(text)[:self.context_length - 2]
+        ids = tokenizer.encode(text)[: self.context_length - 2]
         found = rows[[tokenizer.sot_token_id, *ids, tokenizer.eot_token_id]]
         if (found < 0).any():
             self._warn_unknown(text)
@@ -163,7 +166,8 @@ class DITOTextEncoder(BaseTextEncoder):
             f'{text[:200]!r} and reads them as padding; it knows '
             f'{len(self.token_ids)} word pieces. This is said once.',
             logger='current',
-            level=logging.WARNING)
+            level=logging.WARNING,
+        )
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into rows of the token embedding.
@@ -180,7 +184,8 @@ class DITOTextEncoder(BaseTextEncoder):
         """
         if isinstance(texts, str):
             raise TypeError(
-                f'tokenize takes a list of texts, got the text {texts!r}.')
+                f'tokenize takes a list of texts, got the text {texts!r}.'
+            )
         texts = [cut_text(text, self.context_length) for text in texts]
         if self.foreign is not None:
             return self.foreign(texts)
@@ -188,7 +193,8 @@ class DITOTextEncoder(BaseTextEncoder):
             raise ValueError(
                 f'This text tower has {self.arch["vocab_size"]} pieces, so '
                 'its tokenizer is not the one of CLIP: set tokenizer='
-                'dict(path=FOLDER) in the config of the text encoder.')
+                'dict(path=FOLDER) in the config of the text encoder.'
+            )
         rows = self._row_of_id()
         tokens = np.zeros((len(texts), self.context_length), np.int64)
         for out, text in zip(tokens, texts, strict=True):
@@ -198,10 +204,10 @@ class DITOTextEncoder(BaseTextEncoder):
                     self._texts.clear()
                 found = self._tokenize_one(text, rows)
                 self._texts[text] = found
-            out[:len(found)] = found
+            out[: len(found)] = found
         return torch.from_numpy(tokens)
 
-    def unknown_pieces(self, texts: Iterable[str]) -> List[str]:
+    def unknown_pieces(self, texts: Iterable[str]) -> list[str]:
         """Word pieces of some texts that the tower has no embedding for.
 
         Args:
@@ -215,10 +221,14 @@ class DITOTextEncoder(BaseTextEncoder):
         if self.token_ids is None:
             return []
         rows, tokenizer = self._row_of_id(), bpe_tokenizer()
-        ids = {i for text in texts for i in tokenizer.encode(
-            cut_text(text, self.context_length))}
+        ids = {
+            i
+            for text in texts
+            for i in tokenizer.encode(cut_text(text, self.context_length))
+        }
         return sorted(
-            tokenizer.decode([i]).strip() for i in ids if rows[i] < 0)
+            tokenizer.decode([i]).strip() for i in ids if rows[i] < 0
+        )
 
     def warn_unread(self, names: Sequence[str]) -> None:
         """Say which names have words that the tower has not learnt.
@@ -230,8 +240,11 @@ class DITOTextEncoder(BaseTextEncoder):
         unread = {n: pieces for n, pieces in found.items() if pieces}
         if unread:
             self._warned = True  # All of it is said here.
-            print_log(say_unread(len(names), unread), logger='current',
-                      level=logging.WARNING)
+            print_log(
+                say_unread(len(names), unread),
+                logger='current',
+                level=logging.WARNING,
+            )
 
     # -------------------------------------------------------- embeddings
 
@@ -263,14 +276,15 @@ class DITOTextEncoder(BaseTextEncoder):
         """Put texts of one length together, so that batches are cut short."""
         return tokens.argmax(dim=-1).argsort(stable=True)
 
-    def facts(self) -> List[Any]:
+    def facts(self) -> list[Any]:
         """Architecture and context length."""
         return [self.arch, self.context_length]
 
     # ------------------------------------------------------------ loading
 
-    def adapt_state_dict(self, state_dict: Dict[str, Tensor],
-                         prefix: str = '') -> None:
+    def adapt_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str = ''
+    ) -> None:
         """Fit a checkpoint's token table to this tower's, in place.
 
         Rows are picked where the checkpoint's table holds all of the rows
@@ -296,7 +310,8 @@ class DITOTextEncoder(BaseTextEncoder):
                 raise ValueError(
                     f'The checkpoint has a text tower of {len(source)} token '
                     'rows, this one has all; set token_ids='
-                    f'{len(source)} in the config of the text encoder.')
+                    f'{len(source)} in the config of the text encoder.'
+                )
             state_dict.pop(prefix + 'token_ids', None)
             return
         wanted = self._wanted_ids(source)
@@ -315,7 +330,8 @@ class DITOTextEncoder(BaseTextEncoder):
                 raise ValueError(
                     f'The text encoder has token_ids={len(wanted)}, the '
                     f'checkpoint holds {len(source)} rows; set token_ids='
-                    f'{len(source)}, or give the ids to pick.')
+                    f'{len(source)}, or give the ids to pick.'
+                )
             return source
         absent = wanted[~torch.isin(wanted, source)]
         if len(absent):
@@ -323,11 +339,16 @@ class DITOTextEncoder(BaseTextEncoder):
                 f'The checkpoint has no embedding for {len(absent)} of the '
                 f'{len(wanted)} token_ids of the text encoder '
                 f'({absent[:5].tolist()} ...); set token_ids={len(source)} '
-                "to take the checkpoint's.")
+                "to take the checkpoint's."
+            )
         return wanted
 
 
-def _adapt_before_load(module: DITOTextEncoder, state_dict: Dict[str, Tensor],
-                       prefix: str, *_: Any) -> None:
+def _adapt_before_load(
+    module: DITOTextEncoder,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    *_: Any,
+) -> None:
     """Run :meth:`DITOTextEncoder.adapt_state_dict` before any loading."""
     module.adapt_state_dict(state_dict, prefix)

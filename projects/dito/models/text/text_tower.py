@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Construction of open_clip's text transformer."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any
 
 import open_clip
 from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer
@@ -16,7 +17,8 @@ _PLAIN = dict(
     eos_id=2,
     proj_bias=False,
     norm_eps=1e-5,
-    vocab_size=49408)
+    vocab_size=49408,
+)
 _ACTIVATIONS = {
     'gelu': nn.GELU,
     'gelu_tanh': partial(nn.GELU, approximate='tanh'),
@@ -25,7 +27,7 @@ _ACTIVATIONS = {
 _POOLS = ('argmax', 'first', 'last', 'eos')
 
 
-def resolve_text_arch(arch: Union[str, Mapping[str, Any]]) -> Dict[str, Any]:
+def resolve_text_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     """Look up an open_clip model's text tower, or check a given one.
 
     Args:
@@ -48,27 +50,28 @@ def resolve_text_arch(arch: Union[str, Mapping[str, Any]]) -> Dict[str, Any]:
             raise ValueError(
                 f'open_clip has no model {arch!r}; take one of '
                 'open_clip.list_models(), such as "ViT-L-16", or give '
-                'dict(width, layers, heads).')
+                'dict(width, layers, heads).'
+            )
         arch = text_arch_of(config, arch)
     full = {**_DEFAULTS, **arch}
     keys = {'width', 'layers', 'heads', *_DEFAULTS}
     if set(full) - set(_PLAIN) != keys:
         raise ValueError(
             f'The arch of a text encoder has the keys {sorted(keys)}, got '
-            f'{sorted(arch)}.')
+            f'{sorted(arch)}.'
+        )
     for key, known in dict(act=sorted(_ACTIVATIONS), pool=_POOLS).items():
         if full.get(key, 'argmax') not in known and key in full:
             raise ValueError(
                 f'{key} of a text encoder must be one of {list(known)}, '
-                f'got {full[key]!r}.')
+                f'got {full[key]!r}.'
+            )
     if full['width'] % full['heads']:
         raise ValueError(
             f'width {full["width"]} of the text encoder is not divisible by '
-            f'its {full["heads"]} heads.')
-    return {
-        k: v
-        for k, v in full.items() if k not in _PLAIN or v != _PLAIN[k]
-    }
+            f'its {full["heads"]} heads.'
+        )
+    return {k: v for k, v in full.items() if k not in _PLAIN or v != _PLAIN[k]}
 
 
 def is_plain(arch: Mapping[str, Any]) -> bool:
@@ -76,7 +79,7 @@ def is_plain(arch: Mapping[str, Any]) -> bool:
     return not set(arch) & {'causal', 'pool', 'proj_bias'}
 
 
-def text_arch_of(config: Mapping[str, Any], name: str) -> Dict[str, Any]:
+def text_arch_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Text tower of an open_clip model's config.
 
     Args:
@@ -91,12 +94,24 @@ def text_arch_of(config: Mapping[str, Any], name: str) -> Dict[str, Any]:
             options that are not supported.
     """
     text = dict(config['text_cfg'])
-    for key in ('context_length', 'hf_tokenizer_name', 'tokenizer_kwargs',
-                'tokenizer_mode', 'output_tokens'):
+    for key in (
+        'context_length',
+        'hf_tokenizer_name',
+        'tokenizer_kwargs',
+        'tokenizer_mode',
+        'output_tokens',
+    ):
         text.pop(key, None)
-    names = dict(width='width', layers='layers', heads='heads',
-                 mlp_ratio='mlp_ratio', pool_type='pool', eos_id='eos_id',
-                 proj_bias='proj_bias', vocab_size='vocab_size')
+    names = dict(
+        width='width',
+        layers='layers',
+        heads='heads',
+        mlp_ratio='mlp_ratio',
+        pool_type='pool',
+        eos_id='eos_id',
+        proj_bias='proj_bias',
+        vocab_size='vocab_size',
+    )
     arch = {new: text.pop(old) for old, new in names.items() if old in text}
     arch['causal'] = not text.pop('no_causal_mask', False)
     arch['norm_eps'] = (text.pop('norm_kwargs', None) or {}).get('eps', 1e-5)
@@ -110,16 +125,17 @@ def text_arch_of(config: Mapping[str, Any], name: str) -> Dict[str, Any]:
         raise ValueError(
             f'The text tower of {name!r} is not a plain transformer (it sets '
             f'{sorted(text)}); give dict(width, layers, heads) or another '
-            'model.')
+            'model.'
+        )
     return arch
 
 
 def build_text_tower(
-    arch: Union[str, Mapping[str, Any]],
+    arch: str | Mapping[str, Any],
     embed_dims: int,
     context_length: int,
-    num_rows: Optional[int] = None
-) -> Tuple[TextTransformer, Dict[str, Any]]:
+    num_rows: int | None = None,
+) -> tuple[TextTransformer, dict[str, Any]]:
     """Build open_clip's causal text transformer with its initialisation.
 
     Args:
@@ -134,7 +150,8 @@ def build_text_tower(
     """
     if context_length < 3:
         raise ValueError(
-            f'context_length must be at least 3, got {context_length}.')
+            f'context_length must be at least 3, got {context_length}.'
+        )
     full = resolve_text_arch(arch)
     plain = {**_PLAIN, **full}
     tower = TextTransformer(
@@ -150,5 +167,6 @@ def build_text_tower(
         pool_type=plain['pool'],
         eos_id=plain['eos_id'],
         proj_bias=plain['proj_bias'],
-        output_dim=embed_dims)
+        output_dim=embed_dims,
+    )
     return tower, full

@@ -2,17 +2,11 @@
 """The byte-pair tokenizer, the rows that a tower keeps, and others."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import (
     Any,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Union,
 )
 
 import torch
@@ -20,7 +14,7 @@ from open_clip import SimpleTokenizer
 from open_clip import tokenizer as open_clip_tokenizer
 from torch import Tensor
 
-TokenIds = Union[None, int, str, Path, Sequence[int], Mapping[str, str]]
+TokenIds = None | int | str | Path | Sequence[int] | Mapping[str, str]
 
 # Row 0 is both the padding and the piece '!'. Attention is causal and the
 # embedding is read at the end token, so padding after it has no effect.
@@ -36,7 +30,7 @@ def bpe_tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
-def special_ids() -> List[int]:
+def special_ids() -> list[int]:
     """Ids that every table keeps: padding, start and end of text."""
     tokenizer = bpe_tokenizer()
     return [PAD_ID, tokenizer.sot_token_id, tokenizer.eot_token_id]
@@ -56,10 +50,10 @@ def cut_text(text: str, context_length: int = 77) -> str:
     if len(text) <= limit:
         return text
     # Of blanks alone a text can have any number before its first token.
-    return ' '.join(text[:64 * limit].split())[:limit]
+    return ' '.join(text[: 64 * limit].split())[:limit]
 
 
-def collect_token_ids(texts: Iterable[str]) -> List[int]:
+def collect_token_ids(texts: Iterable[str]) -> list[int]:
     """Find the ids that some texts need.
 
     Args:
@@ -75,7 +69,7 @@ def collect_token_ids(texts: Iterable[str]) -> List[int]:
     return sorted(ids)
 
 
-def resolve_token_ids(spec: TokenIds) -> Optional[Tensor]:
+def resolve_token_ids(spec: TokenIds) -> Tensor | None:
     """Turn the ``token_ids`` of a config into kept ids.
 
     Args:
@@ -99,8 +93,9 @@ def resolve_token_ids(spec: TokenIds) -> Optional[Tensor]:
         if spec < len(special_ids()):
             raise ValueError(
                 f'token_ids={spec} is too few rows: padding, start and end '
-                'of text need 3.')
-        return torch.full((spec, ), -1, dtype=torch.int64)
+                'of text need 3.'
+            )
+        return torch.full((spec,), -1, dtype=torch.int64)
     if isinstance(spec, Mapping):
         spec = collect_token_ids(_read_texts(spec))
     elif isinstance(spec, (str, Path)):
@@ -116,21 +111,26 @@ def _checked(ids: Sequence[int]) -> Tensor:
     if bad:
         raise ValueError(
             f'token_ids must lie in [0, {size}), got {bad[:5]}; make the '
-            'list with DITOTextEncoder.collect_token_ids(texts).')
+            'list with DITOTextEncoder.collect_token_ids(texts).'
+        )
     return torch.tensor(sorted({*values, *special_ids()}), dtype=torch.int64)
 
 
-def _read_texts(spec: Mapping[str, str]) -> List[str]:
+def _read_texts(spec: Mapping[str, str]) -> list[str]:
     """Read the lines of ``dict(texts_file=...)``."""
     if set(spec) != {'texts_file'}:
         raise ValueError(
             'token_ids as a dict must be dict(texts_file=PATH), got keys '
-            f'{sorted(spec)}.')
-    return _existing(Path(spec['texts_file'])).read_text(
-        encoding='utf-8').splitlines()
+            f'{sorted(spec)}.'
+        )
+    return (
+        _existing(Path(spec['texts_file']))
+        .read_text(encoding='utf-8')
+        .splitlines()
+    )
 
 
-def _read_ids(path: Path) -> List[int]:
+def _read_ids(path: Path) -> list[int]:
     """Read a json list or one id a line."""
     text = _existing(path).read_text(encoding='utf-8')
     try:
@@ -139,14 +139,16 @@ def _read_ids(path: Path) -> List[int]:
     except (RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} is not a list of token ids ({error}); it must hold a '
-            'json list or one number a line.') from None
+            'json list or one number a line.'
+        ) from None
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f'The token_ids file {path} does not exist; give the path '
-            'relative to the working directory, or absolute.')
+            'relative to the working directory, or absolute.'
+        )
     return path
 
 
@@ -171,16 +173,16 @@ class ForeignTokenizer:
         ValueError: If an option is not known or ``path`` is missing.
     """
 
-    def __init__(self, config: Mapping[str, Any],
-                 context_length: int) -> None:
+    def __init__(self, config: Mapping[str, Any], context_length: int) -> None:
         if 'path' not in config or not set(config) <= _OPTIONS:
             raise ValueError(
                 f'tokenizer takes {sorted(_OPTIONS)} and needs path, got '
-                f'{sorted(config)}.')
-        self._options: Dict[str, Any] = dict(config)
+                f'{sorted(config)}.'
+            )
+        self._options: dict[str, Any] = dict(config)
         self.path = Path(self._options.pop('path'))
         self.context_length = context_length
-        self._tokenizer: Optional[Any] = None
+        self._tokenizer: Any | None = None
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into tokens.
@@ -201,7 +203,7 @@ class ForeignTokenizer:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
         return self._tokenizer(list(texts))
 
-    def unknown_words(self, texts: Iterable[str]) -> List[str]:
+    def unknown_words(self, texts: Iterable[str]) -> list[str]:
         """Words that become the tokenizer's token of the unknown.
 
         Args:
@@ -217,8 +219,9 @@ class ForeignTokenizer:
         unknown = getattr(tokenizer, 'unk_token_id', None)
         # Some take the end of the text for it.
         if unknown is None or unknown in (
-                getattr(tokenizer, f'{kind}_token_id', None)
-                for kind in ('bos', 'cls', 'eos', 'pad', 'sep')):
+            getattr(tokenizer, f'{kind}_token_id', None)
+            for kind in ('bos', 'cls', 'eos', 'pad', 'sep')
+        ):
             return []
         words = sorted({word for text in texts for word in text.split()})
         return [w for w in words if bool((self([w]) == unknown).any())]
@@ -229,12 +232,16 @@ class ForeignTokenizer:
                 f'The tokenizer folder {self.path} of the text encoder does '
                 'not exist; copy the tokenizer files of the public model '
                 'there (docs/pretrained_towers.md), or give class embeddings '
-                'made elsewhere.')
+                'made elsewhere.'
+            )
         self._refuse_code()
         try:
             return open_clip_tokenizer.HFTokenizer(
-                str(self.path), context_length=self.context_length,
-                local_files_only=True, **self._options)
+                str(self.path),
+                context_length=self.context_length,
+                local_files_only=True,
+                **self._options,
+            )
         except ImportError as error:
             raise ValueError(
                 f'Reading the tokenizer {self.path} needs a library that is '
@@ -244,7 +251,8 @@ class ForeignTokenizer:
             reason = ' '.join(str(error).split())[:200]
             raise ValueError(
                 f'The tokenizer folder {self.path} cannot be read ({reason}); '
-                'copy the files of the public model again.') from error
+                'copy the files of the public model again.'
+            ) from error
 
     def _refuse_code(self) -> None:
         """Refuse a folder that brings code; the library asks to run it."""
@@ -256,10 +264,12 @@ class ForeignTokenizer:
             except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f'{self.path / name} is not json ({error}); copy the '
-                    'files of the public model again.') from error
+                    'files of the public model again.'
+                ) from error
             if isinstance(content, dict) and content.get('auto_map'):
                 raise ValueError(
                     f'{self.path / name} has auto_map='
                     f'{ascii(content["auto_map"])[:80]}, code for the '
                     'tokenizer, which is not run; take a tokenizer that '
-                    'transformers knows by itself.')
+                    'transformers knows by itself.'
+                )

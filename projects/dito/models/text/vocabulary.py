@@ -2,19 +2,12 @@
 """What a detector can name: class names with their text embeddings."""
 
 import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import (
     Any,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
 )
 
 import torch
@@ -58,59 +51,66 @@ class Vocabulary:
         background_name (str): Phrase of the background.
     """
 
-    names: Tuple[str, ...]
+    names: tuple[str, ...]
     embeddings: Tensor
     background: Tensor
     novel: Tensor
     fingerprint: str
-    templates: Tuple[str, ...] = ('{}', )
-    synonyms: Tuple[Tuple[str, ...], ...] = ()
+    templates: tuple[str, ...] = ('{}',)
+    synonyms: tuple[tuple[str, ...], ...] = ()
     background_name: str = 'background'
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         check_names(self.names)
         if not self.synonyms:
-            object.__setattr__(self, 'synonyms', ((), ) * len(self.names))
+            object.__setattr__(self, 'synonyms', ((),) * len(self.names))
         num, width = len(self.names), self.background.shape[-1]
         found = dict(
             embeddings=tuple(self.embeddings.shape),
             background=tuple(self.background.shape),
             novel=tuple(self.novel.shape),
-            synonyms=(len(self.synonyms), ))
+            synonyms=(len(self.synonyms),),
+        )
         wanted = dict(
             embeddings=(num, width),
-            background=(width, ),
-            novel=(num, ),
-            synonyms=(num, ))
+            background=(width,),
+            novel=(num,),
+            synonyms=(num,),
+        )
         if found != wanted:
             raise ValueError(
                 f'A vocabulary of {num} names needs parts of the sizes '
-                f'{wanted}, got {found}.')
+                f'{wanted}, got {found}.'
+            )
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return (f'Vocabulary({len(self)} classes, {int(self.novel.sum())} '
-                f'novel, {len(self.templates)} templates, tower '
-                f'{self.fingerprint[:8]}: {shorten(self.names)})')
+        return (
+            f'Vocabulary({len(self)} classes, {int(self.novel.sum())} '
+            f'novel, {len(self.templates)} templates, tower '
+            f'{self.fingerprint[:8]}: {shorten(self.names)})'
+        )
 
     @property
-    def readable_names(self) -> Tuple[str, ...]:
+    def readable_names(self) -> tuple[str, ...]:
         """Names as words, for pictures and prompts."""
         return tuple(readable_name(n) for n in self.names)
 
     @classmethod
-    def from_names(cls,
-                   names: Sequence[str],
-                   text_encoder: VocabularySource,
-                   templates: Union[str, Sequence[str], None] = 'openai',
-                   novel: Optional[Iterable[Union[str, bool]]] = None,
-                   synonyms: Optional[Mapping[str, Sequence[str]]] = None,
-                   background: str = 'background',
-                   chunk: int = 64,
-                   cache_dir: Union[str, Path, None] = None) -> 'Vocabulary':
+    def from_names(
+        cls,
+        names: Sequence[str],
+        text_encoder: VocabularySource,
+        templates: str | Sequence[str] | None = 'openai',
+        novel: Iterable[str | bool] | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
+        background: str = 'background',
+        chunk: int = 64,
+        cache_dir: str | Path | None = None,
+    ) -> 'Vocabulary':
         """Embed names with a text tower.
 
         Args:
@@ -147,17 +147,27 @@ class Vocabulary:
         check_names([*names, background])
         groups = [
             tuple(dict.fromkeys(map(readable_name, (name, *extra))))
-            for name, extra in zip((*names, background), (*more, ()),
-                                   strict=True)
+            for name, extra in zip(
+                (*names, background), (*more, ()), strict=True
+            )
         ]
         warn = getattr(text_encoder, 'warn_unread', None)
         if warn is not None:
             warn([readable_name(n) for n in names])
         fingerprint = text_encoder.fingerprint()
-        means = embed_phrases(groups, prompts, text_encoder, fingerprint,
-                              chunk, cache_dir)
-        return cls(names, means[:-1], means[-1], flags, fingerprint, prompts,
-                   more, background)
+        means = embed_phrases(
+            groups, prompts, text_encoder, fingerprint, chunk, cache_dir
+        )
+        return cls(
+            names,
+            means[:-1],
+            means[-1],
+            flags,
+            fingerprint,
+            prompts,
+            more,
+            background,
+        )
 
     def subset(self, names: Sequence[str]) -> 'Vocabulary':
         """Take some classes, in the order given; all of them reorders.
@@ -177,14 +187,16 @@ class Vocabulary:
         if absent:
             raise ValueError(
                 f'{len(absent)} names are not in this vocabulary of '
-                f'{len(self)}: {shorten(absent)}; build one that has them.')
+                f'{len(self)}: {shorten(absent)}; build one that has them.'
+            )
         rows = [index[name_key(n)] for n in names]
         return replace(
             self,
             names=tuple(self.names[i] for i in rows),
             embeddings=self.embeddings[rows],
             novel=self.novel[rows],
-            synonyms=tuple(self.synonyms[i] for i in rows))
+            synonyms=tuple(self.synonyms[i] for i in rows),
+        )
 
     def find(self, names: Sequence[str]) -> 'Vocabulary':
         """Look names up, as somebody types them who has no text tower.
@@ -206,42 +218,55 @@ class Vocabulary:
         rows = [self._row(name) for name in names]
         absent = [n for n, found in zip(names, rows, strict=True) if not found]
         if absent:
-            close = [c for n in absent for c in difflib.get_close_matches(
-                readable_name(n), self.readable_names, 1)]
+            close = [
+                c
+                for n in absent
+                for c in difflib.get_close_matches(
+                    readable_name(n), self.readable_names, 1
+                )
+            ]
             hint = f' (did you mean {shorten(close)}?)' if close else ''
             raise ValueError(
                 f'{len(absent)} names are not among the {len(self)} whose '
-                f'embeddings are at hand: {shorten(absent)}{hint}.')
+                f'embeddings are at hand: {shorten(absent)}{hint}.'
+            )
         for name, found in zip(names, rows, strict=True):
             if len(found) > 1:
                 several = [self.names[i] for i in found]
-                raise ValueError(f'The name {name!r} fits {shorten(several)}; '
-                                 'write one of them.')
+                raise ValueError(
+                    f'The name {name!r} fits {shorten(several)}; '
+                    'write one of them.'
+                )
         first: dict = {}
         for name, (row,) in zip(names, rows, strict=True):
             if first.setdefault(row, name) != name:
                 raise ValueError(
                     f'{first[row]!r} and {name!r} are both the class '
-                    f'{self.names[row]!r}; keep one.')
+                    f'{self.names[row]!r}; keep one.'
+                )
         at = list(first)
         return replace(
-            self, names=names, embeddings=self.embeddings[at],
+            self,
+            names=names,
+            embeddings=self.embeddings[at],
             novel=self.novel[at],
-            synonyms=tuple(self.synonyms[i] for i in at))
+            synonyms=tuple(self.synonyms[i] for i in at),
+        )
 
-    def _row(self, name: str) -> List[int]:
+    def _row(self, name: str) -> list[int]:
         """Classes that a name fits, of the best kind of fit alone."""
         key = name_key(name)
         return next((kind[key] for kind in self._index if key in kind), [])
 
     @cached_property
-    def _index(self) -> Tuple[Dict[str, List[int]], ...]:
+    def _index(self) -> tuple[dict[str, list[int]], ...]:
         """Classes by name, by name without suffix, and by synonym."""
-        index: Tuple[Dict[str, List[int]], ...] = ({}, {}, {})
+        index: tuple[dict[str, list[int]], ...] = ({}, {}, {})
         for i, own in enumerate(self.names):
             short = own.partition('(')[0] or own
-            for kind, forms in zip(index, ((own, ), (short, ),
-                                           self.synonyms[i]), strict=True):
+            for kind, forms in zip(
+                index, ((own,), (short,), self.synonyms[i]), strict=True
+            ):
                 for key in set(map(name_key, forms)):
                     kind.setdefault(key, []).append(i)
         return index
@@ -263,7 +288,8 @@ class Vocabulary:
             raise ValueError(
                 'Vocabularies of two text towers cannot be joined: '
                 f'{self.fingerprint[:8]} and {other.fingerprint[:8]}; build '
-                'one of them anew.')
+                'one of them anew.'
+            )
         own = set(map(name_key, self.names))
         rows = [i for i, n in enumerate(other.names) if name_key(n) not in own]
         return replace(
@@ -271,9 +297,10 @@ class Vocabulary:
             names=(*self.names, *(other.names[i] for i in rows)),
             embeddings=torch.cat([self.embeddings, other.embeddings[rows]]),
             novel=torch.cat([self.novel, other.novel[rows]]),
-            synonyms=(*self.synonyms, *(other.synonyms[i] for i in rows)))
+            synonyms=(*self.synonyms, *(other.synonyms[i] for i in rows)),
+        )
 
-    def with_novel(self, novel: Iterable[Union[str, bool]]) -> 'Vocabulary':
+    def with_novel(self, novel: Iterable[str | bool]) -> 'Vocabulary':
         """Set anew which classes are novel (names, or a flag a class)."""
         return replace(self, novel=novel_flags(novel, self.names))
 
@@ -291,9 +318,10 @@ class Vocabulary:
                 'This vocabulary was made by the text tower '
                 f'{self.fingerprint[:8]}, the detector goes with '
                 f'{fingerprint[:8]}; build it anew with the text tower of '
-                'the detector (tools/misc/build_text_embeddings.py).')
+                'the detector (tools/misc/build_text_embeddings.py).'
+            )
 
-    def save(self, path: Union[str, Path]) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a safetensors file; it appears whole or not at all.
 
         Args:
@@ -301,22 +329,27 @@ class Vocabulary:
         """
         if Path(path).suffix != '.safetensors':
             raise ValueError(
-                f'A vocabulary is saved as .safetensors, got {path}.')
+                f'A vocabulary is saved as .safetensors, got {path}.'
+            )
         save_safetensors(
             dict(
                 embeddings=self.embeddings,
                 background=self.background,
-                novel=self.novel), path,
+                novel=self.novel,
+            ),
+            path,
             dict(
                 format=_FORMAT,
                 names=self.names,
                 synonyms=self.synonyms,
                 templates=self.templates,
                 background_name=self.background_name,
-                fingerprint=self.fingerprint))
+                fingerprint=self.fingerprint,
+            ),
+        )
 
     @classmethod
-    def load(cls, path: Union[str, Path]) -> 'Vocabulary':
+    def load(cls, path: str | Path) -> 'Vocabulary':
         """Read a file written by :meth:`save`.
 
         Args:
@@ -335,32 +368,37 @@ class Vocabulary:
             raise ValueError(
                 f'{path} is not a vocabulary (format '
                 f'{meta.get("format")!r}); make one with '
-                'tools/misc/build_text_embeddings.py.')
+                'tools/misc/build_text_embeddings.py.'
+            )
         if not all(torch.isfinite(t).all() for t in state.values()):
             raise ValueError(
-                f'{path} holds embeddings that are not finite; build it '
-                'anew.')
+                f'{path} holds embeddings that are not finite; build it anew.'
+            )
         try:
             return cls(
                 _texts(meta['names']),
                 F.normalize(state['embeddings'].float(), dim=-1),
                 F.normalize(state['background'].float(), dim=-1),
-                state['novel'].bool(), *_texts([meta['fingerprint']]),
+                state['novel'].bool(),
+                *_texts([meta['fingerprint']]),
                 _texts(meta['templates']),
                 tuple(map(_texts, meta['synonyms'])),
-                *_texts([meta['background_name']]))
+                *_texts([meta['background_name']]),
+            )
         except KeyError as error:
             raise ValueError(
-                f'{path} is a vocabulary without {error}; build it '
-                'anew.') from None
+                f'{path} is a vocabulary without {error}; build it anew.'
+            ) from None
         except (IndexError, TypeError, ValueError) as error:
-            raise ValueError(f'{path} is not a vocabulary: {error} Build it '
-                             'anew.') from None
+            raise ValueError(
+                f'{path} is not a vocabulary: {error} Build it anew.'
+            ) from None
 
 
-def _texts(value: Any) -> Tuple[str, ...]:
+def _texts(value: Any) -> tuple[str, ...]:
     """Refuse what a file has in the place of a list of texts."""
     if not isinstance(value, (list, tuple)) or not all(
-            isinstance(v, str) for v in value):
+        isinstance(v, str) for v in value
+    ):
         raise TypeError(f'{value!r} stands where texts belong.')
     return tuple(value)
