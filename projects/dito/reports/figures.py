@@ -19,7 +19,6 @@ from dito.visualization.drawing import (
 from dito.visualization.heat_map import draw_heat_map
 
 from .samples import (
-    SCORE_THR,
     DetectionSample,
     SimilaritySample,
     detect_samples,
@@ -29,6 +28,8 @@ from .samples import (
 )
 
 NUM_FIGURE = 4
+# Of the 4 pictures' detections; a report, which has room, shows more.
+_SCORE_THR = 0.5
 
 # Pictures are drawn at twice the size that they are looked at.
 _TILE = 576
@@ -60,7 +61,8 @@ def held_out_figure(
     """Draw what models make of held-out pictures.
 
     The pictures are the first of the validation file that have a novel
-    object alone of its class, whatever is found in them.
+    object alone of its class, whatever is found in them. Detections of 50 %
+    and more are shown.
 
     Args:
         detector (DITOInferencer): Looks for all classes.
@@ -84,7 +86,7 @@ def held_out_figure(
     maps = []
     if similarity is not None:
         maps = similarity_samples(similarity, images, count)
-    samples = detect_samples(detector, data, images, SCORE_THR)
+    samples = detect_samples(detector, data, images, _SCORE_THR)
     return write_figure(readme_figure(samples, maps), out)
 
 
