@@ -13,6 +13,7 @@ TOOLS = {
     'train': 'train any stage',
     'test': 'evaluate a checkpoint',
     'detect': 'find named objects in pictures',
+    'threshold': 'find a score threshold on annotated pictures',
     'get': "download and convert the authors' detector",
     'quickstart': 'run the whole chain on a small drawn data set',
     'print-config': 'print a config with all it inherits',
