@@ -86,6 +86,13 @@ def test_every_sub_package_has_its_place():
     assert {layer(name) for name in MODULES} - {''} == set(LAYERS)
 
 
+def test_the_page_shows_every_sub_package():
+    page = ROOT.parents[1] / 'docs/design.md'
+    drawn = page.read_text(encoding='utf-8').split('```')[3]
+    shown = {word for word in drawn.split() if word in LAYERS}
+    assert shown == set(LAYERS) - {'__main__'}
+
+
 def test_arrows_point_downwards():
     upwards = [
         (name, target)
