@@ -14,7 +14,7 @@ crop_size = 256
 # Result of stage 1, clip_vits16_laion2b.py.
 load_from = 'work_dirs/clip_vits16_laion2b/iter_500000.pth'
 
-# 750 boxes an image: few are embedded at a time.
+# 750 boxes per image: few are embedded at a time.
 train_dataloader = dict(
     batch_size=32, num_workers=8, dataset=dict(size=crop_size)
 )

@@ -41,7 +41,7 @@ def run(data: tuple, folder: Path, **hooks: dict) -> list[str]:
     )
     assert runner.iter == 3
     text = '\n'.join(p.read_text() for p in folder.glob('*/*.log'))
-    return re.findall('WARNING - (.* failed, .*)', text)
+    return re.findall('WARNING - (.* failed; .*)', text)
 
 
 def broken(*args: Any, **kwargs: Any) -> None:
@@ -96,8 +96,8 @@ def test_each_method_speaks_once_and_others_go_on(
     assert (hook.calls, other.calls) == (2, 1)
     assert len(said) == 2
     assert said[0] == (
-        'Reporter.after_train_iter failed, which is said once '
-        "and ends nothing: KeyError: 'mass'"
+        'Reporter.after_train_iter failed; training goes on, and this is '
+        "reported once: KeyError: 'mass'"
     )
     with pytest.raises(ValueError, match='at the start'):
         hook.before_run(None)

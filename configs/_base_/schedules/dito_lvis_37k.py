@@ -7,7 +7,7 @@
 max_iters = 36800
 base_lr = 0.18
 
-# 128 images a step on any number of GPUs: each takes as many batches of
+# 128 images per step on any number of GPUs: each takes as many batches of
 # train_dataloader.batch_size, one after the other, as that needs.
 train_cfg = dict(
     type='DITOTrainLoop',

@@ -319,7 +319,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         if vocabulary is not None or None in own:
             shared = self._classes(vocabulary)
             own = [classes or shared for classes in own]
-        # Slips in names are told before any work.
+        # Errors in names come before any work.
         asked = [self._with_negatives(c) for c in own if c is not None]
         jobs = iter(zip(images, stems, asked, own, strict=True))
         while batch := list(islice(jobs, batch_size)):

@@ -191,7 +191,7 @@ def inference_config(cfg: Config, state: dict[str, Any]) -> Config:
 def set_token_rows(model: dict[str, Any], state: dict[str, Any]) -> None:
     """Take the text tower's token table from the weights, in place.
 
-    The config may name a file for it that is not at hand any more.
+    The config may name a file for it that no longer exists.
 
     Args:
         model (dict): Config of the detector.

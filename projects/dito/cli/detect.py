@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             '--list-top-k is a number of lines from 1 on, got '
             f'{args.list_top_k}.'
         )
-    parse_names(args.names)  # A slip is told before anything loads.
+    parse_names(args.names)  # Errors in names come before anything loads.
     if args.negative_names not in (None, 'trained'):
         parse_names(args.negative_names)
     config, weights = model_source(args.config, args.checkpoint)

@@ -53,7 +53,7 @@ def is_user_error(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in FULL:
         return True
-    # The last is a training's loss that is no number any more.
+    # The last is a training whose loss has become NaN or infinite.
     if not isinstance(error, (ValueError, TypeError, FloatingPointError)):
         return False
     frames = traceback.extract_tb(error.__traceback__)

@@ -28,7 +28,7 @@ def said_once(owner: Any, what: str) -> Iterator[None]:
         if what not in said:
             said.add(what)
             print_log(
-                f'{what} failed, which is said once and ends nothing: '
+                f'{what} failed; training goes on, and this is reported once: '
                 f'{type(error).__name__}: {error}',
                 logger='current',
                 level=logging.WARNING,

@@ -6,7 +6,7 @@ from collections import deque
 
 
 class ThroughputMeter:
-    """Images a second and share of waiting over the last iterations.
+    """Images per second and share of waiting over the last iterations.
 
     Args:
         window (int): Number of iterations averaged over. Defaults to 50.

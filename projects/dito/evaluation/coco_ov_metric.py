@@ -59,7 +59,7 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
             Defaults to 'bbox'.
         backend (str, optional): Has no effect; accepted for one release.
         protocol (dict, optional): What else belongs to the protocol.
-        spool_dir (str, optional): Refused; it has no meaning any more.
+        spool_dir (str, optional): Refused; it no longer has a meaning.
         **kwargs: Passed to :class:`mmdet.evaluation.CocoMetric`.
     """
 

@@ -77,7 +77,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
         prefix (str, optional): Prefix of the names. Defaults to 'lvis'.
         backend_args (dict, optional): File backend of the annotation file.
-        spool_dir (str, optional): Refused; it has no meaning any more.
+        spool_dir (str, optional): Refused; it no longer has a meaning.
 
     Raises:
         FileNotFoundError: If the annotation file does not exist.

@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Errors that are told as one sentence wherever they come from."""
+"""Errors that are shown as one sentence wherever they come from."""
 
 import errno
 

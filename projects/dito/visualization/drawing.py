@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .objects import LEGEND, MISSED, Box, ShownObject
 
-# Light: a mask is told by its edge, and the object keeps its colours.
+# Light: a mask is recognised by its edge, and the object keeps its colours.
 _MASK_OPACITY = 0.15
 INK = (30, 35, 40)
 # Labels are placed on a grid of so many pixels.
@@ -157,7 +157,7 @@ class LabelPlaces:
 
     A label lies in the picture and on no other label. Among such places it
     takes one near its box, beside all boxes if there is room: covering an
-    object costs as much as a long way. Where there is no place any more a
+    object costs as much as a long way. Where no place is left, a
     label is left out; the first to ask are served first.
 
     Args:

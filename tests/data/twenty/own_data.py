@@ -34,7 +34,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=(192, 192), allow_negative_crop=True),
     dict(type='PackDetInputs'),
 ]
-# Images a step, shared by all processes; batch_size is what each takes at a
+# Images per step, shared by all processes; batch_size is what each takes at a
 # time.
 train_cfg = dict(total_batch_size=4)
 train_dataloader = dict(

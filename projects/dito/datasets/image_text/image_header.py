@@ -248,7 +248,7 @@ def looks_complete(data: bytes) -> bool:
     """Return whether the end of a JPEG or PNG is where it should be.
 
     OpenCV decodes what is there of a truncated file and greys the rest. This
-    glance spares nearly all images a second, strict decoding.
+    glance spares nearly all images per second, strict decoding.
 
     Args:
         data (bytes): The encoded image.

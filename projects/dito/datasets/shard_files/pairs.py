@@ -38,7 +38,7 @@ _NOTHING = (
 # Signs of a written list, beside its texts.
 _LIST = ('[', ']', ',', 'null', 'nan', 'NaN', 'None')
 # A field with quotation marks as csv writers put them. Tables without quoting
-# (Conceptual Captions) have captions that begin with one, but do not double
+# (Conceptual Captions) have captions that begin with one, but do not duplicate
 # those within.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 # Of a folder; what shards do not hold becomes JPEG.

@@ -30,7 +30,7 @@ _OF_VLM = ('vlm_roi_scale', 'vlm_temperature')
 class DITOEvaluationReportHook(Hook):
     """Give metrics the facts of the run, and write reports beside the log.
 
-    Before an evaluation each metric that has ``note_run`` is told the config,
+    Before an evaluation each metric that has ``note_run`` gets the config,
     the checkpoint and its sha256, the exponents of the ensemble, the score
     floor, how many detections are kept, vocabulary and templates, and the
     name of the set; it shows them with its figures. Afterwards the reports of

@@ -78,7 +78,7 @@ class DITONonFiniteGuardHook(Hook):
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         values = {n: v for n, v in outputs.items() if 'loss' in n}
-        # Logged losses are means over ranks: whose value is bad is told by
+        # Logged losses are means over ranks: which value is bad is shown by
         # those of this rank alone.
         own = getattr(model, 'local_log_vars', None)
         if own:

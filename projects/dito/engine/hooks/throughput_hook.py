@@ -16,7 +16,7 @@ from ..throughput import ThroughputMeter
 @HOOKS.register_module()
 @only_reports
 class DITOThroughputHook(Hook):
-    """Log images a second, waiting for data, and use of the device.
+    """Log images per second, waiting for data, and use of the device.
 
     ``images_per_second`` (of all processes) and ``loader_wait`` (share of
     the time) are averages over 50 iterations; :class:`ImageTextTrainLoop`

@@ -51,7 +51,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
     data is kept in the checkpoint, so that a resumed run goes on with the
     next sample without reading the ones before; random regions and crops are
     drawn from (seed, iteration) for the global batch, so that they do not
-    depend on the number of processes; images a second and the time spent
+    depend on the number of processes; images per second and the time spent
     waiting for the loader are logged.
 
     Args:

@@ -67,10 +67,10 @@ class DITOMultiValLoop(ValLoop):
             if loop is not self:
                 self._set_vocabulary(loop)
             found = self._evaluate(loop)
-            double = sorted(set(found) & set(metrics))
-            if double:
+            shared = sorted(set(found) & set(metrics))
+            if shared:
                 raise ValueError(
-                    f'two validation sets have the metrics {double}; give '
+                    f'two validation sets have the metrics {shared}; give '
                     "their evaluators different 'prefix'"
                 )
             metrics.update(found)

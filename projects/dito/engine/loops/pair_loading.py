@@ -141,8 +141,8 @@ def plan_of_loader(
 ) -> BatchPlan:
     """Share a batch of stages 1 and 2 out to the processes of this run.
 
-    Data with fewer pairs than the batch give a smaller one: a pair that is
-    in a batch twice is told apart from itself.
+    Data with fewer pairs than the batch give a smaller one: a pair that
+    stands in a batch twice would be a negative of itself.
 
     Args:
         loader (DataLoader or dict): Loader, or its config; its data set is

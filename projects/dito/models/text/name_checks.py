@@ -67,7 +67,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         TypeError: If it is one text, or an entry is no text.
-        ValueError: If it is empty, or names are blank, double, endless or
+        ValueError: If it is empty, or names are blank, duplicate, endless or
             half a character.
     """
     if isinstance(names, str):
@@ -108,11 +108,13 @@ def _check_double(names: Sequence[str]) -> None:
     groups: dict = {}
     for name in names:
         groups.setdefault(name_key(name), []).append(name)
-    double = [' = '.join(map(repr, g)) for g in groups.values() if len(g) > 1]
-    if double:
-        shown = '; '.join(double[:5])
+    duplicates = [
+        ' = '.join(map(repr, g)) for g in groups.values() if len(g) > 1
+    ]
+    if duplicates:
+        shown = '; '.join(duplicates[:5])
         raise ValueError(
-            f'{len(double)} class names stand more than once, underscores '
+            f'{len(duplicates)} class names stand more than once, underscores '
             f'and case aside: {shown}; keep one of each or tell them apart, '
             "as in 'bat_(animal)'."
         )

@@ -199,7 +199,7 @@ def _from_text(text: str) -> list[str]:
         return [clean(n) for n in content]
     if '\n' in text or '\r' in text:
         return _from_lines(text)
-    # A comma at the end is a slip; one in the middle is a lost name.
+    # A comma at the end is a typing error; one in the middle a lost name.
     parts = [clean(n) for n in _split(text.rstrip(','))]
     files = [n for n in parts if _file_suffix(n)]
     if files:

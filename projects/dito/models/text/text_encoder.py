@@ -164,7 +164,7 @@ class DITOTextEncoder(BaseTextEncoder):
         print_log(
             f'The text tower has no embedding for {pieces[:20]} in '
             f'{text[:200]!r} and reads them as padding; it knows '
-            f'{len(self.token_ids)} word pieces. This is said once.',
+            f'{len(self.token_ids)} word pieces. This is reported once.',
             logger='current',
             level=logging.WARNING,
         )
@@ -239,7 +239,7 @@ class DITOTextEncoder(BaseTextEncoder):
         found = {n: self.unknown_pieces([n]) for n in names}
         unread = {n: pieces for n, pieces in found.items() if pieces}
         if unread:
-            self._warned = True  # All of it is said here.
+            self._warned = True  # All of it is reported here.
             print_log(
                 say_unread(len(names), unread),
                 logger='current',

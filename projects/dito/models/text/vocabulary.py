@@ -136,7 +136,7 @@ class Vocabulary:
 
         Raises:
             TypeError: If ``text_encoder`` cannot embed names.
-            ValueError: If names are missing, blank or double, or ``novel``
+            ValueError: If names are missing, blank or duplicates, or ``novel``
                 or ``synonyms`` speak of classes that are not there.
         """
         require(text_encoder, VocabularySource, 'text_encoder')
@@ -179,7 +179,7 @@ class Vocabulary:
             Vocabulary: Without a new pass through the text tower.
 
         Raises:
-            ValueError: If a name is not in the vocabulary, or double.
+            ValueError: If a name is not in the vocabulary, or given twice.
         """
         names = check_names(names)
         index = {name_key(n): i for i, n in enumerate(self.names)}
