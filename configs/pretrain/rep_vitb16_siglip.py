@@ -19,9 +19,8 @@ model = dict(
     text_encoder=dict(
         arch='ViT-B-16-SigLIP',
         context_length=64,
-        tokenizer=dict(
-            path='pretrained/siglip_tokenizer', clean='canonicalize'
-        ),
+        # How texts are cleaned comes with the converted weights.
+        tokenizer=dict(path='pretrained/siglip_tokenizer'),
     ),
     loss=dict(type='DITOSigmoidLoss'),
     logit_bias_init=-10.0,

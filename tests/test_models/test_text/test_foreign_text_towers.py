@@ -8,7 +8,7 @@ import torch
 from open_clip import tokenizer as open_clip_tokenizer
 from open_clip.model import _build_text_tower
 
-from dito.models.text import DITOTextEncoder
+from dito.models.text import DITOTextEncoder, text_encoder
 from dito.models.text.text_tower import resolve_text_arch
 
 SIGLIP = dict(
@@ -136,10 +136,63 @@ def test_tokenizer_is_open_clips_wrapper(tmp_path, monkeypatch) -> None:
         (
             str(tmp_path),
             dict(
-                context_length=9, local_files_only=True, clean='canonicalize'
+                context_length=9,
+                local_files_only=True,
+                clean='canonicalize',
+                strip_sep_token=False,
             ),
         )
     ]
+
+
+def test_weights_say_how_texts_are_cleaned(tmp_path, monkeypatch) -> None:
+    """Not the config: of a state dict, also one tower's to the next."""
+
+    class Wrapper:
+        def __init__(self, path, clean, strip_sep_token, **kwargs):
+            self.fill = 10 * strip_sep_token
+            self.clean = open_clip_tokenizer.get_clean_fn(clean)
+
+        def __call__(self, texts):
+            return torch.tensor(
+                [[len(self.clean(t)) + self.fill] * 9 for t in texts]
+            )
+
+    monkeypatch.setattr(open_clip_tokenizer, 'HFTokenizer', Wrapper)
+    plain = encoder(tokenizer=dict(path=tmp_path))
+    siglip = encoder(tokenizer=dict(path=tmp_path, clean='canonicalize'))
+    assert plain.tokenize(['A cat.'])[0, 0] == 6
+    assert plain.fingerprint() != siglip.fingerprint()
+    plain.load_state_dict(siglip.state_dict())
+    assert plain.fingerprint() == siglip.fingerprint()
+    assert plain.tokenize(['A cat.'])[0, 0] == 5
+    assert plain.unknown_pieces(['A cat.']) == []
+    third = encoder(tokenizer=dict(path=tmp_path))
+    third.load_state_dict(plain.state_dict())
+    assert third.tokenize(['A cat.'])[0, 0] == 5
+    clipa = dict(siglip.state_dict(), text_cleaning=torch.tensor([0, 1]))
+    third.load_state_dict(clipa)
+    assert third.tokenize(['A cat.'])[0, 0] == 16
+    with pytest.raises(ValueError, match='leave clean and strip_sep_token'):
+        siglip.load_state_dict(clipa)
+    third.load_state_dict(dict(clipa, text_cleaning=torch.tensor([9, 0])))
+    with pytest.raises(ValueError, match=r'text_cleaning=\[9, 0\]'):
+        third.tokenize(['A cat.'])
+    # A tower whose class embeddings come from a file has no use for it.
+    encoder().load_state_dict(siglip.state_dict())
+
+
+def test_weights_that_do_not_say_it_are_named(tmp_path, monkeypatch) -> None:
+    said = []
+    monkeypatch.setattr(
+        text_encoder, 'print_log', lambda text, **_: said.append(text)
+    )
+    old = encoder().state_dict()
+    siglip = encoder(tokenizer=dict(path=tmp_path, clean='canonicalize'))
+    siglip.load_state_dict(old)
+    assert said == [] and siglip.text_cleaning.tolist() == [2, 0]
+    encoder(tokenizer=dict(path=tmp_path)).load_state_dict(old)
+    assert len(said) == 1 and 'convert the tower again' in said[0]
 
 
 def test_missing_library_is_named(tmp_path, monkeypatch) -> None:
@@ -188,6 +241,7 @@ def test_a_tokenizers_folder_is_data(
     [
         (dict(tokenizer=dict(clean='lower')), 'needs path'),
         (dict(tokenizer=dict(path='x', mode=1)), "got \\['mode', 'path'\\]"),
+        (dict(tokenizer=dict(path='x', clean='all')), "one of .*got 'all'"),
         (dict(token_ids=[5]), 'leave token_ids out'),
     ],
 )

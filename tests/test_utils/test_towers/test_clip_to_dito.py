@@ -108,6 +108,9 @@ def test_siglip_with_a_chosen_dense(folder, tmp_path, capsys):
     assert content['meta']['tokenizer'] == dict(
         name='some/SigLIP', clean='canonicalize'
     )
+    # A tower of a config that says nothing of it cleans its texts as this.
+    cleaning = content['state_dict']['text_encoder.text_cleaning']
+    assert cleaning.tolist() == [2, 0]
     assert 'need the tokenizer' in capsys.readouterr().out
     assert content['meta']['dense'] == 'avg'
     assert content['meta']['model']['backbone']['head'] == dict(

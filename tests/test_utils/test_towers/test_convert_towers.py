@@ -193,7 +193,9 @@ def test_pool_decides_how_regions_are_embedded(tmp_path):
             dict(name='dito_test_vit', block_fn=ParallelScalingBlock),
             'class ParallelScalingBlock',
         ),
-        (dict(name='eva02_tiny_patch14_224'), 'class Eva'),
+        (dict(name='eva02_tiny_patch14_224'), 'rotary positions'),
+        (dict(name='vit_pe_core_tiny_patch16_384'), 'rotary positions'),
+        (dict(name='vit_base_patch14_reg1_tipsv2'), 'register tokens'),
         (dict(name='vit_relpos_small_patch16_224'), 'VisionTransformerRelPos'),
     ],
 )

@@ -48,6 +48,20 @@ def dito_test_siglip(pretrained: bool = False, **kwargs) -> VisionTransformer:
     return _build(options, kwargs)
 
 
+@register_model
+def dito_test_siglip_p16(pretrained: bool = False, **kwargs):
+    """The same with the patches, activation and MLP of ViT-B-16-SigLIP."""
+    options = dict(
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        patch_size=16,
+        class_token=False,
+        global_pool='map',
+    )
+    return _build(options, kwargs)
+
+
 def _build(options: dict, kwargs: dict) -> VisionTransformer:
     for name in ('pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir'):
         kwargs.pop(name, None)
@@ -68,21 +82,19 @@ def clip_config(vision=None, text=None, **kwargs) -> dict:
     )
 
 
-def siglip_config(name: str = 'dito_test_siglip', **vision) -> dict:
+def siglip_config(name: str = 'dito_test_siglip', text=None, **vision) -> dict:
     """Config of a tiny SigLIP in the manner of open_clip."""
-    options = dict(
-        image_size=32,
-        timm_model_name=name,
-        timm_pool='map',
-        timm_proj='none',
+    options = {
+        **dict(image_size=32, timm_model_name=name),
+        **dict(timm_pool='map', timm_proj='none'),
         **vision,
-    )
+    }
     return dict(
         embed_dim=32,
         init_logit_bias=-10,
         custom_text=True,
         vision_cfg=options,
-        text_cfg=dict(SIGLIP_TEXT),
+        text_cfg=dict(SIGLIP_TEXT, **(text or {})),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dito.models.backbones.embed_head import DENSE_OF_POOL
 from dito.models.text.text_tower import resolve_text_arch, text_arch_of
+from dito.models.text.tokenizers import cleaning_numbers
 
 from .key_report import KeyReport
 from .source import TowerSource
@@ -146,6 +147,14 @@ def _convert_pair(source: TowerSource, report: KeyReport) -> ConvertedTower:
     for name in source.state:
         if name.startswith(tuple(prefix + part for part in rest)):
             report.take(name, f'text_encoder.tower.{name[len(prefix) :]}')
+    text = source.config.get('text_cfg', {})
+    if text.get('hf_tokenizer_name'):
+        # Beside the weights, so that it goes with them through all stages.
+        report.put(
+            'text_encoder.text_cleaning',
+            torch.tensor(cleaning_numbers(text.get('tokenizer_kwargs') or {})),
+            'tokenizer_kwargs of the config',
+        )
     for name in ('logit_scale', 'logit_bias'):
         if name in report:
             report.take(name, name, lambda x: x.reshape(()))

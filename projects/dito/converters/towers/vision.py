@@ -311,6 +311,8 @@ def _timm_config(
 
 def _check_trunk(trunk: nn.Module) -> None:
     """Refuse what a plain vision transformer does not have."""
+    if getattr(trunk, 'rope', None) is not None:
+        refuse('rotary positions')
     if type(trunk) is not VisionTransformer:
         refuse(f'a body of the class {type(trunk).__name__}')
     embed = trunk.patch_embed

@@ -17,9 +17,11 @@ from .base_text_encoder import BaseTextEncoder
 from .name_checks import say_unread
 from .text_tower import build_text_tower, is_plain
 from .tokenizers import (
+    CLEANINGS,
     ForeignTokenizer,
     TokenIds,
     bpe_tokenizer,
+    cleaning_numbers,
     collect_token_ids,
     cut_text,
     resolve_token_ids,
@@ -27,6 +29,7 @@ from .tokenizers import (
 
 _CACHE_SIZE = 1 << 16
 _EMBEDDING = 'tower.token_embedding.weight'
+_CLEANING = 'text_cleaning'
 
 
 @MODELS.register_module()
@@ -47,7 +50,9 @@ class DITOTextEncoder(BaseTextEncoder):
     dict. Pieces outside are read as padding, with one warning.
 
     Towers unlike CLIP's (SigLIP: no causal mask, read at the last place, a
-    vocabulary and tokenizer of its own) see all of the context.
+    vocabulary and tokenizer of its own) see all of the context. How their
+    texts are cleaned is part of the state dict too (``text_cleaning``), so
+    that it comes with the weights.
 
     Args:
         arch (str | dict): open_clip model name, whose text tower is taken
@@ -70,6 +75,7 @@ class DITOTextEncoder(BaseTextEncoder):
     """
 
     token_ids: Tensor
+    text_cleaning: Tensor | None
 
     def __init__(
         self,
@@ -99,10 +105,17 @@ class DITOTextEncoder(BaseTextEncoder):
         self.context_length = context_length
         self.freeze = freeze
         self.register_buffer('token_ids', kept)
+        self.register_buffer(
+            _CLEANING,
+            None
+            if self.foreign is None
+            else torch.tensor(self.foreign.cleaning),
+        )
         self.tower.set_grad_checkpointing(with_cp)
         self.register_load_state_dict_pre_hook(_adapt_before_load)
         self._texts: dict[str, np.ndarray] = {}
         self._rows: tuple[Any, np.ndarray] = (None, np.empty(0))
+        self._cleaned: Any = None
         self._warned = False
         if freeze:
             self.requires_grad_(False)
@@ -148,6 +161,15 @@ class DITOTextEncoder(BaseTextEncoder):
             self._texts.clear()
         return self._rows[1]
 
+    def _own_tokenizer(self) -> ForeignTokenizer:
+        """The tokenizer that is not CLIP's; follows loaded weights."""
+        numbers = self.text_cleaning
+        key = (numbers.data_ptr(), numbers._version)
+        if self._cleaned != key:
+            self.foreign.set_cleaning(numbers.tolist())
+            self._cleaned = key
+        return self.foreign
+
     def _tokenize_one(self, text: str, rows: np.ndarray) -> np.ndarray:
         tokenizer = bpe_tokenizer()
         ids = tokenizer.encode(text)[: self.context_length - 2]
@@ -188,7 +210,7 @@ class DITOTextEncoder(BaseTextEncoder):
             )
         texts = [cut_text(text, self.context_length) for text in texts]
         if self.foreign is not None:
-            return self.foreign(texts)
+            return self._own_tokenizer()(texts)
         if 'vocab_size' in self.arch:
             raise ValueError(
                 f'This text tower has {self.arch["vocab_size"]} pieces, so '
@@ -217,7 +239,7 @@ class DITOTextEncoder(BaseTextEncoder):
             list[str]: Sorted pieces; empty with the whole table.
         """
         if self.foreign is not None:
-            return self.foreign.unknown_words(texts)
+            return self._own_tokenizer().unknown_words(texts)
         if self.token_ids is None:
             return []
         rows, tokenizer = self._row_of_id(), bpe_tokenizer()
@@ -288,18 +310,20 @@ class DITOTextEncoder(BaseTextEncoder):
         """Fit a checkpoint's token table to this tower's, in place.
 
         Rows are picked where the checkpoint's table holds all of the rows
-        kept here.
+        kept here. How texts are cleaned is the checkpoint's to say.
 
         Args:
             state_dict (dict): Checkpoint, keys starting with ``prefix``.
             prefix (str): Prefix of this module.
 
         Raises:
-            ValueError: If rows kept here are not in the checkpoint.
+            ValueError: If rows kept here are not in the checkpoint, or it
+                cleans texts otherwise than the config says.
         """
         weight = state_dict.get(prefix + _EMBEDDING)
         if weight is None:
             return
+        self._adapt_cleaning(state_dict, prefix + _CLEANING)
         source = state_dict.get(prefix + 'token_ids')
         if source is None and len(weight) == bpe_tokenizer().vocab_size:
             source = torch.arange(len(weight))
@@ -321,6 +345,30 @@ class DITOTextEncoder(BaseTextEncoder):
         picked = torch.searchsorted(source.cpu(), wanted)
         state_dict[prefix + 'token_ids'] = wanted
         state_dict[prefix + _EMBEDDING] = weight[picked.to(weight.device)]
+
+    def _adapt_cleaning(self, state_dict: dict[str, Tensor], key: str) -> None:
+        """Take the checkpoint's cleaning of texts, or keep the config's."""
+        if self.foreign is None:
+            state_dict.pop(key, None)  # Embeddings come from a file.
+            return
+        own = torch.tensor(cleaning_numbers(self.foreign.options))
+        said = len(self.foreign.options) > 1
+        if key not in state_dict and not said:
+            print_log(
+                'The weights do not say how texts are cleaned before this '
+                f"tokenizer; clean='{CLEANINGS[0]}' is taken: convert the "
+                'tower again, or set it beside path.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        found = state_dict.setdefault(key, own)
+        if said and not torch.equal(found.cpu(), own):
+            raise ValueError(
+                f'The config cleans texts by {self.foreign.options}, the '
+                'weights were trained with another cleaning '
+                f'(text_cleaning={found.tolist()}); leave clean and '
+                'strip_sep_token out of the config.'
+            )
 
     def _wanted_ids(self, source: Tensor) -> Tensor:
         """Ids to take from a table with the sorted ids ``source``."""

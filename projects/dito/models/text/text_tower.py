@@ -98,10 +98,11 @@ def text_arch_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         'context_length',
         'hf_tokenizer_name',
         'tokenizer_kwargs',
-        'tokenizer_mode',
         'output_tokens',
     ):
         text.pop(key, None)
+    if not text.get('tokenizer_mode'):
+        text.pop('tokenizer_mode', None)
     names = dict(
         width='width',
         layers='layers',

@@ -153,6 +153,33 @@ def _existing(path: Path) -> Path:
 
 
 _OPTIONS = {'path', 'clean', 'strip_sep_token'}
+#: How texts are cleaned, in the order of their numbers in a state dict.
+CLEANINGS = ('whitespace', 'lower', 'canonicalize')
+
+
+def cleaning_numbers(options: Mapping[str, Any]) -> list[int]:
+    """What is done to texts and tokens, as weights can hold it.
+
+    Args:
+        options (dict): ``clean`` and ``strip_sep_token``, as in the
+            ``tokenizer_kwargs`` of open_clip's configs; others are not
+            looked at.
+
+    Returns:
+        list[int]: Number in :data:`CLEANINGS`, and 1 where separators become
+        padding, else 0.
+
+    Raises:
+        ValueError: If the cleaning is not known.
+    """
+    clean = options.get('clean', CLEANINGS[0])
+    if clean not in CLEANINGS:
+        raise ValueError(
+            f'clean of a tokenizer must be one of {list(CLEANINGS)}, got '
+            f'{clean!r}.'
+        )
+    strip = bool(options.get('strip_sep_token', False))
+    return [CLEANINGS.index(clean), int(strip)]
 
 
 class ForeignTokenizer:
@@ -164,9 +191,10 @@ class ForeignTokenizer:
 
     Args:
         config (dict): ``path`` of the folder (``tokenizer.json``,
-            ``tokenizer_config.json``, ...); ``clean`` ('whitespace' by
-            default, 'canonicalize' for SigLIP) and ``strip_sep_token``
-            (CLIPA), as in the ``tokenizer_kwargs`` of open_clip's configs.
+            ``tokenizer_config.json``, ...). A converted tower brings
+            ``clean`` (SigLIP: 'canonicalize', lower case without
+            punctuation) and ``strip_sep_token`` (CLIPA) with its weights;
+            they stand here only for weights that lack them.
         context_length (int): Tokens a text.
 
     Raises:
@@ -179,10 +207,29 @@ class ForeignTokenizer:
                 f'tokenizer takes {sorted(_OPTIONS)} and needs path, got '
                 f'{sorted(config)}.'
             )
-        self._options: dict[str, Any] = dict(config)
-        self.path = Path(self._options.pop('path'))
+        self.path = Path(config['path'])
+        self.options = dict(config)
+        self.cleaning = cleaning_numbers(config)
         self.context_length = context_length
         self._tokenizer: Any | None = None
+
+    def set_cleaning(self, numbers: Sequence[int]) -> None:
+        """Clean texts as weights say, see :func:`cleaning_numbers`.
+
+        Raises:
+            ValueError: If they say something unknown.
+        """
+        numbers = list(numbers)
+        if numbers == self.cleaning:
+            return
+        if len(numbers) != 2 or not (
+            0 <= numbers[0] < len(CLEANINGS) and numbers[1] in (0, 1)
+        ):
+            raise ValueError(
+                f'The weights clean texts by text_cleaning={numbers}, which '
+                'this version does not know; convert the tower again.'
+            )
+        self.cleaning, self._tokenizer = numbers, None
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into tokens.
@@ -240,7 +287,8 @@ class ForeignTokenizer:
                 str(self.path),
                 context_length=self.context_length,
                 local_files_only=True,
-                **self._options,
+                clean=CLEANINGS[int(self.cleaning[0])],
+                strip_sep_token=bool(self.cleaning[1]),
             )
         except ImportError as error:
             raise ValueError(
