@@ -19,6 +19,7 @@ TOOLS = {
     'print-config': 'print a config with all it inherits',
     'check-env': 'check the installation',
     'prepare': 'lay out LVIS, COCO or Objects365 as the configs expect',
+    'import': 'write labels of YOLO, VOC, CVAT ... in the format of COCO',
     'check-dataset': 'check annotations and images before a run',
     'lvis2ov': 'write LVIS annotations without rare classes',
     'coco2ov': 'write COCO annotations of the 48, 17 or 65 classes',
@@ -37,6 +38,12 @@ TOOLS = {
     'mmdet-project': 'put DITO into a clone of MMDetection',
     'run': 'run another script with DITO imported first',
 }
+
+
+def module_of(tool: str) -> str:
+    """Name of a tool's module in ``dito.cli``."""
+    # No module can be called as the statement is.
+    return 'import_labels' if tool == 'import' else tool.replace('-', '_')
 
 
 @one_sentence_errors
@@ -79,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return env.main()
     # argparse and torchrun show and use this name.
     sys.argv = [f'dito {tool}', *rest]
-    module = importlib.import_module(f'dito.cli.{tool.replace("-", "_")}')
+    module = importlib.import_module(f'dito.cli.{module_of(tool)}')
     return module.main(rest)
 
 

@@ -42,7 +42,7 @@ def test_every_tool_of_the_package_is_listed() -> None:
     # These compare with other libraries; they need a clone.
     helpers |= {'benchmark_contrastive', 'benchmark_image_text'}
     modules = {path.stem for path in Path(cli.__path__[0]).glob('*.py')}
-    listed = {tool.replace('-', '_') for tool in entry.TOOLS}
+    listed = set(map(entry.module_of, entry.TOOLS))
     assert listed == modules - helpers | {'check_env'}
 
 
