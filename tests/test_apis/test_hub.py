@@ -14,7 +14,13 @@ import torch
 from mmengine.config import Config
 from tiny_api import NAMES, untrained_detector
 
-from dito.apis import load_pretrained, package_model, push_to_hub, save_model
+from dito.apis import (
+    load_pretrained,
+    package_model,
+    published,
+    push_to_hub,
+    save_model,
+)
 from dito.apis.config_text import parse_config_text
 from dito.cli import publish_model
 from dito.models import DITO
@@ -303,6 +309,13 @@ def test_from_the_hub(
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
     model = DITO.from_pretrained('someone/tiny', revision='v1')
     assert asked == [('someone/tiny', 'v1')] and len(model.vocabulary) == 3
+    # A point is no beginning of a suffix here, but of a file's it is.
+    found = published.resolve_published(None, 'someone/tiny-1.5')
+    assert asked[-1] == ('someone/tiny-1.5', None)
+    assert found[1] == next(parts['folder'].glob('tiny-*.safetensors'))
+    for name in ('work_dirs/iter_1.pth', 'some/model.safetensors'):
+        assert published.resolve_published(None, name)[1] == name
+    assert len(asked) == 2
 
 
 def test_to_the_hub(

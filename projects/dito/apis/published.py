@@ -15,6 +15,10 @@ MANIFEST = 'dito.json'
 FORMAT = 'dito-model-1'
 #: The name of the authors' detector, where a published folder can stand.
 OFFICIAL = 'official'
+# What ends in these is a file that is not there, and no 'owner/name'.
+_FILES = frozenset(
+    '.safetensors .pth .pt .bin .ckpt .onnx .npz .zip .py .json'.split()
+)
 _MAX_NAME = 200  # file systems have 255 bytes
 # What a manifest may name, by the suffix that says how it is opened.
 _SUFFIXES = dict(
@@ -218,7 +222,7 @@ def resolve_published(
         isinstance(weights, str)
         and _is_repository(weights)
         and not Path(weights).exists()
-        and not Path(weights).suffix
+        and Path(weights).suffix.lower() not in _FILES
     )
     if not on_hub and not _is_published(weights):
         return model, weights, None

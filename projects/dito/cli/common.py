@@ -261,6 +261,27 @@ def require_checkpoint(path: str) -> None:
         )
 
 
+def find_checkpoint(source: str) -> str:
+    """File of weights to test: itself, or that of a published detector.
+
+    Args:
+        source (str): File, published folder, 'official' or 'owner/name' on
+            the Hugging Face hub.
+
+    Returns:
+        str: The file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a folder is no published one.
+    """
+    from dito.apis.published import resolve_published
+
+    found = str(resolve_published(None, source)[1])
+    require_checkpoint(found)
+    return found
+
+
 def set_work_dir(cfg: Config, given: str | None) -> None:
     """Set ``work_dir``: the flag, else the config's, else by its name."""
     if given is not None:

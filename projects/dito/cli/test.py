@@ -19,7 +19,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of ``tools/test.py``."""
     parser = OneVoiceParser(description=__doc__)
     common.add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument(
+        'checkpoint',
+        help='.pth or .safetensors file, a published folder, "official", or '
+        '"owner/name" on the Hugging Face hub',
+    )
     common.add_run_arguments(parser)
     parser.add_argument(
         '--out', help='write the predictions to this .pkl file'
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_cache_size_limit_of_dynamo()
     cfg = common.load_config(args.config, args.cfg_options)
-    common.require_checkpoint(args.checkpoint)
+    args.checkpoint = common.find_checkpoint(args.checkpoint)
     common.require_keys(
         cfg,
         dict(
