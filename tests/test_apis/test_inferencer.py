@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torchvision.ops import box_iou
 
 from dito.apis import DITOInferencer, parse_names, pictures, save_model
 from dito.apis.pictures import list_images
+from dito.apis.results import to_supervision, to_transformers
 from dito.cli import test as test_tool
 from dito.datasets import reduced_image
 from dito.models.text import Vocabulary
@@ -204,6 +206,45 @@ def test_data_samples_have_run_lengths(parts: dict[str, Any]) -> None:
     order = sample.pred_instances.scores.argsort(descending=True, stable=True)
     for mask, rle in zip(masks[order].numpy(), plain['masks'], strict=True):
         np.testing.assert_array_equal(mask, coco_mask.decode(rle))
+
+
+def test_results_of_transformers(parts: dict[str, Any]) -> None:
+    detector = DITOInferencer(parts['weights'], device='cpu')
+    for threshold in (0.1, 1):
+        (result,) = detector(parts['images'][0], score_thr=threshold)[
+            'predictions'
+        ]
+        found = to_transformers(result)
+        assert found['scores'].tolist() == pytest.approx(result['scores'])
+        assert found['labels'].dtype == torch.int64
+        assert found['boxes'].shape == (len(result['names']), 4)
+        assert found['text_labels'] == result['names']
+    assert found['text_labels'] == []
+
+
+def test_results_of_supervision(parts: dict[str, Any]) -> None:
+    pytest.importorskip('supervision')
+    detector = DITOInferencer(parts['weights'], device='cpu')
+    for threshold in (0.1, 1):
+        (result,) = detector(parts['images'][0], score_thr=threshold)[
+            'predictions'
+        ]
+        found = to_supervision(result)
+        assert len(found) == len(result['names'])
+        np.testing.assert_allclose(
+            found.xyxy, np.reshape(result['bboxes'], (-1, 4)), rtol=1e-6
+        )
+        assert found.data['class_name'].tolist() == result['names']
+        assert found.class_id.tolist() == result['labels']
+        if result['names']:
+            assert found.mask.shape == (len(found), 48, 80)
+    assert len(found) == 0
+
+
+def test_supervision_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'supervision', None)
+    with pytest.raises(ValueError, match='pip install supervision'):
+        to_supervision(dict(bboxes=[], scores=[], labels=[], names=[]))
 
 
 def test_array_input_is_the_same(parts: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.coco import COCO
 from tiny_api import write_detector
 
 from dito.cli import detect
@@ -55,6 +56,45 @@ def test_detect(
     written = json.loads((tmp_path / 'preds' / '0.json').read_text())
     assert written['scores'] == []
     assert (tmp_path / 'vis' / '0.jpg').is_file()
+
+
+def test_all_detections_in_one_file_of_coco(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two images of two sizes, as pycocotools reads them."""
+    out, folder = tmp_path / 'found.json', tmp_path / 'photos' / 'b'
+    folder.mkdir(parents=True)
+    for number, place in enumerate((folder, folder.parent)):
+        source = Path(parts['image']).with_stem(str(number))
+        (place / source.name).write_bytes(source.read_bytes())
+    code = detect.main(
+        [
+            *map(str, (folder / '0.png', folder.parent / '1.png')),
+            *('--names', 'red umbrella, anchor'),
+            *('--checkpoint', parts['weights']),
+            *('--out-dir', str(tmp_path), '--score-thr', '0.1'),
+            *('--save-json', str(out)),
+        ]
+    )
+    assert code == 0 and f'COCO are in {out}' in capsys.readouterr().out
+    content = json.loads(out.read_text())
+    assert [
+        (i['file_name'], i['height'], i['width']) for i in (content['images'])
+    ] == [('b/0.png', 48, 80), ('1.png', 90, 70)]
+    assert [c['name'] for c in content['categories']] == [
+        'red umbrella',
+        'anchor',
+    ]
+    read = COCO(str(out))
+    read.loadRes(content['annotations'])
+    for number in (0, 1):
+        one = json.loads((tmp_path / f'preds/{number}.json').read_text())
+        rows = read.loadAnns(read.getAnnIds(imgIds=number + 1))
+        assert [r['score'] for r in rows] == one['scores'] and rows
+        assert [r['category_id'] - 1 for r in rows] == one['labels']
+        for row, (x1, y1, x2, y2) in zip(rows, one['bboxes'], strict=True):
+            assert row['bbox'] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+        assert [r['segmentation'] for r in rows] == one['masks']
 
 
 @pytest.mark.parametrize('threshold', ['0', '0.3', '1'])

@@ -2,7 +2,7 @@
 """What was found in pictures, as values and files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any
 
 import mmcv
 import numpy as np
+import pycocotools.mask as mask_utils
+import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from torchvision.ops import nms
@@ -131,6 +133,98 @@ def to_dict(sample: DetDataSample, names: Sequence[str]) -> dict[str, Any]:
             for mask in masks
         ]
     return result
+
+
+def to_coco(
+    found: Sequence[tuple[str, tuple[int, int], Mapping[str, Any]]],
+    names: Sequence[str],
+) -> dict[str, list]:
+    """Make a file of COCO's format of the detections of several images.
+
+    Args:
+        found (Sequence[tuple]): File name, height and width, and the
+            :func:`to_dict` of each image.
+        names (Sequence[str]): Class names by label.
+
+    Returns:
+        dict: ``images`` and ``categories``, with ids from 1 on, and
+        ``annotations``, which have a ``score`` and are a list of results as
+        pycocotools loads it: boxes are x, y, width, height.
+    """
+    annotations: list[dict[str, Any]] = []
+    for image, (_, _, result) in enumerate(found, 1):
+        for i, (x1, y1, x2, y2) in enumerate(result['bboxes']):
+            record = dict(
+                id=len(annotations) + 1,
+                image_id=image,
+                category_id=result['labels'][i] + 1,
+                bbox=[x1, y1, x2 - x1, y2 - y1],
+                area=(x2 - x1) * (y2 - y1),
+                iscrowd=0,
+                score=result['scores'][i],
+            )
+            if 'masks' in result:
+                record['segmentation'] = result['masks'][i]
+            annotations.append(record)
+    return dict(
+        images=[
+            dict(id=i, file_name=name, height=size[0], width=size[1])
+            for i, (name, size, _) in enumerate(found, 1)
+        ],
+        categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)],
+        annotations=annotations,
+    )
+
+
+def to_supervision(result: Mapping[str, Any]) -> Any:
+    """Make ``supervision.Detections`` of the detections of one image.
+
+    Args:
+        result (dict): See :func:`to_dict`.
+
+    Returns:
+        supervision.Detections: With ``confidence``, ``class_id``, masks as
+        arrays (N, H, W) where there are some, and ``data['class_name']``.
+
+    Raises:
+        ValueError: If the library is not installed.
+    """
+    try:
+        from supervision import Detections as Supervised
+    except ImportError as error:
+        raise ValueError(
+            'to_supervision needs supervision, which is not installed: pip '
+            'install supervision.'
+        ) from error
+    masks = result.get('masks')
+    return Supervised(
+        xyxy=np.reshape(result['bboxes'], (-1, 4)).astype(np.float32),
+        confidence=np.asarray(result['scores'], np.float32),
+        class_id=np.asarray(result['labels'], int),
+        mask=np.stack([mask_utils.decode(m) for m in masks]).astype(bool)
+        if masks
+        else None,
+        data=dict(class_name=np.asarray(result['names'], str)),
+    )
+
+
+def to_transformers(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Make what transformers' zero-shot object detectors return.
+
+    Args:
+        result (dict): See :func:`to_dict`, of one image.
+
+    Returns:
+        dict: As of ``post_process_grounded_object_detection``: ``scores``
+        float32 (N,), ``labels`` int64 (N,), ``boxes`` float32 (N, 4) as x1,
+        y1, x2, y2 in pixels, and ``text_labels``, N names.
+    """
+    return dict(
+        scores=torch.tensor(result['scores'], dtype=torch.float32),
+        labels=torch.tensor(result['labels'], dtype=torch.int64),
+        boxes=torch.tensor(result['bboxes'], dtype=torch.float32).view(-1, 4),
+        text_labels=list(result['names']),
+    )
 
 
 def _text(counts: Any) -> str:

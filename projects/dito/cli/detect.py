@@ -2,14 +2,16 @@
 """Find named objects in pictures; write what was found."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dito.apis import DITOInferencer, parse_names
-from dito.apis.results import Detections, to_dict
+from dito.apis.results import Detections, to_coco, to_dict
 from dito.utils.configs import config_root
+from dito.utils.files import write_json
 from dito.utils.printable import printable
 
 from .errors import USER_ERROR, one_sentence_errors
@@ -59,6 +61,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out-dir',
         default='outputs',
         help='folder for pictures (vis/) and results (preds/)',
+    )
+    parser.add_argument(
+        '--save-json',
+        metavar='FILE',
+        help="write what was found in all images to one file in COCO's "
+        'format, with names, image files and sizes',
     )
     parser.add_argument(
         '--score-thr',
@@ -193,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path for item in args.image for path in inferencer.list_images(item)
     ]
     broken = []
+    kept: list[tuple[str, tuple[int, int], dict[str, Any]]] = []
     for image, found in zip(
         images,
         inferencer.stream(
@@ -207,6 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found.error is not None:
             broken.append(found.error)
             continue
+        if args.save_json:
+            kept.append((image, found.shape, found.result))
         print(
             printable(
                 report(
@@ -220,7 +231,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if len(broken) < len(images):
         print(f'Pictures and results are in {args.out_dir}.')
+    if args.save_json and kept:
+        # From the folder that all images lie in.
+        root = common_folder([image for image, _, _ in kept])
+        write_json(
+            args.save_json,
+            to_coco(
+                [(image.removeprefix(root), *rest) for image, *rest in kept],
+                inferencer.vocabulary.names,
+            ),
+        )
+        print(f'All detections in the format of COCO are in {args.save_json}.')
     return say_broken(broken, len(images))
+
+
+def common_folder(images: Sequence[str]) -> str:
+    """Start that the paths of all images share, up to a folder's end."""
+    start = os.path.commonprefix(list(images))
+    return start[: start.rfind('/') + 1]
 
 
 def plain_result(found: Detections) -> dict[str, Any]:
