@@ -1,17 +1,20 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Rows of the ablation tables differ in what they say, and in that alone."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.models import DITOViT
+from dito.reports.ablation_results import run_config
 from dito.reports.ablation_tables import RUNS
 from dito.utils.configs import list_configs
 
@@ -183,6 +186,57 @@ def test_all_layers_global_leaves_nothing_to_shift():
     with torch.no_grad():
         first, *others = (tower(image)[0] for tower in towers)
     assert all(torch.equal(first, other) for other in others)
+
+
+STAGES_2 = [
+    p.stem.removeprefix('rep_vitl16_laion2b_')
+    for p in sorted(ROOT.glob('ablations/rep_vitl16_laion2b_*.py'))
+]
+
+
+@pytest.mark.parametrize('kind', STAGES_2)
+def test_detection_goes_on_from_each_stage_2(kind):
+    """Tables 4b and 4c: by the row's config and by the ablation's."""
+    with torch.device('meta'):
+        rep = build(f'ablations/rep_vitl16_laion2b_{kind}')
+        state = rep.state_dict()
+        name = f'ablations/rovit_vitl_lvis_rep-{kind}'
+        detector = build(name)
+    report = LoadReport.compare(detector.state_dict(), state)
+    run = next(
+        run
+        for run in RUNS.values()
+        if (run.pretraining or {}).get('lvis', '').endswith(f'_{kind}')
+    )
+    own = Config.fromfile(ROOT / f'{name}.py')
+    assert own.load_from == f'work_dirs/rep_vitl16_laion2b_{kind}/' + (
+        'iter_30000.pth'
+    )
+    made = run_config(run.configs['lvis'], 1, 0, 'x.pth', run.start_anew)
+    plain = Config.fromfile(ROOT / 'ablations/rovit_vitl_lvis_rep.py')
+    anew = kind in ('fpn', 'fpn-head')
+    for cfg in (own, made, plain):
+        (options,) = (
+            h for h in cfg.custom_hooks if h.type == 'DITOLoadReportHook'
+        )
+        hook = HOOKS.build(options)
+        with (
+            pytest.raises(ValueError, match='that this stage must get')
+            if anew and cfg is plain
+            else contextlib.nullcontext()
+        ):
+            hook._check(detector, report, training=True)
+    # Nothing of the stage before is lost, nor starts anew unsaid.
+    hook = HOOKS.build(own.custom_hooks[1])
+    assert all(under(k, hook.allowed_unused) for k in report.unused)
+    assert all(under(k, hook.allowed_missing) for k in report.missing)
+    assert not report.mismatched
+
+
+def build(name):
+    cfg = Config.fromfile(ROOT / f'{name}.py')
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
 
 
 def test_the_list_of_configs_names_them_all():

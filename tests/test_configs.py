@@ -36,6 +36,8 @@ PAPER = [
     'dito_vits_lvis.py',
     'dito_vitb_lvis.py',
     'dito_vitl_lvis.py',
+    'dito_vits_coco.py',
+    'dito_vitb_coco.py',
     'dito_vitl_coco.py',
 ]
 

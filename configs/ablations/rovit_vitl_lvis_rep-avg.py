@@ -1,0 +1,5 @@
+# Table 4c, multi RoIs, avg/lvl, mask AP_r 33.8: rovit_vitl_lvis_rep.py
+# after the stage 2 of rep_vitl16_laion2b_avg.py. Not run here.
+_base_ = './rovit_vitl_lvis_rep.py'
+
+load_from = 'work_dirs/rep_vitl16_laion2b_avg/iter_30000.pth'

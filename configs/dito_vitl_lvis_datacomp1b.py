@@ -1,0 +1,12 @@
+# dito_vitl_lvis.py after pretraining on DataComp-1B instead of LAION-2B.
+#
+# The paper's row: Table 1, mask AP_r 40.5, AP 38.0. Not run here.
+#
+#   tools/dist_train.sh configs/dito_vitl_lvis_datacomp1b.py GPUS
+#   tools/dist_test.sh configs/dito_vitl_lvis_datacomp1b.py CHECKPOINT GPUS
+_base_ = './dito_vitl_lvis.py'
+
+# Result of stage 2, configs/pretrain/rep_vitl16_datacomp1b.py.
+load_from = 'work_dirs/rep_vitl16_datacomp1b/iter_30000.pth'
+
+model = dict(teacher=dict(checkpoint=load_from))
