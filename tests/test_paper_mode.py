@@ -19,7 +19,7 @@ from tiny_detector import TEXT_ENCODER, batch, build
 
 from dito.models.roi_heads.geometric_ensemble import cosine_logits
 from dito.models.text import Vocabulary
-from dito.models.text.prompts import resolve_templates
+from dito.models.text.name_checks import resolve_templates
 
 ROOT = Path(__file__).parents[1] / 'configs'
 

@@ -9,8 +9,11 @@ from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from dito.engine.hooks.load_report_hook import LoadReport, under
-from dito.engine.hooks.state_dict_fit import fit_state_dict
+from dito.engine.hooks.load_report_hook import (
+    LoadReport,
+    fit_state_dict,
+    under,
+)
 from dito.models.pretrainers import BatchPlace
 from dito.models.text import DITOTextEncoder
 

@@ -10,7 +10,7 @@ import pycocotools.mask as mask_utils
 import pytest
 from detection_files import make_annotation, make_categories, make_image
 
-from dito.datasets.annotation_values import as_id, as_number
+from dito.datasets.annotation_content import as_id, as_number
 from dito.datasets.annotations import (
     IdNumbers,
     left_out,

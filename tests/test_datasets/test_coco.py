@@ -10,7 +10,7 @@ from detection_files import (
 from mmdet.datasets import CocoDataset
 
 from dito.datasets import DITOCocoDataset
-from dito.datasets.coco import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
+from dito.datasets.ov_dataset import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 
 COCO_NAMES = CocoDataset.METAINFO['classes']
 

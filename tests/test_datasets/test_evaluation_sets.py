@@ -118,7 +118,7 @@ def test_broken_pairs_are_left_out_at_the_start(tmp_path, monkeypatch):
     )
     said = []
     monkeypatch.setattr(
-        'dito.datasets.image_text.retrieval_pairs.print_log',
+        'dito.datasets.image_text.evaluation_sets.print_log',
         lambda text, **kwargs: said.append(text),
     )
     data = DITORetrievalDataset(

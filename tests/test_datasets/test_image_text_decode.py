@@ -12,15 +12,15 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-import dito.datasets.image_text.decode as decode_module
+import dito.datasets.image_text.transforms as decode_module
 from dito.datasets.image_text import CropTransform, ImageTextShards
 from dito.datasets.image_text.bad_samples import BadSample
-from dito.datasets.image_text.decode import decode_reduced
 from dito.datasets.image_text.image_header import (
     image_size,
     jpeg_header,
     jpeg_size,
 )
+from dito.datasets.image_text.transforms import decode_reduced
 
 
 def encoded(image, kind, **kwargs):

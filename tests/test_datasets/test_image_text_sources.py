@@ -11,11 +11,14 @@ from image_text_files import jpeg, loader, write_shards, write_tar
 
 from dito.datasets.image_text import ImageTextShards, StreamPosition
 from dito.datasets.image_text.bad_samples import BadSample
-from dito.datasets.image_text.captions import CaptionPicker
-from dito.datasets.image_text.filters import FieldFilter, SampleFilter
-from dito.datasets.image_text.open_shard import shard_names
+from dito.datasets.image_text.captions import (
+    CaptionPicker,
+    FieldFilter,
+    SampleFilter,
+)
 from dito.datasets.image_text.sources import SourceDraw
 from dito.datasets.image_text.tar_reader import RawSample
+from dito.datasets.image_text.tar_walk import shard_names
 from dito.utils.errors import BrokenDataError
 
 

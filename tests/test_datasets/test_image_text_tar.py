@@ -32,9 +32,8 @@ from dito.datasets.image_text import (
     StreamPosition,
     tar_reader,
 )
-from dito.datasets.image_text.open_shard import open_shard
 from dito.datasets.image_text.tar_reader import count_samples, read_shard
-from dito.datasets.image_text.tar_walk import TarWalker
+from dito.datasets.image_text.tar_walk import TarWalker, open_shard
 from dito.datasets.shard_files import check_shards, shard_statistics
 from dito.utils.errors import BrokenDataError
 
@@ -635,7 +634,7 @@ def test_any_exception_is_the_samples_fault(
     arguments = dict(epochs=1, captions=dict(keys='json.a'))
     assert len(list(ImageTextShards(path, 8, **arguments))) == 1
     # Else simplejpeg decodes it, where that is installed.
-    monkeypatch.setattr('dito.datasets.image_text.decode.simplejpeg', None)
+    monkeypatch.setattr('dito.datasets.image_text.transforms.simplejpeg', None)
     monkeypatch.setattr(where, fail)
     dataset = ImageTextShards(path, 8, **arguments)
     assert not list(dataset) and dataset.counter.num_broken == 1
@@ -648,7 +647,7 @@ def test_an_interruption_is_nobodys_fault(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     path = write_tar(tmp_path / 'x.tar', pair('0'))
-    monkeypatch.setattr('dito.datasets.image_text.decode.simplejpeg', None)
+    monkeypatch.setattr('dito.datasets.image_text.transforms.simplejpeg', None)
     monkeypatch.setattr('cv2.imdecode', interrupt)
     with pytest.raises(KeyboardInterrupt):
         list(ImageTextShards(path, 8, epochs=1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 
-from dito.datasets.release_resize import CLIP_MEAN, legacy_bilinear
+from dito.datasets.load_image import CLIP_MEAN, legacy_bilinear
 
 
 def loop(image, size):

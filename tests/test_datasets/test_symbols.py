@@ -13,26 +13,30 @@ import pytest
 from PIL import Image
 
 from dito.datasets.symbols import load_glyphs
-from dito.datasets.symbols.captions import caption_many, with_article
+from dito.datasets.symbols.backgrounds import (
+    COLOUR_NAMES,
+    COLOURS,
+    contrasting_background,
+)
 from dito.datasets.symbols.detection import (
     TRAIN_WEIGHTS,
     VAL_WEIGHTS,
     plan_scenes,
 )
-from dito.datasets.symbols.fonts import FONTS, character, font_path
 from dito.datasets.symbols.glyphs import Drawing
-from dito.datasets.symbols.palette import (
-    COLOUR_NAMES,
-    COLOURS,
-    contrasting_background,
+from dito.datasets.symbols.rasterizer import (
+    FONTS,
+    GlyphAtlas,
+    character,
+    font_path,
 )
-from dito.datasets.symbols.rasterizer import GlyphAtlas
 from dito.datasets.symbols.renderer import (
     Light,
     _paint,
     render_scene,
     render_single,
 )
+from dito.datasets.symbols.shards import caption_many, with_article
 
 
 @pytest.fixture(scope='module')

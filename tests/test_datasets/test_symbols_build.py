@@ -18,7 +18,7 @@ from dito.datasets.symbols import (
     build_symbols,
     load_glyphs,
 )
-from dito.datasets.symbols.palette import COLOUR_NAMES
+from dito.datasets.symbols.backgrounds import COLOUR_NAMES
 from dito.datasets.symbols.rasterizer import GlyphAtlas
 from dito.datasets.symbols.shards import (
     lone_samples,

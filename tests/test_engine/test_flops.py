@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dito.engine import flops
+import dito.engine.throughput as flops
 from dito.engine.hooks import DITOThroughputHook
 from dito.engine.throughput import ThroughputMeter
 
@@ -21,6 +21,19 @@ sys.path.insert(
     0, str(Path(__file__).parents[1] / 'test_models/test_pretrainers')
 )
 from pretrainer_models import TEXTS, clip_cfg, rep_cfg  # noqa: E402
+
+
+def text_flops(encoder, length: int) -> int:
+    """Operations of a text tower on one text of some tokens."""
+    tokens = torch.zeros(1, encoder.context_length, dtype=torch.long)
+    tokens[0, length - 1] = 1  # the largest number is the end
+    return flops._forward_flops(encoder, tokens)
+
+
+def text_length(encoder, texts: list[str]) -> int:
+    """Tokens that the longest text is run on."""
+    longest = int(encoder.tokenize(texts).argmax(dim=-1).max()) + 1
+    return min(-(-longest // 8) * 8, encoder.context_length)
 
 
 def counted(function, *args):
@@ -81,27 +94,27 @@ def test_the_tower_itself_does_not_run():
 def test_text_tower():
     model = MODELS.build(clip_cfg())
     encoder = model.text_encoder.train()  # no fused layers
-    length = flops.text_length(encoder, TEXTS)
+    length = text_length(encoder, TEXTS)
     tokens = encoder.tokenize(TEXTS[:1])
-    own = flops.text_length(encoder, TEXTS[:1])
+    own = text_length(encoder, TEXTS[:1])
     assert own <= length <= encoder.context_length
-    assert flops.text_flops(encoder, own) == counted(encoder, tokens)
+    assert text_flops(encoder, own) == counted(encoder, tokens)
 
 
 def test_stages():
     """Trained parts count three times, frozen ones once."""
     batch = dict(inputs=torch.zeros(2, 3, 32, 32), texts=TEXTS[:2])
     clip = MODELS.build(clip_cfg())
-    towers = flops.vit_flops(clip.backbone, (32, 32)) + flops.text_flops(
-        clip.text_encoder, flops.text_length(clip.text_encoder, TEXTS[:2])
+    towers = flops.vit_flops(clip.backbone, (32, 32)) + text_flops(
+        clip.text_encoder, text_length(clip.text_encoder, TEXTS[:2])
     )
     assert flops.step_flops(clip, batch) == 3 * towers
     rep = MODELS.build(rep_cfg())
     heads = (
         flops.step_flops(rep, batch)
         - flops.vit_flops(rep.backbone, (32, 32))
-        - flops.text_flops(
-            rep.text_encoder, flops.text_length(rep.text_encoder, TEXTS[:2])
+        - text_flops(
+            rep.text_encoder, text_length(rep.text_encoder, TEXTS[:2])
         )
     )
     feat = torch.zeros(1, rep.backbone.embed_dims, 4, 4)

@@ -75,7 +75,7 @@ def test_what_comes_of_a_reader_is_named(fuzz, step, outcome) -> None:
 
 
 def test_sentences_and_counted_samples_are_no_crash(fuzz) -> None:
-    from dito.datasets.image_text.decode import decode_reduced
+    from dito.datasets.image_text.transforms import decode_reduced
     from dito.models.text import Vocabulary
 
     assert fuzz._judge(lambda: decode_reduced(b'x', None, 1))[0] == 'counted'

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dito import __main__ as entry
 from dito import cli
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.utils import env
 from dito.version import __version__
 

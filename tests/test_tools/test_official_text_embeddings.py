@@ -15,7 +15,7 @@ from dito.converters.official.vocabulary import (
     pad_pieces,
 )
 from dito.models import Vocabulary
-from dito.models.text.prompts import TEMPLATE_SETS
+from dito.models.text.name_checks import TEMPLATE_SETS
 
 
 def encode(text):

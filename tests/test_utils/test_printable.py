@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 from rich.table import Table
 
 from dito.cli.errors import one_sentence_errors
-from dito.evaluation.result_table import render_table
+from dito.evaluation.report import render_table
 from dito.utils.printable import Console, printable
 
 HARMFUL = (

@@ -117,18 +117,37 @@ def test_pictures_are_resized_to_the_input(models):
     assert similarity(tall, TEXTS[:1]).regions.shape == (1, 4, 3)
 
 
-def test_first_stage_has_no_box_head(configs):
+@MODELS.register_module(force=True)
+class PlainTower(torch.nn.Conv2d):
+    """A backbone that says nothing of its patches or embeddings."""
+
+    def forward(self, img: torch.Tensor) -> tuple[torch.Tensor]:
+        return (super().forward(img),)
+
+
+@pytest.mark.parametrize('plain', [False, True])
+def test_first_stage_has_no_box_head(configs, plain):
     init_default_scope('mmdet')
     rep = configs['rep'].model
+    text_encoder, tower = rep.text_encoder, rep.backbone
+    if plain:
+        args = dict(in_channels=3, out_channels=text_encoder.embed_dims)
+        tower = dict(type='PlainTower', kernel_size=8, stride=8, **args)
     clip = MODELS.build(
         dict(
             type='CLIPPretrainer',
-            backbone=rep.backbone,
-            text_encoder=rep.text_encoder,
+            backbone=tower,
+            text_encoder=text_encoder,
         )
     )
-    maps = TextSimilarity(clip, 64)(IMAGE, TEXTS)
+    similarity = TextSimilarity(clip, 64)
+    maps = similarity(IMAGE, TEXTS)
     assert maps.regions is None and maps.backbone.shape == (2, 5, 8)
+    feat = clip.backbone(similarity._prepare(IMAGE)[0])[-1][0, :, 2, 4]
+    wanted = F.cosine_similarity(feat[None], clip.text_encoder.encode(TEXTS))
+    np.testing.assert_allclose(
+        maps.backbone[:, 2, 4], wanted.detach(), atol=1e-5
+    )
 
 
 def test_wrong_use(models):

@@ -8,7 +8,7 @@ import torch
 
 from dito.apis.similarity import cosine_maps, peak_in_box, sliding_boxes
 from dito.visualization import draw_heat_map
-from dito.visualization.heat_map import stretch
+from dito.visualization.drawing import stretch
 
 
 def cosine(a: list, b: list) -> float:

@@ -4,9 +4,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
-from dito.engine.hooks.load_report_hook import LoadReport, under
-from dito.engine.hooks.state_dict_fit import fit_state_dict
+from dito.engine.hooks.load_report_hook import (
+    LoadReport,
+    fit_state_dict,
+    under,
+)
 from dito.models.text import Vocabulary
 from dito.utils.checkpoint import state_dict_of
 from dito.utils.files import write_json

@@ -15,8 +15,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from dito.engine.hooks.load_report_hook import LoadReport, under
-from dito.engine.hooks.state_dict_fit import fit_state_dict
+from dito.engine.hooks.load_report_hook import (
+    LoadReport,
+    fit_state_dict,
+    under,
+)
+from dito.models.protocols import embed_cells, maps_of
 
 from .model_file import building, load_model_source
 
@@ -131,11 +135,15 @@ class TextSimilarity:
             raise ValueError(f'texts must be a list of queries, got {texts!r}')
         text = self.model.text_encoder.encode(list(texts))
         inputs, size = self._prepare(image)
-        feat = self.model.backbone(inputs)[-1]
-        patch = self.model.backbone.patch_size
+        tower = self.model.backbone
+        feat = maps_of(tower, inputs)[-1]
+        # Pixels a cell, which the tower need not tell.
+        patch = getattr(tower, 'patch_size', None) or max(
+            -(-n // m)
+            for n, m in zip(inputs.shape[2:], feat.shape[2:], strict=True)
+        )
         rows, columns = (-(-n // patch) for n in size)
-        cells = self.model.backbone.head.cells(feat)[0]
-        maps = [cosine_maps(cells, text), None]
+        maps = [cosine_maps(embed_cells(tower, feat)[0], text), None]
         if getattr(self.model, 'roi_head', None) is not None:
             windows = self.dense_embeddings(feat, size)
             maps[1] = torch.stack(

@@ -20,7 +20,7 @@ from mmengine.config import DictAction
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.reports.ablation_runner import Planner, Settings, run_tables
 from dito.reports.ablation_tables import DATA_SETS, TABLES, Row, Table
 from dito.utils.files import write_text

@@ -44,8 +44,8 @@ from dito.datasets.image_text import (
     CropTransform,
     ImageTextShards,
     image_text_collate,
+    transforms,
 )
-from dito.datasets.image_text import decode as decode_module
 from dito.datasets.image_text.image_header import open_image
 
 from .errors import one_sentence_errors
@@ -310,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bytes=float(np.mean([len(p) for p in photos])),
         size=args.size,
         scale=list(args.scale),
-        decoder='opencv' if decode_module.simplejpeg is None else 'simplejpeg',
+        decoder='opencv' if transforms.simplejpeg is None else 'simplejpeg',
     )
     if 'transform' in args.what:
         result['transform'] = time_transforms(args, photos)

@@ -12,8 +12,8 @@ from mmengine.logging import print_log
 
 from dito.apis.model_file import templates_of
 from dito.models.text import Vocabulary
+from dito.models.text.name_checks import TEMPLATE_SETS
 from dito.models.text.name_files import NameList, name_list, read_names
-from dito.models.text.prompts import TEMPLATE_SETS
 from dito.utils.checkpoint import load_state_dict_file
 
 from . import common

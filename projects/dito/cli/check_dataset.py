@@ -20,7 +20,7 @@ from dito.datasets.checks import (
     check_config,
     check_files,
 )
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.models.text import Vocabulary
 from dito.utils.files import write_json
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dito.datasets.shard_files import check_shards
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.utils.files import write_json
 from dito.utils.printable import printable
 

@@ -16,7 +16,7 @@ from dito.converters.towers import (
     read_source,
     resample_tower,
 )
-from dito.converters.towers.resample import METHODS
+from dito.converters.towers.key_report import METHODS
 from dito.utils.checkpoint import save_safetensors
 from dito.utils.printable import printable
 

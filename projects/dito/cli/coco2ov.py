@@ -8,8 +8,8 @@ smaller files load faster, and other programs can use them.
 import argparse
 from collections.abc import Sequence
 
-from dito.datasets.coco import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 from dito.datasets.convert import convert_file
+from dito.datasets.ov_dataset import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
 
 from .errors import one_sentence_errors
 

@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.models.backbones import DITOViT
 from dito.models.backbones.vit_layers import read_arch
 from dito.models.backbones.window_ops import get_layout

@@ -15,8 +15,8 @@ from dito.converters.official.vocabulary import (
     load_text_model,
 )
 from dito.models.text import Vocabulary
+from dito.models.text.name_checks import readable_name, resolve_templates
 from dito.models.text.name_files import read_names
-from dito.models.text.prompts import readable_name, resolve_templates
 
 from .build_text_embeddings import given_names, novel_names
 from .errors import one_sentence_errors

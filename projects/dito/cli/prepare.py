@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dito.datasets.prepare import LAYOUTS, prepare
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 
 from .errors import one_sentence_errors
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from dito.datasets.shard_files import shard_statistics
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.utils.files import write_json
 
 from .check_shards import add_shard_arguments

@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from dito.apis import DITOInferencer
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.reports.samples import AnnotatedSet, read_annotated
 from dito.visualization.objects import HIT, MISSED, from_prediction, judge
 

@@ -1,6 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 from .categories import CategoryTable, build_category_table
-from .coco import DITOCocoDataset
 from .image_text import (
     DITOClassificationDataset,
     DITOFolderDataset,
@@ -9,12 +8,10 @@ from .image_text import (
     image_text_collate,
     imagenet_names,
 )
-from .load_image import DITOLoadImageFromFile
-from .lvis import DITOLVISDataset
+from .load_image import DITOLoadImageFromFile, DITOReleaseResize
 from .objects365 import DITOObjects365Dataset
-from .ov_dataset import OpenVocabularyDataset
+from .ov_dataset import DITOCocoDataset, DITOLVISDataset, OpenVocabularyDataset
 from .placed_samples import DITOInfiniteSampler
-from .release_resize import DITOReleaseResize
 
 __all__ = [
     'CategoryTable',

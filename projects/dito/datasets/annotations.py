@@ -49,18 +49,16 @@ from .annotation_content import (
     ID_LISTS,
     Annotations,
     Faults,
-    IdNumbers,
-    require_federated,
-    require_masks,
-)
-from .annotation_values import (
     Id,
+    IdNumbers,
     as_flag,
     as_id,
     as_number,
     as_side,
     is_absent,
     is_text,
+    require_federated,
+    require_masks,
     show,
     sort_key,
 )

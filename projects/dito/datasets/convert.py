@@ -11,27 +11,12 @@ from .categories import CategoryTable, build_category_table
 from .objects365 import find_o365_version, o365_image_path, repair_o365_name
 
 
-def select_classes(
+def _select_classes(
     content: dict,
     table: CategoryTable,
     drop_empty: bool = False,
 ) -> dict:
-    """Leave in an annotation file what concerns the chosen classes.
-
-    Nothing of the other classes stays, neither their boxes and names nor
-    their ids in LVIS's lists of absent categories. Ids are kept, so results
-    on the small file can be compared with the whole one.
-
-    Args:
-        content (dict): A COCO or LVIS style annotation file.
-        table (CategoryTable): The classes to keep.
-        drop_empty (bool): Whether to leave out images without any object of
-            these classes. Defaults to False.
-
-    Returns:
-        dict: A new annotation file; entries are shared with the old one
-        where they are unchanged.
-    """
+    """Keep what concerns some classes, ids and LVIS's lists included."""
     kept = set(table.ids)
     annotations = [
         ann for ann in content['annotations'] if ann['category_id'] in kept
@@ -98,7 +83,7 @@ def convert_file(
         base_classes=base_classes,
         novel_classes=novel_classes,
     )
-    selected = select_classes(content, table, drop_empty)
+    selected = _select_classes(content, table, drop_empty)
     write_json(target, selected)
     return count_entries(selected)
 

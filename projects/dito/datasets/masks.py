@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_utils
 
-from .annotation_values import show
+from .annotation_content import show
 
 Mask = list[list] | dict
 

@@ -11,9 +11,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from typing import (
-    Any,
-)
+from typing import Any
 
 import numpy as np
 import torch

@@ -146,12 +146,7 @@ def decode_reduced(content: bytes, factor: int) -> np.ndarray:
 def _by_pillow(
     content: bytes, factor: int, modes: tuple[str, ...] | None = None
 ) -> np.ndarray | None:
-    """Decode by Pillow, of which a picture takes four bytes a pixel.
-
-    Returns:
-        np.ndarray or None: As of :func:`decode_reduced`; None where the mode
-        is none of those.
-    """
+    """Decode by Pillow, 4 bytes a pixel; None for a mode of no ``modes``."""
     with open_image(content, max_pixels=None) as image:
         if modes is not None and image.mode not in modes:
             return None

@@ -1,8 +1,26 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Measuring the speed of a training."""
+"""The speed of a training, and the operations of a pretraining step.
+
+Operations are counted by PyTorch without any data. A multiplication with its
+addition counts as two. Counted are matrix products and convolutions, and the
+two products of attention (over all pairs of a set, causal or not); norms,
+activations and the loss are not.
+
+A trained part counts three times in a step (forward, and twice that
+backward), a frozen one once. Passes that save memory, by activation
+checkpointing or feature caching, are no useful work and are not counted, as
+is usual for the model FLOP utilisation (Chowdhery et al., "PaLM", 2022).
+"""
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class ThroughputMeter:
@@ -51,3 +69,138 @@ class ThroughputMeter:
             images_per_second=count / max(seconds, 1e-9),
             loader_wait=waited / max(seconds, 1e-9),
         )
+
+
+Size = tuple[int, int]
+
+
+@torch.no_grad()
+def _forward_flops(
+    module: nn.Module, *inputs: Any, method: str = 'forward'
+) -> int:
+    """Count the operations of a method, run on a copy without weights."""
+    # The counter knows plain products alone, not each fused attention.
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        getattr(_without_weights(module), method)(*inputs)
+    return counter.get_total_flops()
+
+
+def _without_weights(module: nn.Module) -> nn.Module:
+    """Copy a module with tensors of shape and type only, and no hooks."""
+    kind = type(module)
+    if isinstance(module, FSDPModule):
+        kind = kind.__mro__[2]  # torch puts a class of its own before it
+    copy = kind.__new__(kind)
+    hooks = {
+        name: OrderedDict()
+        for name, value in vars(module).items()
+        if 'hooks' in name and isinstance(value, dict)
+    }
+    copy.__dict__.update(
+        vars(module),
+        **hooks,
+        _compiled_call_impl=None,
+        _parameters={k: _blank(p) for k, p in module._parameters.items()},
+        _buffers={k: _blank(b) for k, b in module._buffers.items()},
+        _modules={
+            k: m and _without_weights(m) for k, m in module._modules.items()
+        },
+    )
+    return copy
+
+
+def _blank(value: Tensor | None) -> Tensor | None:
+    return (
+        None
+        if value is None
+        else torch.empty(value.shape, dtype=value.dtype, device='meta')
+    )
+
+
+def _zeros(like: nn.Module, *shape: int) -> Tensor:
+    """An input without data, of the type of a module's weights."""
+    dtype = next(like.parameters()).dtype
+    return torch.empty(shape, dtype=dtype, device='meta')
+
+
+def vit_flops(tower: nn.Module, size: Size) -> int:
+    """Count an image tower on one image, forward.
+
+    Args:
+        tower (nn.Module): Such as :class:`DITOViT`.
+        size (tuple[int, int]): Height and width of the image in pixels.
+
+    Returns:
+        int: Operations.
+    """
+    return _forward_flops(tower, _zeros(tower, 1, 3, *size))
+
+
+def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
+    """Count a pretraining step, for one image with its text.
+
+    Args:
+        model (nn.Module): :class:`CLIPPretrainer` or
+            :class:`RegionCentricPretrainer`, with towers of any make.
+        batch (dict): ``inputs`` (B, 3, H, W) and ``texts``; all texts count
+            as long as the longest.
+
+    Returns:
+        int: Operations; 0 for any other model.
+    """
+    tower = getattr(model, 'backbone', None)
+    encoder = getattr(model, 'text_encoder', None)
+    if 'texts' not in batch or tower is None or encoder is None:
+        return 0
+    size = tuple(batch['inputs'].shape[-2:])
+    tokens = encoder.tokenize(batch['texts'])
+    longest = tokens[tokens.argmax(dim=-1).argmax()]
+    towers = [
+        (tower, vit_flops(tower, size)),
+        (encoder, _forward_flops(encoder, longest[None])),
+    ]
+    total = sum(flops * (3 if _trained(part) else 1) for part, flops in towers)
+    return total + 3 * _heads_flops(model, size)
+
+
+def _heads_flops(model: nn.Module, size: Size) -> int:
+    """Count pyramid and heads of region-centric pretraining, forward."""
+    if getattr(model, 'neck', None) is None:
+        return 0
+    with torch.no_grad():
+        feats = _without_weights(model.backbone)(
+            _zeros(model.backbone, 1, 3, *size)
+        )
+        maps = _without_weights(model.neck)(feats)
+    total = _forward_flops(model.neck, feats)
+    if getattr(model, 'rpn_head', None) is not None:
+        total += _forward_flops(
+            model.rpn_head, maps, method='forward_objectness'
+        )
+    if getattr(model, 'roi_head', None) is not None:
+        crops = _zeros(
+            model.neck,
+            _num_regions(model, len(maps)),
+            maps[0].shape[1],
+            *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size,
+        )
+        total += _forward_flops(
+            model.roi_head.bbox_head, crops, method='embed'
+        )
+    return total
+
+
+def _num_regions(model: nn.Module, levels: int) -> int:
+    """Number of regions that are embedded for an image."""
+    boxes = sum(model.regions.num_regions)
+    if not model.pooling.startswith('global_'):
+        return boxes
+    # Whole maps, and the boxes only for the proposal head.
+    return levels + (0 if model.rpn_head is None else boxes)
+
+
+def _trained(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())

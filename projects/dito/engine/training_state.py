@@ -9,8 +9,9 @@ of iterations goes on; other files end in errors of dicts and of torch.
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmengine.runner import FlexibleRunner
+
+from dito.models.utils import unwrap_model
 
 # Settings by which optimizers tell their states apart.
 _SETTINGS = frozenset(('betas', 'momentum', 'alpha', 'rho', 'lr_decay'))
@@ -71,7 +72,7 @@ def _incomplete(checkpoint: dict[str, Any]) -> Any:
 
 def _other_model(model: Any, state: Mapping[str, Any]) -> Any:
     """Which trained weights are not in the file, or are others."""
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(model)
     state = {
         key.removeprefix('module.'): value
         for key, value in state.items()

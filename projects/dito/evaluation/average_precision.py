@@ -170,12 +170,7 @@ def evaluate(
 def _judged(
     gt: GroundTruth, detections: LVISDetections
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detections that the ground truth can judge, by category and image.
-
-    Returns:
-        tuple[np.ndarray]: Their positions and image indices, each (N,), and
-        where each category begins and the last one ends, (K + 1,).
-    """
+    """Positions and image indices of judged detections, ends of categories."""
     image = gt.to_image_index(detections.image_ids)
     category = gt.to_category_index(detections.category_ids)
     judged = np.flatnonzero(gt.judges(image, category))
@@ -193,19 +188,7 @@ def _run(
     iou_type: str,
     params: dict[str, Any],
 ) -> dict[str, Any]:
-    """Let the library evaluate one category, which it knows by the id 1.
-
-    Args:
-        gt (GroundTruth): The ground truth.
-        category (int): Index of the category.
-        detections (LVISDetections): Those of it that are judged, N of them.
-        image (np.ndarray): Their image indices, sorted, (N,).
-        iou_type (str): 'bbox' or 'segm'.
-        params (dict): What is evaluated, in the library's names.
-
-    Returns:
-        dict: ``precision`` and ``recall``, among others.
-    """
+    """Let the library evaluate one category, which it knows by the id 1."""
     areas = detections.areas(iou_type)
     if not gt.counts_empty:
         some = np.flatnonzero(areas > 0)
@@ -277,19 +260,7 @@ def _entries(
     key: str,
     shapes: list,
 ) -> list[dict]:
-    """Objects or detections for the library, numbered from 1.
-
-    Args:
-        image (np.ndarray): Image indices, shape (N,).
-        areas (np.ndarray): Shape (N,).
-        name (str): 'iscrowd' or 'score'.
-        values (np.ndarray): Of this name, shape (N,).
-        key (str): 'bbox' or 'segmentation'.
-        shapes (list): N of them.
-
-    Returns:
-        list[dict]: N of them.
-    """
+    """N objects or detections for the library, numbered from 1."""
     columns = zip(
         image.tolist(), areas.tolist(), values.tolist(), shapes, strict=True
     )
@@ -306,16 +277,8 @@ def _entries(
     ]
 
 
-def mean_of_valid(values: np.ndarray) -> float:
-    """Mean of the entries that are defined.
-
-    Args:
-        values (np.ndarray): Precision or recall of any shape; -1 marks
-            categories without objects.
-
-    Returns:
-        float: The mean, or -1 if nothing is defined.
-    """
+def _mean_of_valid(values: np.ndarray) -> float:
+    """Mean of the entries that are not -1; -1 if there is none."""
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
 
@@ -339,9 +302,9 @@ def summarize(
     """
     percent = np.round(100 * np.asarray(thresholds))
     summary = dict(
-        AP=mean_of_valid(precision),
-        AP50=mean_of_valid(precision[percent == 50]),
-        AP75=mean_of_valid(precision[percent == 75]),
+        AP=_mean_of_valid(precision),
+        AP50=_mean_of_valid(precision[percent == 50]),
+        AP75=_mean_of_valid(precision[percent == 75]),
     )
     if novel is not None:
         for group, members in (('base', ~novel), ('novel', novel)):
@@ -375,14 +338,14 @@ def summarize_lvis(
     everything = np.ascontiguousarray(result.precision[..., 0])
     summary = summarize(everything, novel)
     for index, name in enumerate(AREA_NAMES[1:], start=1):
-        summary[f'AP{name[0]}'] = mean_of_valid(result.precision[..., index])
+        summary[f'AP{name[0]}'] = _mean_of_valid(result.precision[..., index])
     for letter in FREQUENCIES:
         members = np.array(frequency) == letter
-        summary[f'AP{letter}'] = mean_of_valid(everything[..., members])
+        summary[f'AP{letter}'] = _mean_of_valid(everything[..., members])
     for index, name in enumerate(AREA_NAMES):
         letter = name[0] if index else ''
         limit = '' if max_dets is None else f'@{max_dets}'
-        summary[f'AR{letter}{limit}'] = mean_of_valid(
+        summary[f'AR{letter}{limit}'] = _mean_of_valid(
             result.recall[..., index]
         )
     return summary

@@ -8,8 +8,7 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
-from .report import ReportMixin
-from .result_table import render_table
+from .report import ReportMixin, render_table
 
 _FREQUENCIES = dict(r='rare', c='common', f='frequent')
 _SCORES = dict(
@@ -49,9 +48,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
     out.
 
     Args:
-        protocol (dict, optional): What else belongs to the protocol.
-        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Prefix of the names. Defaults to 'region'.
+        **kwargs: ``protocol``, ``prefix`` ('region') and ``collect_device``.
 
     Attributes:
         per_category (dict[str, list[dict]]): After an evaluation, under
@@ -62,14 +59,8 @@ class DITORegionMetric(ReportMixin, BaseMetric):
 
     default_prefix = 'region'
 
-    def __init__(
-        self,
-        protocol: dict | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ) -> None:
-        super().__init__(collect_device, prefix)
-        self.protocol = dict(protocol or {})
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.per_category: dict[str, list[dict]] = {}
         self._score: str | None = None
 
@@ -249,9 +240,8 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
 
     Args:
         topk (sequence[int]): Numbers of best classes to look at.
-        protocol (dict, optional): What else belongs to the protocol.
-        collect_device (str): Where results of processes are collected.
-        prefix (str, optional): Prefix of the names. Defaults to 'zero_shot'.
+        **kwargs: ``protocol``, ``prefix`` ('zero_shot') and
+            ``collect_device``.
 
     Attributes:
         report (dict): See :class:`.ReportMixin`.
@@ -259,16 +249,9 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
 
     default_prefix = 'zero_shot'
 
-    def __init__(
-        self,
-        topk: Sequence[int] = (1, 5),
-        protocol: dict | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ) -> None:
-        super().__init__(collect_device, prefix)
+    def __init__(self, topk: Sequence[int] = (1, 5), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.topk = tuple(topk)
-        self.protocol = dict(protocol or {})
 
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]

@@ -58,9 +58,9 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
         metric (str | Sequence[str]): 'bbox' and/or 'segm'.
             Defaults to 'bbox'.
         backend (str, optional): Has no effect; accepted for one release.
-        protocol (dict, optional): What else belongs to the protocol.
         spool_dir (str, optional): Refused; it no longer has a meaning.
-        **kwargs: Passed to :class:`mmdet.evaluation.CocoMetric`.
+        **kwargs: ``protocol``, and those of
+            :class:`mmdet.evaluation.CocoMetric`.
     """
 
     def __init__(
@@ -68,14 +68,12 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
         ann_file: str | None = None,
         metric: str | Sequence[str] = 'bbox',
         backend: str | None = None,
-        protocol: dict | None = None,
         spool_dir: str | None = None,
         **kwargs,
     ) -> None:
         metrics = check_options(metric, backend, _BACKENDS, spool_dir)
         super().__init__(metric=metrics, **kwargs)
         self.ann_file = ann_file
-        self.protocol = dict(protocol or {})
         self.per_category = {}
         self._truth: GroundTruth | None = None
         if ann_file is not None:

@@ -17,8 +17,12 @@ from dito.utils.files import write_json_list
 from ..datasets.annotations import Id
 from .detections import LVISDetections, PackedMasks
 from .ground_truth import GroundTruth
-from .report import ReportMixin, render_extremes
-from .result_table import render_categories, render_scores
+from .report import (
+    ReportMixin,
+    render_categories,
+    render_extremes,
+    render_scores,
+)
 
 # Entries of a result file that are made at a time.
 _WRITTEN = 10_000
@@ -158,15 +162,7 @@ class DetectionMetricMixin(ReportMixin):
         shown: Sequence[str],
         figures: dict[str, float],
     ) -> None:
-        """Log the tables, and publish.
-
-        Args:
-            title (str): Line above them.
-            protocol (dict): What was measured and how.
-            scores (dict[str, dict[str, float]]): Scores by row and name.
-            shown (Sequence[str]): Names of the scores in the table.
-            figures (dict[str, float]): All figures by name.
-        """
+        """Log the tables, and publish protocol, scores by row and figures."""
         logger: MMLogger = MMLogger.get_current_instance()
         for row in scores if self.classwise else ():
             logger.info(

@@ -72,12 +72,9 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         outfile_prefix (str, optional): Write all detections to
             ``PREFIX.bbox.json`` / ``PREFIX.segm.json`` (LVIS result form)
             and the AP of every category to ``PREFIX.categories.json``.
-        protocol (dict, optional): What else belongs to the protocol, printed
-            with the results, such as ``dict(score_thr=0., alpha=0.3)``.
-        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Prefix of the names. Defaults to 'lvis'.
         backend_args (dict, optional): File backend of the annotation file.
         spool_dir (str, optional): Refused; it no longer has a meaning.
+        **kwargs: ``protocol``, ``prefix`` ('lvis') and ``collect_device``.
 
     Raises:
         FileNotFoundError: If the annotation file does not exist.
@@ -97,13 +94,11 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         max_dets_per_class: int = 10_000,
         classwise: bool = False,
         outfile_prefix: str | None = None,
-        protocol: dict | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
         backend_args: dict | None = None,
         spool_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(**kwargs)
         self.metrics = check_options(metric, backend, _BACKENDS, spool_dir)
         if isinstance(protocols, str):
             protocols = [protocols]
@@ -124,7 +119,6 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         self.max_dets_per_class = max_dets_per_class
         self.classwise = classwise
         self.outfile_prefix = outfile_prefix
-        self.protocol = dict(protocol or {})
         self.backend_args = backend_args
         self.per_category = {}
 

@@ -1,12 +1,187 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What an evaluation reports: figures, and the protocol they belong to."""
 
+import io
+import os
+import shutil
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from mmengine.logging import MMLogger
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
 
-from .result_table import render_categories, render_table
+from dito.utils.printable import Console
+
+# Cells up to this width stay on one line; longer ones wrap between words.
+_SHORT = 24
+_UNLIMITED = 1_000_000
+
+
+def print_table(table: Table) -> None:
+    """Print a table with every number, name and path whole.
+
+    On a terminal, and where the environment has ``COLUMNS``, long texts wrap
+    between their words to keep to the width; a table that cannot keep to it
+    is wider. Elsewhere, in a pipe or a file, nothing wraps.
+
+    Args:
+        table (Table): Its columns get fixed widths.
+    """
+    console = Console()
+    natural, least, extra = _widths(table)
+    widths = natural
+    limit = _columns()
+    if limit is not None:
+        widths = _shrink(natural, least, limit - extra)
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width, column.overflow, column.no_wrap = width, 'fold', False
+    notes = table.title, table.caption
+    table.title = table.caption = None
+    console.width = max(sum(widths) + extra, limit or 1)
+    for part in (notes[0], table, notes[1]):
+        if part is not None:
+            console.print(part, soft_wrap=part is not table, crop=False)
+
+
+def _columns() -> int | None:
+    """Width to keep to, None where nobody looks at it."""
+    given = os.environ.get('COLUMNS', '')
+    if given.isdigit() and int(given):
+        return int(given)
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _widths(table: Table) -> tuple[list[int], list[int], int]:
+    """Natural and least width of each column, and width of what is between."""
+    console = Console(width=_UNLIMITED)
+    natural, least = [], []
+    for column in table.columns:
+        sizes = [
+            Measurement.get(console, console.options, cell)
+            for cell in (column.header, column.footer, *column.cells)
+        ]
+        natural.append(max(1, *(size.maximum for size in sizes)))
+        least.append(
+            max(
+                1,
+                *(
+                    size.maximum if size.maximum <= _SHORT else size.minimum
+                    for size in sizes
+                ),
+            )
+        )
+        column.width = natural[-1]
+    whole = Measurement.get(console, console.options, table).maximum
+    return natural, least, whole - sum(natural)
+
+
+def _shrink(
+    natural: Sequence[int], least: Sequence[int], total: int
+) -> list[int]:
+    """Take width from the widest columns that can give some."""
+    widths = list(natural)
+    for _ in range(max(0, sum(widths) - total)):
+        able = [i for i, w in enumerate(widths) if w > least[i]]
+        if not able:
+            break
+        widths[max(able, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def render_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    justify: Sequence[str] | None = None,
+) -> str:
+    """Lay out a table as plain text.
+
+    Args:
+        title (str): Line above the table.
+        columns (Sequence[str]): Column heads; the first is left-aligned.
+        rows (Sequence[Sequence[str]]): Cells as text.
+        justify (Sequence[str], optional): 'left' or 'right' by column.
+            Defaults to 'right' for all but the first.
+
+    Returns:
+        str: The table, without colours, at its natural width.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        side = 'left' if index == 0 else 'right'
+        side = side if justify is None else justify[index]
+        table.add_column(column, justify=side, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    stream = io.StringIO()
+    Console(file=stream, width=1000, color_system=None).print(table)
+    lines = (line.rstrip() for line in stream.getvalue().splitlines())
+    return '\n'.join([title, *(line for line in lines if line)])
+
+
+def percent(value: float) -> str:
+    """Write an AP as in papers: percent, or a dash if it is undefined.
+
+    Args:
+        value (float): Between 0 and 1, or -1.
+
+    Returns:
+        str: Such as '37.62'.
+    """
+    return '-' if value < 0 else f'{100 * value:.2f}'
+
+
+def render_scores(
+    title: str, scores: dict[str, dict[str, float]], names: Sequence[str]
+) -> str:
+    """A table with one row a metric.
+
+    Args:
+        title (str): Line above the table.
+        scores (dict[str, dict[str, float]]): Scores by row and name.
+        names (Sequence[str]): Names of the columns.
+
+    Returns:
+        str: The table.
+    """
+    rows = [
+        [row, *(percent(values[name]) for name in names)]
+        for row, values in scores.items()
+    ]
+    return render_table(title, ['percent', *names], rows)
+
+
+def render_categories(title: str, categories: Sequence[dict]) -> str:
+    """A table with one row a category.
+
+    Args:
+        title (str): Line above the table.
+        categories (Sequence[dict]): Output of ``summarize_categories``.
+
+    Returns:
+        str: The table.
+    """
+    rows = [
+        [
+            row['name'],
+            str(row['id']),
+            'novel' if row['novel'] else 'base',
+            row['frequency'] or '-',
+            str(row['objects']),
+            percent(row['AP']),
+            percent(row['AP50']),
+        ]
+        for row in categories
+    ]
+    columns = ['category', 'id', 'group', 'freq', 'objects', 'AP', 'AP50']
+    return render_table(title, columns, rows)
+
 
 #: Best and worst novel categories that are shown.
 NUM_EXTREMES = 10
@@ -19,12 +194,21 @@ class ReportMixin:
     how), ``figures`` and ``per_category``. What only the run knows (weights,
     ensemble, vocabulary) is handed over before it by
     :class:`~dito.engine.hooks.DITOEvaluationReportHook`.
+
+    Args:
+        protocol (dict, optional): What the config adds to the protocol, such
+            as ``dict(score_thr=0., alpha=0.3)``.
+        *args, **kwargs: Of the metric that this is mixed into.
     """
 
     report: dict[str, Any] | None = None
-    #: What the config adds to the protocol.
-    protocol: dict[str, Any] = {}
     _run_facts: dict[str, Any] | None = None
+
+    def __init__(
+        self, *args: Any, protocol: dict | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.protocol: dict[str, Any] = dict(protocol or {})
 
     def note_run(self, facts: dict[str, Any]) -> None:
         """Take what the run knows of the protocol.
@@ -77,30 +261,21 @@ class ReportMixin:
 
         Args:
             title (str): Line above the protocol.
-            protocol (dict): See :func:`render_protocol`.
+            protocol (dict): Texts and numbers by name.
             figures (dict[str, float]): All figures by name.
             table (str): Those that are shown.
             per_category (dict[str, list[dict]], optional): Rows by kind.
         """
         MMLogger.get_current_instance().info(
-            render_protocol(f'{title}: protocol', protocol) + '\n' + table
+            _render_protocol(f'{title}: protocol', protocol) + '\n' + table
         )
         self.report = dict(protocol=protocol, figures=figures)
         if per_category is not None:
             self.report['per_category'] = dict(per_category)
 
 
-def render_protocol(title: str, protocol: dict[str, Any]) -> str:
-    """A table of the protocol, one line an item.
-
-    Args:
-        title (str): Line above the table.
-        protocol (dict): Texts and numbers by name; those that are None are
-            left out.
-
-    Returns:
-        str: The table.
-    """
+def _render_protocol(title: str, protocol: dict[str, Any]) -> str:
+    """A table of the protocol, one line an item that is known."""
     rows = [
         [name, shorten(value, 1000 if name.startswith('note') else 60)]
         for name, value in protocol.items()
@@ -127,22 +302,10 @@ def shorten(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else f'{text[: length - 3]}...'
 
 
-def novel_extremes(
+def _novel_extremes(
     categories: Sequence[dict], number: int = NUM_EXTREMES
 ) -> dict[str, list[dict]]:
-    """The best and the worst novel categories by AP.
-
-    Categories without objects have no AP and are left out. Of fewer than
-    twice the number, each is in one of the lists only.
-
-    Args:
-        categories (Sequence[dict]): Rows with ``novel`` and ``AP``.
-        number (int): How many of each.
-
-    Returns:
-        dict[str, list[dict]]: ``best``, best first, and ``worst``, worst
-        first.
-    """
+    """The best and the worst novel categories by AP, none in both."""
     novel = [row for row in categories if row['novel'] and row['AP'] >= 0]
     novel.sort(key=lambda row: (-row['AP'], row['id']))
     half = min(number, (len(novel) + 1) // 2)
@@ -154,12 +317,12 @@ def render_extremes(title: str, categories: Sequence[dict]) -> str:
 
     Args:
         title (str): Line above them.
-        categories (Sequence[dict]): Rows as of :func:`novel_extremes`.
+        categories (Sequence[dict]): Rows with ``novel`` and ``AP``.
 
     Returns:
         str: The tables; empty without novel categories.
     """
-    chosen = novel_extremes(categories)
+    chosen = _novel_extremes(categories)
     return '\n'.join(
         render_categories(f'{title}: {name} novel categories', rows)
         for name, rows in chosen.items()

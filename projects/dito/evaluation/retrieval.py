@@ -9,8 +9,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from .report import ReportMixin
-from .result_table import render_table
+from .report import ReportMixin, render_table
 
 _OF_CLASSES = ('vocabulary', 'vocabulary_sha256', 'templates', 'background')
 
@@ -25,9 +24,8 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
 
     Args:
         topk (sequence[int]): Numbers of first answers to look at.
-        protocol (dict, optional): What else belongs to the protocol.
-        collect_device (str): Where results of processes are collected.
-        prefix (str, optional): Prefix of the names. Defaults to 'retrieval'.
+        **kwargs: ``protocol``, ``prefix`` ('retrieval') and
+            ``collect_device``.
 
     Attributes:
         report (dict): See :class:`.ReportMixin`.
@@ -36,17 +34,12 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
     default_prefix = 'retrieval'
 
     def __init__(
-        self,
-        topk: Sequence[int] = (1, 5, 10),
-        protocol: dict | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        self, topk: Sequence[int] = (1, 5, 10), **kwargs: Any
     ) -> None:
-        super().__init__(collect_device, prefix)
+        super().__init__(**kwargs)
         if not topk or min(topk) < 1:
             raise ValueError(f'topk must be numbers from 1, got {topk}')
         self.topk = tuple(topk)
-        self.protocol = dict(protocol or {})
 
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]

@@ -359,23 +359,7 @@ class DITORPNHead(BaseDenseHead):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> InstanceData:
-        """Proposals of one image.
-
-        Args:
-            cls_score_list (List[Tensor]): Logits, (1, h, w) each.
-            bbox_pred_list (List[Tensor]): Distances, (4, h, w) each.
-            score_factor_list (List[None]): Unused.
-            mlvl_priors (List[Tensor]): Anchors, (h * w, 4) each.
-            img_meta (dict): Image size.
-            cfg (dict, optional): As ``test_cfg``, which is the default.
-            rescale (bool): Whether boxes are wanted in pixels of the
-                original image. Defaults to False.
-            with_nms (bool): False skips NMS. Defaults to True.
-
-        Returns:
-            InstanceData: ``bboxes`` (N, 4), ``scores`` (N, ), the sigmoid
-            objectness, and ``labels`` (N, ), all 0; best first.
-        """
+        """Proposals of one image, best first: boxes, scores, labels of 0."""
         cfg = self.test_cfg if cfg is None else cfg
         boxes, scores, levels = [], [], []
         for level, (logits, lrtb, priors) in enumerate(

@@ -204,3 +204,20 @@ def maps_of(tower: nn.Module, img: Tensor, *args: Any) -> Sequence[Tensor]:
             f'of shape (B, C, h, w), got {got}: return (map, ).'
         )
     return maps
+
+
+def embed_cells(tower: nn.Module, feat: Tensor) -> Tensor:
+    """Embed every place of a map as a region of its own.
+
+    Args:
+        tower (nn.Module): An :class:`ImageTower`.
+        feat (Tensor): Its last map, (B, C, h, w).
+
+    Returns:
+        Tensor: float32, (B, D, h, w).
+    """
+    if lacking(tower, EmbeddingTower):
+        return feat.float()
+    cells = feat.permute(0, 2, 3, 1)
+    embeds = tower.embed_regions(cells.flatten(0, 2)[:, :, None, None])
+    return embeds.view(*cells.shape[:3], -1).permute(0, 3, 1, 2)

@@ -5,7 +5,8 @@ import zlib
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from torch import Tensor
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
 
 # The message has room for this many values, and is a multiple of it, so that
 # ranks with different keys still send messages of one size and can tell.
@@ -49,6 +50,11 @@ def reduce_log_vars(log_vars: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model itself, out of a wrapper such as DistributedDataParallel."""
+    return model.module if is_model_wrapper(model) else model
+
+
 class DistributedLogMixin:
     """Logs losses as means over ranks; goes before ``BaseModel``.
 
@@ -71,3 +77,6 @@ class DistributedLogMixin:
         loss, log_vars = super().parse_losses(losses)
         self.local_log_vars = {n: v.detach() for n, v in log_vars.items()}
         return loss, reduce_log_vars(log_vars)
+
+
+# In MMEngine's root registry, so that mmcv finds it under any default scope.

@@ -11,12 +11,12 @@ from dito.apis import DITOInferencer, SimilarityMaps, TextSimilarity
 from dito.utils.files import replacing
 from dito.visualization.drawing import (
     INK,
+    draw_heat_map,
     draw_legend,
     draw_objects,
     label_font,
     shortened,
 )
-from dito.visualization.heat_map import draw_heat_map
 
 from .samples import (
     DetectionSample,

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from rich.table import Table
 
-from dito.evaluation.result_table import print_table
+from dito.evaluation.report import print_table
 from dito.utils.configs import TIMES, config_root, scale_schedule
 from dito.utils.files import write_json
 

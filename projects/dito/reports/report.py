@@ -17,11 +17,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dito.apis import DITOInferencer
+from dito.engine.hooks.evaluation_report_hook import model_facts
 from dito.utils.env import TESTED
 from dito.utils.files import write_json, write_text
 from dito.version import __version__
-from dito.visualization.drawing import draw_objects
-from dito.visualization.heat_map import draw_heat_map, outline
+from dito.visualization.drawing import draw_heat_map, draw_objects, outline
 from dito.visualization.objects import (
     HIT,
     LEGEND,
@@ -280,12 +280,16 @@ def quickstart_report(
 
 def _protocol(detector: DITOInferencer, data: AnnotatedSet) -> str:
     """Say in a sentence what the figures of the evaluation count."""
-    head = detector.model.roi_head
-    return (
+    facts = model_facts(detector.model)
+    text = (
         f'{len(data.images)} validation images; {len(data.names)} classes, '
         f'{len(data.novel)} of them novel, looked for at once; LVIS protocol, '
-        f'at most {head.test_cfg["max_per_img"]} detections per image with '
-        f'scores above {head.test_cfg["score_thr"]:g}; exponents of the VLM '
-        f'score {head.ensemble.alpha:g} (base) and {head.ensemble.beta:g} '
-        '(novel).'
+        f'at most {facts["max_per_img"]} detections per image with scores '
+        f'above {facts["score_thr"]:g}'
     )
+    if {'alpha', 'beta'} <= facts.keys():
+        text += (
+            f'; exponents of the VLM score {facts["alpha"]:g} (base) and '
+            f'{facts["beta"]:g} (novel)'
+        )
+    return f'{text}.'

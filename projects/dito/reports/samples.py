@@ -19,8 +19,8 @@ from dito.datasets.annotations import (
     sort_key,
 )
 from dito.datasets.masks import to_rle
-from dito.datasets.symbols.captions import with_article
-from dito.models.text.prompts import readable_name
+from dito.datasets.symbols.shards import with_article
+from dito.models.text.name_checks import readable_name
 from dito.visualization.objects import (
     Box,
     ShownObject,

@@ -60,13 +60,15 @@ def install() -> None:
     register = CheckpointLoader.register_scheme
     # Not for paths with a scheme such as s3://.
     register(r'(?!\S+://).*\.safetensors$', load_from_safetensors, force=True)
-    register(['http://', 'https://'], load_from_http, force=True)
+    register(['http://', 'https://'], _load_from_http, force=True)
     register(
-        [r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], load_from_storage, force=True
+        [r'(\S+\:)?s3://', r'(\S+\:)?petrel://'],
+        _load_from_storage,
+        force=True,
     )
     register(
         [f'{scheme}://' for scheme in (*_NAMED, 'pavi')],
-        load_by_name,
+        _load_by_name,
         force=True,
     )
     register('', load_from_file, force=True)
@@ -147,22 +149,8 @@ def _without_program(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint
 
 
-def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Download a checkpoint, once, and load it like a local file.
-
-    A name such as ``x-0123abcd.pth`` holds the start of the file's sha256,
-    and is checked.
-
-    Args:
-        filename (str): Address.
-        map_location (optional): As in :func:`torch.load`.
-
-    Returns:
-        dict: The checkpoint.
-
-    Raises:
-        ValueError: If it cannot be downloaded, or has another hash.
-    """
+def _load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Download a checkpoint once; a hash in its name is checked."""
     name = os.path.basename(urlparse(filename).path)
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,18 +183,10 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     return load_from_file(str(folder / name), map_location)
 
 
-def load_from_storage(
+def _load_from_storage(
     filename: str, map_location: Any = None
 ) -> dict[str, Any]:
-    """Load a checkpoint of a file backend such as petrel's ``s3://``.
-
-    Args:
-        filename (str): Address.
-        map_location (optional): As in :func:`torch.load`.
-
-    Returns:
-        dict: The checkpoint.
-    """
+    """Load a checkpoint of a file backend such as petrel's ``s3://``."""
     backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
     suffix = Path(filename).suffix
     with tempfile.NamedTemporaryFile(suffix=suffix) as file:
@@ -215,19 +195,8 @@ def load_from_storage(
         return load_from_file(file.name, map_location)
 
 
-def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Load weights that MMEngine's lists know, as ``torchvision://NAME``.
-
-    Args:
-        filename (str): Scheme and name.
-        map_location (optional): As in :func:`torch.load`.
-
-    Returns:
-        dict: The checkpoint.
-
-    Raises:
-        ValueError: If the list has no such name.
-    """
+def _load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Load weights that MMEngine's lists know, as ``torchvision://NAME``."""
     scheme, name = filename.split('://', 1)
     known = _NAMED.get(scheme, dict)()
     if scheme.startswith('open'):

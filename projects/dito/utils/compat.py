@@ -30,19 +30,7 @@ _EXT = 'mmcv._ext'
 def _nms(
     bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int
 ) -> Tensor:
-    """Greedy NMS: indices kept, best score first.
-
-    Args:
-        bboxes (Tensor): Boxes (x1, y1, x2, y2), shape (N, 4).
-        scores (Tensor): Shape (N, ).
-        iou_threshold (float): A box is dropped when its IoU with a kept one
-            is above this.
-        offset (int): 0, or 1 for the legacy convention in which a box's side
-            is ``x2 - x1 + 1``.
-
-    Returns:
-        Tensor: Indices, int64, shape (M, ).
-    """
+    """Greedy NMS: indices kept, best first; offset 1 has legacy sides."""
     if offset:
         # Moving the far corner by one gives the legacy sides and overlaps.
         bboxes = bboxes + bboxes.new_tensor([0, 0, offset, offset])

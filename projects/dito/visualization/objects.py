@@ -11,7 +11,7 @@ import torch
 from torchvision.ops import box_iou, nms
 
 from dito.models.roi_heads.box_masks import crop_rle
-from dito.models.text.prompts import readable_name
+from dito.models.text.name_checks import readable_name
 
 #: x1, y1, x2, y2 in pixels.
 Box = tuple[float, float, float, float]

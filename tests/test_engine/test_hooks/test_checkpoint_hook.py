@@ -13,7 +13,10 @@ from mmengine.hooks import Hook
 from training_runs import Forked, records, train, training_cfg, write_symbols
 
 from dito.engine import work_folder as run_lock
-from dito.engine.finite import NonFiniteError, non_finite_weights
+from dito.engine.hooks.non_finite_guard_hook import (
+    NonFiniteError,
+    non_finite_weights,
+)
 from dito.engine.work_folder import fault_of
 from dito.utils.checkpoint import load_from_file
 

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 from dito.engine.hooks.load_report_hook import (
     DITOLoadReportHook,
     LoadReport,
+    fit_pos_embed,
     group_of,
 )
-from dito.engine.hooks.state_dict_fit import fit_pos_embed
-from dito.models.backbones.pos_embed import resize_pos_embed
+from dito.models.backbones.vit_layers import resize_pos_embed
 from dito.models.text import DITOTextEncoder
 from dito.utils.checkpoint import save_safetensors
 

@@ -15,9 +15,12 @@ from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from training_runs import Forked, records, train, training_cfg, write_symbols
 
-from dito.engine.finite import NonFiniteError, non_finite
 from dito.engine.hooks import DITONonFiniteGuardHook
-from dito.engine.hooks.non_finite_guard_hook import sample_names
+from dito.engine.hooks.non_finite_guard_hook import (
+    NonFiniteError,
+    non_finite,
+    sample_names,
+)
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dito.engine.finite import NonFiniteError
+from dito.engine.hooks.non_finite_guard_hook import NonFiniteError
 
 RATE, SIZE = 0.1, 20
 

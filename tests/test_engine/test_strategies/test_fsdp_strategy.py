@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from training_runs import Forked, records, train, training_cfg, write_symbols
 
 from dito.engine import DITOFlexibleRunner
-from dito.engine.strategies.fsdp_strategy import DITOFSDPStrategy
+from dito.engine.strategies import DITOFSDPStrategy
 from dito.utils.checkpoint import load_from_file
 
 PAPER = Path(__file__).parents[3] / 'configs/pretrain'

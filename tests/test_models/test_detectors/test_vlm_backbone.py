@@ -6,7 +6,7 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from tiny_detector import batch, build, vocabulary
 
-from dito.engine.hooks.state_dict_fit import fit_state_dict
+from dito.engine.hooks.load_report_hook import fit_state_dict
 from dito.utils.checkpoint import save_safetensors
 
 

@@ -4,7 +4,7 @@ import torch
 
 from dito.models.pretrainers import BatchPlace
 
-MODULE = 'dito.models.pretrainers.batch_place.get_dist_info'
+MODULE = 'dito.models.pretrainers.random_regions.get_dist_info'
 
 
 def draw(place, size):

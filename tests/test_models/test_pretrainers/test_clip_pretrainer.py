@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from open_clip.loss import SigLipLoss
 from pretrainer_models import TEXTS, build, clip_cfg, make_batch
 
-from dito.models.backbones.pos_embed import crop_pos_embed, random_crop_boxes
+from dito.models.backbones.vit_layers import crop_pos_embed, random_crop_boxes
 from dito.models.losses.contrastive_ops import gather_pairs
 from dito.models.pretrainers.image_text_pretrainer import recall_at_1
 from dito.models.text import Vocabulary

@@ -248,7 +248,7 @@ def test_image_embedding_does_not_depend_on_the_process(monkeypatch):
     model, batch = build(rep_cfg()).eval(), make_batch(3)
     one = run(model, batch, 'tensor')
     monkeypatch.setattr(
-        'dito.models.pretrainers.batch_place.get_dist_info', lambda: (1, 2)
+        'dito.models.pretrainers.random_regions.get_dist_info', lambda: (1, 2)
     )
     assert torch.equal(run(model, batch, 'tensor'), one)
 

@@ -6,8 +6,7 @@ from mmdet.datasets import LVISV1Dataset, Objects365V2Dataset
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from dito.models.text import readable_name, resolve_templates
-from dito.models.text.name_checks import check_names
-from dito.models.text.prompts import fill_templates
+from dito.models.text.name_checks import check_names, fill_templates
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from tower_files import clip_config, randomize, save_model, siglip_config
 
 from dito.cli import clip_to_dito
 from dito.converters.towers import source as tower_source
-from dito.engine.hooks.load_report_hook import LoadReport
-from dito.engine.hooks.state_dict_fit import fit_state_dict
+from dito.engine.hooks.load_report_hook import LoadReport, fit_state_dict
 from dito.utils.checkpoint import load_from_safetensors
 
 

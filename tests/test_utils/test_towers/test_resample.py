@@ -13,7 +13,7 @@ from dito.converters.towers import (
     resample_kernel,
     resample_tower,
 )
-from dito.models.backbones.pos_embed import resize_pos_embed
+from dito.models.backbones.vit_layers import resize_pos_embed
 
 
 @pytest.mark.parametrize('old, new', [(8, 12), (14, 16), (16, 14), (8, 8)])

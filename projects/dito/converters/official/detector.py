@@ -55,25 +55,14 @@ def convert_official(params: Mapping[str, np.ndarray]) -> StateDict:
         ValueError: If a name is missing or not known or an array has another
             shape; each is listed.
     """
-    kind, tree = select_tree(params)
+    kind, tree = _select_tree(params)
     if kind == 'pretrained':
         return _convert_pretrained(tree)
     return _convert_detector(tree)
 
 
-def select_tree(params: Mapping[str, np.ndarray]) -> tuple[str, Tree]:
-    """Find the model's parameters within a checkpoint.
-
-    Args:
-        params (dict[str, ndarray]): Flat tree of the checkpoint.
-
-    Returns:
-        tuple[str, dict[str, ndarray]]: 'finetuned' or 'pretrained', and its
-        arrays without the names of the groups around.
-
-    Raises:
-        ValueError: If there is neither, or something else beside it.
-    """
+def _select_tree(params: Mapping[str, np.ndarray]) -> tuple[str, Tree]:
+    """Find the 'finetuned' or 'pretrained' parameters of a checkpoint."""
     for kind, marker, roots, beside in (
         ('finetuned', 'vision_model/', _DETECTOR_ROOTS, _BESIDE_DETECTOR),
         ('pretrained', 'conv1/', _PRETRAINED_ROOTS, _BESIDE_PRETRAINED),
@@ -103,18 +92,10 @@ def select_tree(params: Mapping[str, np.ndarray]) -> tuple[str, Tree]:
     )
 
 
-def split_groups(
+def _split_groups(
     tree: Mapping[str, np.ndarray], groups: list[str]
 ) -> tuple[dict[str, Tree], Tree]:
-    """Split a flat tree by leading names.
-
-    Args:
-        tree (dict[str, ndarray]): Flat tree.
-        groups (list[str]): Leading names, without the last slash.
-
-    Returns:
-        tuple: The arrays of each group, and those of none.
-    """
+    """Split a flat tree by leading names: each group, and the rest."""
     parts: dict[str, Tree] = {group: {} for group in groups}
     rest: Tree = {}
     for name, array in tree.items():
@@ -138,7 +119,7 @@ def _convert_detector(tree: Tree) -> StateDict:
         'maskrcnn_head_fn',
     ]
     towers = ['vision_model', 'frozen_vision_model']
-    parts, rest = split_groups(
+    parts, rest = _split_groups(
         tree, towers + [f'task_heads_0/{n}' for n in names]
     )
     trained, frozen, pyramid, rpn, box, mask = parts.values()
@@ -162,7 +143,7 @@ def _convert_detector(tree: Tree) -> StateDict:
 
 
 def _convert_pretrained(tree: Tree) -> StateDict:
-    parts, tower = split_groups(
+    parts, tower = _split_groups(
         tree, ['feature_pyramid_fn', 'fastrcnn_head_fn']
     )
     pyramid, box = parts.values()

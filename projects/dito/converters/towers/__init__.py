@@ -2,8 +2,7 @@
 """Conversion of public image-text towers to DITO's."""
 
 from .convert import ConvertedTower, convert_tower, feature_error
-from .key_report import KeyReport
-from .resample import resample_kernel, resample_tower
+from .key_report import KeyReport, resample_kernel, resample_tower
 from .source import TowerSource, read_source
 
 __all__ = [

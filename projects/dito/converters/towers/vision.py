@@ -28,15 +28,8 @@ def refuse(what: str) -> NoReturn:
     )
 
 
-def act_name(module: nn.Module) -> str:
-    """Name of an activation for DITOViT.
-
-    Args:
-        module (nn.Module): Of torch, open_clip or timm.
-
-    Returns:
-        str: 'gelu', 'gelu_tanh' or 'quick_gelu'.
-    """
+def _act_name(module: nn.Module) -> str:
+    """Name of an activation: 'gelu', 'gelu_tanh' or 'quick_gelu'."""
     kind = type(module).__name__
     if kind == 'GELUTanh' or getattr(module, 'approximate', '') == 'tanh':
         return 'gelu_tanh'
@@ -46,17 +39,10 @@ def act_name(module: nn.Module) -> str:
     return names[kind]
 
 
-def named_arch(
+def _named_arch(
     dims: int, layers: int, heads: int, hidden: int
 ) -> str | dict[str, Any]:
-    """Name of an architecture, or its sizes where it has none.
-
-    Args:
-        dims (int): Channels of a token.
-        layers (int): Number of layers.
-        heads (int): Number of heads.
-        hidden (int): Hidden channels of an MLP.
-    """
+    """Name of an architecture, or its sizes where it has none."""
     sizes = VitArch(dims, layers, heads, hidden / dims)
     for name, known in ARCHS.items():
         if sizes == known:
@@ -164,7 +150,7 @@ def _clip_config(visual: clip.VisionTransformer) -> dict[str, Any]:
     dims = first.attn.embed_dim
     config: dict[str, Any] = dict(
         type='DITOViT',
-        arch=named_arch(
+        arch=_named_arch(
             dims,
             len(layers),
             first.attn.num_heads,
@@ -174,7 +160,7 @@ def _clip_config(visual: clip.VisionTransformer) -> dict[str, Any]:
         img_size=single(visual.image_size, 'images'),
         class_token=True,
         pre_norm=isinstance(visual.ln_pre, nn.LayerNorm),
-        act=act_name(first.mlp.gelu),
+        act=_act_name(first.mlp.gelu),
         norm_eps=first.ln_1.eps,
         patch_bias=False,
     )
@@ -281,7 +267,7 @@ def _timm_config(
     pool = _POOLS[trunk.global_pool]
     config: dict[str, Any] = dict(
         type='DITOViT',
-        arch=named_arch(
+        arch=_named_arch(
             trunk.embed_dim,
             len(trunk.blocks),
             first.attn.num_heads,
@@ -291,7 +277,7 @@ def _timm_config(
         img_size=single(trunk.patch_embed.img_size, 'images'),
         class_token=bool(trunk.has_class_token),
         pre_norm=isinstance(trunk.norm_pre, nn.LayerNorm),
-        act=act_name(first.mlp.act),
+        act=_act_name(first.mlp.act),
         norm_eps=first.norm1.eps,
         patch_bias=trunk.patch_embed.proj.bias is not None,
     )
@@ -377,13 +363,13 @@ def _attn_pool_config(trunk: nn.Module) -> dict[str, Any]:
         )
     ours = dict(
         num_heads=pool.num_heads,
-        act=act_name(pool.mlp.act),
+        act=_act_name(pool.mlp.act),
         norm_eps=pool.norm.eps,
         mlp_ratio=pool.mlp.fc1.out_features / trunk.embed_dim,
     )
     layers = dict(
         num_heads=first.attn.num_heads,
-        act=act_name(first.mlp.act),
+        act=_act_name(first.mlp.act),
         norm_eps=first.norm1.eps,
         mlp_ratio=first.mlp.fc1.out_features / trunk.embed_dim,
     )

@@ -1,12 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-from .labelled_images import (
+from .evaluation_sets import (
     DITOClassificationDataset,
     DITOFolderDataset,
+    DITORetrievalDataset,
     imagenet_names,
 )
-from .position import StreamPosition
-from .retrieval_pairs import DITORetrievalDataset
 from .shards import ImageTextShards
+from .streams import StreamPosition
 from .transforms import CropTransform, image_text_collate
 
 __all__ = [

@@ -23,24 +23,9 @@ _TEXT_HEADERS = (
 )
 # Those that pictures are kept in, decoded within the process. Pillow knows
 # more: an EPS starts Ghostscript, which runs the program that an EPS is.
-FORMATS = (
-    'AVIF',
-    'BMP',
-    'DIB',
-    'GIF',
-    'HEIF',
-    'ICO',
-    'JPEG',
-    'JPEG2000',
-    'PCX',
-    'PNG',
-    'PPM',
-    'QOI',
-    'SGI',
-    'SUN',
-    'TGA',
-    'TIFF',
-    'WEBP',
+FORMATS = tuple(
+    'AVIF BMP DIB GIF HEIF ICO JPEG JPEG2000 PCX PNG PPM QOI SGI SUN TGA TIFF '
+    'WEBP'.split()
 )
 # Pillow's own limit, of which its opener warns from half on.
 PILLOW_PIXELS = 178_956_970

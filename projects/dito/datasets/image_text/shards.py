@@ -17,13 +17,17 @@ from torch.utils.data import IterableDataset, get_worker_info
 from dito.utils.errors import BrokenDataError
 
 from .bad_samples import BadSample, SampleCounter, blame_sample
-from .decode import MAX_PIXELS
-from .open_shard import is_local
-from .position import initial_state
 from .sources import ShardsType, SourceDraw, build_sources
-from .streams import Cursor, SamplePlace, ShardStream, StreamPlan
+from .streams import (
+    Cursor,
+    SamplePlace,
+    ShardStream,
+    StreamPlan,
+    initial_state,
+)
 from .tar_reader import RawSample, count_samples
-from .transforms import CropTransform
+from .tar_walk import is_local
+from .transforms import MAX_PIXELS, CropTransform
 
 
 @DATASETS.register_module()
@@ -216,7 +220,7 @@ class ImageTextShards(IterableDataset):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state reading starts from, see :mod:`.position`."""
+        """State reading starts from, see :class:`StreamPosition`."""
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .captions import CaptionPicker
-from .filters import SampleFilter
-from .open_shard import expand_shards, shard_names
+from .captions import CaptionPicker, SampleFilter
 from .tar_reader import IMAGE_EXTENSIONS
+from .tar_walk import expand_shards, shard_names
 
 # Choices are drawn this many at a time.
 _BLOCK = 1024

@@ -22,8 +22,7 @@ from mmengine.logging import print_log
 from webdataset.tariterators import base_plus_ext
 
 from .bad_samples import BadSample, blame_sample
-from .open_shard import is_local, open_shard
-from .tar_walk import TarWalker
+from .tar_walk import TarWalker, is_local, open_shard
 
 IMAGE_EXTENSIONS = ('jpg', 'jpeg', 'png', 'webp')
 TEXT_EXTENSION = 'txt'
@@ -190,11 +189,6 @@ class _Group:
     data of it, which is not read, unless the key is no more than the first
     part of names with dots: ``22.00.jpg`` and ``22.01.jpg`` are images that
     the rule of names loses, and each counts as a sample of its own.
-
-    Args:
-        key (str): Their key.
-        tar (int): Number of the tar within the file.
-        first (int): Index of the first sample.
     """
 
     def __init__(self, key: str, tar: int, first: int) -> None:

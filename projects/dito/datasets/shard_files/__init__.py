@@ -1,9 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Make, check and describe image-text shards."""
 
-from .check import check_shards
+from .check import check_shards, shard_statistics
 from .pairs import Pair, read_pairs
-from .stats import shard_statistics
 from .write import ShardOptions, write_shards
 
 __all__ = [

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dito.datasets.image_text.bad_samples import blame_sample
-from dito.datasets.image_text.decode import MAX_PIXELS, decode_reduced
 from dito.datasets.image_text.image_header import (
     image_size,
     jpeg_size,
     open_image,
 )
+from dito.datasets.image_text.transforms import MAX_PIXELS, decode_reduced
 
 _EXTENSIONS = dict(JPEG='jpg', PNG='png', WEBP='webp')
 _ORIENTATION = 0x0112

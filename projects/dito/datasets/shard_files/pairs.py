@@ -23,18 +23,7 @@ from dito.utils.files import encoding_of
 _READERS = ('.csv', '.tsv', '.jsonl', '.parquet')
 _MAX_FIELD = 2**24
 # What pandas writes for a missing value, and takes for one.
-_NOTHING = (
-    'NaN',
-    'nan',
-    '<NA>',
-    '#N/A',
-    'N/A',
-    'n/a',
-    'NA',
-    'NULL',
-    'null',
-    'None',
-)
+_NOTHING = 'NaN nan <NA> #N/A N/A n/a NA NULL null None'.split()
 # Signs of a written list, beside its texts.
 _LIST = ('[', ']', ',', 'null', 'nan', 'NaN', 'None')
 # A field with quotation marks as csv writers put them. Tables without quoting
@@ -274,11 +263,7 @@ def _table_pairs(
     caption_column: str,
     source: str,
 ) -> list[Pair]:
-    """Make pairs of the rows of a table.
-
-    Raises:
-        ValueError: If none of the rows has one of the columns.
-    """
+    """Make pairs of the rows of a table, which must have both columns."""
     columns = {image_column, caption_column}
     lacking, seen, pairs = set(columns), set(), []
     make = partial(

@@ -230,11 +230,7 @@ def _write_one(task: _Task) -> dict[str, Any]:
 def _add_pair(
     tar: tarfile.TarFile, key: str, pair: Pair, options: ShardOptions
 ) -> None:
-    """Add KEY.jpg (or png, webp), KEY.txt and KEY.json.
-
-    Raises:
-        BadSample: If the pair cannot be used; nothing was added then.
-    """
+    """Add KEY.jpg (or png, webp), KEY.txt and KEY.json, or nothing."""
     if pair.fault is not None:
         raise BadSample(*pair.fault)
     caption = ' '.join((pair.caption or '').split())

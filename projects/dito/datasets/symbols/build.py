@@ -1,10 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Build the ``symbols`` data set with several processes."""
 
+import multiprocessing
 import os
 import os.path as osp
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -12,12 +14,28 @@ import cv2
 
 from dito.utils.files import new_folder, sha256_of, write_json
 
-from .config import SymbolsConfig
-from .detection import SPLITS, Record
-from .fonts import FONTS
+from .backgrounds import COLOUR_NAMES
+from .config import Purpose, SymbolsConfig, rng_for
+from .detection import (
+    SIDES,
+    SPLITS,
+    Record,
+    count_instances,
+    draw_detection_image,
+    image_rng,
+    lvis_annotations,
+    split_plan,
+)
 from .glyphs import load_glyphs
-from .lvis_json import count_instances, lvis_annotations
-from .tasks import CHUNK, Task, run_tasks, task_groups
+from .rasterizer import FONTS, GlyphAtlas
+from .renderer import render_single
+from .shards import (
+    lone_samples,
+    retrieval_samples,
+    scene_samples,
+    single_samples,
+    write_tar,
+)
 
 MANIFEST = 'manifest.json'
 #: Raised whenever the same seed gives other pictures.
@@ -30,6 +48,144 @@ _PACKAGES = (
     'numpy',
     'pillow',
 )
+#: Detection pictures a task.
+CHUNK = 50
+
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+@lru_cache(maxsize=2)
+def _atlas(held_out: bool = False) -> GlyphAtlas:
+    """Rasterise the drawings once a process."""
+    return GlyphAtlas(load_glyphs(), held_out)
+
+
+def _run(task: Task) -> Any:
+    function, arguments = task
+    return function(*arguments)
+
+
+def _shard(
+    root: str, name: str, samples: Callable[..., Any], *arguments: Any
+) -> int:
+    """Write the samples that a function draws of the atlas."""
+    path = osp.join(root, 'image_text', f'{name}.tar')
+    return write_tar(path, samples(_atlas(), *arguments))
+
+
+def _zero_shot_folder(
+    root: str, index: int, held_out: bool, cfg: SymbolsConfig
+) -> int:
+    atlas = _atlas(held_out)
+    kind = 'zero_shot_drawings' if held_out else 'zero_shot'
+    purpose = Purpose[kind.upper()]
+    folder = osp.join(root, kind, atlas.glyphs[index].name)
+    os.makedirs(folder)
+    for number in range(cfg.zero_shot_images):
+        rng = rng_for(cfg.seed, purpose, index, number)
+        colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
+        picture = render_single(atlas, index, colour, cfg.single_size, rng)
+        with open(osp.join(folder, f'{number:06d}.jpg'), 'wb') as file:
+            file.write(picture.jpeg())
+    return cfg.zero_shot_images
+
+
+def _detection_chunk(
+    root: str,
+    split: str,
+    first: int,
+    scenes: list[list[int]],
+    cfg: SymbolsConfig,
+) -> list[Record]:
+    """Draw pictures number first + 1, first + 2, ... of a split."""
+    atlas = _atlas(split == 'val_drawings')
+    return [
+        draw_detection_image(
+            atlas,
+            indices,
+            root,
+            f'images/{split}/{number:06d}.jpg',
+            cfg.size,
+            image_rng(cfg.seed, split, number),
+        )
+        for number, indices in enumerate(scenes, first + 1)
+    ]
+
+
+def _detection_tasks(
+    root: str, split: str, num_images: int, cfg: SymbolsConfig
+) -> list[Task]:
+    plan = split_plan(load_glyphs(), split, num_images, cfg.seed)
+    return [
+        (
+            _detection_chunk,
+            (root, split, first, plan[first : first + CHUNK], cfg),
+        )
+        for first in range(0, len(plan), CHUNK)
+    ]
+
+
+def _task_groups(root: str, cfg: SymbolsConfig) -> dict[str, list[Task]]:
+    """Tasks by the name of their count; results are numbers or records."""
+    glyphs = load_glyphs() if cfg.zero_shot_images else ()
+
+    def shards(name: str, number: int, samples: Any, *sizes: Any) -> list:
+        return [
+            (
+                _shard,
+                (root, f'{name}-{shard:06d}', samples, cfg.seed, shard)
+                + (cfg.shard_size, *sizes),
+            )
+            for shard in range(number)
+        ]
+
+    sides = (cfg.size * SIDES[0], cfg.size * SIDES[1])
+    val = (cfg.seed, cfg.retrieval_images, cfg.single_size, cfg.scene_size)
+    return dict(
+        image_text_single=shards(
+            'single', cfg.single_shards, single_samples, cfg.single_size
+        ),
+        image_text_scenes=shards(
+            'scenes', cfg.scene_shards, scene_samples, cfg.scene_size
+        ),
+        image_text_lone=shards(
+            'lone', cfg.lone_shards, lone_samples, cfg.scene_size, sides
+        ),
+        image_text_val=[
+            (_shard, (root, 'val-000000', retrieval_samples, *val))
+        ]
+        * bool(cfg.retrieval_images),
+        zero_shot=[
+            (_zero_shot_folder, (root, index, False, cfg))
+            for index in range(len(glyphs))
+        ],
+        zero_shot_drawings=[
+            (_zero_shot_folder, (root, index, True, cfg))
+            for index, glyph in enumerate(glyphs)
+            if glyph.held_out
+        ],
+        train=_detection_tasks(root, 'train', cfg.train_images, cfg),
+        val=_detection_tasks(root, 'val', cfg.val_images, cfg),
+        val_drawings=_detection_tasks(
+            root, 'val_drawings', cfg.val_drawings_images, cfg
+        ),
+    )
+
+
+def _run_tasks(tasks: list[Task], workers: int) -> Iterator[Any]:
+    """Run tasks, in this process or in several; results come in order."""
+    if workers <= 1:
+        yield from map(_run, tasks)
+        return
+    # A process with threads must not fork: its children may wait for ever
+    # for what a thread held. So one without any imports, and is forked.
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload([__name__])
+    else:
+        context = multiprocessing.get_context('spawn')
+    with context.Pool(workers, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(_run, tasks)
 
 
 def _write_annotations(
@@ -119,7 +275,7 @@ def build_symbols(
         os.makedirs(osp.join(root, 'image_text'))
         for split in SPLITS:
             os.makedirs(osp.join(root, 'images', split))
-        groups = task_groups(root, cfg)
+        groups = _task_groups(root, cfg)
         counts, records = _draw(groups, cfg, workers, report)
         categories = [glyph.as_category() for glyph in load_glyphs()]
         write_json(osp.join(root, 'categories.json'), categories, indent=1)
@@ -174,7 +330,7 @@ def _draw(
     tasks = [task for group in groups.values() for task in group]
     counts = dict.fromkeys(groups, 0)
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    results = run_tasks(tasks, workers)
+    results = _run_tasks(tasks, workers)
     pairs = zip(names, results, strict=True)
     sizes = [_pictures(name, cfg) for name in names]
     drawn = said = 0

@@ -2,17 +2,19 @@
 """Detection pictures of ``symbols``: which objects, and their annotations."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from .backgrounds import COLOUR_NAMES
 from .config import Purpose, rng_for
 from .glyphs import Glyph
-from .palette import COLOUR_NAMES
 from .picture import Placed
 from .rasterizer import GlyphAtlas
 from .renderer import render_scene
+from .shards import with_article
 
 #: Objects with a smaller visible share are not annotated.
 MIN_VISIBLE = 0.3
@@ -152,3 +154,98 @@ def split_plan(
 def image_rng(seed: int, split: str, number: int) -> np.random.Generator:
     """Return the random stream of one detection picture."""
     return rng_for(seed, SPLITS[split][1], number)
+
+
+def count_instances(records: Sequence[Record]) -> dict[str, Counter]:
+    """Count images and boxes of every category id.
+
+    Args:
+        records (Sequence[dict]): Of ``draw_detection_image``.
+
+    Returns:
+        dict[str, Counter]: 'image_count' and 'instance_count' by id.
+    """
+    images: Counter = Counter()
+    instances: Counter = Counter()
+    for record in records:
+        ids = [item['category_id'] for item in record['objects']]
+        instances.update(ids)
+        images.update(set(ids))
+    return dict(image_count=images, instance_count=instances)
+
+
+def _category(glyph: Glyph, counts: dict[str, Counter]) -> dict:
+    number = glyph.category_id
+    entry = glyph.as_category()
+    del entry['drawings'], entry['held_out_drawing']
+    entry['def'] = f'a drawing of {with_article(glyph.name)}'
+    entry['synset'] = f'{glyph.name.replace(" ", "_")}.symbol'
+    entry['image_count'] = counts['image_count'][number]
+    entry['instance_count'] = counts['instance_count'][number]
+    return entry
+
+
+def _image(number: int, record: Record, category_ids: Sequence[int]) -> dict:
+    present = {item['category_id'] for item in record['objects']}
+    hidden = set(record['hidden'])
+    return dict(
+        id=number,
+        width=record['size'],
+        height=record['size'],
+        file_name=record['file_name'],
+        # LVIS loaders derive the path from this field.
+        coco_url=record['file_name'],
+        neg_category_ids=[
+            i for i in category_ids if i not in present and i not in hidden
+        ],
+        not_exhaustive_category_ids=[i for i in category_ids if i in hidden],
+    )
+
+
+def lvis_annotations(
+    records: Sequence[Record],
+    glyphs: Sequence[Glyph],
+    counts: dict[str, Counter],
+    split: str,
+) -> dict:
+    """Assemble one annotation file.
+
+    Only the given categories exist in it: their boxes, their ids in the
+    lists of absent categories, their counts. A category outside leaves no
+    trace (its objects stay in the pictures as unlabelled pixels, as in
+    LVIS). Unlike in LVIS, whose lists are samples, every category that is
+    absent from a picture is listed as absent, because that is known.
+
+    Args:
+        records (Sequence[dict]): Of ``draw_detection_image``, in the order
+            of the image ids 1, 2, ...
+        glyphs (Sequence[Glyph]): The categories to keep.
+        counts (dict[str, Counter]): Of the training split.
+        split (str): Written into the description.
+
+    Returns:
+        dict: 'info', 'licenses', 'images', 'annotations', 'categories'.
+    """
+    kept = [glyph.category_id for glyph in glyphs]
+    allowed = set(kept)
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for number, record in enumerate(records, 1):
+        images.append(_image(number, record, kept))
+        for item in record['objects']:
+            if item['category_id'] in allowed:
+                annotations.append(
+                    dict(
+                        item,
+                        id=len(annotations) + 1,
+                        image_id=number,
+                        iscrowd=0,
+                    )
+                )
+    return dict(
+        info=dict(description=f'symbols, {split}', version='1.0'),
+        licenses=[],
+        images=images,
+        annotations=annotations,
+        categories=[_category(glyph, counts) for glyph in glyphs],
+    )

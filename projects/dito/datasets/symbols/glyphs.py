@@ -2,7 +2,7 @@
 """The categories of the ``symbols`` data set: everyday things and drawings.
 
 Every category has one drawing or more, each an icon of a font that comes with
-a Python package (``fonts.py``). The table was chosen by hand from contact
+a Python package (``rasterizer.py``). The table was chosen by hand from contact
 sheets: names a person would type, solid shapes that are recognised at 40
 pixels, no letters, brands, or religious, political or national emblems.
 Drawings of different names were compared as band-pass filtered silhouettes

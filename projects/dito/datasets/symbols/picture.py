@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""A rendered picture and the objects in it."""
+"""A rendered picture, the objects in it, and where they find a place."""
 
 from dataclasses import dataclass, field
 
@@ -61,3 +61,91 @@ class Picture:
                 f'OpenCV could not encode a {self.image.shape} picture.'
             )
         return data.tobytes()
+
+
+# Places tried for an object; the box of any other may be covered by so much.
+_CROWDING = (0.1,) * 4 + (0.25,) * 4 + (0.6,) * 8
+# While objects are placed none may lose more than this of its pixels.
+_KEPT = 0.4
+
+
+def random_corner(
+    shape: tuple[int, int], size: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draw a top left corner (x, y) that keeps a mask in the picture."""
+    y = int(rng.integers(size - shape[0] + 1))
+    x = int(rng.integers(size - shape[1] + 1))
+    return x, y
+
+
+class Canvas:
+    """Keeps who owns each pixel while objects cover one another.
+
+    Args:
+        size (int): Side of the picture in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.owner = np.full((size, size), -1, np.int16)
+        self.totals: list[int] = []
+        self.seen: list[int] = []
+        self.boxes: list[tuple[int, int, int, int]] = []
+
+    def crowding(self, shape: tuple[int, int], x: int, y: int) -> float:
+        """Return the largest share of a box that another box covers."""
+        height, width = shape
+        share = 0.0
+        for left, top, right, bottom in self.boxes:
+            across = min(right, x + width) - max(left, x)
+            down = min(bottom, y + height) - max(top, y)
+            smaller = min(width * height, (right - left) * (bottom - top))
+            share = max(share, max(across, 0) * max(down, 0) / smaller)
+        return share
+
+    def losses(self, solid: np.ndarray, x: int, y: int) -> np.ndarray:
+        """Count the pixels each object would lose, shape (n,)."""
+        area = self.owner[y : y + solid.shape[0], x : x + solid.shape[1]]
+        hit = area[solid]
+        return np.bincount(hit[hit >= 0], minlength=len(self.totals))
+
+    def accepts(self, losses: np.ndarray) -> bool:
+        """Tell whether everything below stays visible enough."""
+        left = np.array(self.seen) - losses
+        return bool(np.all(left >= _KEPT * np.array(self.totals)))
+
+    def claim(
+        self, solid: np.ndarray, x: int, y: int, losses: np.ndarray
+    ) -> None:
+        """Give the pixels of a new object to it."""
+        area = self.owner[y : y + solid.shape[0], x : x + solid.shape[1]]
+        area[solid] = len(self.totals)
+        self.seen = list(np.array(self.seen, int) - losses)
+        self.totals.append(int(solid.sum()))
+        self.seen.append(self.totals[-1])
+        height, width = solid.shape
+        self.boxes.append((x, y, x + width, y + height))
+
+    def place(
+        self, solid: np.ndarray, rng: np.random.Generator
+    ) -> tuple[int, int] | None:
+        """Find a place for an object and claim it.
+
+        Args:
+            solid (np.ndarray): Its pixels, (h, w) bool, at most the size of
+                the picture.
+            rng (np.random.Generator): Source of randomness.
+
+        Returns:
+            tuple[int, int] | None: Its top left corner x, y; None if no
+            tried place leaves the others visible.
+        """
+        size = self.owner.shape[0]
+        for limit in _CROWDING:
+            x, y = random_corner(solid.shape, size, rng)
+            if self.crowding(solid.shape, x, y) > limit:
+                continue
+            losses = self.losses(solid, x, y)
+            if self.accepts(losses):
+                self.claim(solid, x, y, losses)
+                return x, y
+        return None

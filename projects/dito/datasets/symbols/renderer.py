@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .backgrounds import draw_background, finish
-from .canvas import Canvas, random_corner
-from .palette import contrasting_background, jittered_colour
-from .picture import Picture, Placed
+from .backgrounds import (
+    contrasting_background,
+    draw_background,
+    finish,
+    jittered_colour,
+)
+from .picture import Canvas, Picture, Placed, random_corner
 from .rasterizer import GlyphAtlas
 
 _ANGLE = 20.0

@@ -1,21 +1,95 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Image-text pairs of ``symbols`` in tar shards."""
+"""Image-text pairs of ``symbols`` in tar shards, and their captions."""
 
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from dito.utils.files import replacing
 
-from .captions import caption_many, caption_one
+from .backgrounds import COLOUR_NAMES
 from .config import Purpose, rng_for
-from .palette import COLOUR_NAMES
 from .picture import Picture
 from .rasterizer import GlyphAtlas
 from .renderer import render_scene, render_single
+
+_ONE = (
+    'a photo of {a_colour} {name}',
+    'a photo of {a_colour} {name}',
+    'a photo of {a_colour} {name}.',
+    '{a_colour} {name}',
+    'a picture of the {colour} {name}',
+    'there is {a_colour} {name} in the photo',
+    'the {name} is {colour}',
+    '{colour} {name}',
+    'a photo of {a_name}',
+    'a photo of the {name}.',
+    'a picture of {a_name}',
+    '{a_name}',
+    '{name}',
+)
+_MANY = (
+    'a photo of {things}',
+    'a photo of {things}.',
+    'a picture of {things}',
+    '{things}',
+    'a scene with {things}',
+    'there are {things} in the photo',
+)
+# Written with a vowel, spoken with a consonant.
+_CONSONANT_SOUND = ('unicorn',)
+
+
+def with_article(words: str) -> str:
+    """Put 'a' or 'an' before words, by their sound.
+
+    Args:
+        words (str): For example 'umbrella' or 'orange heart'.
+
+    Returns:
+        str: For example 'an umbrella', 'a unicorn'.
+    """
+    vowel = words[0] in 'aeiou' and not words.startswith(_CONSONANT_SOUND)
+    return f'{"an" if vowel else "a"} {words}'
+
+
+def _caption_one(colour: str, name: str, rng: np.random.Generator) -> str:
+    """Describe one object; four in ten captions leave the colour out."""
+    template = _ONE[int(rng.integers(len(_ONE)))]
+    return template.format(
+        colour=colour,
+        name=name,
+        a_colour=with_article(colour),
+        a_name=with_article(name),
+    )
+
+
+def caption_many(
+    objects: Sequence[tuple[str, str]], rng: np.random.Generator
+) -> str:
+    """Describe several objects, all of them, with their colours.
+
+    Args:
+        objects (Sequence[tuple[str, str]]): (colour, name) pairs.
+        rng (np.random.Generator): Chooses template and order.
+
+    Returns:
+        str: For example 'a photo of a red umbrella and a blue anchor'.
+    """
+    order = rng.permutation(len(objects))
+    things = [with_article('{} {}'.format(*objects[i])) for i in order]
+    if len(things) == 1:
+        listed = things[0]
+    else:
+        listed = ', '.join(things[:-1]) + ' and ' + things[-1]
+    template = _MANY[int(rng.integers(len(_MANY)))]
+    if len(things) == 1 and template.startswith('there are'):
+        template = 'there is {things} in the photo'
+    return template.format(things=listed)
+
 
 Sample = tuple[str, Picture, str]
 # A caption must not name what can hardly be seen.
@@ -68,22 +142,34 @@ def _describe(key: str, picture: Picture, caption: str) -> bytes:
     return json.dumps(record, separators=(',', ':')).encode()
 
 
-def sample_key(shard: int, position: int) -> str:
+def _sample_key(shard: int, position: int) -> str:
     """Return the key of a sample, unique within its kind of shards."""
     return f'{shard:06d}{position:06d}'
 
 
-def _in_blocks(
-    purpose: Purpose, seed: int, shard: int, count: int, categories: int
-) -> Iterator[tuple[int, int]]:
-    """Yield (position, category), all categories once in every block."""
+def _object_samples(
+    atlas: GlyphAtlas,
+    seed: int,
+    purpose: Purpose,
+    shard: int,
+    count: int,
+    draw: Callable[[int, str, np.random.Generator], Picture],
+) -> Iterator[Sample]:
+    """Yield samples of one object, all categories once in every block."""
     order: Sequence[int] = ()
     for position in range(count):
-        block, place = divmod(position, categories)
+        block, place = divmod(position, len(atlas))
         if place == 0:
-            rng = rng_for(seed, purpose, shard, block)
-            order = rng.permutation(categories)
-        yield position, int(order[place])
+            shuffle = Purpose[f'{purpose.name}_ORDER']
+            order = rng_for(seed, shuffle, shard, block).permutation(
+                len(atlas)
+            )
+        index = int(order[place])
+        rng = rng_for(seed, purpose, shard, position)
+        colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
+        picture = draw(index, colour, rng)
+        caption = _caption_one(colour, atlas.glyphs[index].name, rng)
+        yield _sample_key(shard, position), picture, caption
 
 
 def single_samples(
@@ -104,13 +190,16 @@ def single_samples(
     Yields:
         Sample: Key, picture, caption.
     """
-    blocks = _in_blocks(Purpose.SINGLE_ORDER, seed, shard, count, len(atlas))
-    for position, index in blocks:
-        rng = rng_for(seed, Purpose.SINGLE, shard, position)
-        colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
-        picture = render_single(atlas, index, colour, size, rng)
-        caption = caption_one(colour, atlas.glyphs[index].name, rng)
-        yield sample_key(shard, position), picture, caption
+    return _object_samples(
+        atlas,
+        seed,
+        Purpose.SINGLE,
+        shard,
+        count,
+        lambda index, colour, rng: render_single(
+            atlas, index, colour, size, rng
+        ),
+    )
 
 
 def lone_samples(
@@ -137,29 +226,22 @@ def lone_samples(
     Yields:
         Sample: Key, picture, caption.
     """
-    blocks = _in_blocks(Purpose.LONE_ORDER, seed, shard, count, len(atlas))
-    for position, index in blocks:
-        rng = rng_for(seed, Purpose.LONE, shard, position)
-        colour = COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))]
-        picture = render_scene(atlas, [index], [colour], size, sides, rng)
-        caption = caption_one(colour, atlas.glyphs[index].name, rng)
-        yield sample_key(shard, position), picture, caption
+    return _object_samples(
+        atlas,
+        seed,
+        Purpose.LONE,
+        shard,
+        count,
+        lambda index, colour, rng: render_scene(
+            atlas, [index], [colour], size, sides, rng
+        ),
+    )
 
 
-def draw_scene(
+def _draw_scene(
     atlas: GlyphAtlas, size: int, rng: np.random.Generator
 ) -> tuple[Picture, str]:
-    """Draw two to four objects of different categories and name them.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        size (int): Side of the picture; objects take 3/16 to 1/2 of it.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        tuple[Picture, str]: The picture, with the named objects only, and
-        the caption.
-    """
+    """Draw two to four objects of different categories, with a caption."""
     number = int(rng.integers(2, 5))
     indices = rng.choice(len(atlas), number, replace=False).tolist()
     picks = rng.integers(len(COLOUR_NAMES), size=number)
@@ -174,7 +256,7 @@ def draw_scene(
         for placed in picture.objects
     ]
     if not named:
-        return draw_scene(atlas, size, rng)
+        return _draw_scene(atlas, size, rng)
     return picture, caption_many(named, rng)
 
 
@@ -195,8 +277,8 @@ def scene_samples(
     """
     for position in range(count):
         rng = rng_for(seed, Purpose.SCENES, shard, position)
-        picture, caption = draw_scene(atlas, size, rng)
-        yield sample_key(shard, position), picture, caption
+        picture, caption = _draw_scene(atlas, size, rng)
+        yield _sample_key(shard, position), picture, caption
 
 
 def _distinct_pairs(
@@ -239,10 +321,10 @@ def retrieval_samples(
     for position in range(count):
         rng = rng_for(seed, Purpose.IMAGE_TEXT_VAL, position)
         if position % 2:
-            picture, caption = draw_scene(atlas, scene_size, rng)
+            picture, caption = _draw_scene(atlas, scene_size, rng)
         else:
             index, colour = pairs[position // 2]
             picture = render_single(atlas, index, colour, single_size, rng)
             named = [(colour, atlas.glyphs[index].name)]
             caption = caption_many(named, rng)
-        yield sample_key(0, position), picture, caption
+        yield _sample_key(0, position), picture, caption

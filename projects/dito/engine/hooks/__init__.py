@@ -3,15 +3,15 @@
 
 from .checkpoint_hook import DITOCheckpointHook
 from .ema_hook import DITOEMAHook
-from .evaluation_report_hook import DITOEvaluationReportHook
+from .evaluation_report_hook import (
+    DITOEvaluationReportHook,
+    DITORunLengthMasksHook,
+)
 from .iteration_seed_hook import DITOIterationSeedHook
 from .load_report_hook import DITOLoadReportHook
-from .logger_hook import DITOLoggerHook
 from .non_finite_guard_hook import DITONonFiniteGuardHook
-from .run_length_masks_hook import DITORunLengthMasksHook
-from .throughput_hook import DITOThroughputHook
-from .vocabulary_hook import DITOVocabularyHook
-from .zero_shot_hook import DITOZeroShotHook
+from .throughput_hook import DITOLoggerHook, DITOThroughputHook
+from .vocabulary_hook import DITOVocabularyHook, DITOZeroShotHook
 
 __all__ = [
     'DITOCheckpointHook',

@@ -89,11 +89,7 @@ class BestCheckpointHook(CheckpointHook):
     def _init_rule(
         self, rules: list[str | None], key_indicators: list[str]
     ) -> None:
-        """Tell whether greater or less is better; not left to a guess.
-
-        Raises:
-            ValueError: If a name does not tell.
-        """
+        """Tell whether greater or less is better; not left to a guess."""
         rules = rules * len(key_indicators) if len(rules) == 1 else rules
         rules = [
             'greater' if rule is None and _OURS.match(key) else rule

@@ -36,11 +36,11 @@ from dito.engine.work_folder import (
 from dito.utils.errors import FULL
 from dito.utils.files import put_in_place
 
-from ..finite import anywhere, require_finite_weights
 from ..interruption import Interrupted, StopSignals, shield_workers
 from ..training_state import check_training_state
 from .best_checkpoint import BestCheckpointHook
 from .iteration_seed_hook import is_endless
+from .non_finite_guard_hook import anywhere, require_finite_weights
 
 # Iteration whose validation was cut off, in the message hub.
 _DUE = 'validation_due'
@@ -140,9 +140,10 @@ class DITOCheckpointHook(BestCheckpointHook):
             Interrupted: If it was, on any process.
         """
         # Gradients that wait for more batches are not in a checkpoint.
-        stop = anywhere(self._signals.name is not None) and not _accumulates(
-            runner.optim_wrapper
-        )
+        wrapper = runner.optim_wrapper
+        count = getattr(wrapper, '_accumulative_counts', 1)
+        waiting = count > 1 and wrapper._inner_count % count != 0
+        stop = anywhere(self._signals.name is not None) and not waiting
         step = runner.iter + 1
         if stop and _validates_after(runner.train_loop, step):
             runner.message_hub.update_info(_DUE, step)
@@ -353,12 +354,6 @@ def _loaders(runner: Any) -> list[DataLoader]:
     loops = [runner._train_loop, runner._val_loop]
     loops += getattr(runner._val_loop, 'extra', ())
     return [loop.dataloader for loop in loops if isinstance(loop, BaseLoop)]
-
-
-def _accumulates(wrapper: Any) -> bool:
-    """Whether gradients wait for the batches of the next iterations."""
-    count = getattr(wrapper, '_accumulative_counts', 1)
-    return count > 1 and wrapper._inner_count % count != 0
 
 
 def _validates_after(loop: Any, step: int) -> bool:

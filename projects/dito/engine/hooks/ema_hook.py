@@ -6,7 +6,7 @@ from typing import Any
 from mmdet.registry import HOOKS
 from mmengine.hooks import EMAHook
 
-from ..finite import local_part
+from .non_finite_guard_hook import local_part
 
 
 @HOOKS.register_module()

@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Say under which protocol the figures of an evaluation were measured."""
+"""The protocol of an evaluation, and the form of its masks."""
 
 import hashlib
 import json
@@ -11,11 +11,12 @@ from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
+from mmengine.structures import BaseDataElement
 
 from dito.models.detectors import DITORegionClassifier
 from dito.models.text import Vocabulary
+from dito.models.utils import unwrap_model
 from dito.utils.files import sha256_of, write_json
 
 from ..telemetry import only_reports
@@ -75,19 +76,19 @@ class DITOEvaluationReportHook(Hook):
     def _tell(self, runner: Any, sets: Sequence[EvaluatedSet]) -> None:
         """Hand the facts to the metrics that want them."""
         for dataset, metrics in sets:
-            for text in other_files(dataset, metrics):
+            for text in _other_files(dataset, metrics):
                 runner.logger.warning(text)
         if not is_main_process() or not any(
             hasattr(m, 'note_run') for _, metrics in sets for m in metrics
         ):
             return
         facts = {**self._of_weights(runner), **model_facts(runner.model)}
-        names = vocabulary_facts(runner.model)
+        names = _vocabulary_facts(runner.model)
         for number, (dataset, metrics) in enumerate(sets):
             # Further sets have names of their own, which are set later.
             own = dict(
                 facts,
-                split=name_of_set(dataset),
+                split=_name_of_set(dataset),
                 input_size=input_size(dataset),
                 **({} if number else names),
             )
@@ -154,15 +155,8 @@ def _sets(loop: Any) -> list[EvaluatedSet]:
     ]
 
 
-def name_of_set(dataset: Any) -> str | None:
-    """File or folder that a data set was read from, without its path.
-
-    Args:
-        dataset (Dataset): May wrap others as ``dataset`` or ``images``.
-
-    Returns:
-        str | None: The name; None if it does not say.
-    """
+def _name_of_set(dataset: Any) -> str | None:
+    """File or folder that a data set was read from, without its path."""
     for key in ('ann_file', 'shards', 'root', 'data_root'):
         source = getattr(dataset, key, None)
         if isinstance(source, (list, tuple)):
@@ -171,22 +165,12 @@ def name_of_set(dataset: Any) -> str | None:
             return os.path.basename(str(source).rstrip('/'))
     for key in ('dataset', 'images'):
         if getattr(dataset, key, None) is not None:
-            return name_of_set(getattr(dataset, key))
+            return _name_of_set(getattr(dataset, key))
     return None
 
 
-def other_files(dataset: Any, metrics: Sequence[BaseMetric]) -> list[str]:
-    """Warn of metrics that judge by another file than the set's own.
-
-    Images without results count as empty, so AP would be too low, silently.
-
-    Args:
-        dataset (Dataset): What is evaluated.
-        metrics (Sequence[BaseMetric]): Its metrics.
-
-    Returns:
-        list[str]: A sentence a metric.
-    """
+def _other_files(dataset: Any, metrics: Sequence[BaseMetric]) -> list[str]:
+    """Warn of metrics that judge by another file: AP would be too low."""
     own = getattr(dataset, 'ann_file', None)
     if not own:
         return []
@@ -233,7 +217,7 @@ def model_facts(model: Any) -> dict[str, Any]:
     Returns:
         dict: Values that json can hold.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(model)
     head = getattr(model, 'roi_head', None)
     facts = {
         name: getattr(head, name) for name in _OF_VLM if hasattr(head, name)
@@ -303,16 +287,9 @@ def input_size(dataset: Any) -> str | None:
     return None
 
 
-def vocabulary_facts(model: Any) -> dict[str, Any]:
-    """Names that a model tells apart, and what has embedded them.
-
-    Args:
-        model (nn.Module): A detector or a pretrainer.
-
-    Returns:
-        dict: Values that json can hold; empty without a vocabulary.
-    """
-    model = model.module if is_model_wrapper(model) else model
+def _vocabulary_facts(model: Any) -> dict[str, Any]:
+    """Names that a model tells apart, and what has embedded them."""
+    model = unwrap_model(model)
     vocabulary = getattr(model, 'vocabulary', None)
     if vocabulary is None:
         return {}
@@ -324,3 +301,36 @@ def vocabulary_facts(model: Any) -> dict[str, Any]:
         templates=list(vocabulary.templates),
         background=vocabulary.background_name,
     )
+
+
+@HOOKS.register_module()
+class DITORunLengthMasksHook(Hook):
+    """Ask for the masks of an evaluation as run lengths.
+
+    Detectors give dense masks unless they are asked, as MMDetection's do,
+    since its clients read them: an array of the size of the image for each
+    of 300 detections. Metrics want run lengths, which are made one mask at a
+    time (:class:`.RunLengthMasks`).
+    """
+
+    def before_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Ask in the samples of a validation."""
+        self._ask(data_batch)
+
+    def before_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Ask in the samples of a test."""
+        self._ask(data_batch)
+
+    @staticmethod
+    def _ask(data_batch: Any) -> None:
+        samples: Any = ()
+        if isinstance(data_batch, dict):
+            samples = data_batch.get('data_samples') or ()
+        for sample in samples:
+            # Test-time augmentation has a list for each image.
+            if isinstance(sample, BaseDataElement):
+                sample.set_metainfo(dict(mask_form='rle'))

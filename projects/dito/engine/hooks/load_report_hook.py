@@ -1,22 +1,121 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Account of what a checkpoint gave to a model."""
+"""Fitting of a checkpoint to a model, and account of what was loaded."""
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
-from .state_dict_fit import (
-    explain_mismatch,
-    fit_state_dict,
-    is_grid_mismatch,
-    is_patch_mismatch,
-)
+from dito.models.backbones.vit_layers import resize_pos_embed
+from dito.models.utils import unwrap_model
+
+
+def fit_state_dict(
+    model: nn.Module,
+    checkpoint: dict[str, Any],
+    resampled: MutableMapping[str, str] | None = None,
+) -> dict[str, Tensor]:
+    """Resize what can be resized, in place.
+
+    Args:
+        model (nn.Module): Model that will get the weights. Modules with a
+            method ``adapt_state_dict(state_dict, prefix)`` fit their own.
+        checkpoint (dict): With ``state_dict``, or a bare state dict.
+        resampled (dict, optional): Gets the names of what was resized, and
+            from what to what.
+
+    Returns:
+        dict[str, Tensor]: The weights by the model's names.
+    """
+    state: MutableMapping[str, Any] = checkpoint.get('state_dict', checkpoint)
+    for key in [k for k in state if k.startswith('module.')]:
+        state[re.sub(r'^module\.', '', key)] = state.pop(key)
+    for name, module in model.named_modules():
+        if hasattr(module, 'adapt_state_dict'):
+            module.adapt_state_dict(state, f'{name}.' if name else '')
+    own = model.state_dict()
+    for key, value in state.items():
+        if key.endswith('pos_embed') and key in own:
+            state[key] = fit_pos_embed(value, own[key])
+            if resampled is not None and state[key] is not value:
+                old, new = (math.isqrt(x.shape[1]) for x in (value, own[key]))
+                resampled[key] = (
+                    f'{key} from {old} x {old} to {new} x {new} positions'
+                )
+    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def fit_pos_embed(value: Tensor, target: Tensor) -> Tensor:
+    """Resize a positional embedding between square grids.
+
+    Args:
+        value (Tensor): Shape (1, g * g, C).
+        target (Tensor): Shape (1, h * h, C), or any other.
+
+    Returns:
+        Tensor: Shape of ``target``; ``value`` if the shapes are one already
+        or are not both square grids of one width.
+    """
+    if value.shape == target.shape or value.dim() != 3 or target.dim() != 3:
+        return value
+    old, new = math.isqrt(value.shape[1]), math.isqrt(target.shape[1])
+    if (old * old, new * new, value.shape[2]) != (
+        value.shape[1],
+        target.shape[1],
+        target.shape[2],
+    ):
+        return value
+    grid = value.reshape(1, old, old, -1)
+    return resize_pos_embed(grid, (new, new)).reshape(target.shape).to(value)
+
+
+def _explain_mismatch(key: str, value: Tensor, target: Tensor) -> str:
+    """Say how the shape of a weight differs, for a person."""
+    shapes = (
+        f'{key} {tuple(value.shape)} in the checkpoint, '
+        f'{tuple(target.shape)} in the model'
+    )
+    if is_patch_mismatch(key, value, target):
+        old, new = value.shape[-1], target.shape[-1]
+        return (
+            f'{key} is for patches of {old} x {old} pixels in the checkpoint '
+            f'and of {new} x {new} in the model: set patch_size={old}, or '
+            'convert the tower with tools/model_converters/clip_to_dito.py '
+            f'--patch-size {new}'
+        )
+    if is_grid_mismatch(key, value, target):
+        return (
+            f'{key} has {value.shape[1]} positions in the checkpoint and '
+            f'{target.shape[1]} in the model, and only square grids (without '
+            'a class token) can be resized: set img_size to that of the '
+            'checkpoint, or convert the tower with '
+            'tools/model_converters/clip_to_dito.py'
+        )
+    return shapes
+
+
+def is_patch_mismatch(key: str, value: Tensor, target: Tensor) -> bool:
+    """Whether two patch embeddings differ in the patch's size alone."""
+    return (
+        key.endswith('patch_embed.proj.weight')
+        and value.dim() == target.dim() == 4
+        and value.shape[:2] == target.shape[:2]
+    )
+
+
+def is_grid_mismatch(key: str, value: Tensor, target: Tensor) -> bool:
+    """Whether two position embeddings differ in their number alone."""
+    return (
+        key.endswith('pos_embed')
+        and value.dim() == target.dim() == 3
+        and value.shape[2] == target.shape[2]
+    )
 
 
 @dataclass
@@ -61,7 +160,7 @@ class LoadReport:
                 report.missing.append(key)
             elif checkpoint[key].shape != value.shape:
                 pair = key, checkpoint[key], value
-                report.mismatched[key] = explain_mismatch(*pair)
+                report.mismatched[key] = _explain_mismatch(*pair)
                 if is_patch_mismatch(*pair) or is_grid_mismatch(*pair):
                     report.tower.append(key)
             else:
@@ -167,8 +266,7 @@ class DITOLoadReportHook(Hook):
         """
         if runner._resume:
             return
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrap_model(runner.model)
         resampled: dict[str, str] = {}
         state = fit_state_dict(model, checkpoint, resampled)
         report = LoadReport.compare(model.state_dict(), state, resampled)

@@ -1,16 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Speed of a training and how much of the device it uses."""
+"""The log of a run, and the speed that is logged."""
 
 from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import get_world_size
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import Hook, LoggerHook
 
-from ..flops import step_flops
+from dito.models.utils import unwrap_model
+
 from ..telemetry import only_reports, said_once
-from ..throughput import ThroughputMeter
+from ..throughput import ThroughputMeter, step_flops
 
 
 @HOOKS.register_module()
@@ -22,7 +22,7 @@ class DITOThroughputHook(Hook):
     the time) are averages over 50 iterations; :class:`ImageTextTrainLoop`
     measures them itself. In stages 1 and 2 ``tflops`` is the useful work of
     a process in 10^12 operations a second, counted once by
-    :mod:`dito.engine.flops`, and ``mfu`` its share of ``peak_tflops``.
+    :mod:`dito.engine.throughput`, and ``mfu`` its share of ``peak_tflops``.
 
     Args:
         peak_tflops (float, optional): What a device can do at most in the
@@ -77,8 +77,7 @@ class DITOThroughputHook(Hook):
         else:
             rate = figures['images_per_second']
         if self._flops is None:
-            model = runner.model
-            model = model.module if is_model_wrapper(model) else model
+            model = unwrap_model(runner.model)
             self._flops = 0
             with said_once(self, 'The count of operations'):
                 self._flops = step_flops(model, data_batch)
@@ -88,3 +87,13 @@ class DITOThroughputHook(Hook):
                 figures['mfu'] = figures['tflops'] / self.peak_tflops
         for name, value in figures.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
+
+
+@HOOKS.register_module()
+@only_reports
+class DITOLoggerHook(LoggerHook):
+    """MMEngine's logger, whose errors end no run.
+
+    A full disk, a service that is down or a value that cannot be written is
+    a warning, once; the run goes on. Args: those of :obj:`LoggerHook`.
+    """

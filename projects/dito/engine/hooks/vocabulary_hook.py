@@ -1,17 +1,19 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Give a detector the class names of the set it is trained or tested on."""
+"""Give a model the class names of the set it is trained or tested on."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet.registry import HOOKS
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from dito.models.text import Vocabulary
 from dito.models.text.name_checks import shorten
+from dito.models.utils import unwrap_model
 
 Phase = str
 
@@ -69,8 +71,8 @@ class DITOVocabularyHook(Hook):
         loop = getattr(runner, '_val_loop', None)
         if isinstance(loop, BaseLoop) and not self.novel_in_training:
             _refuse_novel(
-                one_metainfo(runner.train_dataloader.dataset).get('classes'),
-                one_metainfo(loop.dataloader.dataset).get('novel_classes'),
+                _one_metainfo(runner.train_dataloader.dataset).get('classes'),
+                _one_metainfo(loop.dataloader.dataset).get('novel_classes'),
             )
         self._set(runner, runner.train_dataloader, 'train')
 
@@ -90,9 +92,8 @@ class DITOVocabularyHook(Hook):
 
     def _set(self, runner: Any, dataloader: DataLoader, phase: Phase) -> None:
         """Make or recall the vocabulary of a set and hand it to the model."""
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        meta = one_metainfo(dataloader.dataset)
+        model = unwrap_model(runner.model)
+        meta = _one_metainfo(dataloader.dataset)
         names = tuple(meta.get('classes') or ())
         if not names:
             raise ValueError(
@@ -156,21 +157,8 @@ class DITOVocabularyHook(Hook):
         return vocabulary.with_novel(novel)
 
 
-def one_metainfo(dataset: Any) -> dict[str, Any]:
-    """Give a data set one ``metainfo`` where its parts have one each.
-
-    MMDetection's ``ConcatDataset`` makes a list of its parts' where they
-    differ in anything, which checkpoints and metrics cannot use.
-
-    Args:
-        dataset (Dataset): May be a wrapper; changed in place.
-
-    Returns:
-        dict: The meta information, that of the first part.
-
-    Raises:
-        ValueError: If the parts have different classes.
-    """
+def _one_metainfo(dataset: Any) -> dict[str, Any]:
+    """Give a set of several parts the metainfo of the first, in place."""
     meta = dataset.metainfo
     if not isinstance(meta, (list, tuple)):
         return meta
@@ -217,3 +205,97 @@ def _refuse_novel(
             f"{shorten(both)}; set split='base' of the training set, or take "
             'them out of novel_classes of the validation set.'
         )
+
+
+@HOOKS.register_module()
+class DITOZeroShotHook(Hook):
+    """Embed class names with the current text tower before validation.
+
+    Embeddings are computed anew before each validation, because the text
+    tower is trained meanwhile.
+
+    Args:
+        templates (str or list[str]): Prompt templates, see
+            :meth:`Vocabulary.from_names`. Defaults to 'openai', the 80
+            templates of CLIP.
+    """
+
+    def __init__(self, templates: str | list[str] = 'openai') -> None:
+        self.templates = templates
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Set the validation set's class names."""
+        self.set_vocabulary(runner, runner.val_dataloader)
+
+    def before_test_epoch(self, runner: Any) -> None:
+        """Set the test set's class names."""
+        self.set_vocabulary(runner, runner.test_dataloader)
+
+    def set_vocabulary(self, runner: Any, dataloader: DataLoader) -> None:
+        """Embed the names of a loader's set and hand them to the model.
+
+        Args:
+            runner (Runner): Its model has ``text_encoder`` and
+                ``set_vocabulary``.
+            dataloader (DataLoader): Its set's ``metainfo`` has ``classes``;
+                one without, for retrieval, is passed over.
+        """
+        model = unwrap_model(runner.model)
+        meta = getattr(dataloader.dataset, 'metainfo', {})
+        if not meta.get('classes'):
+            return
+        training = model.training
+        model.eval()
+        model.set_vocabulary(
+            embed_names(
+                meta['classes'],
+                meta.get('novel_classes', ()),
+                model.text_encoder,
+                self.templates,
+            )
+        )
+        model.train(training)
+
+
+def embed_names(
+    names: Sequence[str],
+    novel: Sequence[str],
+    text_encoder: Any,
+    templates: str | list[str],
+) -> Vocabulary:
+    """Embed class names, each process a share of them.
+
+    ImageNet with 80 prompts a class is 80,000 texts.
+
+    Args:
+        names (sequence[str]): Class names.
+        novel (sequence[str]): Those that are novel.
+        text_encoder (DITOTextEncoder): The tower, the same everywhere.
+        templates (str or list[str]): Prompts.
+
+    Returns:
+        Vocabulary: All names, on every process.
+    """
+    rank, world_size = get_dist_info()
+    if world_size == 1 or len(names) < world_size:
+        return Vocabulary.from_names(
+            names, text_encoder, templates=templates, novel=novel
+        )
+    part = Vocabulary.from_names(
+        names[rank::world_size], text_encoder, templates=templates
+    )
+    embeddings = part.embeddings.new_empty(
+        len(names), part.embeddings.shape[1]
+    )
+    for number, rows in enumerate(all_gather_object(part.embeddings)):
+        embeddings[number::world_size] = rows
+    flags = torch.tensor([name in set(novel) for name in names])
+    return Vocabulary(
+        tuple(names),
+        embeddings,
+        part.background,
+        flags,
+        part.fingerprint,
+        part.templates,
+        background_name=part.background_name,
+    )

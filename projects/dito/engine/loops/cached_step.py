@@ -19,9 +19,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+
+from dito.models.utils import unwrap_model
 
 Batch = dict[str, Any]
 Features = dict[str, Tensor]
@@ -70,7 +71,7 @@ def cached_train_step(
     Returns:
         dict[str, Tensor]: Values to log, those of the whole batch.
     """
-    core = model.module if is_model_wrapper(model) else model
+    core = unwrap_model(model)
     # Each goes to the device when it is embedded, and the whole never does.
     pieces = split_batch(batch, micro_batch)
     with optim_wrapper.optim_context(model):
@@ -100,16 +101,11 @@ def cached_train_step(
 def _embed_all(
     model: nn.Module, pieces: list[Batch]
 ) -> tuple[Features, Features]:
-    """Embed every micro-batch without gradient.
-
-    Returns:
-        tuple[dict, dict]: Embeddings of the whole batch as leaves (B, D), and
-        the additive losses averaged over the samples.
-    """
+    """Embed all micro-batches; embeddings as leaves, mean additive losses."""
     collected: dict[str, list[Tensor]] = {}
     local: Features = {}
     total = sum(len(piece['inputs']) for piece in pieces)
-    core = model.module if is_model_wrapper(model) else model
+    core = unwrap_model(model)
     for piece in pieces:
         data = core.data_preprocessor(piece, True)
         embedded, additive = core(**data, mode='embed')

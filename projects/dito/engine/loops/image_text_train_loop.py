@@ -9,17 +9,17 @@ import torch
 from mmdet.registry import LOOPS
 from mmengine.dist import all_gather, get_world_size
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
-from dito.datasets.image_text.position import StreamPosition
+from dito.datasets.image_text.streams import StreamPosition
 from dito.datasets.placed_samples import (
     DITOInfiniteSampler,
     PlacedLoading,
     placed_sampler,
 )
-from dito.models.pretrainers.batch_place import BatchPlace
+from dito.models.pretrainers.random_regions import BatchPlace
+from dito.models.utils import unwrap_model
 
 from ..throughput import ThroughputMeter
 from .cached_step import cached_train_step
@@ -61,11 +61,6 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             a time; the loader then gives parts of a step that do not depend
             on it, nor on the number of processes, as the samples of a step
             do not.
-        max_iters (int): Number of iterations.
-        val_begin (int): First iteration to validate after.
-        val_interval (int): Iterations between validations.
-        dynamic_intervals (list[tuple[int, int]], optional): Milestones and
-            the validation intervals from them on.
         micro_batch (int, optional): Number of samples embedded at a time on
             a process. Defaults to None, what a device embeds at a time.
         total_batch_size (int, optional): Pairs of a step. Defaults to None,
@@ -73,19 +68,19 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             follows the batch (``auto_scale_lr.enable``).
         seed (int, optional): Seed of what the model draws. Defaults to None,
             the run's (``randomness.seed``).
+        **kwargs: Of :obj:`IterBasedTrainLoop`: ``max_iters``, ``val_begin``,
+            ``val_interval`` and ``dynamic_intervals``, in iterations.
     """
 
     def __init__(
         self,
         runner: Any,
         dataloader: DataLoader | dict,
-        max_iters: int,
-        val_begin: int = 1,
-        val_interval: int = 1000,
-        dynamic_intervals: list[tuple[int, int]] | None = None,
+        *,
         micro_batch: int | None = None,
         total_batch_size: int | None = None,
         seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(
@@ -103,14 +98,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         if not isinstance(dataloader, DataLoader):
             # Dealt out one by one, as shards are: see BatchPlace.
             dataloader = placed_sampler(dataloader, 1)
-        super().__init__(
-            runner,
-            dataloader,
-            max_iters,
-            val_begin,
-            val_interval,
-            dynamic_intervals,
-        )
+        super().__init__(runner, dataloader, **kwargs)
         self.micro_batch = micro_batch
         self.turns = (
             1
@@ -180,7 +168,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             outputs = cached_train_step(
                 model, batch, optim_wrapper, self.micro_batch
             )
-        core = model.module if is_model_wrapper(model) else model
+        core = unwrap_model(model)
         core.clamp_logit_scale()
         outputs.update(self._meter.step(size * get_world_size()))
         outputs.update(counts or {})
@@ -218,12 +206,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
     def _note(
         self, position: StreamPosition | None, batch: dict[str, Any]
     ) -> dict[str, float]:
-        """Note what the batches of all processes have used of streams.
-
-        Returns:
-            dict[str, float]: To be logged: samples passed over since the
-            beginning of the run, by all processes.
-        """
+        """Note what all processes have used; what they passed over."""
         if position is None:
             return {}
         names = [name for name in _COUNTS if name in batch]
@@ -240,11 +223,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         return {f'{n}_samples': float(position.passed[n]) for n in names}
 
     def _restore_position(self) -> StreamPosition | None:
-        """Move the data set to where the checkpoint's run stopped.
-
-        Returns:
-            StreamPosition, optional: None where a sampler keeps the place.
-        """
+        """Move the data set to where the run stopped; None for a sampler."""
         dataset = self.dataloader.dataset
         if not isinstance(dataset, IterableDataset):
             self._restore_sampler()

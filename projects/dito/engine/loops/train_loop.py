@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Training loop of detection, whose batch does not follow the machine."""
+"""Loops of detection: training in batches of any size, several validations."""
 
 import logging
 import time
@@ -10,9 +10,8 @@ import torch
 from mmdet.registry import LOOPS
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, ValLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,8 +20,10 @@ from dito.datasets.placed_samples import (
     PlacedLoading,
     placed_sampler,
 )
+from dito.models.utils import unwrap_model
 
 from ..hooks.iteration_seed_hook import seed_generators
+from ..hooks.vocabulary_hook import DITOZeroShotHook
 from ..throughput import ThroughputMeter
 from .whole_batch import BatchPlan, plan_batch, scales_lr
 
@@ -51,14 +52,11 @@ class DITOTrainLoop(IterBasedTrainLoop):
         dataloader (DataLoader or dict): Its ``batch_size`` is the number of
             images that a device takes at a time, over which means of losses
             run.
-        max_iters (int): Number of steps.
-        val_begin (int): First step to validate after.
-        val_interval (int): Steps between validations.
-        dynamic_intervals (list[tuple[int, int]], optional): Milestones and
-            the validation intervals from them on.
         total_batch_size (int, optional): Images of a step. Defaults to None,
             one batch of every process; so it is where the learning rate
             follows the batch (``auto_scale_lr.enable``).
+        **kwargs: Of :obj:`IterBasedTrainLoop`: ``max_iters``, ``val_begin``,
+            ``val_interval`` and ``dynamic_intervals``, in steps.
 
     Raises:
         ValueError: If the batch cannot come out.
@@ -68,11 +66,9 @@ class DITOTrainLoop(IterBasedTrainLoop):
         self,
         runner: Any,
         dataloader: DataLoader | dict,
-        max_iters: int,
-        val_begin: int = 1,
-        val_interval: int = 1000,
-        dynamic_intervals: list[tuple[int, int]] | None = None,
+        *,
         total_batch_size: int | None = None,
+        **kwargs: Any,
     ) -> None:
         built = isinstance(dataloader, DataLoader)
         size = dataloader.batch_size if built else dataloader['batch_size']
@@ -84,14 +80,7 @@ class DITOTrainLoop(IterBasedTrainLoop):
             dataloader = placed_sampler(
                 dict(dataloader, batch_size=self.plan.images), self.plan.images
             )
-        super().__init__(
-            runner,
-            dataloader,
-            max_iters,
-            val_begin,
-            val_interval,
-            dynamic_intervals,
-        )
+        super().__init__(runner, dataloader, **kwargs)
         self._batches: Any = None
         self._passes = 0
         self._meter = ThroughputMeter()
@@ -130,8 +119,7 @@ class DITOTrainLoop(IterBasedTrainLoop):
         runner.call_hook(
             'before_train_iter', batch_idx=self._iter, data_batch=data_batch
         )
-        core = runner.model
-        core = core.module if is_model_wrapper(core) else core
+        core = unwrap_model(runner.model)
         batches: list[Batch] = []
         logged: list[dict[str, Any]] = []
         own: list[dict[str, Any]] = []
@@ -271,3 +259,85 @@ def _joined(batches: Sequence[Any]) -> Any:
     if isinstance(first, (list, tuple)):
         return [item for batch in batches for item in batch]
     return list(batches)
+
+
+@LOOPS.register_module()
+class DITOMultiValLoop(ValLoop):
+    """Evaluate the runner's validation set and further ones.
+
+    All sets make one validation: hooks and ``save_best`` see the metrics of
+    all of them together. A set with class names gets its vocabulary from the
+    runner's :class:`DITOZeroShotHook`; one without, such as
+    :class:`DITORetrievalDataset`, needs none.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): The first set.
+        evaluator (Evaluator or dict or list): Its metrics.
+        fp16 (bool): Whether to use half precision. Defaults to False.
+        extra (sequence[dict]): ``dataloader`` and ``evaluator`` of each
+            further set. Metrics of one kind need different ``prefix``.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        fp16: bool = False,
+        extra: Sequence[dict] = (),
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        self.extra: list[ValLoop] = []
+        for number, cfg in enumerate(extra):
+            if set(cfg) != {'dataloader', 'evaluator'}:
+                raise ValueError(
+                    f'extra[{number}] has {sorted(cfg)}, expected '
+                    "'dataloader' and 'evaluator'"
+                )
+            self.extra.append(ValLoop(runner, **cfg, fp16=fp16))
+        # The visualizer follows the last loop that was built.
+        runner.visualizer.dataset_meta = getattr(
+            self.dataloader.dataset, 'metainfo', None
+        )
+
+    def run(self) -> dict[str, float]:
+        """Evaluate all sets.
+
+        Returns:
+            dict[str, float]: Metrics of all sets.
+
+        Raises:
+            ValueError: If two sets have a metric of one name.
+        """
+        self.runner.call_hook('before_val')
+        self.runner.call_hook('before_val_epoch')
+        self.runner.model.eval()
+        metrics: dict[str, float] = {}
+        for loop in (self, *self.extra):
+            if loop is not self:
+                self._set_vocabulary(loop)
+            found = self._evaluate(loop)
+            shared = sorted(set(found) & set(metrics))
+            if shared:
+                raise ValueError(
+                    f'two validation sets have the metrics {shared}; give '
+                    "their evaluators different 'prefix'"
+                )
+            metrics.update(found)
+        self.runner.call_hook('after_val_epoch', metrics=metrics)
+        self.runner.call_hook('after_val')
+        return metrics
+
+    def _set_vocabulary(self, loop: ValLoop) -> None:
+        """Let the zero-shot hook embed the names of a set."""
+        for hook in self.runner.hooks:
+            if isinstance(hook, DITOZeroShotHook):
+                hook.set_vocabulary(self.runner, loop.dataloader)
+
+    @staticmethod
+    def _evaluate(loop: ValLoop) -> dict[str, float]:
+        """Run through one set."""
+        for number, batch in enumerate(loop.dataloader):
+            loop.run_iter(number, batch)
+        return loop.evaluator.evaluate(len(loop.dataloader.dataset))

@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .embed_head import EmbedHead
-from .pos_embed import resize_pos_embed
-from .vit_layers import ACTIVATIONS, Block, PatchEmbed, VitArch, read_arch
-from .window_ops import Pair
-from .window_plan import Layouts, WindowPlan
+from .vit_layers import (
+    ACTIVATIONS,
+    Block,
+    PatchEmbed,
+    VitArch,
+    read_arch,
+    resize_pos_embed,
+)
+from .window_ops import Layouts, Pair, WindowPlan
 
 
 @MODELS.register_module()
@@ -173,16 +178,18 @@ class DITOViT(BaseModule):
         self.pos_embed = nn.Parameter(
             torch.zeros(1, math.prod(self.pos_size), self.embed_dims)
         )
-        self.cls_token = (
-            nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-            if class_token
-            else None
-        )
-        self.norm_pre = (
-            nn.LayerNorm(self.embed_dims, eps=norm_eps)
-            if pre_norm
-            else nn.Identity()
-        )
+        self.cls_token = None
+        if class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+
+        def norm(wanted: bool) -> nn.Module:
+            return (
+                nn.LayerNorm(self.embed_dims, eps=norm_eps)
+                if wanted
+                else nn.Identity()
+            )
+
+        self.norm_pre = norm(pre_norm)
         self.blocks = nn.ModuleList(
             Block(
                 self.embed_dims,
@@ -195,13 +202,10 @@ class DITOViT(BaseModule):
             for _ in range(self.num_layers)
         )
         self.head = self._build_head(head or {}, sizes, act, norm_eps)
-        self.norm = (
-            nn.Identity()
-            if self.head.has_norm
-            else nn.LayerNorm(self.embed_dims, eps=norm_eps)
-        )
+        self.norm = norm(not self.head.has_norm)
         self._reset_parameters()
-        self._freeze()
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
 
     def _build_patch_embed(
         self, cfg: dict | None, in_channels: int, bias: bool
@@ -225,18 +229,14 @@ class DITOViT(BaseModule):
         self, cfg: dict, sizes: VitArch, act: str, norm_eps: float
     ) -> EmbedHead:
         """Build what follows the last layer; it is like the layers."""
-        head = EmbedHead(
-            **{
-                **dict(
-                    embed_dims=sizes.embed_dims,
-                    num_heads=sizes.num_heads,
-                    mlp_ratio=sizes.mlp_ratio,
-                    act=act,
-                    norm_eps=norm_eps,
-                ),
-                **cfg,
-            }
+        own = dict(
+            embed_dims=sizes.embed_dims,
+            num_heads=sizes.num_heads,
+            mlp_ratio=sizes.mlp_ratio,
+            act=act,
+            norm_eps=norm_eps,
         )
+        head = EmbedHead(**{**own, **cfg})
         if head.pool == 'token' and self.cls_token is None:
             raise ValueError("head=dict(pool='token') needs class_token=True.")
         return head
@@ -244,12 +244,11 @@ class DITOViT(BaseModule):
     def _reset_parameters(self) -> None:
         """Draw weights: normal(0.02) in layers, 1/sqrt(fan-in) in convs."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_in = module.weight[0].numel()
-                nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
-            elif isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
             if isinstance(module, (nn.Conv2d, nn.Linear)):
+                fan_in = module.weight[0].numel()
+                conv = isinstance(module, nn.Conv2d)
+                std = fan_in**-0.5 if conv else 0.02
+                nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -260,30 +259,23 @@ class DITOViT(BaseModule):
                 self.head.attn_pool.latent, std=self.embed_dims**-0.5
             )
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        """List the modules that ``frozen_stages`` freezes."""
+    def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+        """List what ``frozen_stages`` freezes."""
         if self.frozen_stages < 0:
             return []
-        modules = [self.patch_embed, self.norm_pre]
-        modules += self.blocks[: self.frozen_stages]
+        parts = [self.patch_embed, self.norm_pre, self.pos_embed]
+        parts += [] if self.cls_token is None else [self.cls_token]
+        parts += self.blocks[: self.frozen_stages]
         if self.frozen_stages == self.num_layers:
-            modules += [self.norm, self.head]
-        return modules
-
-    def _freeze(self) -> None:
-        """Take frozen parameters out of training."""
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        if self.frozen_stages >= 0:
-            self.pos_embed.requires_grad_(False)
-            if self.cls_token is not None:
-                self.cls_token.requires_grad_(False)
+            parts += [self.norm, self.head]
+        return parts
 
     def train(self, mode: bool = True) -> 'DITOViT':
         """Set the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
+        for part in self._frozen_parts():
+            if isinstance(part, nn.Module):
+                part.eval()
         return self
 
     def forward(
@@ -350,17 +342,9 @@ class DITOViT(BaseModule):
     def _forward_tokens(
         self, img: Tensor, pos_embed: Tensor | None, value_only: bool
     ) -> tuple[Tensor, Pair]:
-        """Run all layers.
+        """Normalised tokens (B, [1 +] h * w, C) of the last layer, and (h, w).
 
-        Args:
-            img (Tensor): Images, has shape (B, in_channels, H, W).
-            pos_embed (Tensor, optional): See :meth:`forward`.
-            value_only (bool): Whether each token attends to itself alone in
-                the last layer.
-
-        Returns:
-            tuple[Tensor, tuple[int, int]]: Tokens after the last LayerNorm,
-            of shape (B, [1 +] h * w, C), and (h, w).
+        With ``value_only`` each token attends to itself alone in that layer.
         """
         patches = self._embed_patches(img)
         # Plain numbers also while a graph is being traced.
@@ -373,12 +357,9 @@ class DITOViT(BaseModule):
             x = self._forward_swl(patches, pos_embed, size, value_only)
         else:
             x = self._add_pos_embed(patches, pos_embed)
-            swin = self.plan.shift == 'swin'
-            x = self.norm(
-                self._run_blocks(
-                    x, self._layouts(x, size, (False, swin)), 0, value_only
-                )
-            )
+            passes = (False, self.plan.shift == 'swin')
+            layouts = self._layouts(x, size, passes)
+            x = self.norm(self._run_blocks(x, layouts, 0, value_only))
         return x, size
 
     def _to_map(self, tokens: Tensor, size: Pair) -> Tensor:
@@ -420,24 +401,18 @@ class DITOViT(BaseModule):
             if start == self.num_layers:
                 return self.norm(plain)
             shifted = plain
+        passes = ((False, False), (True, True))
         if self.swl_batched:
             both = torch.cat([plain, shifted])
-            layouts = self._layouts(both, size, (False, False), (True, True))
-            plain, shifted = self._run_blocks(
-                both, layouts, start, value_only
-            ).chunk(2)
+            layouts = self._layouts(both, size, *passes)
+            both = self._run_blocks(both, layouts, start, value_only)
+            plain, shifted = both.chunk(2)
         else:
-            plain = self._run_blocks(
-                plain,
-                self._layouts(plain, size, (False, False)),
-                start,
-                value_only,
-            )
-            shifted = self._run_blocks(
-                shifted,
-                self._layouts(shifted, size, (True, True)),
-                start,
-                value_only,
+            plain, shifted = (
+                self._run_blocks(
+                    x, self._layouts(x, size, rolls), start, value_only
+                )
+                for x, rolls in zip((plain, shifted), passes, strict=True)
             )
         if self.average_after_norm:
             return (self.norm(plain) + self.norm(shifted)) * 0.5
@@ -462,19 +437,7 @@ class DITOViT(BaseModule):
         start: int = 0,
         value_only: bool = False,
     ) -> Tensor:
-        """Run the layers from ``start`` to the end of ``layouts``.
-
-        Args:
-            x (Tensor): Tokens, has shape (S, N, C).
-            layouts (Sequence[WindowLayout | None]): Sets of tokens of each
-                layer, beginning with the tower's first.
-            start (int): First layer to run. Defaults to 0.
-            value_only (bool): Whether tokens attend to themselves alone in
-                the tower's last layer. Defaults to False.
-
-        Returns:
-            Tensor: Tokens, has shape (S, N, C).
-        """
+        """Run tokens (S, N, C) from layer ``start`` to the end of layouts."""
         shape = x.shape
         whole = ((shape[0], shape[1]),)
         rows = x.flatten(0, 1)

@@ -192,16 +192,3 @@ class EmbedHead(nn.Module):
         if weight is not None:
             return weight.dtype
         return torch.promote_types(x.dtype, torch.float32)
-
-    def cells(self, feat: Tensor) -> Tensor:
-        """Embed every place of a map as a region of its own.
-
-        Args:
-            feat (Tensor): Last map, has shape (B, C, h, w).
-
-        Returns:
-            Tensor: float32, has shape (B, D, h, w).
-        """
-        cells = feat.permute(0, 2, 3, 1)
-        embeds = self(cells.flatten(0, 2)[:, :, None, None])
-        return embeds.view(*cells.shape[:3], -1).permute(0, 3, 1, 2)

@@ -10,10 +10,9 @@ the pipeline as meta data of a sample.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
+from mmdet.registry import HOOKS
 from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
 
@@ -109,16 +108,13 @@ class MMDetClientsMixin:
 
     def _take_checkpoint_classes(self) -> None:
         """Look for the classes that a client has put into dataset_meta."""
-        from dito.engine.hooks import DITOVocabularyHook  # it needs models
-
         meta = self.dataset_meta or {}
         names = tuple(meta.get('classes') or ())
         if names:
-            settings = dict(self._settings(), novel_in_training=True)
+            hook = dict(self._settings(), novel_in_training=True)
+            hook = HOOKS.build(dict(hook, type='DITOVocabularyHook'))
             self.set_vocabulary(
-                DITOVocabularyHook(**settings).make_vocabulary(
-                    self, names, unseen_names(names, meta)
-                )
+                hook.make_vocabulary(self, names, unseen_names(names, meta))
             )
 
     def embed_names(
@@ -162,15 +158,7 @@ class MMDetClientsMixin:
         )
 
     def _prompted(self, samples: SampleList) -> list[bool]:
-        """Give samples the vocabulary of their ``texts``, if they have any.
-
-        Returns:
-            list[bool]: Which samples got one.
-
-        Raises:
-            ValueError: If ``stuff_texts`` or ``tokens_positive`` are given,
-                or a text holds no names.
-        """
+        """Give samples the vocabulary of their ``texts``; which got one."""
         got = []
         for sample in samples:
             for key in ('tokens_positive', 'stuff_text'):

@@ -2,9 +2,7 @@
 """Open-vocabulary detector."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector

@@ -16,20 +16,8 @@ from ..backbones import EmbedHead
 from ..protocols import EmbeddingTower, lacking
 
 
-def read_backbone(checkpoint: str, prefix: str) -> dict[str, Tensor]:
-    """Read the weights of a pretrained backbone.
-
-    Args:
-        checkpoint (str): File of the pretraining.
-        prefix (str): Prefix of the backbone's keys in it.
-
-    Returns:
-        dict[str, Tensor]: Weights, without the prefix.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it has no such keys.
-    """
+def _read_backbone(checkpoint: str, prefix: str) -> dict[str, Tensor]:
+    """Weights of a pretrained backbone, by keys without the prefix."""
     state = {
         key[len(prefix) :]: value
         for key, value in load_state_dict_file(checkpoint).items()
@@ -83,7 +71,7 @@ class FrozenTeacher:
         """
         if self.backbone is not None:
             return
-        state = read_backbone(self.checkpoint, self.prefix)
+        state = _read_backbone(self.checkpoint, self.prefix)
         backbone = MODELS.build(self.cfg)
         try:
             backbone.load_state_dict(state)
@@ -182,7 +170,7 @@ class VLMBackboneMixin:
         start = f'{prefix}vlm_backbone.'
         if self._vlm_file is None or any(k.startswith(start) for k in state):
             return
-        for key, value in read_backbone(**self._vlm_file).items():
+        for key, value in _read_backbone(**self._vlm_file).items():
             state[start + key] = value
 
     def init_weights(self) -> None:
@@ -191,7 +179,7 @@ class VLMBackboneMixin:
         if self._vlm_file is not None:
             try:
                 self.vlm_backbone.load_state_dict(
-                    read_backbone(**self._vlm_file)
+                    _read_backbone(**self._vlm_file)
                 )
             except RuntimeError as error:
                 raise ValueError(

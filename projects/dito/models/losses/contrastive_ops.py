@@ -161,7 +161,7 @@ def gather_pairs(
         ValueError: If the shapes differ.
     """
     for image in images:
-        check_pairs(image, text)
+        _check_pairs(image, text)
     text = normalize(text)
     rows = [normalize(image) for image in images]
     sent = [text, *rows] if gather_images else [text]
@@ -320,12 +320,8 @@ def _is_target(logits: Tensor, targets: Tensor) -> Tensor:
     return targets[..., None] == columns
 
 
-def check_pairs(image: Tensor, text: Tensor) -> None:
-    """Refuse embeddings that are not pairs.
-
-    Raises:
-        ValueError: If the shapes differ or are not (n, D).
-    """
+def _check_pairs(image: Tensor, text: Tensor) -> None:
+    """Refuse embeddings that are not pairs of one shape (n, D)."""
     if image.shape != text.shape or image.dim() != 2:
         raise ValueError(
             'Image and text embeddings must be pairs of one shape (N, D), '

@@ -4,13 +4,14 @@
 import contextlib
 import math
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
+from mmdet.utils import ConfigType, OptConfigType
 from torch import Tensor
 
-from ..backbones.pos_embed import crop_pos_embed, random_crop_boxes
+from ..backbones.vit_layers import crop_pos_embed, random_crop_boxes
 from ..losses.contrastive_ops import full_precision
 from ..protocols import (
     EmbeddingTower,
@@ -19,9 +20,9 @@ from ..protocols import (
     maps_of,
     require,
 )
-from .batch_place import BatchPlace
 from .image_text_pretrainer import Features, ImageTextPretrainer
 from .mosaic import Mosaic
+from .random_regions import BatchPlace
 
 
 @MODELS.register_module()
@@ -44,8 +45,6 @@ class CLIPPretrainer(ImageTextPretrainer):
     Args:
         backbone (dict): Config of the image tower.
         text_encoder (dict): Config of the text tower.
-        data_preprocessor (dict): Config of the preprocessor.
-        loss (dict): Config of the contrastive loss.
         cpe (dict, optional): Cropped positional embedding: ``up_size``
             (side of the enlarged grid, 64), ``scale`` (area range, (0.1, 1))
             and ``ratio`` (aspect range, (0.5, 2)). None switches it off.
@@ -53,36 +52,19 @@ class CLIPPretrainer(ImageTextPretrainer):
             :class:`Mosaic` for the keys. The embedding of an image is then
             the mean over its tile. None, the default and the paper, trains
             on single images.
-        logit_scale_init (float): Start of the logarithm of the factor on
-            the cosine. Defaults to ln(1 / 0.07), CLIP's.
-        logit_bias_init (float, optional): Start of a learnt bias on the
-            logits, for the sigmoid loss. Defaults to None, no bias.
-        init_cfg (dict, optional): Config of the initialisation.
+        **kwargs: See :class:`ImageTextPretrainer`.
     """
 
     def __init__(
         self,
         backbone: ConfigType,
         text_encoder: ConfigType,
-        data_preprocessor: ConfigType = dict(  # noqa: B006
-            type='ImageTextPreprocessor'
-        ),
-        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
+        *,
         cpe: OptConfigType = None,
         mosaic: OptConfigType = None,
-        logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: float | None = None,
-        init_cfg: OptMultiConfig = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            text_encoder,
-            loss,
-            data_preprocessor,
-            logit_scale_init,
-            logit_bias_init,
-            init_cfg,
-        )
+        super().__init__(backbone, text_encoder, **kwargs)
         self.mosaic = None if mosaic is None else Mosaic(**mosaic)
         self._embeds = not lacking(self.backbone, EmbeddingTower)
         if mosaic is not None:

@@ -16,7 +16,7 @@ from ..losses import PairLoss
 from ..losses.contrastive_ops import Pairs, gather_pairs, normalize
 from ..protocols import TextTower, require, require_image_tower
 from ..utils import DistributedLogMixin
-from .batch_place import BatchPlace
+from .random_regions import BatchPlace
 
 # OpenAI's CLIP statistics, for RGB in [0, 255].
 CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
@@ -100,10 +100,12 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         backbone (dict): Config of an :class:`ImageTower`; its last map is
             used.
         text_encoder (dict): Config of a :class:`TextTower`.
-        loss (dict): Config of a contrastive loss.
+        loss (dict): Config of a contrastive loss. Defaults to that of
+            :class:`DITOContrastiveLoss`.
         data_preprocessor (dict): Config of the preprocessor.
         logit_scale_init (float): Start of the logarithm of the factor on
-            the cosine.
+            the cosine, in stage 2 until the checkpoint of stage 1 is loaded.
+            Defaults to ln(1 / 0.07), CLIP's.
         logit_bias_init (float, optional): Start of a learnt bias on the
             logits, which :class:`DITOSigmoidLoss` needs (SigLIP: -10).
             Defaults to None, no bias.
@@ -119,8 +121,10 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         self,
         backbone: ConfigType,
         text_encoder: ConfigType,
-        loss: ConfigType,
-        data_preprocessor: ConfigType,
+        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
+        data_preprocessor: ConfigType = dict(  # noqa: B006
+            type='ImageTextPreprocessor'
+        ),
         logit_scale_init: float = math.log(1 / 0.07),
         logit_bias_init: float | None = None,
         init_cfg: OptMultiConfig = None,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from .batch_place import BatchPlace
+from .random_regions import BatchPlace
 
 
 class Mosaic:

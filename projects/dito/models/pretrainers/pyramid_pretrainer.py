@@ -1,18 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Stage 2: frozen towers, and the pyramid alone (paper Table 4b)."""
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmdet.utils import ConfigType, OptMultiConfig
+from mmdet.utils import ConfigType
 from torch import Tensor, nn
 
 from ..losses.contrastive_ops import full_precision, normalize
 from ..protocols import maps_of
-from .batch_place import BatchPlace
 from .image_text_pretrainer import Features, ImageTextPretrainer
+from .random_regions import BatchPlace
 
 
 class FrozenTowerPretrainer(ImageTextPretrainer):
@@ -69,13 +69,7 @@ class PyramidPretrainer(FrozenTowerPretrainer):
         backbone (dict): Config of the image tower.
         neck (dict): Config of the pyramid.
         text_encoder (dict): Config of the text tower.
-        data_preprocessor (dict): Config of the preprocessor.
-        loss (dict): Config of the contrastive loss.
-        logit_scale_init (float): Start of the logarithm of the factor on
-            the cosine; stage 1's checkpoint replaces it.
-        logit_bias_init (float, optional): Start of a learnt bias on the
-            logits, for the sigmoid loss. Defaults to None, no bias.
-        init_cfg (dict, optional): Config of the initialisation.
+        **kwargs: See :class:`ImageTextPretrainer`.
     """
 
     def __init__(
@@ -83,23 +77,9 @@ class PyramidPretrainer(FrozenTowerPretrainer):
         backbone: ConfigType,
         neck: ConfigType,
         text_encoder: ConfigType,
-        data_preprocessor: ConfigType = dict(  # noqa: B006
-            type='ImageTextPreprocessor'
-        ),
-        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
-        logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: float | None = None,
-        init_cfg: OptMultiConfig = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            text_encoder,
-            loss,
-            data_preprocessor,
-            logit_scale_init,
-            logit_bias_init,
-            init_cfg,
-        )
+        super().__init__(backbone, text_encoder, **kwargs)
         self.neck = MODELS.build(neck)
         self.level_proj = nn.Linear(
             self.neck.out_channels, self.text_encoder.embed_dims, bias=False

@@ -1,37 +1,102 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Random boxes for region-centric pretraining, and what is read at them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.registry import TASK_UTILS
+from mmengine.dist import get_dist_info
 from torch import Tensor
 
 from ..losses.contrastive_ops import normalize
-from .batch_place import BatchPlace
+
+
+class BatchPlace(NamedTuple):
+    """Where a (micro-)batch stands in its run.
+
+    Sample i of process r of N has the global number i * N + r, which is the
+    order in which :class:`ImageTextShards` deals samples out. What is drawn
+    for a sample is a function of (seed, iteration, global number), so it is
+    the same for any number of processes and any micro-batches.
+
+    Attributes:
+        seed (int): Seed of the run.
+        iteration (int): Number of the iteration.
+        start (int): First sample of the micro-batch in the process' batch.
+        total (int): Size of the process' batch.
+        alone (bool): Whether every process draws as if it were the only one,
+            so that all have the same numbers. Defaults to False.
+    """
+
+    seed: int
+    iteration: int
+    start: int
+    total: int
+    alone: bool = False
+
+    def moved(self, offset: int) -> 'BatchPlace':
+        """Return the place of a part that begins ``offset`` samples on."""
+        return self._replace(start=self.start + offset)
+
+    def draw(
+        self, draw_global: Callable[[int, torch.Generator], Tensor], size: int
+    ) -> Tensor:
+        """Draw for the global batch and take out this part's share.
+
+        Args:
+            draw_global (callable): Given the global batch size and a CPU
+                generator, returns a tensor (global batch, ...).
+            size (int): Number of samples of this part.
+
+        Returns:
+            Tensor: (size, ...).
+        """
+        rank, world_size = self._dist_info()
+        seed = np.random.SeedSequence((self.seed, self.iteration))
+        generator = torch.Generator()
+        generator.manual_seed(int(seed.generate_state(1)[0]))
+        values = draw_global(self.total * world_size, generator)
+        return values[rank::world_size][self.start : self.start + size]
+
+    def rand(self, size: int, shape: tuple[int, ...]) -> Tensor:
+        """Draw uniform numbers in [0, 1), sample by sample.
+
+        Unlike :meth:`draw` this makes only the numbers of this part.
+
+        Args:
+            size (int): Number of samples of this part.
+            shape (tuple[int, ...]): Shape of one sample's numbers.
+
+        Returns:
+            Tensor: (size, *shape) float32.
+        """
+        rank, world_size = self._dist_info()
+        values = np.empty((size, *shape), np.float32)
+        for i in range(size):
+            number = (self.start + i) * world_size + rank
+            rng = np.random.default_rng((self.seed, self.iteration, number))
+            rng.random(out=values[i], dtype=np.float32)
+        return torch.from_numpy(values)
+
+    def _dist_info(self) -> tuple[int, int]:
+        """Return number of this process and of all that share the batch."""
+        return (0, 1) if self.alone else get_dist_info()
+
 
 _SAMPLINGS = ('sides', 'area', 'height')
 _POSITIONS = ('inside', 'centre')
 
 
-def sides_from_uniform(
+def _sides_from_uniform(
     uniform: Tensor,
     size: tuple[float, float],
     ratio: tuple[float, float],
     sampling: str,
 ) -> tuple[Tensor, Tensor]:
-    """Turn uniform numbers into heights and widths.
-
-    Args:
-        uniform (Tensor): Numbers in [0, 1), (..., 2).
-        size (tuple[float, float]): See :class:`RandomRegions`.
-        ratio (tuple[float, float]): See :class:`RandomRegions`.
-        sampling (str): See :class:`RandomRegions`.
-
-    Returns:
-        tuple[Tensor, Tensor]: Heights and widths over the image's, (...).
-    """
+    """Heights and widths over the image's, of numbers in [0, 1)."""
     low, high = size
     first = low + (high - low) * uniform[..., 0]
     if sampling == 'sides':
@@ -67,7 +132,9 @@ def boxes_from_uniform(
     Returns:
         Tensor: Boxes (x1, y1, x2, y2) within [0, 1], (..., 4).
     """
-    height, width = sides_from_uniform(uniform[..., :2], size, ratio, sampling)
+    height, width = _sides_from_uniform(
+        uniform[..., :2], size, ratio, sampling
+    )
     if position == 'inside':
         y1, x1 = uniform[..., 2] * (1 - height), uniform[..., 3] * (1 - width)
     else:

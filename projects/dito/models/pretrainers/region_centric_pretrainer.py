@@ -2,18 +2,19 @@
 """Stage 2: region-centric image-text pretraining (paper 3.2)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
+from mmdet.utils import ConfigType, OptConfigType
 from torch import Tensor
 
 from ..losses.contrastive_ops import normalize
-from .batch_place import BatchPlace
 from .image_text_pretrainer import Features
 from .pyramid_pretrainer import FrozenTowerPretrainer
 from .random_regions import (
+    BatchPlace,
     RandomRegions,
     objectness_loss,
     objectness_targets,
@@ -63,8 +64,6 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         text_encoder (dict): Config of the text tower.
         rpn_head (dict, optional): Config of the proposal head;
             ``forward_objectness`` is used. None trains without.
-        data_preprocessor (dict): Config of the preprocessor.
-        loss (dict): Config of the contrastive loss.
         regions (dict): Config of the boxes. Defaults to the paper's.
         pooling (str): What becomes the embedding of an image at a level.
             'max' (paper): the maximum over the embeddings of its boxes,
@@ -86,11 +85,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
             (0.1) the head learns where they differ instead of their level,
             and detection, whose targets are higher, starts from 0.5. The
             default 0.5 is the paper's and the release's.
-        logit_scale_init (float): Start of the logarithm of the factor on
-            the cosine; stage 1's checkpoint replaces it.
-        logit_bias_init (float, optional): Start of a learnt bias on the
-            logits, for the sigmoid loss. Defaults to None, no bias.
-        init_cfg (dict, optional): Config of the initialisation.
+        **kwargs: See :class:`ImageTextPretrainer`.
     """
 
     def __init__(
@@ -100,29 +95,16 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         roi_head: ConfigType,
         text_encoder: ConfigType,
         rpn_head: OptConfigType = None,
-        data_preprocessor: ConfigType = dict(  # noqa: B006
-            type='ImageTextPreprocessor'
-        ),
-        loss: ConfigType = dict(type='DITOContrastiveLoss'),  # noqa: B006
+        *,
         regions: ConfigType = dict(type='RandomRegions'),  # noqa: B006
         pooling: str = 'max',
         global_size: int | None = 1,
         levels: str = 'separate',
         rpn_loss_weight: float = 1.0,
         objectness_prior: float = 0.5,
-        logit_scale_init: float = math.log(1 / 0.07),
-        logit_bias_init: float | None = None,
-        init_cfg: OptMultiConfig = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            text_encoder,
-            loss,
-            data_preprocessor,
-            logit_scale_init,
-            logit_bias_init,
-            init_cfg,
-        )
+        super().__init__(backbone, text_encoder, **kwargs)
         if pooling not in _POOLINGS:
             raise ValueError(
                 f'pooling is {pooling!r}, expected one of {list(_POOLINGS)}'

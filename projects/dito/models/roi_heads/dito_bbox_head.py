@@ -387,16 +387,12 @@ class DITOBBoxHead(BaseModule):
         Returns:
             InstanceList: ``bboxes``, ``scores`` and ``labels``, best first.
         """
-        results = []
-        for roi, score, delta, meta in zip(
-            rois, scores, bbox_preds, batch_img_metas, strict=True
-        ):
-            results.append(
-                self._predict_single(
-                    roi, score, delta, meta, rcnn_test_cfg, rescale
-                )
+        return [
+            self._predict_single(*image, rcnn_test_cfg, rescale)
+            for image in zip(
+                rois, scores, bbox_preds, batch_img_metas, strict=True
             )
-        return results
+        ]
 
     def _predict_single(
         self,

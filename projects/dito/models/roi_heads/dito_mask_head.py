@@ -162,39 +162,16 @@ class DITOMaskHead(FCNMaskHead):
         rescale: bool = False,
         activate_map: bool = False,
     ) -> Tensor:
-        """Paste the masks of one image into it.
+        """Paste the masks of one image into it, bool (N, H, W).
 
         Boxes clipped to the padded input (release) may lie in the padding
         alone, or be inverted, on which MMDetection's pasting fails on CPUs;
-        their masks are empty.
-
-        Args:
-            mask_preds (Tensor): Logits, shape (N, 1, h, w).
-            bboxes (Tensor): Boxes in pixels of the input, shape (N, 4);
-                rescaled in place, as by MMDetection.
-            labels (Tensor): Shape (N, ).
-            img_meta (dict): ``ori_shape`` and ``scale_factor``.
-            rcnn_test_cfg (dict): ``mask_thr_binary``.
-            rescale (bool): Whether masks have the original size.
-            activate_map (bool): Whether ``mask_preds`` are probabilities.
-
-        Returns:
-            Tensor: bool, shape (N, H, W).
+        their masks are empty. Boxes are rescaled in place, as there.
         """
         scale = bboxes.new_tensor(img_meta['scale_factor'])
         limit = bboxes.new_tensor(img_meta['ori_shape'][1::-1]) * scale
         near, far = bboxes[:, :2], bboxes[:, 2:]
         inside = ((near < limit) & (far > 0) & (near <= far)).all(dim=1)
-        if inside.all():
-            return super()._predict_by_feat_single(
-                mask_preds,
-                bboxes,
-                labels,
-                img_meta,
-                rcnn_test_cfg,
-                rescale,
-                activate_map,
-            )
         places = torch.where(
             inside[:, None], bboxes, bboxes.new_tensor([0, 0, 1, 1])
         )

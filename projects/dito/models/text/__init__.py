@@ -2,7 +2,7 @@
 """Text tower, prompts and vocabularies."""
 
 from .base_text_encoder import BaseTextEncoder
-from .prompts import readable_name, resolve_templates
+from .name_checks import readable_name, resolve_templates
 from .text_encoder import DITOTextEncoder
 from .vocabulary import Vocabulary
 

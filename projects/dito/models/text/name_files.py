@@ -61,20 +61,9 @@ _TEXT_FILES = {'.txt', '.names', '.list', '.labels', '.label', '.lst'}
 _TREES = {'.json', '.yaml', '.yml'}
 _LABEL_MAPS = {'.pbtxt', '.textproto'}
 _TABLES = {'.csv', '.tsv'}
-_OTHER_FILES = {
-    '.xml',
-    '.xlsx',
-    '.py',
-    '.pkl',
-    '.npy',
-    '.data',
-    '.pth',
-    '.pt',
-    '.toml',
-    '.md',
-    '.jsonl',
-    '.parquet',
-}
+_OTHER_FILES = set(
+    '.xml .xlsx .py .pkl .npy .data .pth .pt .toml .md .jsonl .parquet'.split()
+)
 _FILES = {
     *_TEXT_FILES,
     *_TREES,

@@ -16,36 +16,12 @@ from typing import Any
 import yaml
 
 _NAMES = frozenset(
-    (
-        'name',
-        'names',
-        'class',
-        'classes',
-        'classname',
-        'category',
-        'label',
-        'categoryname',
-        'displayname',
-        'objectname',
-    )
+    'name names class classes classname category label categoryname '
+    'displayname objectname'.split()
 )
 _IDS = frozenset(
-    (
-        'id',
-        'ids',
-        'index',
-        'idx',
-        'no',
-        'number',
-        'classid',
-        'classindex',
-        'categoryid',
-        'labelid',
-        'labelname',
-        'mid',
-        'wnid',
-        'synset',
-    )
+    'id ids index idx no number classid classindex categoryid labelid '
+    'labelname mid wnid synset'.split()
 )
 _CODE = re.compile(r'/[a-z]/\w+|n\d{8}')
 _NUMBER = re.compile(r'\d{1,18}')
@@ -181,15 +157,9 @@ def _order(
 
 # Where files of trainers, hubs and demos keep their names.
 _KEYS = (
-    'categories',
-    'names',
-    'classes',
-    'thing_classes',
-    'labels',
-    'id2label',
-    'label2id',
-    'class_names',
-)
+    'categories names classes thing_classes labels id2label label2id '
+    'class_names'
+).split()
 _SYNSET = re.compile(r'n\d{8}')
 _PBTXT = re.compile(
     r'#[^\n]*|"((?:\\.|[^"\\\n])*)"|'

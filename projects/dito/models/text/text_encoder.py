@@ -3,9 +3,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import (
-    Any,
-)
+from typing import Any
 
 import numpy as np
 import torch

@@ -5,9 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 from open_clip import SimpleTokenizer

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +17,14 @@ from dito.utils.checkpoint import load_from_safetensors, save_safetensors
 from ..protocols import VocabularySource, require
 from .name_checks import (
     check_names,
+    embed_phrases,
     name_key,
     novel_flags,
+    readable_name,
     resolve_synonyms,
+    resolve_templates,
     shorten,
 )
-from .prompts import embed_phrases, readable_name, resolve_templates
 
 _FORMAT = 'dito-vocabulary-1'
 

@@ -1,27 +1,100 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Training of models whose weights and averages do not fit one device."""
+"""Training of models whose weights and averages do not fit one device.
+
+Tensors are sharded in a run and whole in a checkpoint.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mmengine
 import torch
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_distributed, is_main_process
-from mmengine.registry import STRATEGIES
+from mmengine.dist import (
+    all_reduce,
+    get_world_size,
+    is_distributed,
+    is_main_process,
+)
+from mmengine.registry import RUNNERS, STRATEGIES
+from mmengine.runner import FlexibleRunner
 from mmengine.runner.checkpoint import save_checkpoint
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
 
-from .sharded_ops import (
-    average_gradient,
-    gather_tensors,
-    shard_model_state,
-    shard_optim_state,
-)
+from .work_folder import resolve_resume
+
+__all__ = ['DITOFSDPStrategy', 'DITOFlexibleRunner']
+
+
+def _gather_tensors(value: Any) -> Any:
+    """Make sharded tensors of a nest whole; None but on the main rank."""
+    if isinstance(value, DTensor):
+        whole = value.full_tensor()
+        return whole.detach().cpu() if is_main_process() else None
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return type(value)((k, _gather_tensors(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value)(_gather_tensors(v) for v in value)
+    return value
+
+
+def _shard_like(whole: Tensor, like: Tensor | None) -> Tensor:
+    """Cut this process' part out of a whole tensor, if ``like`` is cut."""
+    if not isinstance(like, DTensor) or whole.shape != like.shape:
+        return whole
+    # No source rank: every process has the whole and cuts its own part.
+    return distribute_tensor(
+        whole.to(like.device),
+        like.device_mesh,
+        like.placements,
+        src_data_rank=None,
+    )
+
+
+def _shard_model_state(
+    model: nn.Module, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Shard a whole state dict as a model is sharded."""
+    own = model.state_dict()
+    return {
+        key: _shard_like(value, own.get(key)) for key, value in state.items()
+    }
+
+
+def _shard_optim_state(
+    optimizer: Optimizer, state: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Shard a whole state of an optimizer as its parameters are sharded."""
+    params = [p for group in optimizer.param_groups for p in group['params']]
+    numbers = [n for group in state['param_groups'] for n in group['params']]
+    by_number = dict(zip(numbers, params, strict=True))
+    slots = {
+        number: {
+            key: _shard_like(value, by_number[number])
+            if isinstance(value, Tensor)
+            else value
+            for key, value in slot.items()
+        }
+        for number, slot in state['state'].items()
+    }
+    return dict(state, state=slots)
+
+
+def _average_gradient(parameter: nn.Parameter) -> None:
+    """Average the gradient of a parameter that is not sharded over ranks."""
+
+    def reduce(param: nn.Parameter) -> None:
+        all_reduce(param.grad, op='mean')
+
+    parameter.register_post_accumulate_grad_hook(reduce)
 
 
 @STRATEGIES.register_module()
@@ -103,14 +176,7 @@ class DITOFSDPStrategy(DDPStrategy):
         )
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        """Shard the model in place.
-
-        Args:
-            model (nn.Module): Built and initialised.
-
-        Returns:
-            nn.Module: The same.
-        """
+        """Shard the model, built and initialised, in place."""
         model = self.convert_model(model.to(get_device()))
         options = dict(
             mesh=self._mesh(),
@@ -120,7 +186,7 @@ class DITOFSDPStrategy(DDPStrategy):
         whole = {p for p in model.parameters() if p.ndim == 0}
         for parameter in whole:
             if parameter.requires_grad:
-                average_gradient(parameter)
+                _average_gradient(parameter)
         # Inner modules first: an outer one takes what is left.
         for module in reversed(list(model.modules())):
             if type(module).__name__ in self.shard_modules:
@@ -134,11 +200,11 @@ class DITOFSDPStrategy(DDPStrategy):
 
     def model_state_dict(self) -> dict[str, Tensor]:
         """Return the whole state of the model on the main process."""
-        return gather_tensors(self.model.state_dict())
+        return _gather_tensors(self.model.state_dict())
 
     def optim_state_dict(self) -> dict[str, Any]:
         """Return the whole state of the optimizer on the main process."""
-        return gather_tensors(self.optim_wrapper.state_dict())
+        return _gather_tensors(self.optim_wrapper.state_dict())
 
     def load_model_state_dict(
         self,
@@ -149,7 +215,7 @@ class DITOFSDPStrategy(DDPStrategy):
     ) -> None:
         """Load whole weights, the same on every process."""
         super().load_model_state_dict(
-            shard_model_state(self.model, state_dict),
+            _shard_model_state(self.model, state_dict),
             strict=strict,
             revise_keys=revise_keys or [],
         )
@@ -157,7 +223,7 @@ class DITOFSDPStrategy(DDPStrategy):
     def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the whole state of an optimizer, sharded or not then."""
         super().load_optim_state_dict(
-            shard_optim_state(self.optim_wrapper.optimizer, state_dict)
+            _shard_optim_state(self.optim_wrapper.optimizer, state_dict)
         )
 
     def load_checkpoint(
@@ -205,3 +271,21 @@ class DITOFSDPStrategy(DDPStrategy):
         if callback is not None:
             callback(checkpoint)
         save_checkpoint(checkpoint, filename)
+
+
+@RUNNERS.register_module()
+class DITOFlexibleRunner(FlexibleRunner):
+    """MMEngine's :obj:`FlexibleRunner` with DITO's safe resume.
+
+    MMEngine's loads the checkpoint before any hook is called, so that
+    :class:`DITOCheckpointHook` cannot choose a whole one.
+
+    Args:
+        Those of :obj:`FlexibleRunner`.
+    """
+
+    def load_or_resume(self) -> None:
+        """Load weights, or resume from the newest whole checkpoint."""
+        if not self._has_loaded:
+            resolve_resume(self)
+        super().load_or_resume()

@@ -9,6 +9,8 @@ from mmdet.registry import OPTIM_WRAPPERS
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+__all__ = ['DITOBF16OptimWrapper']
+
 
 @OPTIM_WRAPPERS.register_module()
 class DITOBF16OptimWrapper(OptimWrapper):
