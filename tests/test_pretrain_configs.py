@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Numbers and gradients of the pretraining configs."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,13 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from dito.cli import test as test_tool
+from dito.datasets.image_text.labelled_images import imagenet_names
 from dito.models.pretrainers import BatchPlace
 from dito.models.text import DITOTextEncoder
+
+sys.path.append(str(Path(__file__).parent / 'test_datasets'))
+from image_text_files import jpeg  # noqa: E402
 
 ROOT = Path(__file__).parents[1] / 'configs'
 TEXTS = ['a photo of a red star', 'a blue anchor', 'an old green key']
@@ -149,7 +156,7 @@ def test_evaluation_during_training_is_known():
         assert DATASETS.get(loader.dataset.type) is not None
         assert loader.sampler == dict(type='DefaultSampler', shuffle=False)
         assert loader.dataset.size == 224
-    (hook,) = (HOOKS.build(h) for h in cfg.custom_hooks)
+    hook, _ = (HOOKS.build(h) for h in cfg.custom_hooks)
     assert hook.templates == 'openai'
     both = Config.fromfile(ROOT / 'pretrain/clip_vitl16_laion2b.py')
     both.merge_from_dict(cfg.to_dict())
@@ -186,3 +193,53 @@ def test_evaluation_of_symbols_during_training():
     assert hook.type == 'DITOZeroShotHook'
     saved = clip.default_hooks.checkpoint.save_best
     assert saved.startswith('zero_shot/')
+
+
+def test_a_finished_stage_1_is_tested_on_imagenet(tmp_path, capsys):
+    """By tools/test.py with the config of the training, ViT-S made small."""
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+    assert len(IMAGENET_CATEGORIES) == 1000
+    root = tmp_path / 'imagenet' / 'val'
+    for number in range(1000):
+        (root / f'n{number:08d}').mkdir(parents=True)
+    labels = (0, 7, 7, 999)
+    for i, label in enumerate(labels):
+        folder = root / f'n{label:08d}'
+        # Pictures of one grey each.
+        (folder / f'{i}.JPEG').write_bytes(jpeg(value=60 * i))
+    cfg = Config.fromfile(ROOT / 'pretrain/clip_vits16_laion2b.py')
+    cfg.model.backbone.arch = dict(embed_dims=16, num_layers=1, num_heads=2)
+    cfg.model.text_encoder.update(
+        arch=dict(width=16, layers=1, heads=2), embed_dims=16
+    )
+    cfg.test_dataloader.dataset.dataset.data_root = str(root.parent)
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.custom_hooks[0].templates = 'none'
+    path = tmp_path / 'stage_1.py'
+    cfg.dump(path)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    # What the text tower says of the second image's class is where a map
+    # without content points to: it is named right, and the third with it.
+    names = imagenet_names()
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.zero_()
+        text = model.text_encoder.encode([names[7]])[0]
+        model.backbone.norm.bias.copy_(text)
+    weights = tmp_path / 'stage_1.pth'
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    work = ['--work-dir', str(tmp_path / 'out')]
+    assert test_tool.main([str(path), str(weights), *work]) == 0
+    (report,) = tmp_path.glob('out/*/evaluation*.json')
+    (result,) = json.loads(report.read_text())['results']
+    assert result['figures']['all_top1'] == 50
+    assert result['protocol']['classes'] == '1000 (0 novel)'
+    # Weights of another kind do not pass for untrained ones.
+    torch.save(dict(state_dict=model.backbone.state_dict()), weights)
+    assert test_tool.main([str(path), str(weights), *work]) == 2
+    assert 'None of the weights' in capsys.readouterr().err

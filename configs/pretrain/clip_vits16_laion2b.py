@@ -5,6 +5,7 @@
 _base_ = [
     '../_base_/models/clip_vits16.py',
     '../_base_/datasets/image_text_shards.py',
+    '../_base_/datasets/imagenet_test.py',
     '../_base_/schedules/clip_500k.py',
     '../_base_/pretrain_runtime.py',
 ]
