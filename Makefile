@@ -41,7 +41,7 @@ $(STAMP): setup.cfg setup.py pyproject.toml $(wildcard requirements/*.txt)
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
 	    $(BIN)/python -m pip install $(PIP_FLAGS) -c $(CONSTRAINTS) \
 	    --no-deps --force-reinstall opencv-python-headless
-	$(BIN)/python tools/misc/check_env.py
+	$(BIN)/dito check-env
 	@touch $@
 
 quickstart: env  ## Train on the built-in data set and detect, on a CPU

@@ -5,7 +5,7 @@
 #   dito clip-to-dito ViT-B-16 \
 #       pretrained/vitb16_openclip.safetensors --tag laion2b_s34b_b88k \
 #       --weights open_clip_pytorch_model.safetensors
-#   tools/train.py configs/dito_vitb_own_openclip_mask_1024.py \
+#   dito train configs/dito_vitb_own_openclip_mask_1024.py \
 #       --data train.json --images DIR [--val-data val.json]
 #
 # After a stage 2 (pretrain/rep_vitb16_openclip_cc3m.py) give its result:

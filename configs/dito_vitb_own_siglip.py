@@ -3,7 +3,7 @@
 #
 #   dito clip-to-dito path/to/ViT-B-16-SigLIP \
 #       pretrained/vitb16_siglip.safetensors
-#   tools/train.py configs/dito_vitb_own_siglip.py \
+#   dito train configs/dito_vitb_own_siglip.py \
 #       --data train.json --images DIR [--val-data val.json]
 #
 # After a stage 2 (pretrain/rep_vitb16_siglip.py) give its result:

@@ -1,9 +1,9 @@
 # The authors' published ViT-L/16 (DataComp-1B, then LVIS-base), tested on
 # all of LVIS v1 as their release does it. Evaluation only.
 #
-#   python tools/model_converters/official_to_dito.py vit-large \
+#   dito official-to-dito vit-large \
 #       work_dirs/official/dito_vitl.safetensors \
-#       --vocabulary lvis_embed.npy --names lvis_v1_val.json
+#       --embeddings lvis_embed.npy --names lvis_v1_val.json
 #   tools/dist_test.sh configs/dito_vitl_official_lvis.py \
 #       work_dirs/official/dito_vitl.safetensors GPUS
 #

@@ -32,6 +32,8 @@ EXCEPTIONS = {
     ('dito.utils.official', 'dito.converters.official'),
     # Methods that users look for at the detector; imported when called.
     ('dito.models.detectors.clients', 'dito.apis.hub'),
+    # The command registers the package once it has read its arguments.
+    ('dito.__main__', 'dito'),
 }
 
 

@@ -148,7 +148,7 @@ def test_works_outside_a_clone(wheel: Path, tmp_path: Path) -> None:
         'from mmdet.registry import VISUALIZERS; '
         'VISUALIZERS.build(b.visualizer); '
         'from dito.cli.print_config import main; '
-        "sys.exit(main(['dito_vitl_lvis', '--save-path', 'whole.py']) or "
+        "sys.exit(main(['dito_vitl_lvis', '--out', 'whole.py']) or "
         'print(dito.__file__, a.model.type, b.log_level))'
     )
     done = subprocess.run(

@@ -448,9 +448,9 @@ FILES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     'coco.json': lambda p, f: _tool('coco2ov', f, '--split', 'all'),
     'lvis.json': lambda p, f: _tool('lvis2ov', f),
     'objects.json': lambda p, f: _tool('fix_objects365', f),
-    'pairs.parquet': lambda p, f: _tool('pairs2shards', f, '--out', 'out'),
-    'pairs.csv': lambda p, f: _tool('pairs2shards', f, '--out', 'out'),
-    'pairs.jsonl': lambda p, f: _tool('pairs2shards', f, '--out', 'out'),
+    'pairs.parquet': lambda p, f: _tool('pairs2shards', f, '--out-dir', 'out'),
+    'pairs.csv': lambda p, f: _tool('pairs2shards', f, '--out-dir', 'out'),
+    'pairs.jsonl': lambda p, f: _tool('pairs2shards', f, '--out-dir', 'out'),
     'release.npz': lambda p, f: _tool('official_to_dito', f, 'x.safetensors'),
     'release.msgpack': lambda p, f: _tool(
         'official_to_dito', f, 'x.safetensors'
@@ -624,7 +624,7 @@ def test_paths_lead_to_plain_files(
         _tool(
             'pairs2shards',
             str(tmp_path / 'table.csv'),
-            '--out',
+            '--out-dir',
             str(tmp_path / 'out'),
         )
         == 2
@@ -719,7 +719,7 @@ TERMINAL: dict[str, Any] = {
             ),
             newline='',
         ),
-        lambda p: ['a.csv', '--out', 'out'],
+        lambda p: ['a.csv', '--out-dir', 'out'],
     ),
     'clip_to_dito': (
         _escapes_in_weights,

@@ -22,7 +22,7 @@ default_hooks = dict(
 )
 
 # The text tower of the model embeds the class names of the data set; files
-# made by tools/misc/build_text_embeddings.py can be given as train= and test=.
+# made by dito build-text-embeddings can be given as train= and test=.
 # A training must find all that pretraining has learnt.
 custom_hooks = [
     dict(type='DITOVocabularyHook', templates='openai'),

@@ -1,7 +1,7 @@
 # Stage 3 on `symbols` without stage 2: pyramid, proposal and box head start
 # from random weights, the towers from stage 1 (paper, Table 4a).
 #
-#   python tools/train.py configs/ablations/dito_symbols_no-rep.py
+#   dito train configs/ablations/dito_symbols_no-rep.py
 _base_ = '../symbols/dito_symbols.py'
 
 load_from = '{{ fileDirname }}/../symbols/assets/clip_symbols.safetensors'

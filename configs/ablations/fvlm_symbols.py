@@ -1,7 +1,7 @@
 # F-VLM's recipe on `symbols`: the backbone stays frozen, only pyramid and
 # heads are trained; z comes from the backbone as it is.
 #
-#   python tools/train.py configs/ablations/fvlm_symbols.py
+#   dito train configs/ablations/fvlm_symbols.py
 _base_ = './rovit_symbols.py'
 
 # All four layers, and what comes before and after them.

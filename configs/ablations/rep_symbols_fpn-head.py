@@ -1,7 +1,7 @@
 # Stage 2 on `symbols` without the RPN (paper, Table 4b, w/FPN+Head). The
 # detector's proposal head starts at random.
 #
-#   python tools/train.py configs/ablations/rep_symbols_fpn-head.py
+#   dito train configs/ablations/rep_symbols_fpn-head.py
 _base_ = '../symbols/rep_symbols.py'
 
 model = dict(rpn_head=None)

@@ -1,7 +1,7 @@
 # Stage 2 on `symbols` with the pyramid alone, each level averaged over the
 # whole image (paper, Table 4b, w/FPN). The detector's heads start at random.
 #
-#   python tools/train.py configs/ablations/rep_symbols_fpn.py
+#   dito train configs/ablations/rep_symbols_fpn.py
 _base_ = '../symbols/rep_symbols.py'
 
 model = dict(

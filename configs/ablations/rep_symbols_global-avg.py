@@ -1,7 +1,7 @@
 # Stage 2 on `symbols`: whole maps, averaged, through the head
 # (paper, Table 4c, global avg/lvl).
 #
-#   python tools/train.py configs/ablations/rep_symbols_global-avg.py
+#   dito train configs/ablations/rep_symbols_global-avg.py
 _base_ = '../symbols/rep_symbols.py'
 
 model = dict(pooling='global_mean')

@@ -1,7 +1,7 @@
 # Stage 2 on `symbols`: whole maps, maximised, through the head
 # (paper, Table 4c, global max/lvl).
 #
-#   python tools/train.py configs/ablations/rep_symbols_global-max.py
+#   dito train configs/ablations/rep_symbols_global-max.py
 _base_ = '../symbols/rep_symbols.py'
 
 model = dict(pooling='global_max')

@@ -2,7 +2,7 @@
 # alone, plain windows, no distillation (paper, Tables 4a, 4b, 5a and 6b, first
 # rows).
 #
-#   python tools/train.py configs/ablations/rovit_symbols.py
+#   dito train configs/ablations/rovit_symbols.py
 _base_ = './dito_symbols_no-rep.py'
 
 model = dict(

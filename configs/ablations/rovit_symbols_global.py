@@ -1,7 +1,7 @@
 # Baseline with fully global attention on `symbols` (paper, Table 5a, first
 # row; Table 5b, all layers global).
 #
-#   python tools/train.py configs/ablations/rovit_symbols_global.py
+#   dito train configs/ablations/rovit_symbols_global.py
 _base_ = './rovit_symbols.py'
 
 model = dict(backbone=dict(window=None))

@@ -1,7 +1,7 @@
 # Baseline with 1 global of 4 layers and shifted windows on `symbols` (paper,
 # Table 5b, 4 of 24, w/ SWL).
 #
-#   python tools/train.py configs/ablations/rovit_symbols_l1_swl.py
+#   dito train configs/ablations/rovit_symbols_l1_swl.py
 _base_ = './rovit_symbols_l1.py'
 
 model = dict(backbone=dict(shift='swl'))

@@ -2,7 +2,7 @@
 # plain windows, no distillation (paper, Table 4a, w/REP; Tables 4b and 4c with
 # other checkpoints of stage 2).
 #
-#   python tools/train.py configs/ablations/rovit_symbols_rep.py
+#   dito train configs/ablations/rovit_symbols_rep.py
 _base_ = '../symbols/dito_symbols.py'
 
 model = dict(

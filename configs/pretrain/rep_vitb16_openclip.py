@@ -2,7 +2,7 @@
 # trained on LAION-2B. Its class token pools the image; regions are compared
 # by the values of its last layer (docs/pretrained_towers.md). Not run here.
 #
-#   python tools/model_converters/clip_to_dito.py ViT-B-16 \
+#   dito clip-to-dito ViT-B-16 \
 #       pretrained/vitb16_openclip.safetensors \
 #       --tag laion2b_s34b_b88k --weights open_clip_pytorch_model.safetensors
 #   tools/dist_train.sh configs/pretrain/rep_vitb16_openclip.py GPUS

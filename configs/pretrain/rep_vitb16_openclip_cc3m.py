@@ -2,7 +2,7 @@
 # here but for a step with a random tower.
 #
 #   dito pairs2shards ...           # or the shards of img2dataset
-#   tools/train.py configs/pretrain/rep_vitb16_openclip_cc3m.py
+#   dito train configs/pretrain/rep_vitb16_openclip_cc3m.py
 #
 # 512 pairs per step, not 4,096; 30,000 steps: 15 million pairs, five times
 # CC3M's 3 million. A GPU embeds 32 at a time, with the exact gradient of the

@@ -1,7 +1,7 @@
 # Stage 2 from a public tower instead of stage 1: SigLIP's ViT-B/16 of
 # open_clip, trained on WebLI, which pools by attention. Not run here.
 #
-#   python tools/model_converters/clip_to_dito.py ViT-B-16-SigLIP \
+#   dito clip-to-dito ViT-B-16-SigLIP \
 #       pretrained/vitb16_siglip.safetensors \
 #       --weights open_clip_model.safetensors
 #   tools/dist_train.sh configs/pretrain/rep_vitb16_siglip.py GPUS

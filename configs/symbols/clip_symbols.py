@@ -2,9 +2,9 @@
 #
 # The tower's weights are an asset of the package, so this is only needed to
 # train them anew (hours on two cores):
-#   python tools/dataset_converters/make_symbols.py --out data/symbols \
+#   dito make-symbols --out-dir data/symbols \
 #       --single-shards 72
-#   python tools/train.py configs/symbols/clip_symbols.py
+#   dito train configs/symbols/clip_symbols.py
 #
 # The shipped weights were made in a tenth of this schedule from the tower of
 # an earlier set of names, see clip_symbols_warm.py. This schedule, for a start

@@ -1,7 +1,7 @@
 # Stage 1 on `symbols`, second part: the towers of clip_symbols.py learn to
 # name parts of larger pictures. An hour on one core and a half:
 #
-#   python tools/train.py configs/symbols/clip_symbols_mosaic.py
+#   dito train configs/symbols/clip_symbols_mosaic.py
 #
 # Three images in four come in mosaics of 3 x 3, 192 pixels like those of the
 # detection set; the embedding of an image is the mean over its tile. Without

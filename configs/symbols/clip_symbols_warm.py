@@ -2,7 +2,7 @@
 # earlier set of 153 names, whose image tower knows shapes and colours already.
 # docs/benchmarks/symbols.md says how work_dirs/warm.pth is made of it.
 #
-#   python tools/train.py configs/symbols/clip_symbols_warm.py
+#   dito train configs/symbols/clip_symbols_warm.py
 #
 # The run was stopped at iteration 450, and the second part went on from there.
 _base_ = './clip_symbols.py'

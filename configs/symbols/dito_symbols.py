@@ -2,8 +2,8 @@
 # tested on base and novel classes. Minutes on two cores; `make quickstart`
 # runs it.
 #
-#   python tools/train.py configs/symbols/dito_symbols.py
-#   python tools/test.py configs/symbols/dito_symbols.py \
+#   dito train configs/symbols/dito_symbols.py
+#   dito test configs/symbols/dito_symbols.py \
 #       work_dirs/dito_symbols/iter_200.pth
 #
 # Against the paper: AdamW, which needs fewer iterations than SGD.

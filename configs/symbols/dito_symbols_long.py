@@ -1,8 +1,8 @@
 # Stage 3 on `symbols`, as the shipped detector was made: three times as long
 # as dito_symbols.py, from the shipped result of rep_symbols_long.py.
 #
-#   python tools/train.py configs/symbols/dito_symbols_long.py
-#   python tools/test.py configs/symbols/dito_symbols_long.py \
+#   dito train configs/symbols/dito_symbols_long.py
+#   dito test configs/symbols/dito_symbols_long.py \
 #       work_dirs/dito_symbols_long/iter_600.pth
 _base_ = './dito_symbols.py'
 

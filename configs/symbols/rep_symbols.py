@@ -2,8 +2,8 @@
 # pictures and captions, on the frozen towers of stage 1 (paper 3.2).
 # Minutes on two cores; `make quickstart` runs it.
 #
-#   python tools/dataset_converters/make_symbols.py --out data/symbols
-#   python tools/train.py configs/symbols/rep_symbols.py
+#   dito make-symbols --out-dir data/symbols
+#   dito train configs/symbols/rep_symbols.py
 #
 # Against the paper: patches of 8 and 128 pixels give the same 16 x 16 tokens
 # as patches of 16 and 256 pixels; fewer boxes, for a CPU; the backbone has the

@@ -1,10 +1,10 @@
 # Stage 2 on `symbols`, as the shipped result was made: seven times as long as
 # rep_symbols.py, on four times as many pictures. An hour and a half of a core.
 #
-#   python tools/dataset_converters/make_symbols.py --out data/symbols \
+#   dito make-symbols --out-dir data/symbols \
 #       --lone-shards 40
-#   python tools/train.py configs/symbols/rep_symbols_long.py
-#   python tools/model_converters/publish_model.py --half \
+#   dito train configs/symbols/rep_symbols_long.py
+#   dito publish-model --half \
 #       work_dirs/rep_symbols_long/iter_3000.pth \
 #       configs/symbols/assets/rep_symbols.safetensors
 _base_ = './rep_symbols.py'

@@ -6,57 +6,42 @@ registries, so ``custom_imports = dict(imports=['dito'])`` in a config is
 enough.
 """
 
+import os
 import sys
+from itertools import pairwise
 
-if sys.argv[1:2] == ['check-env'] and sys.argv[0].endswith(('-m', 'dito')):
-    # ``dito check-env`` examines why what follows fails, in a process that
-    # has not tried it.
-    import os
+from .version import __version__
 
-    _CHECKS = os.path.join(os.path.dirname(__file__), 'utils', 'env.py')
-    os.execv(
-        sys.executable,
-        [
-            sys.executable,
-            '-c',
-            'import runpy, sys; runpy.run_path('
-            f'{_CHECKS!r}, run_name="__main__")',
-        ],
+__all__ = ['__version__', 'register']
+
+
+def register() -> None:
+    """Register every module of the package; a second call does nothing."""
+    from .utils import checkpoint, compat, configs, printable
+
+    # mmdet cannot be imported without mmcv's ops, so this comes first.
+    compat.install()
+    checkpoint.install()
+    configs.register_config_scope()
+    compat.leave_out_multimodal()
+    printable.install()
+    # Printed at each import, on the level of debugging: mmdet without the
+    # optional client of a data-set service. It reads as if the installation
+    # were broken.
+    compat.import_without_line(
+        'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.'
     )
+    from . import datasets, engine, evaluation, models, visualization  # noqa: F401
 
-from .utils import (  # noqa: E402
-    checkpoint,
-    compat,
-    configs,
-    printable,
-)
 
-# mmdet cannot be imported without mmcv's ops, so this comes first.
-compat.install()
-checkpoint.install()
-configs.register_config_scope()
-compat.leave_out_multimodal()
-printable.install()
-# Printed at each import, on the level of debugging: mmdet without the optional
-# client of a data-set service. It reads as if the installation were broken.
-compat.import_without_line(
-    'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.'
-)
+def _is_command() -> bool:
+    """Whether this process is the command ``dito``, or ``python -m dito``."""
+    if sys.argv[:1] == ['-m']:  # while Python looks for the module
+        return ('-m', 'dito') in pairwise(sys.orig_argv)
+    return os.path.basename(''.join(sys.argv[:1])) == 'dito'
 
-from . import (  # noqa: E402
-    datasets,
-    engine,
-    evaluation,
-    models,
-    visualization,
-)
-from .version import __version__  # noqa: E402
 
-__all__ = [
-    '__version__',
-    'datasets',
-    'engine',
-    'evaluation',
-    'models',
-    'visualization',
-]
+# The command says what is wrong with its arguments before it loads what takes
+# seconds, and calls this then.
+if not _is_command():
+    register()

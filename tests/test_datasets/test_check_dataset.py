@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Tests of tools/misc/check_dataset.py, one fault at a time."""
+"""Tests of dito check-dataset, one fault at a time."""
 
 import copy
 import json

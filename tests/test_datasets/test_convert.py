@@ -1,6 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mmdet.datasets import (
     Objects365V2Dataset,
 )
 
+from dito.__main__ import main as dito
 from dito.datasets import (
     DITOCocoDataset,
     DITOLVISDataset,
@@ -25,8 +25,6 @@ from dito.datasets import (
 )
 from dito.datasets.convert import convert_file
 from dito.models.text.name_files import read_names
-
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 
 
 @pytest.fixture
@@ -53,14 +51,13 @@ def lvis_file(tmp_path):
 
 @pytest.fixture
 def run_tool(monkeypatch, capsys):
-    """Run a program in this process, as its command line would."""
+    """Run a tool in this process, as its command line would."""
+    monkeypatch.setattr(sys, 'argv', ['dito'])
 
-    def run(name, *args):
-        monkeypatch.setattr(sys, 'argv', [name, *args])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(TOOLS / name), run_name='__main__')
+    def run(*command):
+        code = dito(command)
         printed = capsys.readouterr()
-        assert stop.value.code == (2 if printed.err else 0), printed.err
+        assert code == (2 if printed.err else 0), printed.err
         return printed.out or printed.err
 
     return run
@@ -104,7 +101,7 @@ def test_errors(lvis_file, tmp_path):
 
 
 def test_lvis_tool(lvis_file, run_tool):
-    printed = run_tool('lvis2ov.py', lvis_file, '--drop-empty')
+    printed = run_tool('lvis2ov', lvis_file, '--drop-empty')
     out = lvis_file.replace('train.json', 'train_base.json')
     assert printed == f'{out} 2 images, 2 annotations, 2 categories\n'
     assert len(json.loads(Path(out).read_text())['images']) == 2
@@ -121,7 +118,7 @@ def test_coco_tool(tmp_path, run_tool):
         ),
     )
     for split, number in (('base', 48), ('novel', 17), ('all', 65)):
-        printed = run_tool('coco2ov.py', source, '--split', split)
+        printed = run_tool('coco2ov', source, '--classes', split)
         assert f'{number} annotations, {number} categories' in printed
         small = DITOCocoDataset(
             ann_file=str(tmp_path / f'val_ov_{split}.json'), split=split
@@ -130,7 +127,7 @@ def test_coco_tool(tmp_path, run_tool):
         assert small[0] == whole[0]
         assert small.metainfo == whole.metainfo
     printed = run_tool(
-        'coco2ov.py', str(tmp_path / 'no.json'), '--split', 'all'
+        'coco2ov', str(tmp_path / 'no.json'), '--classes', 'all'
     )
     assert printed.startswith('error: ')
     assert 'no.json does not exist' in printed
@@ -147,7 +144,7 @@ def test_lvis_categories_alone(tmp_path, run_tool):
         tmp_path / 'lvis_v1_val.json',
         dict(images=[], annotations=[], categories=categories[::-1]),
     )
-    printed = run_tool('lvis2ov.py', source, '--categories')
+    printed = run_tool('lvis2ov', source, '--categories')
     out = tmp_path / 'lvis_v1_val_categories.json'
     assert printed == (
         f'{out} 1203 categories: 405 frequent, 461 common, 337 rare\n'
@@ -160,7 +157,7 @@ def test_lvis_categories_alone(tmp_path, run_tool):
         tmp_path / 'coco.json',
         dict(images=[], categories=make_categories(['a'])),
     )
-    assert 'no LVIS file' in run_tool('lvis2ov.py', source, '--categories')
+    assert 'no LVIS file' in run_tool('lvis2ov', source, '--categories')
 
 
 def write_o365(tmp_path, version, names):
@@ -188,7 +185,7 @@ def test_objects365_tool(tmp_path, run_tool, version):
     data = dict(v1=Objects365V1Dataset, v2=Objects365V2Dataset)[version]
     names = data.METAINFO['classes']
     source = write_o365(tmp_path, version, names)
-    printed = run_tool('fix_objects365.py', source)
+    printed = run_tool('fix-objects365', source)
     renamed = dict(v1=4, v2=19)[version]
     assert len(printed.splitlines()) == renamed + 1
     assert f'365 categories, {renamed} renamed' in printed
@@ -211,16 +208,14 @@ def test_objects365_tool(tmp_path, run_tool, version):
 
 
 def test_objects365_tool_refuses_other_sets(lvis_file, run_tool):
-    printed = run_tool('fix_objects365.py', lvis_file)
+    printed = run_tool('fix-objects365', lvis_file)
     assert 'the 3 categories of' in printed and 'v1 or v2' in printed
 
 
 def test_a_damaged_file_is_named(tmp_path, run_tool):
     path = tmp_path / 'cut.json'
     path.write_text('{"images": [')
-    assert 'cut.json is not valid JSON' in run_tool('lvis2ov.py', str(path))
+    assert 'cut.json is not valid JSON' in run_tool('lvis2ov', str(path))
     path.write_text('[]')
-    assert "has no ['images', 'categories']" in run_tool(
-        'lvis2ov.py', str(path)
-    )
+    assert "has no ['images', 'categories']" in run_tool('lvis2ov', str(path))
     assert [p.name for p in tmp_path.iterdir()] == ['cut.json']

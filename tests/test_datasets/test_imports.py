@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dito.cli import check_dataset, import_labels
+from dito.cli import check_dataset
+from dito.cli import import_ as import_labels
 from dito.datasets import imports
 
 VOC = """<annotation><filename>{name}</filename>

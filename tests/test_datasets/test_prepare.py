@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Tests of tools/misc/prepare.py on small downloads of the three sets."""
+"""Tests of dito prepare on small downloads of the three sets."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_coco_is_laid_out_once(tmp_path, capsys):
     root = tmp_path / 'data' / 'coco'
     argv = [
         'coco',
-        '--root',
+        '--out-dir',
         str(root),
         '--source',
         str(tmp_path / 'download'),
@@ -122,13 +122,13 @@ def test_lvis_takes_the_images_of_coco(tmp_path):
 
 
 def test_missing_parts_are_named_with_their_owner(tmp_path, capsys):
-    assert main(['lvis', '--root', str(tmp_path / 'x'), '--convert']) == 1
+    assert main(['lvis', '--out-dir', str(tmp_path / 'x'), '--convert']) == 1
     printed = capsys.readouterr().out
     assert '6 of 6 parts are missing' in printed
     assert 'lvis_v1_train.json.zip is published at' in printed
     assert 'www.lvisdataset.org' in printed and 'cocodataset.org' in printed
     assert not (tmp_path / 'x').exists()
-    assert main(['objects365', '--root', str(tmp_path / 'x')]) == 1
+    assert main(['objects365', '--out-dir', str(tmp_path / 'x')]) == 1
     assert 'www.objects365.org' in capsys.readouterr().out
     assert main(['coco', '--source', str(tmp_path / 'no')]) == 2
     assert 'no does not exist' in capsys.readouterr().err

@@ -47,7 +47,7 @@ def test_a_folder_becomes_shards(tmp_path, capsys):
     assert (
         convert(
             source,
-            '--out',
+            '--out-dir',
             out,
             '--shard-size',
             4,
@@ -100,7 +100,7 @@ def test_the_bytes_do_not_depend_on_processes(tmp_path):
         pairs2shards.main(
             [
                 source,
-                '--out',
+                '--out-dir',
                 str(tmp_path / str(workers)),
                 '--shard-size',
                 '4',
@@ -117,7 +117,7 @@ def test_the_bytes_do_not_depend_on_processes(tmp_path):
     assert one == two and len(one) == 4
     convert(
         source,
-        '--out',
+        '--out-dir',
         tmp_path / '3',
         '--seed',
         1,
@@ -131,7 +131,15 @@ def test_the_bytes_do_not_depend_on_processes(tmp_path):
 
 def test_a_broken_off_run_goes_on(tmp_path, monkeypatch):
     source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
-    args = (source, '--out', out, '--shard-size', 3, '--max-broken-share', 1)
+    args = (
+        source,
+        '--out-dir',
+        out,
+        '--shard-size',
+        3,
+        '--max-broken-share',
+        1,
+    )
     calls = []
 
     def prepare(data, *rest):
@@ -156,7 +164,7 @@ def test_a_broken_off_run_goes_on(tmp_path, monkeypatch):
 
 def test_an_earlier_set_is_replaced_only_on_demand(tmp_path, capsys):
     source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
-    args = (source, '--out', out, '--max-broken-share', 1, '--shard-size')
+    args = (source, '--out-dir', out, '--max-broken-share', 1, '--shard-size')
     assert convert(*args, 3) == 0
     assert convert(*args, 5) == 2
     assert 'pass --overwrite' in capsys.readouterr().err
@@ -196,7 +204,7 @@ def test_tables(tmp_path, kind):
     assert (
         convert(
             table,
-            '--out',
+            '--out-dir',
             out,
             '--image-column',
             'file',
@@ -234,7 +242,7 @@ def test_wrong_sources_are_one_sentence(tmp_path, capsys, monkeypatch):
         ('a.xls', 'no table'),
         ('a.parquet', 'pip install pyarrow'),
     ):
-        assert convert(tmp_path / name, '--out', tmp_path / 'out') == 2
+        assert convert(tmp_path / name, '--out-dir', tmp_path / 'out') == 2
         error = capsys.readouterr().err
         assert text in error and error.count('\n') == 1
     for option in ('--quality', '--shard-size'):
@@ -243,7 +251,7 @@ def test_wrong_sources_are_one_sentence(tmp_path, capsys, monkeypatch):
                 tmp_path / 'a.csv',
                 '--image-column',
                 'file',
-                '--out',
+                '--out-dir',
                 tmp_path / 'out',
                 option,
                 0,
@@ -260,7 +268,7 @@ def test_a_folder_of_other_formats(tmp_path, kind):
     name = dict(tif='TIFF', jfif='JPEG').get(kind, kind)
     Image.new('RGB', (8, 8), 'red').save(source / f'a.{kind}', name)
     (source / 'a.txt').write_text('a red square')
-    assert convert(source, '--out', out) == 0
+    assert convert(source, '--out-dir', out) == 0
     members = read_tar(out / '000000.tar')
     assert members['000000000.txt'] == b'a red square'
     assert members['000000000.jpg'][:2] == b'\xff\xd8'
@@ -268,11 +276,11 @@ def test_a_folder_of_other_formats(tmp_path, kind):
 
 def test_too_many_unusable_pairs(tmp_path, capsys):
     source, out = write_folder(tmp_path / 'in'), tmp_path / 'out'
-    assert convert(source, '--out', out) == 2
+    assert convert(source, '--out-dir', out) == 2
     assert '2 of 9 pairs cannot be used (1 ' in capsys.readouterr().err
     assert not (out / 'manifest.json').exists()
     (tmp_path / 'a.csv').write_text('path,caption\nnone.jpg,x\n')
-    assert convert(tmp_path / 'a.csv', '--out', out) == 2
+    assert convert(tmp_path / 'a.csv', '--out-dir', out) == 2
     assert '1 file cannot be read' in capsys.readouterr().err
 
 
@@ -335,7 +343,7 @@ def make_set(tmp_path):
     assert (
         convert(
             write_folder(tmp_path / 'in'),
-            '--out',
+            '--out-dir',
             out,
             '--shard-size',
             3,
@@ -527,7 +535,7 @@ def captions_of(tmp_path, path, *args):
     assert (
         convert(
             path,
-            '--out',
+            '--out-dir',
             out,
             '--keep-order',
             '--overwrite',
@@ -682,7 +690,7 @@ def test_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
     error = capsys.readouterr().err
     assert 'line 2 of' in error and 'has 4, the header 3' in error
     assert 'line 5 of' in error and 'has 1, the header 3' in error
-    assert convert(path, '--out', tmp_path / 'strict') == 2
+    assert convert(path, '--out-dir', tmp_path / 'strict') == 2
     error = capsys.readouterr().err
     assert '2 of 4 pairs cannot be used (2 other number of' in error
     assert 'the first: line 2 of' in error
@@ -704,7 +712,7 @@ def test_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
 )
 def test_tables_that_cannot_be_read(tmp_path, capsys, text, message):
     path = table_of(tmp_path, 'a.csv', text)
-    assert convert(path, '--out', tmp_path / 'out') == 2
+    assert convert(path, '--out-dir', tmp_path / 'out') == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
 
@@ -811,7 +819,7 @@ def test_a_damaged_manifest_or_record_is_no_crash(tmp_path, capsys):
         assert (
             convert(
                 tmp_path / 'in',
-                '--out',
+                '--out-dir',
                 out,
                 '--shard-size',
                 3,

@@ -2,8 +2,6 @@
 """The symbols data set as a whole: shards, annotations, files, the tool."""
 
 import json
-import runpy
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
+from dito.cli import make_symbols
 from dito.datasets.symbols import (
     SymbolsConfig,
     build_symbols,
@@ -28,7 +27,7 @@ from dito.datasets.symbols.shards import (
     write_tar,
 )
 
-TOOL = Path(__file__).parents[2] / 'tools/dataset_converters/make_symbols.py'
+TOOL = Path(__file__).parents[2] / 'dito make-symbols'
 TINY = SymbolsConfig(
     train_images=80,
     val_images=160,
@@ -342,24 +341,21 @@ def test_bad_numbers_are_refused() -> None:
 
 
 def test_the_tool_builds_and_refuses(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     command = [
-        *(str(TOOL), '--out', str(tmp_path / 'set')),
-        *('--images', '3', '2', '--single-shards', '1'),
-        *('--drawings-images', '2'),
+        *('--out-dir', str(tmp_path / 'set')),
+        *('--pictures', '3', '2', '--single-shards', '1'),
+        *('--drawings', '2'),
         *('--scene-shards', '0', '--lone-shards', '0'),
         *('--shard-size', '4', '--workers', '1'),
         *('--retrieval-images', '2', '--zero-shot-images', '0'),
     ]
-    monkeypatch.setattr(sys, 'argv', command)
-    runpy.run_path(str(TOOL), run_name='__main__')
+    assert make_symbols.main(command) == 0
     said = capsys.readouterr().out
     assert f'{len(load_glyphs())} categories, 13 pictures' in said
     # Too few pictures for every category: said, not hidden.
     assert 'base_without_train_box: ' in said
     assert not (tmp_path / 'set' / 'zero_shot').exists()
-    with pytest.raises(SystemExit, match='--overwrite'):
-        runpy.run_path(str(TOOL), run_name='__main__')
+    assert make_symbols.main(command) == 2
+    assert '--overwrite' in capsys.readouterr().err

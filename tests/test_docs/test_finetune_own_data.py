@@ -53,32 +53,32 @@ def clone(tmp_path_factory):
 
 def run(command, number):
     """Run a tool of the page in this process."""
-    python, script, *argv = shlex.split(command)
-    assert python == 'python' and Path(script).is_file(), command
+    dito, name, *argv = shlex.split(command)
+    assert dito == 'dito', command
     argv = [word.replace(f'iter_{ITERS}.', 'iter_2.') for word in argv]
-    tool = importlib.import_module(f'dito.cli.{Path(script).stem}')
-    if Path(script).stem in ('train', 'test'):
+    tool = importlib.import_module(f'dito.cli.{name.replace("-", "_")}')
+    if name in ('train', 'test'):
         argv += [
             '--cfg-options',
             f'experiment_name=page{number}',
             'test_dataloader.num_workers=0',
         ]
-    if Path(script).stem == 'train':
+    if name == 'train':
         argv += SHORT
     assert tool.main(argv) == 0, command
 
 
 def test_the_commands_of_the_page(clone, monkeypatch):
     monkeypatch.chdir(clone)
-    tools = [Path(shlex.split(line)[1]).stem for line in COMMANDS]
+    tools = [shlex.split(line)[1] for line in COMMANDS]
     assert tools == [
-        'check_dataset',
-        'check_dataset',
+        'check-dataset',
+        'check-dataset',
         'train',
         'test',
         'test',
         'detect',
-        'build_text_embeddings',
+        'build-text-embeddings',
         'test',
     ]
     for number, command in enumerate(COMMANDS):

@@ -12,6 +12,9 @@ from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from dito.cli.options import TOOLS
+from dito.cli.options.shared import ToolParser
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / 'docs/paper_vs_release.md').read_text()
 TABLES = PAGE.split('## Equation 2')[0].split('### What neither')[0]
@@ -98,16 +101,11 @@ def test_a_switch_changes_the_config_and_builds(name, options):
 def test_other_switches_exist():
     for name in OTHERS:
         file = name.split()[0]
-        if file.endswith('.py'):
-            assert (
-                len(
-                    [
-                        *(ROOT / 'configs').rglob(Path(file).name),
-                        *(ROOT / 'tools').rglob(Path(file).name),
-                    ]
-                )
-                == 1
-            )
+        if file == 'dito':
+            _, tool, option = name.split()[:3]
+            assert option in ToolParser(tool, TOOLS[tool]).format_help()
+        elif file.endswith('.py'):
+            assert len(list((ROOT / 'configs').rglob(Path(file).name))) == 1
         elif file.startswith('DITO'):
             assert TRANSFORMS.get(file) is not None
     for option, transform in re.findall(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, DictAction
 
-from dito.cli.quickstart import parse_args
+from dito.cli import quickstart
+from dito.cli.options import TOOLS
 from dito.reports.logs import newest_run, read_scalars, read_test_metrics
 from dito.reports.quickstart import (
     _METRICS,
@@ -36,7 +37,7 @@ class PythonStage(Stage):
 
     @property
     def command(self) -> list:
-        return [sys.executable, '-c', self.script]
+        return [sys.executable, '-c', self.tool]
 
 
 def python_stage(code: str) -> Stage:
@@ -79,7 +80,7 @@ def test_stages_chain_their_checkpoints(tmp_path):
     assert rep in stages['naming'].arguments
     assert str(tmp_path / 'dito/iter_5.pth') in stages['evaluation'].arguments
     for stage in stages.values():
-        assert Path(stage.command[1]).is_file(), stage.command[1]
+        assert stage.command[1:3] == ['-m', 'dito'] and stage.tool in TOOLS
 
 
 @pytest.mark.parametrize('iterations', [7, None])
@@ -195,5 +196,16 @@ def test_stage_2_goes_on_or_starts_from_the_tower(tmp_path):
         plan = Plan(tmp_path, 3, 5, from_tower=from_tower)
         arguments = {s.name: s.arguments for s in plan.stages()}['rep']
         assert (shipped in arguments) != from_tower
-    assert parse_args([]).rep_iters < parse_args(['--from-tower']).rep_iters
-    assert parse_args(['--from-tower', '--rep-iters', '7']).rep_iters == 7
+
+
+@pytest.mark.parametrize(
+    'argv, iterations',
+    [([], 150), (['--from-tower'], 450), (['--rep-iters', '7'], 7)],
+)
+def test_iterations_of_the_command_line(argv, iterations, monkeypatch):
+    plans = []
+    monkeypatch.setattr(
+        quickstart, 'run_quickstart', lambda plan, _: plans.append(plan)
+    )
+    assert quickstart.main(argv) == 0
+    assert plans[0].rep_iters == iterations

@@ -15,6 +15,7 @@ from tiny_api import NAMES, untrained_detector
 from dito.cli import ablation, region_accuracy
 from dito.cli import test as test_tool
 from dito.cli import train as train_tool
+from dito.cli.options import running
 from dito.reports import ablation_runner as runner
 from dito.reports.ablation_results import Store, run_config
 from dito.reports.ablation_runner import Planner, Settings
@@ -202,7 +203,7 @@ def test_several_processes_have_a_launcher(
         planner = Planner(Settings(tmp_path, gpus=gpus))
         (job,) = planner.jobs([TABLES['4a'].select(('rovit',))])[:1]
         words = planner.stage(job).command
-        assert Path(words[number]) == config_root().parent / 'tools/train.py'
+        assert words[number : number + 3] == ['-m', 'dito', 'train']
         assert ('--nproc_per_node=4' in words[:number]) == (gpus == 4)
         assert (words[-2:] == ['--launcher', 'pytorch']) == (gpus == 4)
 
@@ -343,13 +344,14 @@ class InProcess(Reporter):
     fail_after = ''
 
     def run(self, stage: Stage) -> float:
-        _, tool, *argv = stage.command
-        assert Path(tool).is_file()
+        _, *dito, tool = stage.command[:4]
+        argv = stage.command[4:]
+        assert dito == ['-m', 'dito']
         main = {
-            'train.py': train_tool,
-            'test.py': test_tool,
-            'region_accuracy.py': region_accuracy,
-        }[Path(tool).name].main
+            'train': train_tool,
+            'test': test_tool,
+            'region-accuracy': region_accuracy,
+        }[tool].main
         self.seen.append(' '.join([stage.name, *argv[3:]]))
         options = [f'experiment_name={stage.name}{len(self.seen)}']
         assert main([*argv, '--cfg-options', *options]) == 0
@@ -364,7 +366,8 @@ def tool(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tiny['folder'])
     monkeypatch.setattr(runner, 'Reporter', InProcess)
     monkeypatch.setattr(runner, 'RUNS', tiny['runs'])
-    monkeypatch.setattr(ablation, 'TABLES', tiny['tables'])
+    for module in (ablation, running):
+        monkeypatch.setattr(module, 'TABLES', tiny['tables'])
 
     def call(*argv: str) -> list[str]:
         InProcess.seen.clear()

@@ -1,27 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-import importlib.util
 import json
-from pathlib import Path
 
+import benchmark_backbone as tool
 import pytest
-
-TOOL = Path(__file__).parents[2] / 'tools/analysis_tools'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location(
-        'benchmark_backbone', TOOL / 'benchmark_backbone.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 SMALL = ['--arch', 'tiny', '--img-size', '64', '--grid', '2', '--repeat', '1']
 
 
-def test_windows_compute_what_vit_sam_computes(tool, capsys):
+def test_windows_compute_what_vit_sam_computes(capsys):
     pytest.importorskip('mmpretrain')
     result = tool.main(['windows', *SMALL, '--train'])
     assert result['max_difference'] < 1e-4
@@ -31,7 +17,7 @@ def test_windows_compute_what_vit_sam_computes(tool, capsys):
     assert json.loads(line) == result
 
 
-def test_swl_is_timed_against_the_plain_pass(tool, monkeypatch):
+def test_swl_is_timed_against_the_plain_pass(monkeypatch):
     # Memory is measured in new processes, which import everything again.
     monkeypatch.setattr(tool, 'peak_memory', lambda args, kwargs: 2.0)
     result = tool.main(['swl', *SMALL, '--bf16'])
@@ -41,7 +27,7 @@ def test_swl_is_timed_against_the_plain_pass(tool, monkeypatch):
     assert result['memory_ratio'] == 1
 
 
-def test_windows_that_vit_sam_cannot_have(tool):
+def test_windows_that_vit_sam_cannot_have():
     pytest.importorskip('mmpretrain')
     with pytest.raises(ValueError, match='--grid 3'):
         tool.main(

@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 import json
 
+import benchmark_image_text
 import numpy as np
 import pytest
 from PIL import Image
-
-from dito.cli import benchmark_image_text
 
 
 def run(capsys, *args):
@@ -24,7 +23,7 @@ def run(capsys, *args):
                 '120',
                 '--height',
                 '90',
-                '--size',
+                '--img-size',
                 '48',
                 *args,
             ]

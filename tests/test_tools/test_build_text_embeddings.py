@@ -52,8 +52,7 @@ def test_names_on_the_command_line(files) -> None:
             [
                 *files['base'],
                 '--names',
-                'cat',
-                'red dog',
+                'cat, red dog',
                 '--novel',
                 'red dog',
                 '--templates',
@@ -89,7 +88,7 @@ def test_lvis_annotations(files) -> None:
         main(
             [
                 *files['base'],
-                '--names-file',
+                '--names',
                 path,
                 '--rare-is-novel',
                 '--synonyms',
@@ -114,8 +113,7 @@ def test_novel_names_from_a_file(files) -> None:
             [
                 *files['base'],
                 '--names',
-                'cat',
-                'dog',
+                'cat, dog',
                 '--novel',
                 str(path),
                 '--templates',
@@ -130,11 +128,10 @@ def test_novel_names_from_a_file(files) -> None:
 @pytest.mark.parametrize(
     'more, message',
     [
-        (['--names', 'cat', 'Cat'], 'stand more than once'),
+        (['--names', 'cat, Cat'], 'stand more than once'),
         (['--names', 'cat', '--novel', 'dog'], "1 novel names.*'dog'"),
         (['--names', 'cat', '--rare-is-novel'], 'needs LVIS annotations'),
-        (['--names-file', 'nowhere.txt'], 'nowhere.txt does not exist'),
-        (['--names', 'cat', '--out', 'v.pth'], 'must end in .safetensors'),
+        (['--names', 'nowhere.txt'], 'nowhere.txt does not exist'),
         (
             ['--names', 'cat', '--cfg-options', 'model.text_encoder=None'],
             'has no model.text_encoder',
@@ -156,6 +153,12 @@ def test_mistakes_are_one_sentence(files, capsys, more, message) -> None:
     assert error.count('\n') == 1
     assert re.search(message, error)
     assert not files['out'].exists()
+
+
+def test_the_file_is_a_safetensors_one(files, capsys) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        main([*files['base'], '--names', 'cat', '--out', 'v.pth'])
+    assert '--out: must end in .safetensors' in capsys.readouterr().err
 
 
 def test_checkpoint_without_a_tower(files, capsys) -> None:

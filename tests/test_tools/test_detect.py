@@ -73,7 +73,7 @@ def test_all_detections_in_one_file_of_coco(
             *('--names', 'red umbrella, anchor'),
             *('--checkpoint', parts['weights']),
             *('--out-dir', str(tmp_path), '--score-thr', '0.1'),
-            *('--save-json', str(out)),
+            *('--json', str(out)),
         ]
     )
     assert code == 0 and f'COCO are in {out}' in capsys.readouterr().out
@@ -123,8 +123,9 @@ def test_list_top_k_does_not_depend_on_the_threshold(
         if line.startswith('  ')
     ]
     assert rows == every[:5]
-    assert detect.main([*asked, '--list-top-k', '0']) == 2
-    assert '--list-top-k is a number of lines' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        detect.main([*asked, '--list-top-k', '0'])
+    assert '--list-top-k: must be a number' in capsys.readouterr().err
 
 
 def test_negative_names(

@@ -23,7 +23,7 @@ def test_a_large_picture_with_masks_at_any_threshold() -> None:
         [
             sys.executable,
             str(TOOL),
-            '--sizes',
+            '--img-sizes',
             '10000x6000',
             '--kinds',
             'jpg',

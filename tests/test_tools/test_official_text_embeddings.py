@@ -99,13 +99,12 @@ def files(tmp_path, monkeypatch):
             str(tmp_path / 'text_model'),
             '--tokenizer',
             str(tmp_path / 'tokenizer.model'),
-            '--background',
+            '--background-embeddings',
             str(tmp_path / 'bg.npy'),
             '--out',
             str(tmp_path / 'v.safetensors'),
             '--names',
-            'Tea cup',
-            'cat',
+            'Tea cup, cat',
         ],
     )
 
@@ -136,9 +135,8 @@ def test_missing_packages_are_named(files, capsys, monkeypatch, package):
     [
         (['--pad-to', '2'], 'less than the 2 names'),
         (['--novel', 'dog'], 'dog'),
-        (['--background', '/no/bg.npy'], 'does not exist'),
+        (['--background-embeddings', '/no/bg.npy'], 'no such file'),
         (['--tokenizer', '/no/t.model'], 'does not exist'),
-        (['--out', 'v.npy'], 'must end in .safetensors'),
     ],
 )
 def test_mistakes_are_one_sentence(files, capsys, more, message):

@@ -137,7 +137,7 @@ def test_vocabulary(work):
         run(
             work,
             work['finetuned'],
-            '--vocabulary',
+            '--embeddings',
             folder / 'embed.npy',
             '--names',
             folder / 'lvis.json',
@@ -159,7 +159,7 @@ def test_vocabulary_with_the_rows_left_over(work):
         run(
             work,
             work['finetuned'],
-            '--vocabulary',
+            '--embeddings',
             folder / 'embed.npy',
             '--names',
             folder / 'map.json',
@@ -180,7 +180,7 @@ def test_names_one_a_line(work):
         run(
             work,
             work['finetuned'],
-            '--vocabulary',
+            '--embeddings',
             folder / 'embed.npy',
             '--names',
             folder / 'names.txt',
@@ -253,10 +253,8 @@ def test_names_beside_the_model_must_be_known(work, capsys):
 
 def test_other_mistakes_are_one_sentence(work, capsys):
     folder, fine = work['folder'], work['finetuned']
-    embed = ('--vocabulary', folder / 'embed.npy', '--names')
+    embed = ('--embeddings', folder / 'embed.npy', '--names')
     assert 'Neither a finetuned' in fails(work, capsys, dict(a=np.ones(1)))
-    assert 'give --names' in fails(work, capsys, fine, *embed[:2])
-    assert 'give both' in fails(work, capsys, fine, '--names', 'x')
     (folder / 'many.txt').write_text('\n'.join('abcdefg'))
     error = fails(work, capsys, fine, *embed, folder / 'many.txt')
     assert '5 rows, too few for 3 classes: 5 (e)' in error
@@ -271,15 +269,27 @@ def test_other_mistakes_are_one_sentence(work, capsys):
     error = fails(work, capsys, fine, *embed, folder / 'lvis.json')
     assert '4 embeddings are zero' in error
     assert 'NAME=NUMBER' in fails(work, capsys, fine, '--sizes', 'width')
-    work['dst'] = work['folder'] / 'x.pth'
-    assert 'must end in .safetensors' in fails(work, capsys, fine)
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['a', 'b.safetensors', '--embeddings', 'c'], 'give both'),
+        (['a', 'b.safetensors', '--names', 'c'], 'give both'),
+        (['a', 'b.pth'], 'must end in .safetensors'),
+    ],
+)
+def test_wrong_options(argv, message, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(argv)
+    assert message in capsys.readouterr().err
 
 
 def test_from_the_checkpoint_to_detections(work):
     # Converted files, the shipped config's pipeline, an image file's pixels.
     folder = work['folder']
     names = [
-        '--vocabulary',
+        '--embeddings',
         folder / 'embed.npy',
         '--names',
         folder / 'lvis.json',

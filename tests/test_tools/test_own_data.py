@@ -6,7 +6,8 @@ import json
 import pytest
 from mmengine.config import Config
 
-from dito.cli import common, train
+from dito.cli import common
+from dito.cli.options import parse
 from dito.utils.configs import find_config
 
 
@@ -41,7 +42,7 @@ def config(name='dito_vitb_own_openclip'):
 
 
 def arguments(*options):
-    return train.parse_args(['config', *options])
+    return parse('train', ['config', *options])
 
 
 def test_files_of_the_user(files):
@@ -81,8 +82,6 @@ def test_without_files_to_evaluate_on(files):
 @pytest.mark.parametrize(
     'options, message',
     [
-        (['--images', '.'], '--images goes with --data'),
-        (['--data', 'no.json'], 'needs --images'),
         (['--data', 'no.json', '--images', '.'], 'no file no.json'),
         (['--data', 'TRAIN', '--images', 'nowhere'], 'no folder nowhere'),
     ],
@@ -91,6 +90,20 @@ def test_what_is_missing_is_said(files, options, message):
     options = [files[0] if o == 'TRAIN' else o for o in options]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         common.set_own_data(config(), arguments(*options))
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--images', '.'], '--data and --images go together'),
+        (['--data', 'no.json'], '--data and --images go together'),
+        (['--val-images', '.'], '--val-data and --val-images need --data'),
+    ],
+)
+def test_options_that_lack_another(options, message, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        arguments(*options)
+    assert message in capsys.readouterr().err
 
 
 def test_other_configs_are_refused(files):

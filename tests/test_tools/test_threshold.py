@@ -61,7 +61,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(data))
     shutil.copytree(TWENTY / 'images', tmp_path / 'images')
-    call = [str(path), '--images', str(tmp_path / 'images')]
+    call = ['--data', str(path), '--images', str(tmp_path / 'images')]
     assert threshold.main([*call, '--precision', '0.5']) == 0
     text = capsys.readouterr().out
     assert 'best F1' in text and 'precision 50 %' in text
@@ -73,6 +73,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_precision_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        threshold.parse_args(['a', '--images', 'b', '--precision', '90'])
+        threshold.main(['--data', 'a', '--images', 'b', '--precision', '90'])
     assert exit_info.value.code == 2
     assert 'in (0, 1], got 90' in capsys.readouterr().err

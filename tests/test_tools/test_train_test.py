@@ -286,7 +286,7 @@ def test_one_of_several_processes_speaks(
         lose_connection([])
     said = []
     for main in (refuse, refuse, lose_connection):
-        assert main([]) == errors.USER_ERROR
+        assert main([]) == errors.ExitCode.USAGE
         said.append(capsys.readouterr().err)
     with pytest.raises(SystemExit, match='2'):
         train_tool.main([])
@@ -294,7 +294,7 @@ def test_one_of_several_processes_speaks(
     assert said == ['error: no good\n', '', '', '']
     # Once the launcher and its folder have gone.
     monkeypatch.setenv(errors.REFUSED, str(tmp_path / 'gone' / 'refusal'))
-    assert refuse([]) == errors.USER_ERROR
+    assert refuse([]) == errors.ExitCode.USAGE
     assert 'no good' in capsys.readouterr().err
 
 
@@ -307,7 +307,7 @@ def test_the_first_process_speaks_first(
     monkeypatch.setattr(errors.time, 'sleep', waits.append)
     for rank in '01':
         monkeypatch.setenv('RANK', rank)
-        assert refuse([]) == errors.USER_ERROR
+        assert refuse([]) == errors.ExitCode.USAGE
     assert len(waits) == 1 and waits[0] > 1
     assert capsys.readouterr().err.count('no good') == 2
 

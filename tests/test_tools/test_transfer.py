@@ -22,6 +22,7 @@ from tiny_api import write_images as write_pictures
 
 from dito.cli import common, transfer
 from dito.cli import test as test_tool
+from dito.cli.options import parse
 from dito.models import Vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,8 @@ def run(detector, tmp_path, monkeypatch, capsys):
 
 def classes_of_config(detector, *argv, checkpoint='weights.pth'):
     """What the config becomes."""
-    args = test_tool.parse_args(
+    args = parse(
+        'test',
         [
             str(detector / 'config.py'),
             str(detector / checkpoint),
@@ -119,7 +121,7 @@ def classes_of_config(detector, *argv, checkpoint='weights.pth'):
             '--images',
             'pictures',
             *argv,
-        ]
+        ],
     )
     cfg = common.load_config(args.config)
     transfer.use_data(cfg, args)
@@ -175,21 +177,21 @@ def test_labels_follow_names_in_any_order(detector, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'argv, novel',
+    'given, novel',
     [
-        (['none'], []),
-        (['all'], NAMES),
-        (['anchor', 'Blue_kite'], ['anchor', 'blue kite']),
-        (['names.txt'], ['wheel']),
+        ('none', []),
+        ('all', NAMES),
+        ('anchor, Blue_kite', ['anchor', 'blue kite']),
+        ('names.txt', ['wheel']),
     ],
 )
 def test_novel_classes_can_be_chosen(
-    detector, tmp_path, monkeypatch, argv, novel
+    detector, tmp_path, monkeypatch, given, novel
 ):
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
     Path('names.txt').write_text('wheel\n')
-    cfg = classes_of_config(detector, '--novel', *argv)
+    cfg = classes_of_config(detector, '--novel', given)
     assert cfg.test_dataloader.dataset.metainfo.novel_classes == novel
 
 

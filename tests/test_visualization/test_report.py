@@ -2,12 +2,10 @@
 """Tests of the report, the picture of the README and their tools."""
 
 import base64
-import importlib.util
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import cv2
@@ -17,6 +15,7 @@ from quickstart_files import write_quickstart
 
 from dito.apis import DITOInferencer
 from dito.apis.similarity import SimilarityMaps
+from dito.cli import make_report, similarity_map
 from dito.reports.figures import quickstart_figure, readme_figure, write_figure
 from dito.reports.logs import StageLog
 from dito.reports.report import (
@@ -35,15 +34,7 @@ from dito.reports.samples import (
 )
 from dito.visualization.objects import LEGEND
 
-TOOLS = Path(__file__).parents[2] / 'tools/analysis_tools'
 VOID = {'meta', 'img', 'br'}
-
-
-def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Page(HTMLParser):
@@ -287,7 +278,7 @@ def test_figure(folders: tuple, tmp_path: Path):
 def test_figure_of_any_checkpoint(
     folders: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    module, (run, root) = tool('make_report'), folders
+    (run, root) = folders
     arguments = [
         '--data-root',
         str(root),
@@ -309,15 +300,16 @@ def test_figure_of_any_checkpoint(
         str(run / 'rep/stage.py'),
     ]
     for options, columns in (([*one, *rep], 3), (one, 1)):
-        assert module.main([*arguments, *options]) == 0
+        assert make_report.main([*arguments, *options]) == 0
         image = cv2.imread(str(tmp_path / 'f.png'))
         assert image.shape[1] == 576 * columns + 16 * (columns - 1)
     capsys.readouterr()
     with pytest.raises(SystemExit, match='2'):
-        module.main([*arguments, *rep])
+        make_report.main([*arguments, *rep])
     assert 'belong to --figure with --checkpoint' in capsys.readouterr().err
-    assert module.main([*arguments[:-1], '0', *one]) == 2
-    assert 'a picture or more, got 0' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        make_report.main([*arguments[:-1], '0', *one])
+    assert 'a number from 1 on, got 0' in capsys.readouterr().err
 
 
 def test_png_is_small_enough(tmp_path: Path):
@@ -352,13 +344,14 @@ def test_similarity_tool(
         '--out',
         str(out),
     ]
-    module = tool('similarity_map')
     texts = ['red umbrella', 'anchor']
-    assert module.main([str(image), '--text', *texts, *arguments]) == 0
+    assert similarity_map.main([str(image), '--text', *texts, *arguments]) == 0
     assert cv2.imread(str(out)).shape == (620 * 2 + 16, 576 * 3 + 32, 3)
     lines = capsys.readouterr().out.splitlines()
     assert sum(' to ' in line for line in lines) == 4
-    assert module.main(['none.png', '--text', 'anchor', *arguments]) == 2
+    assert (
+        similarity_map.main(['none.png', '--text', 'anchor', *arguments]) == 2
+    )
     assert 'none.png does not exist' in capsys.readouterr().err
 
 
@@ -366,10 +359,9 @@ def test_report_tool(
     folders: tuple, report: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     out = tmp_path / 'r.html'
-    module = tool('make_report')
-    code = module.main(
+    code = make_report.main(
         [str(folders[0]), '--data-root', str(folders[1]), '--out', str(out)]
     )
     assert code == 0 and out.read_text(encoding='utf-8') == report
-    assert module.main([str(tmp_path / 'none')]) == 2
+    assert make_report.main([str(tmp_path / 'none')]) == 2
     assert 'metrics.json' in capsys.readouterr().err

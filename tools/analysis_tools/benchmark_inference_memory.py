@@ -10,7 +10,7 @@ many detections as it may give, at any threshold.
 
 Example:
     python tools/analysis_tools/benchmark_inference_memory.py \
-        --sizes 4000x3000 12000x9000 --kinds jpg png
+        --img-sizes 4000x3000 12000x9000 --kinds jpg png
 """
 
 import argparse
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Memory of an inference.')
     add = parser.add_argument
     add(
-        '--sizes',
+        '--img-sizes',
         nargs='+',
         default=['4000x3000', '12000x9000'],
         help='WIDTHxHEIGHT',
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     given: list[str] = list(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory() as folder:
-        for size in args.sizes:
+        for size in args.img_sizes:
             for kind in args.kinds:
                 source = f'array:{size}'
                 if kind != 'array':

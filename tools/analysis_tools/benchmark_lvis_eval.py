@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     add('--dets', type=int, default=300, help='detections an image')
     add('--categories', type=int, default=1203, help='number of categories')
     add('--iou-type', choices=('bbox', 'segm'), default='bbox')
-    add('--repeats', type=int, default=1, help='runs of each; the best counts')
+    add('--repeat', type=int, default=1, help='runs of each; the best counts')
     add('--seed', type=int, default=0, help='seed of the data')
     add(
         '--skip-faster',
@@ -200,7 +200,7 @@ def main() -> None:
         for path, data in ((gt, content), (dt, results)):
             with open(path, 'w') as file:
                 json.dump(data, file)
-        best = measure(runs, args.repeats, gt, dt, args.iou_type)
+        best = measure(runs, args.repeat, gt, dt, args.iou_type)
     ours = best['dito'][2]
     error = max(
         abs(ours[name] - value)

@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     add('--dets', type=int, default=300, help='detections kept')
     add('--score-thr', type=float, default=1e-4)
     add('--chunk', type=int, default=4096, help='classes at a time')
-    add('--repeats', type=int, default=1, help='runs of each; the best counts')
+    add('--repeat', type=int, default=1, help='runs of each; the best counts')
     add('--seed', type=int, default=0)
     add(
         '--plain-limit',
@@ -134,7 +134,7 @@ def measure(
         file.write('5')  # forget the peak of making the data
     before = peak_kb()
     best: list[float] = [float('inf')] * 2
-    for _ in range(args.repeats):
+    for _ in range(args.repeat):
         start = time.process_time()
         found, nms_s = run(args, data)
         best = [min(best[0], time.process_time() - start), min(best[1], nms_s)]

@@ -288,7 +288,7 @@ def parse_args(argv: Any = None) -> argparse.Namespace:
         default=60,
         help='seconds of the processor for one input',
     )
-    add('--jobs', type=int, default=1, help='processes at a time')
+    add('--workers', type=int, default=1, help='processes at a time')
     add('--json', help='write the counts and failures to this file too')
     return parser.parse_args(argv)
 
@@ -297,7 +297,7 @@ def main(argv: Any = None) -> int:
     """Try inputs and print a table of what came of them."""
     args = parse_args(argv)
     found = run(
-        args.kind, args.number, args.seed, args.first, args.limit, args.jobs
+        args.kind, args.number, args.seed, args.first, args.limit, args.workers
     )
     names = (*GOOD, *BAD)
     print('| kind | inputs | ' + ' | '.join(names) + ' |')

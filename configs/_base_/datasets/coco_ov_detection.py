@@ -3,7 +3,7 @@
 # it. The 15 remaining classes of COCO are not used.
 #
 # The unchanged instances_*2017.json are read; split='base' leaves the novel
-# classes out. (tools/dataset_converters/coco2ov.py writes smaller files.)
+# classes out. (dito coco2ov writes smaller files.)
 dataset_type = 'DITOCocoDataset'
 data_root = 'data/coco/'
 image_size = (1024, 1024)

@@ -3,7 +3,7 @@
 # 4.1). Boxes and masks.
 #
 # The unchanged files of lvisdataset.org are read; split='base' leaves the
-# rare classes and their objects out. (tools/dataset_converters/lvis2ov.py
+# rare classes and their objects out. (dito lvis2ov
 # writes smaller base-only files, which load faster.)
 #
 # data/lvis_v1/

@@ -1,6 +1,6 @@
 # Your own boxes in COCO's format, at 640 pixels. Every category of the files
 # is trained on. Write the paths here, or leave the file as it is and give
-#   tools/train.py CONFIG --data train.json --images DIR \
+#   dito train CONFIG --data train.json --images DIR \
 #       [--val-data val.json] [--val-images DIR]
 # Of the second set those names are novel that the first one lacks.
 dataset_type = 'OpenVocabularyDataset'

@@ -1,7 +1,7 @@
 # symbols, the embedded data set, in LVIS form: pictographs at 192 x 192
 # pixels with boxes and masks; classes of frequency 'r' are novel. Make it by
 #
-#   tools/dataset_converters/make_symbols.py --out data/symbols
+#   dito make-symbols --out-dir data/symbols
 #
 # train_base.json has neither boxes nor names of the novel classes.
 dataset_type = 'DITOLVISDataset'

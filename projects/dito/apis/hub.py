@@ -124,7 +124,7 @@ def read_report(path: PathLike) -> dict[str, Any]:
     ):
         raise ValueError(
             f'{path} is no report of an evaluation; give the evaluation.json '
-            'that tools/test.py writes beside its log.'
+            'that dito test writes beside its log.'
         )
     return report
 

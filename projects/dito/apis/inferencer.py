@@ -51,7 +51,7 @@ from .vocabulary_mixin import Names, VocabularyMixin
 
 
 class DITOInferencer(VocabularyMixin, DetInferencer):
-    """Find objects by their names, with the processing of ``tools/test.py``.
+    """Find objects by their names, with the processing of ``dito test``.
 
     Images are prepared by the test pipeline of the config and detections are
     those of the model's ``test_step``, so a run over a data set and a call on
@@ -227,7 +227,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             vocabularies (optional): Names for each image, in these forms.
                 Labels of an image index its own names.
             score_thr (float): Least score of what is returned and drawn; 0
-                returns all that ``tools/test.py`` counts. Defaults to 0.3.
+                returns all that ``dito test`` counts. Defaults to 0.3.
             out_dir (str | Path): Folder that gets ``vis/NAME.jpg`` and
                 ``preds/NAME.json``. Defaults to none.
             batch_size (int): Images that pass the model together.

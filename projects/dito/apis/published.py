@@ -141,7 +141,7 @@ def read_manifest(folder: PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f'{folder} has no {MANIFEST}; it is not a folder written by '
-            'tools/model_converters/publish_model.py.'
+            'dito publish-model.'
         )
     manifest = read_json(str(path))
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
@@ -156,7 +156,7 @@ def read_manifest(folder: PathLike) -> dict[str, Any]:
         raise ValueError(
             f'{path} has sha256={ascii(digest)[:80]}, which is not that of a '
             'file; make the folder with '
-            'tools/model_converters/publish_model.py.'
+            'dito publish-model.'
         )
     return manifest
 
@@ -178,7 +178,7 @@ def _check_listed(path: Path, key: str, file: Any) -> None:
         raise ValueError(
             f'{path} has {key}={file!r}, which must end in '
             f'{" or ".join(_SUFFIXES[key])}; make the folder with '
-            'tools/model_converters/publish_model.py.'
+            'dito publish-model.'
         )
     if not (path.parent / file).is_file():
         raise FileNotFoundError(

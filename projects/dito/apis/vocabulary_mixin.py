@@ -133,7 +133,7 @@ class VocabularyMixin:
         if known is None:
             raise ValueError(
                 'This detector has no text tower to embed names with; give a '
-                'vocabulary file (tools/misc/build_text_embeddings.py).'
+                'vocabulary file (dito build-text-embeddings).'
             )
         try:
             return known.find(names)
@@ -141,7 +141,7 @@ class VocabularyMixin:
             tool = (
                 'dito official-text-embeddings, see docs/official_weights.md'
                 if known.fingerprint == FINGERPRINT
-                else 'tools/misc/build_text_embeddings.py'
+                else 'dito build-text-embeddings'
             )
             raise ValueError(
                 f'{error} This detector has no text tower; a vocabulary file '

@@ -1,106 +1,19 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Train, evaluate and render the paper's ablation tables.
+"""The paper's ablation tables."""
 
-    python tools/analysis_tools/ablation.py 4a --data symbols --seeds 3
-
-Every training and every evaluation is a step with a result file of its own:
-what is finished is never made again, also not for another table, and what was
-interrupted goes on from its last checkpoint. All rows of a table have one
-schedule.
-
-Batches are those of the schedules on any number of processes that divides
-them. For others give --cfg-options auto_scale_lr.enable=True.
-"""
-
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.table import Column
 from rich.table import Table as RichTable
 
 from dito.evaluation.report import print_table
 from dito.reports.ablation_runner import Planner, Settings, run_tables
-from dito.reports.ablation_tables import DATA_SETS, TABLES, Row, Table
+from dito.reports.ablation_tables import TABLES, Row, Table
 from dito.utils.files import write_text
 
-from .errors import one_sentence_errors
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``ablation.py``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        'table',
-        nargs='+',
-        choices=[*TABLES, 'all'],
-        metavar='TABLE',
-        help=f'one or more of {", ".join(TABLES)}, or all',
-    )
-    add(
-        '--data',
-        choices=DATA_SETS,
-        default='symbols',
-        help='data set (default: %(default)s)',
-    )
-    add('--seeds', type=int, default=1, help='number of seeds, from 0')
-    add('--rows', nargs='+', default=[], help='only these rows')
-    add(
-        '--iters-scale',
-        type=float,
-        default=1.0,
-        metavar='F',
-        help='factor of the lengths of all schedules',
-    )
-    add(
-        '--budget-hours',
-        type=float,
-        metavar='H',
-        help='begin nothing that would end later; 0 only renders',
-    )
-    add(
-        '--own-pretraining',
-        action='store_true',
-        help='a pretraining for every seed (default: one for all)',
-    )
-    add(
-        '--rep',
-        type=Path,
-        metavar='CHECKPOINT',
-        help='result of the full stage 2, for the rows w/REP: it is not '
-        'trained then (Tables 4b and 4c compare it with others, which are '
-        'trained by the schedule)',
-    )
-    add('--gpus', type=int, default=1, help='processes of a run; see above')
-    add(
-        '--work-dir',
-        type=Path,
-        help='folder of runs and tables (default: work_dirs/ablation_DATA)',
-    )
-    add(
-        '--dry-run',
-        action='store_true',
-        help='show the steps and how long they take, and run nothing',
-    )
-    add(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings for every training',
-    )
-    add('--debug', action='store_true', help='show tracebacks of errors')
-    args = parser.parse_args(argv)
-    if args.seeds < 1 or args.gpus < 1:
-        parser.error('--seeds and --gpus must be at least 1')
-    if args.rep and not args.rep.is_file():
-        parser.error(f'--rep {args.rep} is not a file')
-    return args
+from .options import command
 
 
 def choose_tables(names: Sequence[str], rows: Sequence[str]) -> list[Table]:
@@ -113,19 +26,18 @@ def choose_tables(names: Sequence[str], rows: Sequence[str]) -> list[Table]:
     return [TABLES[name].select(tuple(rows)) for name in chosen]
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Make the tables."""
-    args = parse_args(argv)
     settings = Settings(
-        work_dir=args.work_dir or Path(f'work_dirs/ablation_{args.data}'),
-        data=args.data,
+        work_dir=args.work_dir or Path(f'work_dirs/ablation_{args.dataset}'),
+        data=args.dataset,
         seeds=args.seeds,
         factor=args.iters_scale,
         own_pretraining=args.own_pretraining,
-        rep=args.rep,
+        rep=args.rep_checkpoint,
         gpus=args.gpus,
-        options=dict(args.cfg_options),
+        options=dict(args.cfg_options or {}),
     )
     tables = choose_tables(args.table, args.rows)
     if args.dry_run:

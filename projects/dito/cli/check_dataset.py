@@ -1,16 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Check the data sets of a config before anything is trained or tested.
+"""Problems of the data sets of a config."""
 
-Compares classes and annotation files by name, counts base, novel and unknown
-classes, looks for contradictions in the files and for missing or broken
-images. Exits with 1 if there is a problem.
-"""
-
-import argparse
-import os
+from argparse import Namespace
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,7 +18,8 @@ from dito.models.text import Vocabulary
 from dito.utils.files import write_json
 
 from . import common
-from .errors import one_sentence_errors
+from .errors import ExitCode
+from .options import command
 
 _COUNTS = (
     'images',
@@ -39,61 +33,7 @@ _COUNTS = (
 )
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``tools/misc/check_dataset.py``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        'config',
-        nargs='?',
-        help="config file, or the name of one of DITO's configs",
-    )
-    parser.add_argument(
-        '--data', help='instead of a config: one annotation file'
-    )
-    parser.add_argument('--images', help='its folder of images')
-    parser.add_argument(
-        '--max-images',
-        type=int,
-        help='images of each set to decode (default: all; 0: none); that '
-        'they exist is checked of all',
-    )
-    parser.add_argument(
-        '--allow',
-        nargs='+',
-        default=[],
-        choices=sorted(KINDS),
-        metavar='KIND',
-        help='problems that are known and shall only be counted, such as '
-        'zero_area_box',
-    )
-    parser.add_argument('--json', help='write the findings to this file too')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        help='threads that decode images',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings to override, as key=value',
-    )
-    parser.add_argument(
-        '--debug', action='store_true', help='show the traceback of errors'
-    )
-    args = parser.parse_args(argv)
-    if (args.config is None) == (args.data is None):
-        parser.error('give a config, or --data and --images')
-    if (args.data is None) != (args.images is None):
-        parser.error('--data and --images go together')
-    return args
-
-
-def check(args: argparse.Namespace) -> list[SetReport]:
+def check(args: Namespace) -> list[SetReport]:
     """Run the checks that the command line asks for."""
     if args.data is not None:
         return [
@@ -142,10 +82,15 @@ def show(reports: list[SetReport], allowed: Sequence[str]) -> None:
         print_table(found)
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check, as ``tools/misc/check_dataset.py`` is told to."""
-    args = parse_args(argv)
+@command
+def main(args: Namespace) -> int:
+    """Check and show what was found."""
+    stray = sorted(set(args.allow) - set(KINDS))
+    if stray:
+        raise ValueError(
+            f'--allow {stray[0]}: there is no such kind of problem; there are '
+            f'{", ".join(sorted(KINDS))}.'
+        )
     reports = check(args)
     show(reports, args.allow)
     problems = [f for r in reports for f in r.problems(args.allow)]
@@ -164,4 +109,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = ', '.join(sorted({finding.kind for finding in problems}))
     plural = 'problem' if len(problems) == 1 else 'problems'
     print(f'{len(problems)} {plural}: {kinds}')
-    return 1
+    return ExitCode.FINDINGS

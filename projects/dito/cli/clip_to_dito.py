@@ -1,8 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Convert a public image-text tower to a checkpoint that stages start from."""
+"""Public image-text towers."""
 
-import argparse
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +15,13 @@ from dito.converters.towers import (
     read_source,
     resample_tower,
 )
-from dito.converters.towers.key_report import METHODS
 from dito.utils.checkpoint import save_safetensors
 from dito.utils.printable import printable
 
-from .errors import one_sentence_errors
+from .options import command
 
 # Largest difference of a component of the unit embeddings.
 _TOLERANCE = 1e-4
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'source',
-        help='open_clip model such as ViT-B-16; timm:NAME for an image tower '
-        'alone; or a folder with open_clip_config.json and weights',
-    )
-    parser.add_argument('out', help='.safetensors file to write')
-    parser.add_argument(
-        '--weights',
-        help='local file, .safetensors or a torch state dict; not needed for '
-        'a folder',
-    )
-    parser.add_argument(
-        '--tag',
-        help="open_clip's name of the weights, such as openai or "
-        'laion2b_s34b_b88k: decides the activation and mean and std',
-    )
-    parser.add_argument(
-        '--patch-size', type=int, help='resample the patch embedding'
-    )
-    parser.add_argument(
-        '--img-size',
-        type=int,
-        help='resample the position grid to this size of the image (default: '
-        'keep the grid)',
-    )
-    parser.add_argument(
-        '--patch-method',
-        choices=METHODS,
-        default=METHODS[0],
-        help='how patches are resampled (default: pinv, as FlexiViT)',
-    )
-    parser.add_argument(
-        '--dense',
-        choices=['avg', 'value', 'attn_pool'],
-        help='how regions are embedded (default: chosen by the tower)',
-    )
-    parser.add_argument(
-        '--no-check',
-        action='store_true',
-        help='do not compare the embeddings of both models',
-    )
-    return parser.parse_args(argv)
 
 
 def check(source: TowerSource, tower: ConvertedTower) -> dict[str, float]:
@@ -109,14 +60,9 @@ def config_text(tower: ConvertedTower) -> str:
     return Config(dict(model=model)).pretty_text
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Convert, report and write."""
-    args = parse_args(argv)
-    if not args.out.endswith('.safetensors'):
-        raise ValueError(
-            f'The output must end in .safetensors, got {args.out}.'
-        )
     source = read_source(args.source, args.weights, args.tag)
     tower = convert_tower(source)
     errors = {} if args.no_check else check(source, tower)

@@ -1,16 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Arguments and steps that the training and test tools share."""
+"""Steps that the training and test tools share."""
 
-import argparse
 import difflib
 import inspect
 import os
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -21,97 +21,19 @@ from dito.utils.configs import find_config
 _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``config``, ``--cfg-options`` and ``--debug``."""
-    parser.add_argument(
-        'config', help="config file, or the name of one of DITO's configs"
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings to override, as key=value; a list is written '
-        'key="[a,b]" or key=a,b, without white space',
-    )
-    parser.add_argument(
-        '--debug',
-        action='store_true',
-        help='show the traceback of errors in the given values too',
-    )
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--work-dir``, ``--launcher`` and ``--local-rank``."""
-    parser.add_argument(
-        '--work-dir',
-        help="folder for logs and results (default: the config's work_dir, "
-        'else ./work_dirs/CONFIG_NAME)',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how the processes of a distributed run were started',
-    )
-    parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
-        default=0,
-        help='set by torch.distributed.launch',
-    )
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data``, ``--images``, ``--val-data`` and ``--val-images``."""
-    parser.add_argument(
-        '--data',
-        metavar='FILE',
-        help="annotations to train on instead of the config's, in COCO's "
-        'format; all their categories are trained',
-    )
-    parser.add_argument('--images', metavar='DIR', help='their images')
-    parser.add_argument(
-        '--val-data',
-        metavar='FILE',
-        help='annotations to evaluate on (default: none, no evaluation); '
-        'names that --data lacks are novel',
-    )
-    parser.add_argument(
-        '--val-images',
-        metavar='DIR',
-        help='their images (default: those of --images)',
-    )
-
-
-def set_own_data(cfg: Config, args: argparse.Namespace) -> None:
+def set_own_data(cfg: Config, args: Namespace) -> None:
     """Put a user's files in the place of the config's, in place.
 
     Args:
         cfg (Config): Of a detector whose set is an ``OpenVocabularyDataset``.
-        args (Namespace): With what :func:`add_data_arguments` adds.
+        args (Namespace): With the options of ``dito train``.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
-        ValueError: If an option lacks another, or the config has no such
-            set.
+        ValueError: If the config has no such set.
     """
     if args.data is None:
-        given = [
-            k
-            for k in ('images', 'val_data', 'val_images')
-            if getattr(args, k) is not None
-        ]
-        if given:
-            raise ValueError(
-                f'--{given[0].replace("_", "-")} goes with '
-                '--data: give the annotations too.'
-            )
         return
-    if args.images is None:
-        raise ValueError(
-            f'--data {args.data} needs --images: the folder of its images.'
-        )
     kind = cfg.train_dataloader.dataset.get('type')
     if kind != 'OpenVocabularyDataset':
         raise ValueError(
@@ -322,3 +244,8 @@ def build_runner(cfg: Config) -> Runner:
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
+
+
+def device_of(args: Namespace) -> str:
+    """``--device``, else a GPU if there is one."""
+    return args.device or ('cuda' if torch.cuda.is_available() else 'cpu')

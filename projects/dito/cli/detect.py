@@ -1,9 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Find named objects in pictures; write what was found."""
+"""Named objects, found in pictures."""
 
-import argparse
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,87 +14,14 @@ from dito.utils.configs import config_root
 from dito.utils.files import write_json
 from dito.utils.printable import printable
 
-from .errors import USER_ERROR, one_sentence_errors
+from .errors import ExitCode
+from .options import command
 
 # The detector that comes with the package, a published folder.
 SHIPPED = Path('symbols/assets/dito_symbols')
 
 # With fewer names a detector has hardly a choice.
 FEW_NAMES = 5
-
-# Exit code where some of the images could not be read and the others were.
-SOME_BROKEN = 3
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``tools/detect.py``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'image', nargs='+', help='image files, addresses, or folders'
-    )
-    parser.add_argument(
-        '--names',
-        required=True,
-        help='what to look for: "red umbrella, anchor"; a file of names '
-        '(.txt with a name a line, .names, .json, .yaml, .pbtxt); or a '
-        'vocabulary file',
-    )
-    parser.add_argument(
-        '--negative-names',
-        metavar='NAMES',
-        help='what else there may be, in the forms of --names, or "trained" '
-        'for the classes the detector was trained on: not looked for, but '
-        'nothing of it is taken for one of --names',
-    )
-    parser.add_argument(
-        '--config',
-        help="config file, or the name of one of DITO's configs; not needed "
-        'for a checkpoint that holds its config',
-    )
-    parser.add_argument(
-        '--checkpoint',
-        help='.pth or .safetensors file, a published folder, "owner/name" on '
-        'the Hugging Face hub, or "official" (default: the shipped detector, '
-        'which knows drawn symbols only)',
-    )
-    parser.add_argument(
-        '--out-dir',
-        default='outputs',
-        help='folder for pictures (vis/) and results (preds/)',
-    )
-    parser.add_argument(
-        '--save-json',
-        metavar='FILE',
-        help="write what was found in all images to one file in COCO's "
-        'format, with names, image files and sizes',
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        help='least score of what is written (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--agnostic-nms',
-        type=float,
-        metavar='IOU',
-        help='of detections that overlap by more keep only the best, '
-        'whatever their names (0.5 gives one name an object)',
-    )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1 ...')
-    parser.add_argument(
-        '--list-top-k',
-        type=int,
-        metavar='K',
-        help='print the K best of each image, whatever their score, instead '
-        'of those of --score-thr or more',
-    )
-    parser.add_argument(
-        '--debug',
-        action='store_true',
-        help='show the traceback of errors in the given values too',
-    )
-    return parser.parse_args(argv)
 
 
 def model_source(
@@ -175,15 +102,9 @@ def report(
     return f'{text}\n{rows}' if rows else text
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Detect, as ``tools/detect.py`` is told to."""
-    args = parse_args(argv)
-    if args.list_top_k is not None and args.list_top_k < 1:
-        raise ValueError(
-            '--list-top-k is a number of lines from 1 on, got '
-            f'{args.list_top_k}.'
-        )
+@command
+def main(args: Namespace) -> int:
+    """Detect."""
     parse_names(args.names)  # Errors in names come before anything loads.
     if args.negative_names not in (None, 'trained'):
         parse_names(args.negative_names)
@@ -216,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found.error is not None:
             broken.append(found.error)
             continue
-        if args.save_json:
+        if args.json:
             kept.append((image, found.shape, found.result))
         print(
             printable(
@@ -231,17 +152,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if len(broken) < len(images):
         print(f'Pictures and results are in {args.out_dir}.')
-    if args.save_json and kept:
+    if args.json and kept:
         # From the folder that all images lie in.
         root = common_folder([image for image, _, _ in kept])
         write_json(
-            args.save_json,
+            args.json,
             to_coco(
                 [(image.removeprefix(root), *rest) for image, *rest in kept],
                 inferencer.vocabulary.names,
             ),
         )
-        print(f'All detections in the format of COCO are in {args.save_json}.')
+        print(f'All detections in the format of COCO are in {args.json}.')
     return say_broken(broken, len(images))
 
 
@@ -259,21 +180,21 @@ def plain_result(found: Detections) -> dict[str, Any]:
     return to_dict(sample, found.names)
 
 
-def say_broken(errors: Sequence[str], count: int) -> int:
+def say_broken(errors: Sequence[str], count: int) -> ExitCode:
     """Name at the end the images that could not be read.
 
     Returns:
-        int: Exit code: 3 where some were read and some were not.
+        ExitCode: ``PARTIAL`` where some were read and some were not.
     """
     for error in errors:
         print(f'error: {printable(error)}', file=sys.stderr)
     if not errors:
-        return 0
+        return ExitCode.RIGHT
     if len(errors) < count:
         print(
             f'error: {len(errors)} of {count} images could not be read; '
             'the others are done.',
             file=sys.stderr,
         )
-        return SOME_BROKEN
-    return USER_ERROR
+        return ExitCode.PARTIAL
+    return ExitCode.USAGE

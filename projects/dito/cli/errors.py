@@ -1,22 +1,41 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Turn the user's mistakes into one sentence and exit code 2."""
+"""Exit codes, and the user's mistakes as one sentence."""
 
 import functools
 import os
 import sys
 import time
 import traceback
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from pathlib import Path
-from typing import NoReturn
 
-from dito.utils.configs import PACKAGE
 from dito.utils.errors import FULL, BrokenDataError, StepError
-from dito.utils.printable import printable
 
-USER_ERROR = 2
-BROKEN_PIPE = 141  # what a shell reports of a program ended by SIGPIPE
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class ExitCode(IntEnum):
+    """What a tool's exit code says."""
+
+    meaning: str
+
+    RIGHT = 0, 'right'
+    # A defect of the program, which shows a traceback, has Python's own code,
+    # which is the same.
+    FINDINGS = 1, 'a check has found something'
+    USAGE = 2, 'wrong arguments or input; nothing was done'
+    PARTIAL = 3, 'some of the inputs could not be read, the others are done'
+    AGAIN = 75, 'a training was stopped after a checkpoint; --resume goes on'
+    BROKEN_PIPE = 141, 'the reader of the output has gone, as in "| head"'
+
+    def __new__(cls, code: int, meaning: str) -> 'ExitCode':
+        """A code with its meaning."""
+        self = int.__new__(cls, code)
+        self._value_, self.meaning = code, meaning
+        return self
+
+
 # A file that tools/dist_run.py lets the processes of a machine share: whoever
 # makes it has the word.
 REFUSED = 'DITO_REFUSAL_FILE'
@@ -91,29 +110,17 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
                 raise
             if not is_user_error(error):
                 if _has_been_refused():
-                    return USER_ERROR
+                    return ExitCode.USAGE
                 raise
-            if _has_the_word():
+            if has_the_word():
+                from dito.utils.printable import printable
+
                 # With its end of line, lest another process's falls between.
                 sys.stderr.write(f'error: {printable(_sentence(error))}\n')
                 sys.stderr.flush()
-            return USER_ERROR
+            return ExitCode.USAGE
 
     return guarded
-
-
-class OneVoiceParser(ArgumentParser):
-    """A parser whose usage errors one of several processes alone prints."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2.
-
-        Args:
-            message (str): What is wrong.
-        """
-        if _has_the_word():
-            super().error(message)
-        self.exit(USER_ERROR)
 
 
 def rank_of_launcher() -> int:
@@ -127,7 +134,7 @@ def _has_been_refused() -> bool:
     return os.path.exists(os.environ.get(REFUSED, ''))
 
 
-def _has_the_word() -> bool:
+def has_the_word() -> bool:
     """Whether this process is the one of its machine to print a refusal."""
     path = os.environ.get(REFUSED)
     if path is None:
@@ -150,7 +157,7 @@ def _end_quietly() -> int:
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
-    return BROKEN_PIPE
+    return ExitCode.BROKEN_PIPE
 
 
 def _sentence(error: Exception) -> str:

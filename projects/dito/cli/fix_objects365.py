@@ -1,27 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Repair category names and order of an Objects365 annotation file.
+"""Objects365 annotations with repaired names."""
 
-The data set of the configs reads the published files and repairs names while
-loading, so this is needed for other programs only.
-"""
-
-import argparse
-from collections.abc import Sequence
+from argparse import Namespace
 
 from dito.datasets.convert import fix_objects365
 
-from .errors import one_sentence_errors
+from .options import command
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Repair a file and print what was renamed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='annotation file of v1 or v2')
-    parser.add_argument(
-        '--out', help='file to write (default: SOURCE with _fixed.json)'
-    )
-    args = parser.parse_args(argv)
     target = args.out or args.source.removesuffix('.json') + '_fixed.json'
     done = fix_objects365(args.source, target)
     for old, new in done['renamed']:

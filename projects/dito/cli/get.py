@@ -1,19 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Download the authors' detector and convert it for --checkpoint official.
+"""The authors' detector, downloaded and converted."""
 
-What is there already is kept, and a download that broke off goes on. The
-archives come to about 3 GB; the converted detector takes as much again.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from argparse import Namespace
 
 from dito.apis.official import (
     ADDRESS,
     ARCHIVES,
-    CONFIG,
     PRETRAINED,
     fetch_archives,
     find_files,
@@ -22,58 +15,8 @@ from dito.apis.official import (
 from dito.apis.published import OFFICIAL, dito_home
 from dito.utils.download import Progress
 
-from .errors import one_sentence_errors
 from .official_to_dito import read_sizes
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``dito get``."""
-    parser = argparse.ArgumentParser(prog='dito get', description=__doc__)
-    parser.add_argument(
-        'what',
-        choices=[OFFICIAL, 'pretrained'],
-        help="official: the authors' detector; pretrained: their backbone "
-        'and heads before detection training, for trainings of your own',
-    )
-    parser.add_argument(
-        '--from',
-        dest='source',
-        metavar='DIR',
-        type=Path,
-        help='folder that has the archives already',
-    )
-    parser.add_argument(
-        '--address',
-        default=ADDRESS,
-        help='where the archives are (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--lvis',
-        metavar='FILE',
-        help='annotations of LVIS v1, for the synonyms of its names',
-    )
-    parser.add_argument(
-        '--config',
-        default=CONFIG,
-        help='config of the detector (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--sizes',
-        nargs='+',
-        default=[],
-        metavar='NAME=NUMBER',
-        help='sizes of a detector that is not ViT-L/16, as of '
-        'official-to-dito',
-    )
-    parser.add_argument(
-        '--accept-change',
-        action='store_true',
-        help='take archives that are not what they were when seen first',
-    )
-    parser.add_argument(
-        '--debug', action='store_true', help='show tracebacks of errors'
-    )
-    return parser.parse_args(argv)
+from .options import command
 
 
 def bar(name: str) -> Progress:
@@ -98,11 +41,10 @@ def bar(name: str) -> Progress:
     return show
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Download, unpack and convert."""
-    args = parse_args(argv)
-    address = args.address.rstrip('/') + '/'
+    address = (args.address or ADDRESS).rstrip('/') + '/'
     if args.what == 'pretrained':
         (folder,) = fetch_archives(
             (PRETRAINED,), args.source, address, args.accept_change, bar
@@ -126,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(
             'Other names, with TensorFlow and SentencePiece: dito '
             f'official-text-embeddings {files.text_model} --tokenizer '
-            f'{files.tokenizer} --background {files.background} --names '
-            '... --out names.safetensors'
+            f'{files.tokenizer} --background-embeddings '
+            f'{files.background} --names ... --out names.safetensors'
         )
     print(f'All of it is in {dito_home() / OFFICIAL}.')
     return 0

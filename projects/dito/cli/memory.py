@@ -1,23 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Peak memory of a training step, by its parts.
+"""Peak memory of a training step, by its parts."""
 
-    python tools/analysis_tools/memory.py                    # computed
-    python tools/analysis_tools/memory.py --measure small    # and measured
-    python tools/analysis_tools/memory.py --measure small base large \
-        --device cuda --bf16
-
-Backbone: forward and backward pass of the ViT at 1024 x 1024 pixels in 4 x 4
-windows, over the loaded model: activations, transient values and gradients.
-Figures are computed by running the very modules on tensors without data, about
-a second each; measured ones stand beside them, as PyTorch's allocator counts
-them. Heads: what pyramid, proposal, box and mask head keep for the backward
-pass, with the 512 RoIs of an image. A step of the detector takes about the sum
-of backbone, heads, teacher and weights; the optimizer's state and the weights
-of the heads come on top.
-"""
-
-import argparse
 import weakref
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +27,8 @@ from dito.models.backbones.window_ops import get_layout
 from dito.utils.configs import config_root
 from dito.utils.files import write_json
 
-from .errors import one_sentence_errors
+from . import common
+from .options import command
 
 _MIB = 2.0**20
 _CONFIG = '_base_/models/dito_vitl.py'
@@ -63,34 +49,6 @@ _HEADS = (
     'teacher adds',
     'weights',
 )
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``memory.py``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    archs = ('tiny', 'small', 'base', 'large', 'huge')
-    add('--arch', nargs='+', choices=archs, default=['small', 'base', 'large'])
-    add('--batch', nargs='+', type=int, default=[1, 2, 3, 4])
-    add('--img-size', type=int, default=1024)
-    add('--bf16', action='store_true', help='bfloat16 autocast')
-    add(
-        '--measure',
-        nargs='*',
-        choices=archs,
-        default=[],
-        help='measure these (each takes a forward and a backward pass)',
-    )
-    add('--device', default='cpu', help='for measuring, such as cuda')
-    add('--json', metavar='FILE', help='write the rows to this file')
-    add('--debug', action='store_true', help='show tracebacks of errors')
-    args = parser.parse_args(argv)
-    if min(*args.batch, args.img_size) < 1:
-        parser.error('--batch and --img-size must be at least 1')
-    return args
 
 
 @dataclass(frozen=True)
@@ -343,7 +301,7 @@ def _peak_of_events(run: Callable[[], None]) -> int:
     return peak
 
 
-def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
+def rows_of(args: Namespace) -> list[dict[str, Any]]:
     """All settings with their figures."""
     rows = []
     heads = {
@@ -380,7 +338,7 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def show(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> Table:
+def show(args: Namespace, rows: Sequence[dict[str, Any]]) -> Table:
     """The figures as a table for the terminal."""
     kind = 'bfloat16 autocast' if args.bf16 else 'float32'
     table = Table(
@@ -409,10 +367,10 @@ def show(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Compute, measure and show."""
-    args = parse_args(argv)
+    args.device = common.device_of(args)
     rows = rows_of(args)
     print_table(show(args, rows))
     if args.json:

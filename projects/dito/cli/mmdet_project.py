@@ -1,22 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Put DITO into a clone of MMDetection, as one of its ``projects/``.
+"""DITO as one of the projects of a clone of MMDetection."""
 
-Writes MMDETECTION/projects/DITO: README.md, configs/ and the package dito/,
-which needs no installation there. Its configs say
-``custom_imports = dict(imports=['projects.DITO'])``.
-"""
-
-import argparse
 import re
 import shutil
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from dito.utils.configs import PACKAGE, config_root
 from dito.utils.files import new_folder
 from dito.version import __version__
 
-from .errors import one_sentence_errors
+from .options import command
 
 _OWN_IMPORT = re.compile(
     r"^custom_imports = dict\(imports=\['dito'\]", re.MULTILINE
@@ -94,18 +88,6 @@ run; the figures of the paper are no results of this code.
 """
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        'mmdetection', help='clone of MMDetection (a folder with tools/)'
-    )
-    return parser.parse_args(argv)
-
-
 def write_project(root: Path) -> Path:
     """Write projects/DITO; it appears as a whole.
 
@@ -145,10 +127,9 @@ def write_project(root: Path) -> Path:
     return target
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Write the project and say how to use it."""
-    args = parse_args(argv)
     target = write_project(Path(args.mmdetection))
     print(f'{target}: see README.md there')
     return 0

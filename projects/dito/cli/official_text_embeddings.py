@@ -1,9 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Embed class names with the authors' text model (needs TensorFlow)."""
+"""Embeddings of names by the authors' text model."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -16,55 +15,10 @@ from dito.converters.official.vocabulary import (
 )
 from dito.models.text import Vocabulary
 from dito.models.text.name_checks import readable_name, resolve_templates
-from dito.models.text.name_files import read_names
+from dito.models.text.name_files import name_list
 
-from .build_text_embeddings import given_names, novel_names
-from .errors import one_sentence_errors
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``official_text_embeddings.py``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('text_model', help='folder of the SavedModel')
-    parser.add_argument(
-        '--tokenizer', required=True, help='its SentencePiece model'
-    )
-    parser.add_argument(
-        '--background',
-        required=True,
-        metavar='NPY',
-        help='embeddings of background and padding, bg_empty_embed.npy',
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('--names', nargs='+', help='class names')
-    source.add_argument(
-        '--names-file',
-        help='text file with a name a line, json, or annotations',
-    )
-    parser.add_argument(
-        '--out', required=True, help='file to write, .safetensors'
-    )
-    parser.add_argument(
-        '--novel',
-        nargs='+',
-        default=[],
-        help='names of the novel classes, or one file of them; the release '
-        'takes all names of a user for novel, which is the default',
-    )
-    parser.add_argument(
-        '--rare-is-novel',
-        action='store_true',
-        help='classes of frequency r in LVIS annotations are novel',
-    )
-    parser.add_argument(
-        '--pad-to',
-        type=int,
-        metavar='ROWS',
-        help='rows in all, background included, filled up with classes '
-        '"empty"; the demo has 1204. They take part in the softmax',
-    )
-    parser.add_argument('--debug', action='store_true', help='show tracebacks')
-    return parser.parse_args(argv)
+from .build_text_embeddings import novel_names
+from .options import command
 
 
 def build(
@@ -116,27 +70,17 @@ def build(
     )
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Write a vocabulary file."""
-    args = parse_args(argv)
-    if Path(args.out).suffix != '.safetensors':
-        raise ValueError(f'--out must end in .safetensors, got {args.out}.')
-    if not Path(args.background).is_file():
-        raise FileNotFoundError(
-            f'The file {args.background} does not exist; check the path.'
-        )
-    names = (
-        read_names(args.names_file)
-        if args.names_file
-        else given_names(args.names)
-    )
+    background = np.load(args.background_embeddings, allow_pickle=False)
+    names = name_list(args.names)
     novel = novel_names(args.novel, names, args.rare_is_novel)
     encode = load_text_model(args.text_model, args.tokenizer)
     vocabulary = build(
         names.names,
         encode,
-        np.load(args.background, allow_pickle=False),
+        background,
         novel or names.names,
         args.pad_to,
     )

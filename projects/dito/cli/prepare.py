@@ -1,14 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Lay out a data set as the configs expect it, from what was downloaded.
+"""Data sets laid out as the configs expect."""
 
-Makes links, unpacks annotation files from their archives, and says what is
-missing and where its owner publishes it. Downloads nothing; a second run
-changes nothing. Exits with 1 if something is missing.
-"""
-
-import argparse
 import os
-from collections.abc import Sequence
+from argparse import Namespace
 
 from rich.markup import escape
 from rich.table import Table
@@ -16,44 +10,15 @@ from rich.table import Table
 from dito.datasets.prepare import LAYOUTS, prepare
 from dito.evaluation.report import print_table
 
-from .errors import one_sentence_errors
+from .errors import ExitCode
+from .options import command
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``tools/misc/prepare.py``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('dataset', choices=list(LAYOUTS))
-    parser.add_argument(
-        '--root',
-        help='folder to lay it out in (default: where the configs look, such '
-        'as data/lvis_v1)',
-    )
-    parser.add_argument(
-        '--source',
-        nargs='+',
-        default=[],
-        metavar='DIR',
-        help='folders with the published files, unpacked or, for '
-        'annotations, as zip',
-    )
-    parser.add_argument(
-        '--convert',
-        action='store_true',
-        help='write the smaller files for other programs, too: base classes '
-        'only, categories alone, repaired names',
-    )
-    return parser.parse_args(argv)
-
-
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare, as ``tools/misc/prepare.py`` is told to."""
-    args = parse_args(argv)
+@command
+def main(args: Namespace) -> int:
+    """Prepare."""
     layout = LAYOUTS[args.dataset]
-    root = args.root or layout.root
+    root = args.out_dir or layout.root
     steps = prepare(layout, root, args.source, args.convert)
     table = Table(
         'path',
@@ -79,4 +44,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing
         else 'Everything is there.'
     )
-    return 1 if missing else 0
+    return ExitCode.FINDINGS if missing else ExitCode.RIGHT

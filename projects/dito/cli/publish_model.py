@@ -1,12 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Write a training checkpoint for publication.
+"""Checkpoints made ready for others."""
 
-OUT ending in .safetensors: the weights alone, with the config inside if it is
-given. Any other OUT is a new folder with all that belongs to a detector:
-weights named by their sha256, config, vocabulary, figures, model card.
-"""
-
-import argparse
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,66 +17,7 @@ from dito.utils.checkpoint import (
 from dito.utils.files import sha256_of
 
 from . import common
-from .errors import one_sentence_errors
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
-    parser.add_argument('out', help='.safetensors file, or folder, to write')
-    parser.add_argument(
-        '--config',
-        help='config of the model, kept in the metadata; the file then '
-        'says by itself what it is',
-    )
-    parser.add_argument(
-        '--prefix',
-        nargs='+',
-        default=[''],
-        help='keep only weights whose names start with one of these',
-    )
-    parser.add_argument(
-        '--half',
-        action='store_true',
-        help='write weights of 32 bits as float16, in half the size; one '
-        'that does not fit is refused',
-    )
-    parser.add_argument(
-        '--note',
-        action='append',
-        default=[],
-        metavar='KEY=TEXT',
-        help='further metadata, such as accuracy or licence',
-    )
-    folder = parser.add_argument_group('for a folder')
-    folder.add_argument(
-        '--name',
-        help="start of the name of the weights (default: the folder's)",
-    )
-    folder.add_argument(
-        '--vocabulary', help='vocabulary file, the default classes'
-    )
-    folder.add_argument(
-        '--metrics', help='evaluation.json that tools/test.py has written'
-    )
-    folder.add_argument(
-        '--push',
-        metavar='OWNER/NAME',
-        help='upload the folder to the Hugging Face hub',
-    )
-    args = parser.parse_args(argv)
-    given = [
-        f'--{key}'
-        for key in ('name', 'vocabulary', 'metrics', 'push')
-        if getattr(args, key) is not None
-    ]
-    if args.out.endswith('.safetensors') and given:
-        parser.error(f'{" and ".join(given)}: OUT must be a folder')
-    return args
+from .options import command
 
 
 def select(
@@ -135,10 +71,9 @@ def read_notes(notes: Sequence[str]) -> dict[str, str]:
     return dict(n.split('=', 1) for n in notes)
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Write the file."""
-    args = parse_args(argv)
     common.require_checkpoint(args.checkpoint)
     if not args.out.endswith('.safetensors'):
         if Path(args.out).suffix in ('.pth', '.pt', '.bin'):
@@ -151,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.config:
         cfg: Config = common.load_config(args.config, None)
         metadata['config'] = cfg.pretty_text
-    state = select(load_state_dict_file(args.checkpoint), args.prefix)
+    state = select(load_state_dict_file(args.checkpoint), args.keep)
     state = halved(state) if args.half else state
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(state, args.out, metadata)
@@ -160,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_folder(args: argparse.Namespace) -> int:
+def write_folder(args: Namespace) -> int:
     """Write, and upload if asked, a folder that holds a whole detector."""
     from dito.apis import load_model_source, package_model, push_to_hub
 
@@ -170,7 +105,7 @@ def write_folder(args: argparse.Namespace) -> int:
         _refuse_other_weights(args.metrics, args.checkpoint)
     cfg, checkpoint = load_model_source(args.config, args.checkpoint)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    state = select(state_dict_of(checkpoint, args.checkpoint), args.prefix)
+    state = select(state_dict_of(checkpoint, args.checkpoint), args.keep)
     weights = package_model(
         args.out,
         halved(state) if args.half else state,

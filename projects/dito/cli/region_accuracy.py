@@ -1,41 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Classify the annotated boxes of a test set (paper, Table 6a).
+"""The annotated boxes of a test set, classified."""
 
-The config is a detector's. With ``--score vlm`` (the default) the checkpoint
-may also be that of a pretraining: pyramid and heads take no part, and without
-a projection the backbone's map is used as it is. That is the row "before
-detection training".
-"""
-
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
 
-from dito.models.detectors.given_boxes import SCORES
 from dito.utils.printable import printable
 
 from . import common
-from .errors import one_sentence_errors
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``region_accuracy.py``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    common.add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
-    common.add_run_arguments(parser)
-    parser.add_argument(
-        '--score',
-        choices=SCORES,
-        default='vlm',
-        help='which score names a box (default: %(default)s)',
-    )
-    return parser.parse_args(argv)
+from .options import command
 
 
 def use_given_boxes(cfg: Config, score: str) -> None:
@@ -84,14 +59,14 @@ def _not_needed(score: str) -> Sequence[str]:
     return ['rpn_head', 'roi_head.vlm_proj']
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(args: Namespace) -> int:
     """Classify the boxes and print the figures."""
-    run(parse_args(argv))
+    run(args)
     return 0
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: Namespace) -> dict[str, Any]:
     """Evaluate, and print a line a figure.
 
     Returns:

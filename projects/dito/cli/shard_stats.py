@@ -1,11 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Describe image-text shards: sizes, captions, duplicates.
+"""What image-text shards hold."""
 
-Images are not decoded; their headers tell their size.
-"""
-
-import argparse
-from collections.abc import Sequence
+from argparse import Namespace
 from typing import Any
 
 from rich.table import Table
@@ -14,8 +10,7 @@ from dito.datasets.shard_files import shard_statistics
 from dito.evaluation.report import print_table
 from dito.utils.files import write_json
 
-from .check_shards import add_shard_arguments
-from .errors import one_sentence_errors
+from .options import command
 
 _SUMMARIES = dict(
     caption_words='caption, words',
@@ -25,16 +20,6 @@ _SUMMARIES = dict(
     aspect='width / height',
     image_bytes='image, bytes',
 )
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``tools/analysis_tools/shard_stats.py``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_shard_arguments(parser)
-    return parser.parse_args(argv)
 
 
 def _number(value: float) -> str:
@@ -70,10 +55,9 @@ def show(figures: dict[str, Any]) -> None:
     print_table(counts)
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Describe, as ``tools/analysis_tools/shard_stats.py`` is told to."""
-    args = parse_args(argv)
+@command
+def main(args: Namespace) -> int:
+    """Describe the shards."""
     figures = shard_statistics(
         args.shards, captions=args.captions, workers=args.workers
     )

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Evaluate a checkpoint on the test set of a config, or on any other set."""
+"""Evaluation of a checkpoint."""
 
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,41 +12,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from dito.models.roi_heads.box_masks import RunLengthMasks
 
 from . import common, transfer
-from .errors import OneVoiceParser, one_sentence_errors
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``tools/test.py``."""
-    parser = OneVoiceParser(description=__doc__)
-    common.add_config_arguments(parser)
-    parser.add_argument(
-        'checkpoint',
-        help='.pth or .safetensors file, a published folder, "official", or '
-        '"owner/name" on the Hugging Face hub',
-    )
-    common.add_run_arguments(parser)
-    parser.add_argument(
-        '--out', help='write the predictions to this .pkl file'
-    )
-    parser.add_argument(
-        '--show', action='store_true', help='show each result in a window'
-    )
-    parser.add_argument(
-        '--show-dir',
-        help='folder for pictures of the results, inside the work folder',
-    )
-    parser.add_argument(
-        '--wait-time',
-        type=float,
-        default=2,
-        help='seconds between two shown results',
-    )
-    transfer.add_data_arguments(parser)
-    args = parser.parse_args(argv)
-    transfer.check_data_arguments(parser, args)
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        parser.error(f'--out must end in .pkl, got {args.out}')
-    return args
+from .options import command
 
 
 class DumpedDetections(DumpDetResults):
@@ -80,10 +46,9 @@ class DumpedDetections(DumpDetResults):
                 result['pred_instances']['masks'] = rles
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate, as ``tools/test.py`` is told to."""
-    args = parse_args(argv)
+@command
+def main(args: Namespace) -> int:
+    """Evaluate."""
     setup_cache_size_limit_of_dynamo()
     cfg = common.load_config(args.config, args.cfg_options)
     args.checkpoint = common.find_checkpoint(args.checkpoint)

@@ -1,13 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Find a score threshold on annotated pictures of one's own.
+"""Precision and recall of a detector at every score threshold."""
 
-Twenty pictures are enough for a first guess. Every object of the classes
-looked for must be annotated: one that is not counts as wrongly found.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -19,42 +14,10 @@ from dito.reports.samples import AnnotatedSet, read_annotated
 from dito.visualization.objects import HIT, MISSED, from_prediction, judge
 
 from .detect import model_source, plain_result, say_broken
-from .errors import one_sentence_errors
+from .options import command
 
 # Thresholds of the table, beside those that are advised.
 _GRID = np.arange(0.1, 1.0, 0.1)
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``dito threshold``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add('data', type=Path, help='annotations in the format of COCO')
-    add('--images', type=Path, required=True, help='folder of the pictures')
-    add('--config', help='config file, for a checkpoint without one')
-    add(
-        '--checkpoint',
-        help='as of dito detect (default: the shipped detector, which knows '
-        'drawn symbols only)',
-    )
-    add(
-        '--negative-names',
-        metavar='NAMES',
-        help='as of dito detect: names that compete and are not counted',
-    )
-    add(
-        '--precision',
-        type=float,
-        default=0.9,
-        help='share of right detections that one threshold must reach '
-        '(default: %(default)s)',
-    )
-    add('--device', help='cpu, cuda, cuda:1 ...')
-    add('--debug', action='store_true', help='show tracebacks of errors')
-    args = parser.parse_args(argv)
-    if not 0 < args.precision <= 1:
-        parser.error(f'--precision is in (0, 1], got {args.precision}')
-    return args
 
 
 class OperatingPoints:
@@ -168,11 +131,10 @@ def table(points: OperatingPoints, precision: float) -> Table:
     return drawn
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table, as ``dito threshold`` is told to."""
-    args = parse_args(argv)
-    data = read_annotated(args.data, args.images)
+@command
+def main(args: Namespace) -> int:
+    """Print the table."""
+    data = read_annotated(Path(args.data), Path(args.images))
     config, weights = model_source(args.config, args.checkpoint)
     detector = DITOInferencer(
         config, weights, data.names, args.device, args.negative_names

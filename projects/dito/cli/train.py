@@ -1,9 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Train any stage: image-text pretraining, REP, or detection."""
+"""Trainings of any stage."""
 
-import argparse
 import logging
-from collections.abc import Sequence
+from argparse import Namespace
 from typing import Any
 
 from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -16,40 +15,8 @@ from dito.engine.loops.whole_batch import plan_of_config
 from dito.engine.work_folder import candidates
 
 from . import common
-from .errors import (
-    OneVoiceParser,
-    one_sentence_errors,
-    rank_of_launcher,
-)
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of ``tools/train.py``."""
-    parser = OneVoiceParser(description=__doc__)
-    common.add_config_arguments(parser)
-    common.add_run_arguments(parser)
-    common.add_data_arguments(parser)
-    parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='train in bfloat16 mixed precision, on a GPU or a CPU',
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='train another batch than that of the schedule '
-        '(auto_scale_lr.base_batch_size), with the learning rate scaled to '
-        'it: train_cfg.total_batch_size where that is changed, else '
-        'train_dataloader.batch_size images on every process',
-    )
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='go on from this checkpoint; without a value, from the last '
-        'whole one in the work folder, or from the beginning if it has none',
-    )
-    return parser.parse_args(argv)
+from .errors import rank_of_launcher
+from .options import command
 
 
 def set_amp(cfg: Config) -> None:
@@ -203,10 +170,9 @@ def require_start(cfg: Config) -> None:
         ) from error
 
 
-@one_sentence_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, as ``tools/train.py`` is told to."""
-    args = parse_args(argv)
+@command
+def main(args: Namespace) -> int:
+    """Train."""
     try:
         with end_to_requeue():
             _train(args)
@@ -215,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: Namespace) -> None:
     """Prepare the config and train."""
     setup_cache_size_limit_of_dynamo()
     cfg = common.load_config(args.config, args.cfg_options)

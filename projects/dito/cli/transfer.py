@@ -1,8 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Point the test of a config at any annotated set, by its class names."""
 
-import argparse
 import os.path as osp
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,49 +29,13 @@ from dito.utils.checkpoint import load_from_file
 _HOOK = 'DITOVocabularyHook'
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data``, ``--images``, ``--vocabulary`` and ``--novel``."""
-    group = parser.add_argument_group(
-        'another data set',
-        'Evaluate on any set in the format of COCO, LVIS or Objects365, by '
-        'the names of its categories; of the config only the model and the '
-        'image processing are used.',
-    )
-    group.add_argument('--data', help='annotation file')
-    group.add_argument('--images', help='folder that its file names are in')
-    group.add_argument(
-        '--vocabulary',
-        help='.safetensors file with all its names (default: the text tower '
-        'of the model embeds them)',
-    )
-    group.add_argument(
-        '--novel',
-        nargs='+',
-        default=['unseen'],
-        metavar='NAME',
-        help='classes that count as novel, for which the image-text score '
-        'has the larger part: unseen (default: what the checkpoint was not '
-        'trained on), none, all, names, or a file of names',
-    )
-
-
-def check_data_arguments(
-    parser: argparse.ArgumentParser, args: argparse.Namespace
-) -> None:
-    """Refuse options that only make sense together."""
-    if (args.data is None) != (args.images is None):
-        parser.error('--data and --images go together')
-    if args.data is None and (args.vocabulary or args.novel != ['unseen']):
-        parser.error('--vocabulary and --novel need --data')
-
-
-def use_data(cfg: Config, args: argparse.Namespace) -> None:
+def use_data(cfg: Config, args: Namespace) -> None:
     """Replace the test set and metric of a config, in place.
 
     Args:
         cfg (Config): Its work folder is named after the data, too, unless
             ``--work-dir`` is given.
-        args (argparse.Namespace): With the options of this module.
+        args (Namespace): The options of ``dito test``.
 
     Raises:
         FileNotFoundError: If annotations, images or names are missing.
@@ -160,15 +124,13 @@ def _require_images(folder: str, read: Annotations, version: str) -> None:
         )
 
 
-def _novel(
-    wanted: Sequence[str], names: Sequence[str], checkpoint: str
-) -> list[str]:
+def _novel(wanted: str, names: Sequence[str], checkpoint: str) -> list[str]:
     """Names of the novel classes that the command line asks for."""
-    if wanted == ['none']:
+    if wanted == 'none':
         return []
-    if wanted == ['all']:
+    if wanted == 'all':
         return list(names)
-    if wanted == ['unseen']:
+    if wanted == 'unseen':
         meta = load_from_file(checkpoint).get('meta') or {}
         meta = {
             key.lower(): value
@@ -178,15 +140,15 @@ def _novel(
         seen = meta.get('base_classes') or meta.get('classes') or ()
         seen = {name_key(n) for n in seen} - unboxed
         return [name for name in names if name_key(name) not in seen]
-    wanted = name_list(wanted[0] if len(wanted) == 1 else wanted).names
+    given = name_list(wanted).names
     known = {name_key(name): name for name in names}
-    stray = [name for name in wanted if name_key(name) not in known]
+    stray = [name for name in given if name_key(name) not in known]
     if stray:
         raise ValueError(
             f'--novel has {len(stray)} names that are not among '
             f'the {len(names)} classes: {list_names(stray)}.'
         )
-    return [known[name_key(name)] for name in wanted]
+    return [known[name_key(name)] for name in given]
 
 
 def _set_vocabulary(cfg: Config, path: Any) -> None:

@@ -105,7 +105,7 @@ def write_categories(source: str, target: str) -> dict[str, int]:
     """Write the category metadata of an LVIS file on its own.
 
     The small file is what vocabularies are built from
-    (``build_text_embeddings.py --names-file``): ids, names, synonyms,
+    (``dito build-text-embeddings --names``): ids, names, synonyms,
     frequency, definitions and counts, in order of id.
 
     Args:

@@ -152,7 +152,7 @@ def _objects365(version: str) -> Layout:
     )
 
 
-#: Data sets by the name that ``tools/misc/prepare.py`` has for them.
+#: Data sets by the name that ``dito prepare`` has for them.
 LAYOUTS: dict[str, Layout] = {
     'lvis': _lvis(),
     'coco': _coco(),

@@ -18,7 +18,7 @@ class DITOBF16OptimWrapper(OptimWrapper):
 
     mmengine's ``AmpOptimWrapper`` does this too, but only on accelerators
     and always with a gradient scaler. bfloat16 has float32's range and needs
-    no scaler, and CPUs support it. ``tools/train.py --amp`` selects this.
+    no scaler, and CPUs support it. ``dito train --amp`` selects this.
 
     Args:
         Those of :obj:`OptimWrapper`.

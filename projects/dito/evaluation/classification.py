@@ -85,7 +85,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
                     'The model has not classified the annotated boxes: set '
                     "model.test_cfg.given_boxes='vlm' and load annotations "
                     'in the test pipeline, or use '
-                    'tools/analysis_tools/region_accuracy.py.'
+                    'dito region-accuracy.'
                 )
             labels = sample['gt_instances']['labels'].cpu().numpy()
             scores = sample['pred_regions']['scores'].float().cpu().numpy()

@@ -20,14 +20,11 @@ from .steps import Cost, Reporter, Stage
 _STARTUP = 20.0
 #: Where `make quickstart` leaves its logs, for the first estimates.
 _QUICKSTART = Path('work_dirs/quickstart')
-#: By what a job does: the words and the script for it.
+#: By what a job does: the words and the tool for it.
 _TOOLS = dict(
-    train=('Train', 'train.py'),
-    detection=('Evaluate', 'test.py'),
-    regions=(
-        'Classify given boxes with',
-        'analysis_tools/region_accuracy.py',
-    ),
+    train=('Train', 'train'),
+    detection=('Evaluate', 'test'),
+    regions=('Classify given boxes with', 'region-accuracy'),
 )
 
 
@@ -205,7 +202,7 @@ class Planner:
 
     def stage(self, job: Job) -> Stage:
         """The command of a job, whole once what it starts from is there."""
-        folder, (verb, script) = self.folder(job), _TOOLS[job.what]
+        folder, (verb, tool) = self.folder(job), _TOOLS[job.what]
         arguments = [str(folder.with_suffix('.py'))]
         if job.what == 'train':
             arguments += ['--work-dir', str(folder)]
@@ -219,7 +216,7 @@ class Planner:
         cost = Cost(self.estimate(job) or 60.0)
         title = f'{verb} {job.run}, seed {job.seed}'
         gpus = self.settings.gpus
-        return Stage(job.name, title, script, arguments, cost, gpus)
+        return Stage(job.name, title, tool, arguments, cost, gpus)
 
     def keep(self, job: Job, seconds: float) -> None:
         """Write the result of a step that took so long and has ended well."""

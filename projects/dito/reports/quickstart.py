@@ -24,7 +24,6 @@ SHIPPED_TOWER = Path('symbols/assets/clip_symbols.safetensors')
 #: Result of rep_symbols_long.py, from which stage 2 goes on by default.
 SHIPPED_REP = Path('symbols/assets/rep_symbols.safetensors')
 _REP, _DITO = 'symbols/rep_symbols.py', 'symbols/dito_symbols.py'
-_DRAW = 'dataset_converters/make_symbols.py'
 _LOGGED = 'default_hooks.logger.interval'
 _MARKER = '.dito_quickstart'
 # Going on, the heads need no large steps: a third of the rate of new ones.
@@ -87,13 +86,19 @@ class Plan:
         """All steps, in order."""
         detector = self.work_dir / 'dito' / f'iter_{self.det_iters}.pth'
         often = [f'{_LOGGED}=2']
-        data = ['--out', str(DATA_ROOT)]
+        data = ['--out-dir', str(DATA_ROOT)]
         return [
-            Stage('data', 'Draw the data set', _DRAW, data, Cost(40, 3, 1)),
+            Stage(
+                'data',
+                'Draw the data set',
+                'make-symbols',
+                data,
+                Cost(40, 3, 1),
+            ),
             self._stage(
                 'zero_shot',
                 'Classify held-out symbols with the shipped tower',
-                ['test.py', 'symbols/clip_symbols.py'],
+                ['test', 'symbols/clip_symbols.py'],
                 Cost(17, _STARTUP),
                 [f'{_LOGGED}=1'],
                 str(config_root() / SHIPPED_TOWER),
@@ -102,7 +107,7 @@ class Plan:
             self._stage(
                 'naming',
                 'Name annotated boxes with the box head of stage 2',
-                ['analysis_tools/region_accuracy.py', _DITO],
+                ['region-accuracy', _DITO],
                 Cost(20, _STARTUP, tail=3),
                 ['model.teacher=None', *often],
                 *(str(self._checkpoint), '--score', 'det'),
@@ -111,7 +116,7 @@ class Plan:
             self._stage(
                 'evaluation',
                 'Evaluate on base and novel classes',
-                ['test.py', _DITO],
+                ['test', _DITO],
                 Cost(63, _STARTUP, tail=8),
                 often,
                 str(detector),
@@ -157,7 +162,7 @@ class Plan:
             f'{_LOGGED}={max(iterations // _LINES, 1)}',
         ]
         cost = Cost(_STARTUP + pace * iterations, _STARTUP)
-        return self._stage(name, title, ['train.py', config], cost, options)
+        return self._stage(name, title, ['train', config], cost, options)
 
     def _stage(
         self,
@@ -168,12 +173,12 @@ class Plan:
         options: list[str],
         *arguments: str,
     ) -> Stage:
-        """A script with a config, in a work folder of its name."""
-        script, config = tool
+        """A tool with a config, in a work folder of its name."""
+        command, config = tool
         given = [str(config_root() / config), *arguments]
         given += ['--work-dir', str(self.work_dir / name)]
         given += ['--cfg-options', *options]
-        return Stage(name, title, script, given, cost)
+        return Stage(name, title, command, given, cost)
 
 
 def collect_metrics(work_dir: Path) -> dict[str, float]:

@@ -16,14 +16,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from dito.utils.configs import config_root
 from dito.utils.errors import StepError
 from dito.utils.printable import Console
 
 _POLL = 1.0
 _PLAIN_EVERY = 30.0
 _TAIL = 15
-# How far a step is, in the words of MMEngine's log and of make_symbols.py.
+# How far a step is, in the words of MMEngine's log and of make-symbols.
 _UNITS = re.compile(rb'(?:Iter\((?:train|test)\)|drawn) +\[ *(\d+)/(\d+)\]')
 _END = 65536
 
@@ -53,7 +52,7 @@ class Stage:
 
     name: str  #: Its log is ``NAME.log``.
     title: str  #: What it does, for a person.
-    script: str  #: Relative to the tools folder.
+    tool: str  #: Of ``dito TOOL``.
     arguments: list[str]
     cost: Cost  #: For the time left.
     gpus: int = 1  #: Processes; one runs without a launcher.
@@ -61,13 +60,13 @@ class Stage:
     @property
     def command(self) -> list[str]:
         """What is run."""
-        tool = str(config_root().parent / 'tools' / self.script)
+        dito = ['-m', 'dito', self.tool, *self.arguments]
         if self.gpus == 1:
-            return [sys.executable, tool, *self.arguments]
+            return [sys.executable, *dito]
         launcher = ['-m', 'torch.distributed.run', '--standalone']
         launcher.append(f'--nproc_per_node={self.gpus}')
         options = ['--launcher', 'pytorch']
-        return [sys.executable, *launcher, tool, *self.arguments, *options]
+        return [sys.executable, *launcher, *dito, *options]
 
 
 class TimeLeft:

@@ -1,8 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Helpers that know nothing of models and data: files, configs, packages."""
 
-from mmengine.registry import DefaultScope
-
 
 def register_all_modules(init_default_scope: bool = True) -> None:
     """Make MMDetection's scope the default one, as OpenMMLab's packages do.
@@ -14,5 +12,7 @@ def register_all_modules(init_default_scope: bool = True) -> None:
         init_default_scope (bool): Make ``mmdet`` the default scope if there
             is none yet. Defaults to True.
     """
+    from mmengine.registry import DefaultScope
+
     if init_default_scope and DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance('mmdet', scope_name='mmdet')

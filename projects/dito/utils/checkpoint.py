@@ -2,7 +2,7 @@
 """Reading and writing of weights that never runs code from a file.
 
 :func:`install` gives mmengine's ``load_from``, ``--resume``,
-``init_cfg=dict(type='Pretrained', ...)`` and ``tools/test.py`` two things:
+``init_cfg=dict(type='Pretrained', ...)`` and ``dito test`` two things:
 files named ``*.safetensors``, and loaders of ``.pth`` files, local,
 downloaded, stored at ``s3://`` or found by a name such as ``torchvision://``,
 that refuse what is more than weights and plain values.

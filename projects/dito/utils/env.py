@@ -2,8 +2,7 @@
 """Check an installation: what is there, what breaks, and one remedy each.
 
 Imports only the standard library at the top, and nothing of DITO, so that it
-still runs where the very packages it examines cannot be imported;
-``tools/misc/check_env.py`` loads this file by path.
+still runs where the very packages it examines cannot be imported.
 """
 
 import importlib
@@ -76,10 +75,14 @@ def _version(names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _import_error(module: str) -> BaseException | None:
-    """Import a module; the error when that fails, else None."""
+def _import_error(
+    module: str, function: str | None = None
+) -> BaseException | None:
+    """Import a module and call a function of it; the error if it fails."""
     try:
-        importlib.import_module(module)
+        imported = importlib.import_module(module)
+        if function is not None:
+            getattr(imported, function)()
     except Exception as error:  # any failure of foreign code is the finding
         return error
     return None
@@ -321,7 +324,7 @@ def check_lvis() -> list[Check]:
 
 def check_dito() -> list[Check]:
     """Whether everything together can be imported."""
-    error = _import_error('dito')
+    error = _import_error('dito', 'register')
     if error is not None:
         return [
             Check(

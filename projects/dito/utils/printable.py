@@ -10,7 +10,6 @@ import logging
 import re
 from typing import Any
 
-from mmengine.logging.logger import MMFormatter
 from rich.console import Console as RichConsole
 from rich.text import Text
 
@@ -49,11 +48,13 @@ class Console(RichConsole):
 
 def install() -> None:
     """Let logs of mmengine be printable; a second call does nothing."""
+    from mmengine.logging.logger import MMFormatter
+
     original = MMFormatter.format
     if hasattr(original, 'dito_printable'):
         return
 
-    def format_printable(self: MMFormatter, record: logging.LogRecord) -> str:
+    def format_printable(self: Any, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if _HARMFUL.search(message):
             record = logging.makeLogRecord(

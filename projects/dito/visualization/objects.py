@@ -101,7 +101,7 @@ def from_prediction(
 
     Args:
         result (dict): As :func:`dito.apis.results.to_dict` makes it, and as
-            ``tools/detect.py`` writes it to ``preds/``.
+            ``dito detect`` writes it to ``preds/``.
         novel (collection[str]): Names of the novel classes.
     """
     names, boxes = result['names'], result['bboxes']

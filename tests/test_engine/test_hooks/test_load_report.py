@@ -213,7 +213,7 @@ def test_unforeseen_keys_are_warned_of(tmp_path, said) -> None:
 def test_checkpoint_of_another_model_stops(tmp_path) -> None:
     path = _save(tmp_path, {'visual.conv1': torch.ones(1)})
     runner = _runner(tmp_path, load_from=path)
-    with pytest.raises(ValueError, match='visual.conv1.*model_converters'):
+    with pytest.raises(ValueError, match='visual.conv1.*clip-to-dito'):
         runner.train()
 
 
@@ -298,7 +298,7 @@ def test_another_patch_size_is_one_sentence(tmp_path) -> None:
     assert str(caught.value) == (
         'backbone.patch_embed.proj.weight is for patches of 14 x 14 pixels '
         'in the checkpoint and of 16 x 16 in the model: set patch_size=14, '
-        'or convert the tower with tools/model_converters/clip_to_dito.py '
+        'or convert the tower with dito clip-to-dito '
         '--patch-size 16.'
     )
 

@@ -204,7 +204,6 @@ def test_weights_of_another_model_are_refused(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     'args, message',
     [
-        (['ViT-B-16', 'out.pth'], 'must end in .safetensors'),
         (['ViT-B-16', 'out.safetensors'], 'give --weights'),
         (
             ['ViT-B-17', 'out.safetensors', '--weights', 'x'],

@@ -47,7 +47,7 @@ def check_shards(
 
     Args:
         sources (list[str]): See :func:`find_shards`.
-        manifest (str, optional): What ``pairs2shards.py`` wrote. Defaults to
+        manifest (str, optional): What ``dito pairs2shards`` wrote. Defaults to
             None: ``manifest.json`` of the folder, if there is one.
         decode (bool): Whether to decode all images, or read headers alone.
         captions (list[str]): Where captions stand, as in

@@ -86,7 +86,7 @@ def _explain_mismatch(key: str, value: Tensor, target: Tensor) -> str:
         return (
             f'{key} is for patches of {old} x {old} pixels in the checkpoint '
             f'and of {new} x {new} in the model: set patch_size={old}, or '
-            'convert the tower with tools/model_converters/clip_to_dito.py '
+            'convert the tower with dito clip-to-dito '
             f'--patch-size {new}'
         )
     if is_grid_mismatch(key, value, target):
@@ -95,7 +95,7 @@ def _explain_mismatch(key: str, value: Tensor, target: Tensor) -> str:
             f'{target.shape[1]} in the model, and only square grids (without '
             'a class token) can be resized: set img_size to that of the '
             'checkpoint, or convert the tower with '
-            'tools/model_converters/clip_to_dito.py'
+            'dito clip-to-dito'
         )
     return shapes
 
@@ -308,8 +308,8 @@ class DITOLoadReportHook(Hook):
             raise ValueError(
                 'None of the weights of the checkpoint fits the model: it '
                 f'has keys such as {report.unused[:3]}, the model such as '
-                f'{report.missing[:3]}; convert it with '
-                'tools/model_converters first.'
+                f'{report.missing[:3]}; convert it first: '
+                'see "dito clip-to-dito" and "dito official-to-dito".'
             )
         failed = [*report.missing, *report.mismatched]
         if training:

@@ -28,7 +28,7 @@ class DITORegionClassifier(DITO):
     NMS, so that the metrics of detection give AP over given boxes, and
     :class:`DITORegionMetric` counts how often the best class is the right
     one. Made from a detector's config by ``model.type``; see
-    tools/analysis_tools/region_accuracy.py.
+    dito region-accuracy.
 
     Args:
         score (str): 'vlm': ``z``, the frozen or finetuned backbone's score

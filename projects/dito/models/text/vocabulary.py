@@ -318,7 +318,7 @@ class Vocabulary:
                 'This vocabulary was made by the text tower '
                 f'{self.fingerprint[:8]}, the detector goes with '
                 f'{fingerprint[:8]}; build it anew with the text tower of '
-                'the detector (tools/misc/build_text_embeddings.py).'
+                'the detector (dito build-text-embeddings).'
             )
 
     def save(self, path: str | Path) -> None:
@@ -368,7 +368,7 @@ class Vocabulary:
             raise ValueError(
                 f'{path} is not a vocabulary (format '
                 f'{meta.get("format")!r}); make one with '
-                'tools/misc/build_text_embeddings.py.'
+                'dito build-text-embeddings.'
             )
         if not all(torch.isfinite(t).all() for t in state.values()):
             raise ValueError(

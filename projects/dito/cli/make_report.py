@@ -1,0 +1,49 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The report of a quickstart, or a picture of detections and maps."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from dito.apis import TextSimilarity
+from dito.reports.figures import held_out_figure, quickstart_figure
+from dito.reports.report import quickstart_report
+
+from . import common
+from .options import command
+
+
+def figure_of(args: Namespace) -> Path:
+    """Write the picture of the checkpoints that were given."""
+    from dito.apis import DITOInferencer
+
+    maps = None
+    if args.rep_checkpoint:
+        maps = TextSimilarity.from_files(
+            args.rep_config, args.rep_checkpoint, args.device
+        )
+    detector = DITOInferencer(args.config, args.checkpoint, device=args.device)
+    return held_out_figure(
+        detector, maps, args.data_root, args.figure, args.count
+    )
+
+
+@command
+def main(args: Namespace) -> int:
+    """Write the report or the picture."""
+    args.device = common.device_of(args)
+    if args.checkpoint:
+        path = figure_of(args)
+    elif args.figure:
+        path = quickstart_figure(
+            args.quickstart_dir,
+            args.data_root,
+            args.figure,
+            args.device,
+            args.count,
+        )
+    else:
+        path = quickstart_report(
+            args.quickstart_dir, args.data_root, args.device, args.out
+        )
+    print(f'{path} is written.')
+    return 0

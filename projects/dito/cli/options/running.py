@@ -1,0 +1,522 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Options of the tools that train, test and detect, and look at models."""
+
+from argparse import REMAINDER, Namespace
+from pathlib import Path
+
+from dito.reports.ablation_tables import DATA_SETS, TABLES
+
+from . import shared
+from .shared import ToolParser, natural
+
+SCORES = ('vlm', 'det', 'ensemble')
+# Iterations of the quickstart's stage 2: from its shipped result, and from
+# the tower alone.
+REP_ITERS, TOWER_ITERS = 150, 450
+
+
+def train(parser: ToolParser) -> None:
+    """Train any stage: image-text pretraining, REP, or detection."""
+    add = parser.add_argument
+    shared.add_config(parser)
+    shared.add_work_dir(parser)
+    shared.add_launcher(parser)
+    shared.add_data(parser, "what to train on instead of the config's")
+    add(
+        '--val-data',
+        metavar='FILE',
+        help='the same to evaluate on (default: none, no evaluation); names '
+        'that --data lacks are novel',
+    )
+    add(
+        '--val-images',
+        metavar='DIR',
+        help='folder that the file names in --val-data are relative to '
+        '(default: that of --images)',
+    )
+    add(
+        '--amp',
+        action='store_true',
+        help='train in bfloat16 mixed precision, on a GPU or a CPU',
+    )
+    add(
+        '--auto-scale-lr',
+        action='store_true',
+        help='train another batch than that of the schedule '
+        '(auto_scale_lr.base_batch_size), with the learning rate scaled to '
+        'it: train_cfg.total_batch_size where that is changed, else '
+        'train_dataloader.batch_size images on every process',
+    )
+    add(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a value, from the last '
+        'whole one in the work folder, or from the beginning if it has none',
+    )
+    parser.check(
+        lambda args: (
+            '--val-data and --val-images need --data'
+            if args.data is None and (args.val_data or args.val_images)
+            else shared.data_and_images(args)
+        )
+    )
+
+
+def test(parser: ToolParser) -> None:
+    """Evaluate a checkpoint on the test set of a config, or on any other."""
+    add = parser.add_argument
+    shared.add_config(parser)
+    shared.add_checkpoint(parser, shared.PUBLISHED)
+    shared.add_work_dir(parser)
+    shared.add_launcher(parser)
+    add(
+        '--out',
+        type=shared.ending('.pkl', '.pickle'),
+        metavar='FILE',
+        help='write the predictions to this .pkl file',
+    )
+    add('--show', action='store_true', help='show each result in a window')
+    add(
+        '--show-dir',
+        metavar='DIR',
+        help='folder for pictures of the results, inside the work folder',
+    )
+    add(
+        '--wait-time',
+        type=float,
+        default=2,
+        metavar='SECONDS',
+        help='time between two shown results',
+    )
+    group = parser.add_argument_group(
+        'another data set',
+        'Evaluate on any set by the names of its categories; of the config '
+        'only the model and the image processing are used.',
+    )
+    shared.add_data(group, 'another data set')
+    group.add_argument(
+        '--vocabulary',
+        metavar='FILE',
+        help='.safetensors file with all its names (default: the text tower '
+        'of the model embeds them)',
+    )
+    shared.add_novel(
+        group,
+        ', for which the image-text score has the larger part; or unseen '
+        '(what the checkpoint was not trained on), none, all',
+        'unseen',
+    )
+    parser.check(shared.data_and_images)
+    parser.check(
+        lambda args: (
+            '--vocabulary and --novel need --data'
+            if args.data is None
+            and (args.vocabulary or args.novel != 'unseen')
+            else None
+        )
+    )
+
+
+def detect(parser: ToolParser) -> None:
+    """Find named objects in pictures; write what was found.
+
+    Exits with 3 where some of several pictures could not be read.
+    """
+    add = parser.add_argument
+    add('image', nargs='+', help='image files, addresses, or folders')
+    shared.add_names(parser, 'what to look for')
+    _add_detector(parser)
+    shared.add_out_dir(
+        parser, 'folder for pictures (vis/) and results (preds/)', 'outputs'
+    )
+    shared.add_json(
+        parser,
+        "write what was found in all images to one file in COCO's format, "
+        'with names, image files and sizes',
+    )
+    add(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='least score of what is written',
+    )
+    add(
+        '--agnostic-nms',
+        type=float,
+        metavar='IOU',
+        help='of detections that overlap by more keep only the best, '
+        'whatever their names (0.5 gives one name an object)',
+    )
+    shared.add_device(parser)
+    add(
+        '--list-top-k',
+        type=natural,
+        metavar='K',
+        help='print the K best of each image, whatever their score (default: '
+        'those of --score-thr or more)',
+    )
+
+
+def threshold(parser: ToolParser) -> None:
+    """Find a score threshold on annotated pictures of one's own.
+
+    Twenty pictures are enough for a first guess. Every object of the classes
+    looked for must be annotated: one that is not counts as wrongly found.
+    """
+    shared.add_data(parser, 'what to find', required=True)
+    _add_detector(parser)
+    parser.add_argument(
+        '--precision',
+        type=float,
+        default=0.9,
+        metavar='F',
+        help='share of right detections that one threshold must reach',
+    )
+    shared.add_device(parser)
+    parser.check(
+        lambda args: (
+            None
+            if 0 < args.precision <= 1
+            else f'--precision is in (0, 1], got {args.precision:g}'
+        )
+    )
+
+
+def _add_detector(parser: ToolParser) -> None:
+    """Add what says how a detector finds what it is asked for."""
+    parser.add_argument(
+        '--negative-names',
+        metavar='NAMES',
+        help='what else there may be, in the forms of --names, or "trained" '
+        'for the classes the detector was trained on: not looked for, but '
+        'nothing of it is taken for one of --names',
+    )
+    shared.add_model(
+        parser, 'the shipped detector, which knows drawn symbols only'
+    )
+
+
+def quickstart(parser: ToolParser) -> None:
+    """Run the three stages' whole chain on a small drawn data set."""
+    add = parser.add_argument
+    shared.add_work_dir(
+        parser,
+        Path('work_dirs/quickstart'),
+        'folder for checkpoints, logs, metrics.json and report.html; an '
+        'earlier quickstart in it is replaced',
+    )
+    add(
+        '--from-tower',
+        action='store_true',
+        help='train stage 2 from the tower of stage 1 alone; by default it '
+        'goes on from the shipped result of a long stage 2',
+    )
+    add(
+        '--rep-iters',
+        type=natural,
+        metavar='N',
+        help='iterations of region-centric pretraining (default: '
+        f'{REP_ITERS}; with --from-tower {TOWER_ITERS})',
+    )
+    add(
+        '--det-iters',
+        type=natural,
+        default=200,
+        metavar='N',
+        help='iterations of detection finetuning',
+    )
+    shared.add_device(parser)
+
+
+def make_report(parser: ToolParser) -> None:
+    """Make the report of a quickstart again, or the picture of the README."""
+    add = parser.add_argument
+    add(
+        'quickstart_dir',
+        type=Path,
+        nargs='?',
+        default=Path('work_dirs/quickstart'),
+        help='work folder of the quickstart',
+    )
+    add(
+        '--data-root',
+        type=Path,
+        default=Path('data/symbols'),
+        metavar='DIR',
+        help='the data set "symbols"',
+    )
+    add(
+        '--out',
+        type=Path,
+        metavar='FILE',
+        help='file to write (default: report.html in the work folder)',
+    )
+    add(
+        '--figure',
+        type=Path,
+        metavar='FILE',
+        help='write a picture instead of the report: detections in the first '
+        'validation pictures with a novel object alone of its class, and '
+        'maps of that object before and after stage 2',
+    )
+    shared.add_model(parser, 'that of the quickstart')
+    add(
+        '--rep-checkpoint',
+        metavar='CHECKPOINT',
+        help='result of stage 2, for the maps; without it --checkpoint alone '
+        'gives a picture without maps',
+    )
+    add('--rep-config', metavar='CONFIG', help='config of --rep-checkpoint')
+    add(
+        '--count',
+        type=natural,
+        default=4,
+        metavar='N',
+        help='pictures in the figure',
+    )
+    shared.add_device(parser)
+    parser.check(_figure_alone)
+
+
+def _figure_alone(args: Namespace) -> str | None:
+    """Refuse what is only for a figure of given checkpoints."""
+    given = args.checkpoint, args.config, args.rep_checkpoint, args.rep_config
+    if not any(given) or (args.figure and args.checkpoint):
+        return None
+    return (
+        '--config, --rep-checkpoint and --rep-config belong to --figure with '
+        '--checkpoint; give both'
+    )
+
+
+def similarity_map(parser: ToolParser) -> None:
+    """Draw where in a picture a model sees what a text says (paper, fig. 3).
+
+    For each text a row: the picture, the map of the backbone's features, and
+    that of the region embeddings of the box head, which slides over pyramid
+    level 4. Each map is coloured from its own least to its own greatest
+    cosine.
+    """
+    add = parser.add_argument
+    add('image', help='image file')
+    add('--text', nargs='+', required=True, help='one or more queries')
+    shared.add_model(parser)
+    add(
+        '--out',
+        default='outputs/similarity.png',
+        metavar='FILE',
+        help='picture to write',
+    )
+    add(
+        '--img-size',
+        type=natural,
+        metavar='PIXELS',
+        help='longer side at the input (default: that of the config)',
+    )
+    add(
+        '--windows',
+        type=natural,
+        nargs='+',
+        default=[3, 5, 7],
+        metavar='CELLS',
+        help='sides of the sliding windows, the best of which counts',
+    )
+    shared.add_device(parser)
+
+
+def region_accuracy(parser: ToolParser) -> None:
+    """Classify the annotated boxes of a test set (paper, Table 6a).
+
+    The config is a detector's. With --score vlm the checkpoint may also be
+    that of a pretraining: pyramid and heads take no part, and without a
+    projection the backbone's map is used as it is. That is the row "before
+    detection training".
+    """
+    shared.add_config(parser)
+    shared.add_checkpoint(parser)
+    shared.add_work_dir(parser)
+    shared.add_launcher(parser)
+    parser.add_argument(
+        '--score',
+        choices=SCORES,
+        default=SCORES[0],
+        help='which score names a box',
+    )
+
+
+def ablation(parser: ToolParser) -> None:
+    """Train, evaluate and render the paper's ablation tables.
+
+        dito ablation 4a --dataset symbols --seeds 3
+
+    Every training and every evaluation is a step with a result file of its
+    own: what is finished is never made again, also not for another table, and
+    what was interrupted goes on from its last checkpoint. All rows of a table
+    have one schedule.
+
+    Batches are those of the schedules on any number of processes that divides
+    them. For others give --cfg-options auto_scale_lr.enable=True.
+    """
+    add = parser.add_argument
+    add(
+        'table',
+        nargs='+',
+        choices=[*TABLES, 'all'],
+        metavar='TABLE',
+        help=f'one or more of {", ".join(TABLES)}, or all',
+    )
+    add(
+        '--dataset',
+        choices=DATA_SETS,
+        default=DATA_SETS[0],
+        help='where the tables are made',
+    )
+    add(
+        '--seeds',
+        type=natural,
+        default=1,
+        metavar='N',
+        help='number of seeds, from 0',
+    )
+    add(
+        '--rows',
+        nargs='+',
+        default=[],
+        metavar='ROW',
+        help='only these rows (default: all)',
+    )
+    add(
+        '--iters-scale',
+        type=float,
+        default=1.0,
+        metavar='F',
+        help='factor of the lengths of all schedules',
+    )
+    add(
+        '--budget-hours',
+        type=float,
+        metavar='H',
+        help='begin nothing that would end later; 0 only renders (default: '
+        'no end)',
+    )
+    add(
+        '--own-pretraining',
+        action='store_true',
+        help='a pretraining for every seed (default: one for all)',
+    )
+    add(
+        '--rep-checkpoint',
+        type=Path,
+        metavar='CHECKPOINT',
+        help='result of the full stage 2, for the rows w/REP: it is not '
+        'trained then (Tables 4b and 4c compare it with others, which are '
+        'trained by the schedule)',
+    )
+    add(
+        '--gpus',
+        type=natural,
+        default=1,
+        metavar='N',
+        help='processes of a run; see above',
+    )
+    shared.add_work_dir(
+        parser,
+        what='folder of runs and tables (default: work_dirs/ablation_DATASET)',
+    )
+    add(
+        '--dry-run',
+        action='store_true',
+        help='show the steps and how long they take, and run nothing',
+    )
+    shared.add_cfg_options(parser)
+    parser.check(
+        lambda args: (
+            f'--rep-checkpoint {args.rep_checkpoint} is not a file'
+            if args.rep_checkpoint and not args.rep_checkpoint.is_file()
+            else None
+        )
+    )
+
+
+def memory(parser: ToolParser) -> None:
+    """Peak memory of a training step, by its parts.
+
+        dito memory                    # computed
+        dito memory --measure small    # and measured
+        dito memory --measure small base large --device cuda --bf16
+
+    Backbone: forward and backward pass of the ViT at 1024 x 1024 pixels in
+    4 x 4 windows, over the loaded model: activations, transient values and
+    gradients. Figures are computed by running the very modules on tensors
+    without data, about a second each; measured ones stand beside them, as
+    PyTorch's allocator counts them. Heads: what pyramid, proposal, box and
+    mask head keep for the backward pass, with the 512 RoIs of an image. A
+    step of the detector takes about the sum of backbone, heads, teacher and
+    weights; the optimizer's state and the weights of the heads come on top.
+    """
+    add = parser.add_argument
+    archs = ('tiny', 'small', 'base', 'large', 'huge')
+    add(
+        '--arch',
+        nargs='+',
+        choices=archs,
+        default=['small', 'base', 'large'],
+        help='sizes of the ViT',
+    )
+    add(
+        '--batch',
+        nargs='+',
+        type=natural,
+        default=[1, 2, 3, 4],
+        metavar='N',
+        help='images of a step',
+    )
+    add(
+        '--img-size',
+        type=natural,
+        default=1024,
+        metavar='PIXELS',
+        help='side of the images',
+    )
+    add('--bf16', action='store_true', help='bfloat16 autocast')
+    add(
+        '--measure',
+        nargs='*',
+        choices=archs,
+        default=[],
+        help='measure these (each takes a forward and a backward pass)',
+    )
+    shared.add_device(parser)
+    shared.add_json(parser)
+
+
+def print_config(parser: ToolParser) -> None:
+    """Print a config with everything it inherits and every override."""
+    shared.add_config(parser)
+    parser.add_argument(
+        '--out',
+        type=shared.ending('.py', '.yml', '.yaml', '.json'),
+        metavar='FILE',
+        help='write it here too (.py, .yml or .json)',
+    )
+
+
+def run(parser: ToolParser) -> None:
+    """Run another script with DITO imported first.
+
+    Importing DITO puts the stand-in for mmcv's compiled operators in place
+    and registers its classes; MMDetection's own tools/test.py needs both, and
+    imports parts of MMDetection before it reads the config's custom_imports.
+    """
+    parser.add_argument('script', help='a .py file')
+    parser.add_argument('args', nargs=REMAINDER, help='its arguments')
+
+
+def check_env(parser: ToolParser) -> None:
+    """Check the installation: versions, operators, devices.
+
+    Each problem has a remedy. Exits with 1 when something keeps DITO from
+    running; works where DITO cannot be imported.
+    """

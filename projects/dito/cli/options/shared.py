@@ -1,0 +1,344 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""The parser of all tools, and the options that several of them have."""
+
+import inspect
+import os
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dito.cli.errors import ExitCode, has_the_word
+
+Check = Callable[[Namespace], str | None]
+CHECKPOINT = '.pth or .safetensors file'
+PUBLISHED = (
+    f'{CHECKPOINT}, a published folder, "owner/name" on the Hugging Face hub, '
+    'or "official"'
+)
+
+
+class _Help(RawDescriptionHelpFormatter):
+    """Shows the default of every option that has one."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text, value = action.help or '', action.default
+        silent = value is None or value is False or value == SUPPRESS
+        if silent or '(default' in text or value in ('', []):
+            return text
+        if isinstance(value, (list, tuple)):
+            value = ' '.join(map(str, value))
+        return f'{text} (default: {str(value).replace("%", "%%")})'.strip()
+
+
+class ToolParser(ArgumentParser):
+    """Parser of a tool; of several processes one alone says what is wrong.
+
+    Args:
+        tool (str): Name of the tool.
+        describe (Callable): Adds the arguments; its docstring is what
+            ``--help`` says of the tool.
+    """
+
+    def __init__(
+        self, tool: str, describe: Callable[['ToolParser'], None]
+    ) -> None:
+        super().__init__(
+            prog=f'dito {tool}',
+            description=inspect.getdoc(describe),
+            formatter_class=_Help,
+        )
+        self._checks: list[Check] = []
+        describe(self)
+        self.add_argument(
+            '--debug',
+            action='store_true',
+            help='show the traceback of errors in what was given, too',
+        )
+
+    def check(self, check: Check) -> None:
+        """Refuse arguments that do not go together.
+
+        Args:
+            check (Callable): Says what is wrong with the parsed arguments;
+                None where nothing is.
+        """
+        self._checks.append(check)
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Namespace, list[str]]:
+        """Parse, and refuse what does not go together.
+
+        Args:
+            args (Sequence[str], optional): Defaults to the process's.
+            namespace (Namespace, optional): To add to.
+
+        Returns:
+            tuple: The arguments, and those that are not known.
+        """
+        parsed, rest = super().parse_known_args(args, namespace)
+        for check in self._checks if not rest else ():
+            message = check(parsed)
+            if message:
+                self.error(message)
+        return parsed, rest
+
+    def error(self, message: str) -> NoReturn:
+        """End with the exit code of a wrong usage.
+
+        Args:
+            message (str): What is wrong.
+        """
+        if has_the_word():
+            super().error(message)
+        self.exit(ExitCode.USAGE)
+
+
+def natural(text: str) -> int:
+    """An integer from 1 on."""
+    if not text.isdigit() or not int(text):
+        raise ArgumentTypeError(f'must be a number from 1 on, got {text}')
+    return int(text)
+
+
+def ending(*suffixes: str) -> Callable[[str], str]:
+    """A path with one of the suffixes."""
+
+    def path(text: str) -> str:
+        if not text.endswith(suffixes):
+            raise ArgumentTypeError(
+                f'must end in {" or ".join(suffixes)}, got {text}'
+            )
+        return text
+
+    return path
+
+
+def add_config(parser: ToolParser, nargs: str | None = None) -> None:
+    """Add ``config`` and ``--cfg-options``."""
+    parser.add_argument(
+        'config',
+        nargs=nargs,
+        help="config file, or the name of one of DITO's configs",
+    )
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: ToolParser) -> None:
+    """Add ``--cfg-options``."""
+    from mmengine.config import DictAction
+
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings to override; a list is written key="[a,b]" or '
+        'key=a,b, without white space',
+    )
+
+
+def add_checkpoint(parser: ToolParser, what: str = CHECKPOINT) -> None:
+    """Add ``checkpoint``."""
+    parser.add_argument('checkpoint', help=what)
+
+
+def add_model(parser: ToolParser, default: str | None = None) -> None:
+    """Add ``--config`` and ``--checkpoint``.
+
+    Args:
+        parser (ToolParser): The parser.
+        default (str, optional): What is taken without a checkpoint. None:
+            there must be one.
+    """
+    parser.add_argument(
+        '--checkpoint',
+        required=default is None,
+        help=PUBLISHED + ('' if default is None else f' (default: {default})'),
+    )
+    add_config_of_checkpoint(parser)
+
+
+def add_config_of_checkpoint(parser: ToolParser) -> None:
+    """Add ``--config``, of a checkpoint."""
+    parser.add_argument(
+        '--config',
+        help="config file, or the name of one of DITO's configs (default: "
+        'that in the checkpoint)',
+    )
+
+
+def add_work_dir(
+    parser: ToolParser, default: Path | None = None, what: str = ''
+) -> None:
+    """Add ``--work-dir``."""
+    parser.add_argument(
+        '--work-dir',
+        type=Path if default else str,
+        default=default,
+        metavar='DIR',
+        help=what
+        or "folder for logs and results (default: the config's work_dir, else "
+        './work_dirs/CONFIG_NAME)',
+    )
+
+
+def add_launcher(parser: ToolParser) -> None:
+    """Add ``--launcher`` and ``--local-rank``."""
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run were started',
+    )
+    parser.add_argument(
+        '--local-rank',
+        '--local_rank',
+        type=int,
+        default=0,
+        help='set by torch.distributed.launch',
+    )
+
+
+def add_device(parser: ToolParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        '--device',
+        help='cpu, cuda, cuda:1 ... (default: a GPU if there is one)',
+    )
+
+
+def add_workers(parser: ToolParser, what: str = 'processes') -> None:
+    """Add ``--workers``."""
+    parser.add_argument(
+        '--workers',
+        type=natural,
+        default=os.cpu_count() or 1,
+        metavar='N',
+        help=f'{what}; the result does not depend on it (default: one a '
+        'processor)',
+    )
+
+
+def add_out(
+    parser: ToolParser, what: str, default: str, suffix: str = ''
+) -> None:
+    """Add ``--out``; without a default it must be given."""
+    parser.add_argument(
+        '--out',
+        required=not default,
+        type=ending(suffix) if suffix else str,
+        metavar='FILE',
+        help=what + (f' (default: {default})' if default else ''),
+    )
+
+
+def add_out_dir(
+    parser: ToolParser, what: str, default: str | None = None
+) -> None:
+    """Add ``--out-dir``; without a default it must be given."""
+    parser.add_argument(
+        '--out-dir',
+        required=default is None,
+        default=default,
+        metavar='DIR',
+        help=what,
+    )
+
+
+def add_overwrite(parser: ToolParser) -> None:
+    """Add ``--overwrite``."""
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace an earlier set in the same folder',
+    )
+
+
+def add_json(
+    parser: ToolParser, what: str = 'write the findings to this file too'
+) -> None:
+    """Add ``--json``."""
+    parser.add_argument('--json', metavar='FILE', help=what)
+
+
+def add_data(parser: Any, what: str, required: bool = False) -> None:
+    """Add ``--data`` and ``--images``, to a parser or a group of options."""
+    parser.add_argument(
+        '--data',
+        required=required,
+        metavar='FILE',
+        help=f'{what}: annotations in the format of COCO, LVIS or Objects365',
+    )
+    parser.add_argument(
+        '--images',
+        required=required,
+        metavar='DIR',
+        help='folder that the file names in --data are relative to',
+    )
+
+
+def data_and_images(args: Namespace) -> str | None:
+    """Refuse ``--data`` without ``--images``, or the other way round."""
+    if (args.data is None) == (args.images is None):
+        return None
+    return '--data and --images go together'
+
+
+def add_names(parser: ToolParser, what: str) -> None:
+    """Add ``--names``."""
+    parser.add_argument(
+        '--names',
+        required=True,
+        help=f'{what}: "red umbrella, anchor"; or a file of names (.txt or '
+        '.names with one a line, .json, .yaml, .pbtxt; annotations of COCO or '
+        'LVIS; a vocabulary)',
+    )
+
+
+def add_novel(parser: Any, what: str, default: str | None = None) -> None:
+    """Add ``--novel``, to a parser or a group of options."""
+    parser.add_argument(
+        '--novel',
+        default=default,
+        metavar='NAMES',
+        help=f'novel classes, in the forms of --names{what}',
+    )
+
+
+def add_rare_is_novel(parser: ToolParser) -> None:
+    """Add ``--rare-is-novel``."""
+    parser.add_argument(
+        '--rare-is-novel',
+        action='store_true',
+        help='the rare classes of LVIS annotations, as --names, are novel too',
+    )
+
+
+def add_sizes(parser: ToolParser) -> None:
+    """Add ``--sizes``."""
+    parser.add_argument(
+        '--sizes',
+        nargs='+',
+        default=[],
+        metavar='NAME=NUMBER',
+        help='sizes of a SavedModel that is not ViT-L/16, such as dim=768',
+    )
+
+
+def add_source(parser: ToolParser, what: str, **options: Any) -> None:
+    """Add ``--source``, where published files are that were downloaded."""
+    parser.add_argument(
+        '--source',
+        metavar='DIR',
+        help=f'{what} that were downloaded',
+        **options,
+    )

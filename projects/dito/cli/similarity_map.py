@@ -1,0 +1,54 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Where in a picture a model sees what a text says."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmcv import imread
+
+from dito.apis import SimilarityMaps, TextSimilarity
+from dito.apis.results import write_picture
+from dito.reports.figures import similarity_strip
+
+from . import common
+from .options import command
+
+
+def report(texts: Sequence[str], maps: SimilarityMaps) -> str:
+    """Least and greatest cosine of each map, a line each."""
+    lines = []
+    for number, text in enumerate(texts):
+        for name, values in (
+            ('backbone', maps.backbone),
+            ('box head', maps.regions),
+        ):
+            if values is not None:
+                low, high = values[number].min(), values[number].max()
+                lines.append(f'{text}: {name} {low:.3f} to {high:.3f}')
+    return '\n'.join(lines)
+
+
+@command
+def main(args: Namespace) -> int:
+    """Compute and draw the maps."""
+    if not Path(args.image).is_file():
+        raise FileNotFoundError(f'The image {args.image} does not exist.')
+    image: np.ndarray | None = imread(args.image, channel_order='rgb')
+    if image is None:
+        raise ValueError(f'{args.image} cannot be decoded as an image.')
+    similarity = TextSimilarity.from_files(
+        args.config,
+        args.checkpoint,
+        common.device_of(args),
+        args.img_size,
+        args.windows,
+    )
+    maps = similarity(image, args.text)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(out, similarity_strip(image, args.text, maps))
+    print(report(args.text, maps))
+    print(f'The picture is {out}.')
+    return 0
