@@ -21,7 +21,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test lint format clean
+.PHONY: help env quickstart test lint format docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -64,6 +64,11 @@ lint: env  ## Check style (ruff) and that every file compiles
 format: env  ## Bring every file into the one format
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+docs: env  ## Build the site of the documentation in work_dirs/site
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c $(CONSTRAINTS) \
+	    -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:  ## Remove build output and caches (keeps .venv, data, work_dirs)
 	@echo '==> Removing build output and caches'

@@ -82,7 +82,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         **unknown: Refused; an argument of DetInferencer is answered by what
             it is called here.
 
-    Example:
+    Examples:
         >>> inferencer = DITOInferencer('model.safetensors')
         >>> result = inferencer('beach.jpg', 'red umbrella, anchor')
         >>> result['predictions'][0]['names']

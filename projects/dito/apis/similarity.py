@@ -59,7 +59,7 @@ class TextSimilarity:
         windows (Sequence[int]): Sides of the sliding windows in cells.
             Defaults to 3, 5 and 7.
 
-    Example:
+    Examples:
         >>> similarity = TextSimilarity.from_files('rep_symbols.py',
         ...                                        'iter_200.pth')
         >>> maps = similarity(image, ['a photo of a red umbrella'])

@@ -341,7 +341,7 @@ class DITOCocoDataset(OpenVocabularyDataset):
     Args:
         split (str): 'base' or 'all'. Defaults to 'all'.
 
-    Example:
+    Examples:
         >>> dataset = DITOCocoDataset(
         ...     ann_file='annotations/instances_val2017.json',
         ...     data_root='data/coco/',
@@ -369,7 +369,7 @@ class DITOLVISDataset(OpenVocabularyDataset):
         split (str): 'base' (866 classes of LVIS v1) or 'all' (1,203).
             Defaults to 'all'.
 
-    Example:
+    Examples:
         >>> dataset = DITOLVISDataset(
         ...     ann_file='annotations/lvis_v1_train.json',
         ...     data_root='data/lvis_v1/', data_prefix=dict(img=''),

@@ -59,7 +59,7 @@ _FACTORIES = (
 class PlainValues:
     """Context in which torch's safe reader knows MMEngine's plain values.
 
-    Example:
+    Examples:
         >>> with PlainValues() as values:
         ...     content = values.finish(torch.load(path, weights_only=True))
     """

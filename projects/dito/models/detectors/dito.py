@@ -76,7 +76,7 @@ class DITO(
         data_preprocessor (dict, optional): Config of the preprocessor.
         init_cfg (dict, optional): Config of the initialisation.
 
-    Example:
+    Examples:
         >>> model = MODELS.build(cfg.model)
         >>> model.build_vocabulary(['umbrella', 'anchor'], novel=['anchor'])
         >>> model.test_step(dict(inputs=[image], data_samples=[sample]))

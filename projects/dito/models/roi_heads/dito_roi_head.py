@@ -86,7 +86,7 @@ class DITORoIHead(StandardRoIHead):
         vlm_roi_extractor: OptConfigType = None,
         loss_distill: OptConfigType = None,
         class_chunk: int = 4096,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         ensemble = {**(ensemble or {}), **_moved_options(kwargs)}
         super().__init__(**kwargs)

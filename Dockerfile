@@ -1,0 +1,27 @@
+# DITO for MMDetection: `dito` in a container.
+#
+#   docker build -t dito .                                        # CPU
+#   docker build -t dito:cuda \
+#       --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+#   docker run --rm -v "$PWD:/work" dito detect photo.jpg --names "dog, kite"
+#   docker run --rm --gpus all -v "$PWD:/work" dito:cuda train CONFIG
+FROM python:3.11-slim
+
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+WORKDIR /opt/dito
+COPY requirements requirements
+RUN pip install --no-cache-dir -c requirements/constraints.txt \
+    --index-url "${TORCH_INDEX}" torch torchvision
+COPY . .
+# The headless OpenCV of the same version needs no libGL.
+RUN pip install --no-cache-dir -c requirements/constraints.txt . \
+    && pip install --no-cache-dir -c requirements/constraints.txt --no-deps \
+    --force-reinstall opencv-python-headless \
+    && dito check-env \
+    && useradd --create-home --uid 1000 dito
+
+USER 1000
+WORKDIR /work
+ENTRYPOINT ["dito"]
+CMD ["--help"]
