@@ -13,7 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from dito.cli import test as test_tool
-from dito.datasets.image_text.labelled_images import imagenet_names
+from dito.datasets.image_text.evaluation_sets import imagenet_names
 from dito.models.pretrainers import BatchPlace
 from dito.models.text import DITOTextEncoder
 
