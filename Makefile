@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.dito-installed
-SOURCES := projects tools tests configs setup.py
+SOURCES := projects tools tests configs docs setup.py
 CONSTRAINTS := requirements/constraints.txt
 # Test processes at a time; each needs about 1 GB.
 JOBS ?= auto
