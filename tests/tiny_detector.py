@@ -43,7 +43,7 @@ def extractor(size: int) -> dict:
 def assigner(pos: float, neg: float) -> dict:
     """Assigner of the proposal head."""
     return dict(
-        type='MaxIoUAssigner',
+        type='DITOMaxIoUAssigner',
         pos_iou_thr=pos,
         neg_iou_thr=neg,
         gt_max_assign_all=False,
@@ -56,7 +56,7 @@ def rpn_train_cfg() -> ConfigDict:
         assigner=assigner(0.3, 0.1),
         bbox_assigner=assigner(0.7, 0.3),
         sampler=dict(
-            type='RandomSampler',
+            type='DITORandomSampler',
             num=256,
             pos_fraction=255 / 256,
             add_gt_as_proposals=False,
@@ -158,12 +158,14 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
             ),
             rcnn=dict(
                 assigner=dict(
-                    type='MaxIoUAssigner',
+                    type='DITOMaxIoUAssigner',
                     pos_iou_thr=0.5,
                     neg_iou_thr=0.5,
                     match_low_quality=False,
                 ),
-                sampler=dict(type='RandomSampler', num=32, pos_fraction=0.25),
+                sampler=dict(
+                    type='DITORandomSampler', num=32, pos_fraction=0.25
+                ),
                 mask_size=28,
             ),
         ),

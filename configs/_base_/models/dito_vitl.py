@@ -21,6 +21,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_mask=True,
         pad_size_divisor=1024,
+        non_blocking=True,
     ),
     # 64 x 64 tokens in 4 x 4 windows of 16 x 16, four global layers.
     backbone=dict(
@@ -96,19 +97,19 @@ model = dict(
     train_cfg=dict(
         rpn=dict(
             assigner=dict(
-                type='MaxIoUAssigner',
+                type='DITOMaxIoUAssigner',
                 pos_iou_thr=0.3,
                 neg_iou_thr=0.1,
                 gt_max_assign_all=False,
             ),
             bbox_assigner=dict(
-                type='MaxIoUAssigner',
+                type='DITOMaxIoUAssigner',
                 pos_iou_thr=0.7,
                 neg_iou_thr=0.3,
                 gt_max_assign_all=False,
             ),
             sampler=dict(
-                type='RandomSampler',
+                type='DITORandomSampler',
                 num=256,
                 pos_fraction=255 / 256,
                 add_gt_as_proposals=False,
@@ -122,13 +123,13 @@ model = dict(
         ),
         rcnn=dict(
             assigner=dict(
-                type='MaxIoUAssigner',
+                type='DITOMaxIoUAssigner',
                 pos_iou_thr=0.5,
                 neg_iou_thr=0.5,
                 match_low_quality=False,
             ),
             sampler=dict(
-                type='RandomSampler',
+                type='DITORandomSampler',
                 num=512,
                 pos_fraction=0.25,
                 add_gt_as_proposals=True,

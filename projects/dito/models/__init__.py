@@ -8,4 +8,5 @@ from .losses import *  # noqa: F401,F403
 from .necks import *  # noqa: F401,F403
 from .pretrainers import *  # noqa: F401,F403
 from .roi_heads import *  # noqa: F401,F403
+from .targets import *  # noqa: F401,F403
 from .text import *  # noqa: F401,F403

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.ops import batched_nms
+from mmcv.ops import batched_nms, nms
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import (
@@ -19,8 +19,15 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from .layers import DITOLayerNorm2d
+from .targets import nonzero_all, sample_images
 
-__all__ = ['DITORPNHead', 'centerness', 'distinct', 'lrtb_to_tblr']
+__all__ = [
+    'DITORPNHead',
+    'centerness',
+    'distinct',
+    'level_nms',
+    'lrtb_to_tblr',
+]
 
 
 def lrtb_to_tblr(lrtb: Tensor) -> Tensor:
@@ -81,6 +88,31 @@ def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
     )
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
     return places[((first[group] == places) | flat) & boxes.any(dim=1)]
+
+
+def level_nms(
+    boxes: Tensor, scores: Tensor, levels: Tensor, cfg: ConfigType
+) -> Tensor:
+    """NMS within each level, as mmcv's ``batched_nms``.
+
+    mmcv sends a number to the device at each call and waits for it.
+
+    Args:
+        boxes (Tensor): Shape (N, 4), N > 0.
+        scores (Tensor): Shape (N, ).
+        levels (Tensor): Level of each, shape (N, ).
+        cfg (dict): ``type`` and ``iou_threshold``.
+
+    Returns:
+        Tensor: Indices of the boxes kept, int64, best first.
+    """
+    options = {k: v for k, v in cfg.items() if k != 'type'}
+    # mmcv goes level by level above this number.
+    plain = cfg.get('type', 'nms') == 'nms' and len(boxes) < 10000
+    if not plain or set(options) != {'iou_threshold'}:
+        return batched_nms(boxes, scores, levels, cfg)[1]
+    apart = boxes + (levels.to(boxes) * (boxes.max() + 1))[:, None]
+    return nms(apart, scores, **options)[1]
 
 
 _BORDERS = ('image', 'input')
@@ -235,6 +267,7 @@ class DITORPNHead(BaseDenseHead):
             anchor's sides, float32 also under autocast: bfloat16 would
             round coordinates by more than a pixel.
         """
+        self._move_anchors(feats[0].device)
         hidden = self._hidden(feats)
         return (
             [self.rpn_cls(x).float() for x in hidden],
@@ -249,10 +282,14 @@ class DITORPNHead(BaseDenseHead):
         return height - 1, width - 1
 
     def _decode(self, anchors: Tensor, lrtb: Tensor, img_meta: dict) -> Tensor:
-        """Boxes (x1, y1, x2, y2) of distances (N, 4), clipped, (N, 4)."""
-        return self.bbox_coder.decode(
-            anchors, lrtb_to_tblr(lrtb), max_shape=self._border(img_meta)
-        )
+        """Boxes (x1, y1, x2, y2) of distances (N, 4), clipped, (N, 4).
+
+        MMDetection's coder sends the border to the device each time.
+        """
+        boxes = self.bbox_coder.decode(anchors, lrtb_to_tblr(lrtb))
+        height, width = self._border(img_meta)
+        x, y = boxes[:, ::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
+        return torch.stack([x, y], dim=-1).flatten(1)
 
     def get_targets(
         self, anchors: Tensor, gt_instances: InstanceData
@@ -272,22 +309,43 @@ class DITORPNHead(BaseDenseHead):
             not sampled; indices of anchors with a box target, int64 (P, );
             their ground-truth boxes (P, 4).
         """
-        gt_bboxes, labels = gt_instances.bboxes, gt_instances.labels
-        overlaps = self.assigner.iou_calculator(gt_bboxes, anchors)
-        assigned = self.assigner.assign_wrt_overlaps(overlaps, labels)
-        sample = self.sampler.sample(
-            assigned, InstanceData(priors=anchors), gt_instances
+        (targets,) = self._targets_of(anchors, [gt_instances])
+        return targets
+
+    def _targets_of(
+        self, anchors: Tensor, batch_gt_instances: InstanceList
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Targets of all images; see :meth:`get_targets`."""
+        assigned, matched = [], []
+        for gt in batch_gt_instances:
+            overlaps = self.assigner.iou_calculator(gt.bboxes, anchors)
+            assigned.append(
+                self.assigner.assign_wrt_overlaps(overlaps, gt.labels)
+            )
+            matched.append(
+                self.bbox_assigner.assign_wrt_overlaps(
+                    overlaps, gt.labels
+                ).gt_inds
+            )
+        samples = sample_images(
+            self.sampler,
+            assigned,
+            [anchors] * len(assigned),
+            batch_gt_instances,
         )
-        targets = anchors.new_full((len(anchors),), -1.0)
-        targets[sample.neg_inds] = 0.0
-        targets[sample.pos_inds] = centerness(
-            sample.pos_priors, sample.pos_gt_bboxes
-        )
-        matched = self.bbox_assigner.assign_wrt_overlaps(
-            overlaps, labels
-        ).gt_inds
-        inds = (matched > 0).nonzero(as_tuple=True)[0]
-        return targets, inds, gt_bboxes[matched[inds] - 1].reshape(-1, 4)
+        boxed = nonzero_all([number > 0 for number in matched])
+        results = []
+        for gt, sample, number, inds in zip(
+            batch_gt_instances, samples, matched, boxed, strict=True
+        ):
+            targets = anchors.new_full((len(anchors),), -1.0)
+            targets[sample.neg_inds] = 0.0
+            targets[sample.pos_inds] = centerness(
+                sample.pos_priors, sample.pos_gt_bboxes
+            )
+            boxes = gt.bboxes[number[inds] - 1].reshape(-1, 4)
+            results.append((targets, inds, boxes))
+        return results
 
     def loss_by_feat(
         self,
@@ -317,8 +375,9 @@ class DITORPNHead(BaseDenseHead):
         scores = torch.cat([s.flatten(1) for s in cls_scores], 1).sigmoid()
         lrtb = torch.cat([p.flatten(2) for p in bbox_preds], 2).mT
         targets, boxes, gt_boxes = [], [], []
-        for i, gt_instances in enumerate(batch_gt_instances):
-            target, inds, gt = self.get_targets(anchors, gt_instances)
+        for i, (target, inds, gt) in enumerate(
+            self._targets_of(anchors, batch_gt_instances)
+        ):
             targets.append(target)
             boxes.append(
                 self._decode(anchors[inds], lrtb[i, inds], batch_img_metas[i])
@@ -342,11 +401,18 @@ class DITORPNHead(BaseDenseHead):
 
     def _anchors(self, maps: list[Tensor]) -> list[Tensor]:
         """Anchors (h * w, 4), row by row, of each level."""
+        self._move_anchors(maps[0].device)
         return self.prior_generator.grid_priors(
             [m.shape[-2:] for m in maps],
             dtype=torch.float32,
             device=maps[0].device,
         )
+
+    def _move_anchors(self, device: torch.device) -> None:
+        """Move the anchors of a cell to a device, once for all calls."""
+        anchors = self.prior_generator.base_anchors
+        if anchors[0].device != device:
+            self.prior_generator.base_anchors = [a.to(device) for a in anchors]
 
     def _predict_by_feat_single(
         self,
@@ -361,7 +427,7 @@ class DITORPNHead(BaseDenseHead):
     ) -> InstanceData:
         """Proposals of one image, best first: boxes, scores, labels of 0."""
         cfg = self.test_cfg if cfg is None else cfg
-        boxes, scores, levels = [], [], []
+        anchors, lrtbs, scores, levels = [], [], [], []
         for level, (logits, lrtb, priors) in enumerate(
             zip(cls_score_list, bbox_pred_list, mlvl_priors, strict=True)
         ):
@@ -369,13 +435,14 @@ class DITORPNHead(BaseDenseHead):
             # Of equal scores the first ones count (release), on any device.
             score, inds = score.sort(descending=True, stable=True)
             score, inds = score[: cfg['nms_pre']], inds[: cfg['nms_pre']]
-            boxes.append(
-                self._decode(priors[inds], lrtb.flatten(1).mT[inds], img_meta)
-            )
+            anchors.append(priors[inds])
+            lrtbs.append(lrtb.flatten(1).mT[inds])
             scores.append(score)
             levels.append(torch.full_like(inds, level))
         results = InstanceData(
-            bboxes=torch.cat(boxes),
+            bboxes=self._decode(
+                torch.cat(anchors), torch.cat(lrtbs), img_meta
+            ),
             scores=torch.cat(scores),
             level_ids=torch.cat(levels),
         )
@@ -393,16 +460,23 @@ class DITORPNHead(BaseDenseHead):
         min_size = cfg.get('min_bbox_size', -1)
         if min_size >= 0:
             sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
-            results = results[(sides > min_size).all(dim=1)]
-        nms: ConfigType | None = cfg.get('nms')
+            # As indices: a mask would be counted for each of the fields.
+            large = (sides > min_size).all(dim=1).nonzero().squeeze(1)
+            results = results[large]
+        nms_cfg: ConfigType | None = cfg.get('nms')
         if with_nms and cfg.get('drop_duplicates', False):
-            results, nms = (
+            results, nms_cfg = (
                 results[distinct(results.bboxes, results.level_ids)],
                 None,
             )
-        if with_nms and nms and nms['iou_threshold'] < 1 and len(results):
-            _, keep = batched_nms(
-                results.bboxes, results.scores, results.level_ids, nms
+        if (
+            with_nms
+            and nms_cfg
+            and nms_cfg['iou_threshold'] < 1
+            and len(results)
+        ):
+            keep = level_nms(
+                results.bboxes, results.scores, results.level_ids, nms_cfg
             )
         else:
             keep = results.scores.argsort(descending=True, stable=True)

@@ -42,3 +42,35 @@ class DITOLayerNorm2d(nn.LayerNorm):
             self.eps,
         )
         return x.permute(0, 3, 1, 2)
+
+
+class DITONormedConv2d(nn.Conv2d):
+    """Convolution of unit channels by filters of unit channels.
+
+    MMDetection's ``NormedConv2d``, which asks in every call what PyTorch it
+    runs on and so cannot be compiled.
+
+    Args:
+        *args: See :class:`torch.nn.Conv2d`.
+        temperature (float): Factor on the input. Defaults to 20.
+        eps (float): Added to both lengths. Defaults to 1e-6.
+        **kwargs: See :class:`torch.nn.Conv2d`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        temperature: float = 20.0,
+        eps: float = 1e-6,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.temperature, self.eps = temperature, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve maps (N, C, H, W)."""
+        weight = self.weight / (
+            self.weight.norm(dim=1, keepdim=True) + self.eps
+        )
+        x = x / (x.norm(dim=1, keepdim=True) + self.eps) * self.temperature
+        return self._conv_forward(x, weight, self.bias)

@@ -11,12 +11,19 @@ from golden_arrays import (
     golden_cases,
     levels,
 )
+from mmcv.ops import batched_nms
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from tiny_detector import assigner, rpn_head, rpn_train_cfg
 
-from dito.models import DITORPNHead, centerness, distinct, lrtb_to_tblr
+from dito.models import (
+    DITORPNHead,
+    centerness,
+    distinct,
+    level_nms,
+    lrtb_to_tblr,
+)
 
 PASSES = golden_cases(
     'proposals', r'(out(?:_raw)?)/nms([\d.]+)_pre(\d+)_post(\d+)/rois'
@@ -460,3 +467,14 @@ def test_distinct_against_loop():
     assert 0 < len(expected) < 200
     assert distinct(boxes, levels).tolist() == expected
     assert distinct(boxes[:0], levels[:0]).tolist() == []
+
+
+def test_nms_of_levels_is_that_of_mmcv() -> None:
+    corners = torch.rand(400, 2) * 40
+    boxes = torch.cat([corners, corners + torch.rand(400, 2) * 30], 1)
+    scores, levels = torch.rand(400), torch.arange(400) % 4
+    cfg = dict(type='nms', iou_threshold=0.5)
+    kept = level_nms(boxes, scores, levels, cfg)
+    assert 4 < len(kept) < 390
+    expected = batched_nms(boxes, scores, levels, ConfigDict(cfg))[1]
+    assert torch.equal(kept, expected)

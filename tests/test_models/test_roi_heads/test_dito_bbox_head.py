@@ -117,7 +117,7 @@ def test_targets_follow_the_vocabulary():
     result = SamplingResult.__new__(SamplingResult)
     result.pos_priors, result.neg_priors = priors[:1], priors[1:]
     result.pos_gt_bboxes, result.pos_gt_labels = gt, torch.tensor([2])
-    labels, deltas = head._get_targets_single(result)
+    labels, deltas = head._get_targets([result])
     assert labels.tolist() == [2, 4]
     expected = [
         (20 - 21.5) / 19 / 0.1,

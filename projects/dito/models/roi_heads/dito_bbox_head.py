@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.models.losses import accuracy
 from mmdet.models.task_modules.samplers import SamplingResult
-from mmdet.models.utils import empty_instances, multi_apply
+from mmdet.models.utils import empty_instances
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures.bbox import scale_boxes
 from mmdet.utils import ConfigType, InstanceList, OptMultiConfig
@@ -283,24 +283,24 @@ class DITOBBoxHead(BaseModule):
         embeds, deltas = self.regions(x)
         return self.classify(embeds), deltas
 
-    def _get_targets_single(
-        self, result: SamplingResult
+    def _get_targets(
+        self, results: list[SamplingResult]
     ) -> tuple[Tensor, Tensor]:
-        """Labels (N, ) and box deltas (N, 4) of one image's RoIs."""
-        num_pos = len(result.pos_priors)
-        labels = torch.full(
-            (len(result.priors),),
-            self.num_classes,
-            dtype=torch.long,
-            device=result.priors.device,
-        )
-        deltas = result.priors.new_zeros(len(labels), 4)
-        if num_pos:
-            labels[:num_pos] = result.pos_gt_labels
-            deltas[:num_pos] = self.bbox_coder.encode(
-                result.pos_priors, result.pos_gt_bboxes
-            )
-        return labels, deltas
+        """Labels (N, ) and box deltas (N, 4) of the RoIs of all images."""
+        counts = [(len(r.pos_priors), len(r.neg_priors)) for r in results]
+        # One call for all images; the coder sends numbers to the device.
+        deltas = self.bbox_coder.encode(
+            torch.cat([r.pos_priors for r in results]),
+            torch.cat([r.pos_gt_bboxes for r in results]),
+        ).split([pos for pos, _ in counts])
+        labels, targets = [], []
+        for result, delta, (_, neg) in zip(
+            results, deltas, counts, strict=True
+        ):
+            found = result.pos_gt_labels
+            labels += [found, found.new_full((neg,), self.num_classes)]
+            targets += [delta, delta.new_zeros(neg, 4)]
+        return torch.cat(labels), torch.cat(targets)
 
     def loss_and_target(
         self,
@@ -323,9 +323,7 @@ class DITOBBoxHead(BaseModule):
         Returns:
             dict: ``loss_bbox``, a dict of losses, and ``bbox_targets``.
         """
-        labels, deltas = map(
-            torch.cat, multi_apply(self._get_targets_single, sampling_results)
-        )
+        labels, deltas = self._get_targets(sampling_results)
         losses = self.loss(cls_score, bbox_pred, labels, deltas)
         return dict(loss_bbox=losses, bbox_targets=(labels, deltas))
 
@@ -352,7 +350,8 @@ class DITOBBoxHead(BaseModule):
         loss_cls = self.loss_cls(
             cls_score, labels, weight, avg_factor=max(len(labels), 1)
         )
-        pred, target = bbox_pred[foreground], bbox_targets[foreground]
+        inds = foreground.nonzero().squeeze(1)
+        pred, target = bbox_pred[inds], bbox_targets[inds]
         loss_bbox = self.loss_bbox(
             pred, target, avg_factor=max(pred.numel(), 1)
         )

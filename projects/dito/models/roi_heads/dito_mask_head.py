@@ -6,14 +6,17 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmdet.models.layers import NormedConv2d
+from mmcv.ops import roi_align
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
+from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import ConfigType, InstanceList
 from mmengine.model import ModuleList
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 
-from ..layers import DITOLayerNorm2d
+from ..layers import DITOLayerNorm2d, DITONormedConv2d
 from .box_masks import paste_masks
 
 
@@ -48,7 +51,7 @@ class DITOMaskHead(FCNMaskHead):
             type='CrossEntropyLoss', use_mask=True, loss_weight=1.0
         ),
     ) -> None:
-        conv_cfg = dict(type=NormedConv2d, eps=1e-12)
+        conv_cfg = dict(type=DITONormedConv2d, eps=1e-12)
         super().__init__(
             num_convs=num_convs,
             roi_feat_size=roi_feat_size,
@@ -87,6 +90,43 @@ class DITOMaskHead(FCNMaskHead):
             x = conv(x)
         x = F.relu(self.upsample_norm(self.upsample(x)))
         return self.conv_logits(x).float()
+
+    def get_targets(
+        self,
+        sampling_results: list[SamplingResult],
+        batch_gt_instances: InstanceList,
+        rcnn_train_cfg: ConfigType,
+    ) -> Tensor:
+        """Masks of the objects within their foreground RoIs.
+
+        MMDetection fetches the RoIs of each image from the device. Here its
+        pixels, which the loader's workers have drawn, are sent there and
+        cropped; the numbers are the same. Objects kept as polygons are left
+        to MMDetection.
+
+        Args:
+            sampling_results (list[SamplingResult]): RoIs of each image.
+            batch_gt_instances (InstanceList): ``masks`` of the objects.
+            rcnn_train_cfg (dict): ``mask_size``, cells a side;
+                ``soft_mask_target``: shares instead of 0 or 1.
+
+        Returns:
+            Tensor: float32, shape (N, mask_size, mask_size).
+        """
+        masks = [gt.masks for gt in batch_gt_instances]
+        if not all(isinstance(m, BitmapMasks) for m in masks):
+            return super().get_targets(
+                sampling_results, batch_gt_instances, rcnn_train_cfg
+            )
+        targets = torch.cat(
+            [
+                _crop(mask, res, _pair(rcnn_train_cfg['mask_size']))
+                for mask, res in zip(masks, sampling_results, strict=True)
+            ]
+        )
+        if rcnn_train_cfg.get('soft_mask_target', False):
+            return targets
+        return (targets >= 0.5).float()
 
     def predict_by_feat(
         self,
@@ -188,3 +228,22 @@ class DITOMaskHead(FCNMaskHead):
         if rescale:
             bboxes /= scale.repeat(2)
         return masks
+
+
+def _crop(
+    masks: BitmapMasks, result: SamplingResult, size: tuple[int, int]
+) -> Tensor:
+    """Shares of the cells of an image's RoIs that its masks cover."""
+    boxes, owner = result.pos_priors, result.pos_assigned_gt_inds
+    if not len(boxes):
+        return boxes.new_zeros(0, *size)
+    x = boxes[:, ::2].clamp(0, masks.width)
+    y = boxes[:, 1::2].clamp(0, masks.height)
+    pixels = torch.from_numpy(masks.masks).to(boxes.device, non_blocking=True)
+    if len(pixels) > len(boxes):
+        pixels = pixels.index_select(0, owner)
+        owner = torch.arange(len(boxes), device=boxes.device)
+    rois = torch.stack([x, y], dim=-1).flatten(1)
+    rois = torch.cat([owner[:, None].to(rois), rois], dim=1)
+    pixels = pixels[:, None].to(rois.dtype)
+    return roi_align(pixels, rois, size, 1.0, 0, 'avg', True).squeeze(1)

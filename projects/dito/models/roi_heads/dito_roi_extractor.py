@@ -8,6 +8,8 @@ from mmdet.utils import ConfigType
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from ..targets import nonzero_all
+
 
 @MODELS.register_module()
 class DITOCellAlign(nn.Module):
@@ -71,7 +73,8 @@ class DITORoIExtractor(SingleRoIExtractor):
     float32 instead. A box of ``s`` pixels a side goes to level
     ``floor(log2(s / finest_scale))``, so with ``finest_scale=56`` and strides
     from 4 upwards, 224 pixels go to stride 16 (release, FPN); boxes without
-    area, also inverted ones, go to the finest level. Besides mmcv's layers
+    area, also inverted ones, go to the finest level. The number of RoIs of all
+    levels is asked of the device at once. Besides mmcv's layers
     ``roi_layer`` may be a registered one, such as :class:`DITOCellAlign`.
     """
 
@@ -131,4 +134,32 @@ class DITORoIExtractor(SingleRoIExtractor):
                 size = self.roi_layers[0].output_size
                 empty = feats[0].new_zeros(0, self.out_channels, *size)
                 return empty + sum(feat.sum() for feat in feats) * 0
-            return super().forward(feats, rois.float(), roi_scale_factor)
+            if len(feats) == 1:
+                return self.roi_layers[0](feats[0], rois.float())
+            return self._by_level(feats, rois.float(), roi_scale_factor)
+
+    def _by_level(
+        self,
+        feats: tuple[Tensor, ...],
+        rois: Tensor,
+        roi_scale_factor: float | None,
+    ) -> Tensor:
+        """Crop each RoI out of the map of its level."""
+        levels = self.map_roi_levels(rois, len(feats))
+        if roi_scale_factor is not None:
+            rois = self.roi_rescale(rois, roi_scale_factor)
+        inds = nonzero_all([levels == i for i in range(len(feats))])
+        crops, unused = [], []
+        for feat, layer, found in zip(
+            feats, self.roi_layers, inds, strict=True
+        ):
+            if len(found):
+                crops.append(layer(feat, rois[found]))
+            else:
+                unused.append(feat)
+        order = torch.cat(inds)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        crop = torch.cat(crops).index_select(0, place)
+        # So that every map has a gradient, on all processes alike.
+        return crop + sum(feat.sum() for feat in unused) * 0

@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..protocols import Ensemble, require
+from ..targets import sample_images
 from .dito_bbox_head import Classes
 from .geometric_ensemble import ChunkedScores, cosine_logits
 
@@ -169,16 +170,16 @@ class DITORoIHead(StandardRoIHead):
     def sample_rois(
         self, rpn_results_list: InstanceList, batch_data_samples: SampleList
     ) -> list[SamplingResult]:
-        """Match proposals to ground truth and sample them, image by image."""
+        """Match proposals to ground truth and sample them."""
         gt_instances, gt_ignore, _ = unpack_gt_instances(batch_data_samples)
-        results = []
+        assigned = []
         for proposals, gt, ignore in zip(
             rpn_results_list, gt_instances, gt_ignore, strict=True
         ):
             proposals.priors = proposals.pop('bboxes')
-            assigned = self.bbox_assigner.assign(proposals, gt, ignore)
-            results.append(self.bbox_sampler.sample(assigned, proposals, gt))
-        return results
+            assigned.append(self.bbox_assigner.assign(proposals, gt, ignore))
+        priors = [proposals.priors for proposals in rpn_results_list]
+        return sample_images(self.bbox_sampler, assigned, priors, gt_instances)
 
     def loss(
         self,
