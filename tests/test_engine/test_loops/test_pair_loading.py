@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What a process loads of a step, and how much of it is in memory."""
 
+import pickle
+
 import pytest
 import torch
 from mmengine.runner import Runner
@@ -180,3 +182,19 @@ def test_free_memory(tmp_path, monkeypatch):
         assert free_memory.free_memory() == free
     monkeypatch.setattr(free_memory, '_MEMINFO', tmp_path / 'absent')
     assert free_memory.free_memory() is None
+
+
+def test_the_workers_tokenise(data, monkeypatch):
+    runner = Runner(**config(data, 8, num_workers=1))
+    tower = runner.model.text_encoder
+    expected = tower.tokenize(['a red cat'])
+    monkeypatch.setattr(
+        type(tower), 'tokenize', lambda *_: pytest.fail('in the step')
+    )
+    runner.train()
+    loader = runner.train_loop.dataloader
+    collate = loader.collate_fn
+    tokenizer = pickle.loads(pickle.dumps(collate.tokenizer))
+    assert torch.equal(tokenizer(['a red cat']), expected)
+    pair_loading.tokenize_in_workers(loader, runner.model)
+    assert loader.collate_fn.collate is collate.collate

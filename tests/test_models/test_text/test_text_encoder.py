@@ -9,7 +9,12 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 
-from dito.models.text import DITOTextEncoder, Vocabulary, text_encoder
+from dito.models.text import (
+    DITOTextEncoder,
+    Vocabulary,
+    text_encoder,
+    tokenizers,
+)
 from dito.models.text.text_tower import resolve_text_arch
 
 ARCH = dict(width=32, layers=2, heads=4)
@@ -167,7 +172,7 @@ def test_unknown_pieces_are_read_as_padding_with_one_warning(
 ) -> None:
     said = []
     monkeypatch.setattr(
-        text_encoder, 'print_log', lambda text, **kwargs: said.append(text)
+        tokenizers, 'print_log', lambda text, **kwargs: said.append(text)
     )
     encoder = _encoder(token_ids=DITOTextEncoder.collect_token_ids(['a cat']))
     assert encoder.unknown_pieces(['a zebra', 'cat']) == ['zebra']

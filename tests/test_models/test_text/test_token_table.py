@@ -109,4 +109,4 @@ def test_what_takes_the_tokenizer_a_minute_is_cut(monkeypatch):
     assert tower.unknown_pieces(texts) == []
     assert len(seen) == 9 and max(seen) == 1540
     # The cache holds what was cut, not the long texts.
-    assert max(map(len, tower._texts)) == 1540
+    assert max(map(len, tower.caption_tokenizer()._known)) == 1540

@@ -28,6 +28,7 @@ from .pair_loading import (
     load_in_turns,
     plan_of_loader,
     read_share,
+    tokenize_in_workers,
     warn_of_memory,
 )
 from .whole_batch import BatchPlan, scales_lr
@@ -127,6 +128,8 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         position = self._restore_position()
+        # After the hooks: they may have loaded weights, with other rows.
+        tokenize_in_workers(self.dataloader, self.runner.model)
         self._meter.start()
         batches = iter(self.dataloader)
         while self._iter < self._max_iters and not self.stop_training:

@@ -9,7 +9,7 @@ time, so that what they make ahead is bounded whatever the batch.
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,46 @@ def load_in_turns(loader: Any, plan: BatchPlan) -> Any:
             f'batches of {size}.'
         )
     return loader
+
+
+class TokenizedCollate:
+    """Collates samples and tokenises their captions, in the workers.
+
+    Args:
+        collate (callable): From samples to a batch with ``texts``.
+        tokenizer (callable): From texts to tokens, int64 (B, L).
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[list], Batch],
+        tokenizer: Callable[[Sequence[str]], Tensor],
+    ) -> None:
+        self.collate, self.tokenizer = collate, tokenizer
+
+    def __call__(self, samples: list) -> Batch:
+        """Make a batch; ``tokens`` (B, L) are those of its ``texts``."""
+        batch = self.collate(samples)
+        texts = batch.get('texts') if isinstance(batch, dict) else None
+        if texts and all(isinstance(text, str) for text in texts):
+            batch['tokens'] = self.tokenizer(texts)
+        return batch
+
+
+def tokenize_in_workers(loader: DataLoader, model: Any) -> None:
+    """Let the workers of a loader tokenise for a model, where it can.
+
+    Args:
+        loader (DataLoader): Of pairs; changed in place.
+        model (nn.Module): A pretrainer with its weights, or a wrapper.
+    """
+    tower = getattr(model, 'module', model).text_encoder
+    collate = loader.collate_fn
+    if isinstance(collate, TokenizedCollate):
+        collate = collate.collate
+    if hasattr(tower, 'caption_tokenizer'):
+        collate = TokenizedCollate(collate, tower.caption_tokenizer())
+    loader.collate_fn = collate
 
 
 def read_share(batches: Iterator[Batch], turns: int) -> Batch | None:

@@ -103,7 +103,10 @@ class CLIPPretrainer(ImageTextPretrainer):
             )
 
     def embed(
-        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+        self,
+        inputs: Tensor,
+        texts: list[str] | Tensor,
+        place: BatchPlace | None,
     ) -> tuple[Features, Features]:
         """Embed images and texts, see the base class."""
         rois = None
@@ -169,7 +172,7 @@ class CLIPPretrainer(ImageTextPretrainer):
         grid = tower.pos_embed.view(1, *tower.pos_size, -1)
         return crop_pos_embed(
             grid,
-            boxes.to(inputs.device),
+            boxes.to(inputs.device, non_blocking=True),
             up_size,
             math.ceil(height / tower.patch_size),
         )

@@ -65,7 +65,11 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
         Raises:
             ValueError: If ``inputs`` is not a (B, 3, H, W) tensor.
         """
-        data = self.cast_data(data)
+        # The text tower cuts tokens on the host, then sends them itself.
+        tokens = {k: data[k] for k in ('tokens',) if k in data}
+        data = self.cast_data(
+            {k: v for k, v in data.items() if k not in tokens}
+        )
         inputs = data['inputs']
         if not isinstance(inputs, torch.Tensor) or inputs.ndim != 4:
             raise ValueError(
@@ -73,7 +77,8 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
                 f'{getattr(inputs, "shape", type(inputs))}; use '
                 "collate_fn=dict(type='image_text_collate')"
             )
-        return dict(data, inputs=(inputs.float() - self.mean) / self.std)
+        inputs = (inputs.float() - self.mean) / self.std
+        return dict(data, inputs=inputs, **tokens)
 
 
 # CLIP keeps the factor on the cosine at 100 or below.
@@ -156,13 +161,17 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
 
     @abstractmethod
     def embed(
-        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+        self,
+        inputs: Tensor,
+        texts: list[str] | Tensor,
+        place: BatchPlace | None,
     ) -> tuple[Features, Features]:
         """Embed images and texts.
 
         Args:
             inputs (Tensor): Normalised images (B, 3, H, W).
-            texts (list[str]): B captions.
+            texts (list[str] | Tensor): B captions, or their tokens, see
+                :meth:`encode_texts`.
             place (BatchPlace, optional): Seed of random draws; None draws
                 from torch's global generator.
 
@@ -223,10 +232,22 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
             if value is not None and value.requires_grad
         }
 
-    def encode_texts(self, texts: list[str]) -> Tensor:
-        """Embed captions, (B, D), with gradient where the tower has one."""
-        tokens = self.text_encoder.tokenize(texts)
-        return self.text_encoder(tokens.to(self.logit_scale.device))
+    def encode_texts(self, texts: list[str] | Tensor) -> Tensor:
+        """Embed captions, with gradient where the tower has one.
+
+        Args:
+            texts (list[str] | Tensor): B captions, or their tokens on the
+                CPU, int64 (B, L).
+
+        Returns:
+            Tensor: (B, D).
+        """
+        tower = self.text_encoder
+        tokens = texts if isinstance(texts, Tensor) else tower.tokenize(texts)
+        if hasattr(tower, 'shorten'):
+            tokens = tower.shorten(tokens)
+        device = self.logit_scale.device
+        return tower(tokens.to(device, non_blocking=True))
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
@@ -249,6 +270,7 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         labels: Tensor | None = None,
         keys: Sequence[str] | None = None,
         place: BatchPlace | None = None,
+        tokens: Tensor | None = None,
         mode: str = 'tensor',
     ) -> Tensor | Features | list[dict[str, Any]] | tuple:
         """Run one of the modes.
@@ -260,6 +282,8 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
             labels (Tensor, optional): (B,) class numbers, for 'predict'.
             keys (sequence[str], optional): Names of the samples.
             place (BatchPlace, optional): Seed of random draws.
+            tokens (Tensor, optional): Those of ``texts``, int64 (B, L) on
+                the CPU, for 'loss' and 'embed'; None tokenises here.
             mode (str): 'loss': dict of losses; 'embed': see :meth:`embed`;
                 'tensor': image embeddings (B, D); 'predict': embeddings of
                 images and captions where ``texts`` but no ``labels`` are
@@ -274,7 +298,8 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         """
         if mode in ('loss', 'embed'):
             _check_captions(inputs, texts)
-            features, local = self.embed(inputs, texts, place)
+            captions = texts if tokens is None else tokens
+            features, local = self.embed(inputs, captions, place)
             if mode == 'embed':
                 return features, local
             return {**self.contrast(features), **local}

@@ -151,9 +151,8 @@ class Mosaic:
                 antialias=True,
             )[0]
             rois.append([picture, x1, y1, x2, y2])
-        return pictures, torch.tensor(
-            rois, dtype=torch.float32, device=inputs.device
-        )
+        places = torch.tensor(rois, dtype=torch.float32)
+        return pictures, places.to(inputs.device, non_blocking=True)
 
     @staticmethod
     def pool(feat: Tensor, rois: Tensor, stride: int) -> Tensor:

@@ -87,7 +87,10 @@ class PyramidPretrainer(FrozenTowerPretrainer):
         self.freeze()
 
     def embed(
-        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+        self,
+        inputs: Tensor,
+        texts: list[str] | Tensor,
+        place: BatchPlace | None,
     ) -> tuple[Features, Features]:
         """Embed images by level and texts, see the base class."""
         images = self._embed_levels(inputs)

@@ -137,7 +137,10 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
         self.freeze(_NOT_TRAINED)
 
     def embed(
-        self, inputs: Tensor, texts: list[str], place: BatchPlace | None
+        self,
+        inputs: Tensor,
+        texts: list[str] | Tensor,
+        place: BatchPlace | None,
     ) -> tuple[Features, Features]:
         """Embed images by level and texts, see the base class.
 
@@ -192,7 +195,8 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
                 f'regions are given for {len(boxes)} levels, the RoI '
                 f'extractor has {len(layers)}; make them agree'
             )
-        return [level.to(inputs.device) for level in boxes]
+        device = inputs.device
+        return [level.to(device, non_blocking=True) for level in boxes]
 
     def _embed_regions(
         self, feats: tuple[Tensor, ...], boxes: list[Tensor]

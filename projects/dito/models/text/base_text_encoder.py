@@ -36,6 +36,10 @@ class BaseTextEncoder(BaseModule):
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed tokens, (N, D), not normalised."""
 
+    def shorten(self, tokens: Tensor) -> Tensor:
+        """Cut tokens on the CPU (N, L) where the tower needs fewer."""
+        return tokens
+
     def order(self, tokens: Tensor) -> Tensor:
         """Choose the order that texts are embedded in, int64 (N, )."""
         return torch.arange(len(tokens))
@@ -66,7 +70,7 @@ class BaseTextEncoder(BaseModule):
             with torch.autocast(device.type, enabled=False):
                 for index in self.order(tokens).split(batch_size):
                     result[index.to(device)] = normalize(
-                        self(tokens[index].to(device))
+                        self(self.shorten(tokens[index]).to(device))
                     ).float()
         finally:
             self.train(training)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmengine.logging import print_log
@@ -17,15 +16,14 @@ from .text_tower import build_text_tower, is_plain
 from .tokenizers import (
     CLEANINGS,
     ForeignTokenizer,
+    PieceTokenizer,
     TokenIds,
     bpe_tokenizer,
     cleaning_numbers,
     collect_token_ids,
-    cut_text,
     resolve_token_ids,
 )
 
-_CACHE_SIZE = 1 << 16
 _EMBEDDING = 'tower.token_embedding.weight'
 _CLEANING = 'text_cleaning'
 
@@ -111,10 +109,8 @@ class DITOTextEncoder(BaseTextEncoder):
         )
         self.tower.set_grad_checkpointing(with_cp)
         self.register_load_state_dict_pre_hook(_adapt_before_load)
-        self._texts: dict[str, np.ndarray] = {}
-        self._rows: tuple[Any, np.ndarray] = (None, np.empty(0))
+        self._pieces: tuple[Any, PieceTokenizer] | None = None
         self._cleaned: Any = None
-        self._warned = False
         if freeze:
             self.requires_grad_(False)
             self.train(False)
@@ -139,25 +135,40 @@ class DITOTextEncoder(BaseTextEncoder):
 
     # ------------------------------------------------------------ tokens
 
-    def _row_of_id(self) -> np.ndarray:
-        """Row of each token id, -1 if absent; follows loaded weights."""
+    def caption_tokenizer(self) -> PieceTokenizer | ForeignTokenizer:
+        """What tokenises for this tower, follows loaded weights.
+
+        It works without the tower, in the workers of a loader.
+
+        Returns:
+            callable: From N texts to tokens, see :meth:`tokenize`.
+
+        Raises:
+            ValueError: If the tower's tokenizer is not known.
+        """
+        if self.foreign is not None:
+            return self._own_tokenizer()
+        if 'vocab_size' in self.arch:
+            raise ValueError(
+                f'This text tower has {self.arch["vocab_size"]} pieces, so '
+                'its tokenizer is not the one of CLIP: set tokenizer='
+                'dict(path=FOLDER) in the config of the text encoder.'
+            )
         kept = self.token_ids
-        if kept is None:
-            return np.arange(bpe_tokenizer().vocab_size)
-        key = (kept.data_ptr(), kept._version)
-        if self._rows[0] != key:
-            ids = kept.cpu().numpy()
-            if ids[0] < 0:
+        key = None if kept is None else (kept.data_ptr(), kept._version)
+        if self._pieces is None or self._pieces[0] != key:
+            ids = None if kept is None else kept.cpu().numpy()
+            if ids is not None and ids[0] < 0:
                 raise ValueError(
                     'The text encoder was built with a number of token_ids '
                     'only and no checkpoint was loaded; load one that holds '
                     'them, or give the ids.'
                 )
-            rows = np.full(bpe_tokenizer().vocab_size, -1)
-            rows[ids] = np.arange(len(ids))
-            self._rows = (key, rows)
-            self._texts.clear()
-        return self._rows[1]
+            made = PieceTokenizer(ids, self.context_length)
+            if self._pieces is not None:
+                made.warned = self._pieces[1].warned
+            self._pieces = (key, made)
+        return self._pieces[1]
 
     def _own_tokenizer(self) -> ForeignTokenizer:
         """The tokenizer that is not CLIP's; follows loaded weights."""
@@ -167,27 +178,6 @@ class DITOTextEncoder(BaseTextEncoder):
             self.foreign.set_cleaning(numbers.tolist())
             self._cleaned = key
         return self.foreign
-
-    def _tokenize_one(self, text: str, rows: np.ndarray) -> np.ndarray:
-        tokenizer = bpe_tokenizer()
-        ids = tokenizer.encode(text)[: self.context_length - 2]
-        found = rows[[tokenizer.sot_token_id, *ids, tokenizer.eot_token_id]]
-        if (found < 0).any():
-            self._warn_unknown(text)
-        return np.maximum(found, 0)
-
-    def _warn_unknown(self, text: str) -> None:
-        if self._warned:
-            return
-        self._warned = True
-        pieces = self.unknown_pieces([text])
-        print_log(
-            f'The text tower has no embedding for {pieces[:20]} in '
-            f'{text[:200]!r} and reads them as padding; it knows '
-            f'{len(self.token_ids)} word pieces. This is reported once.',
-            logger='current',
-            level=logging.WARNING,
-        )
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into rows of the token embedding.
@@ -206,26 +196,23 @@ class DITOTextEncoder(BaseTextEncoder):
             raise TypeError(
                 f'tokenize takes a list of texts, got the text {texts!r}.'
             )
-        texts = [cut_text(text, self.context_length) for text in texts]
-        if self.foreign is not None:
-            return self._own_tokenizer()(texts)
-        if 'vocab_size' in self.arch:
-            raise ValueError(
-                f'This text tower has {self.arch["vocab_size"]} pieces, so '
-                'its tokenizer is not the one of CLIP: set tokenizer='
-                'dict(path=FOLDER) in the config of the text encoder.'
-            )
-        rows = self._row_of_id()
-        tokens = np.zeros((len(texts), self.context_length), np.int64)
-        for out, text in zip(tokens, texts, strict=True):
-            found = self._texts.get(text)
-            if found is None:
-                if len(self._texts) >= _CACHE_SIZE:
-                    self._texts.clear()
-                found = self._tokenize_one(text, rows)
-                self._texts[text] = found
-            out[: len(found)] = found
-        return torch.from_numpy(tokens)
+        return self.caption_tokenizer()(texts)
+
+    def shorten(self, tokens: Tensor) -> Tensor:
+        """Cut tokens to the longest text, where that changes nothing.
+
+        Args:
+            tokens (Tensor): From :meth:`tokenize`, on the CPU: of tokens on
+                a device the host would have to wait for their length.
+
+        Returns:
+            Tensor: Shape (N, L), L up to ``context_length``.
+        """
+        if not is_plain(self.arch):
+            return tokens
+        length = int(tokens.argmax(dim=-1).max()) + 1 if len(tokens) else 1
+        # Few distinct lengths, so that compiled code is made a few times.
+        return tokens[:, : -(-length // 8) * 8]
 
     def unknown_pieces(self, texts: Iterable[str]) -> list[str]:
         """Word pieces of some texts that the tower has no embedding for.
@@ -240,15 +227,7 @@ class DITOTextEncoder(BaseTextEncoder):
             return self._own_tokenizer().unknown_words(texts)
         if self.token_ids is None:
             return []
-        rows, tokenizer = self._row_of_id(), bpe_tokenizer()
-        ids = {
-            i
-            for text in texts
-            for i in tokenizer.encode(cut_text(text, self.context_length))
-        }
-        return sorted(
-            tokenizer.decode([i]).strip() for i in ids if rows[i] < 0
-        )
+        return self.caption_tokenizer().unknown_pieces(texts)
 
     def warn_unread(self, names: Sequence[str]) -> None:
         """Say which names have words that the tower has not learnt.
@@ -259,7 +238,8 @@ class DITOTextEncoder(BaseTextEncoder):
         found = {n: self.unknown_pieces([n]) for n in names}
         unread = {n: pieces for n, pieces in found.items() if pieces}
         if unread:
-            self._warned = True  # All of it is reported here.
+            if self.foreign is None:
+                self.caption_tokenizer().warned = True  # All is said here.
             print_log(
                 say_unread(len(names), unread),
                 logger='current',
@@ -272,20 +252,21 @@ class DITOTextEncoder(BaseTextEncoder):
         """Embed tokenised texts.
 
         Args:
-            tokens (Tensor): From :meth:`tokenize`, shape (N, L), any device.
+            tokens (Tensor): From :meth:`tokenize`, shape (N, L). On the CPU
+                they are cut, see :meth:`shorten`; others are taken as they
+                are.
 
         Returns:
             Tensor: Embeddings, not normalised, shape (N, embed_dims).
         """
         tower = self.tower
-        if not is_plain(self.arch):
-            return tower(tokens.to(tower.positional_embedding.device))
-        end = tokens.argmax(dim=-1)
-        length = int(end.max()) + 1 if len(tokens) else 1
-        # Few distinct lengths, so that compiled code is made a few times.
-        length = min(-(-length // 8) * 8, tokens.shape[1])
         device = tower.positional_embedding.device
-        tokens, end = tokens[:, :length].to(device), end.to(device)
+        if not is_plain(self.arch):
+            return tower(tokens.to(device))
+        if tokens.device.type == 'cpu':
+            tokens = self.shorten(tokens)
+        tokens = tokens.to(device)
+        end, length = tokens.argmax(dim=-1), tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         mask = tower.attn_mask[:length, :length]
         x = tower.ln_final(tower.transformer(x, attn_mask=mask))

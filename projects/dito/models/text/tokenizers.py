@@ -2,12 +2,15 @@
 """The byte-pair tokenizer, the rows that a tower keeps, and others."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from mmengine.logging import print_log
 from open_clip import SimpleTokenizer
 from open_clip import tokenizer as open_clip_tokenizer
 from torch import Tensor
@@ -20,6 +23,8 @@ PAD_ID = 0
 # English has about 5 letters per token, entities such as &#8217; have 7. The
 # tokenizer mends and splits a text in a time that grows with its square.
 _LETTERS_PER_TOKEN = 20
+# Texts whose tokens are remembered.
+_CACHE_SIZE = 1 << 16
 
 
 @lru_cache(maxsize=1)
@@ -150,6 +155,85 @@ def _existing(path: Path) -> Path:
     return path
 
 
+class PieceTokenizer:
+    """CLIP's tokenizer for a tower that keeps some rows of its table.
+
+    It has no part of the tower, so that a loader's workers can have it.
+
+    Args:
+        token_ids (np.ndarray, optional): Ids of the kept rows, int64. None
+            for the whole table.
+        context_length (int): Most tokens a text.
+    """
+
+    def __init__(
+        self, token_ids: np.ndarray | None, context_length: int
+    ) -> None:
+        size = bpe_tokenizer().vocab_size
+        self.context_length = context_length
+        self.num_rows = size if token_ids is None else len(token_ids)
+        self._rows = np.arange(size)
+        if token_ids is not None:
+            self._rows = np.full(size, -1)
+            self._rows[token_ids] = np.arange(len(token_ids))
+        self._known: dict[str, np.ndarray] = {}
+        self.warned = False
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Turn texts into rows of the table; see the tower's ``tokenize``.
+
+        Args:
+            texts (Sequence[str]): N texts.
+
+        Returns:
+            Tensor: int64, shape (N, context_length).
+        """
+        tokens = np.zeros((len(texts), self.context_length), np.int64)
+        for out, text in zip(tokens, texts, strict=True):
+            text = cut_text(text, self.context_length)
+            found = self._known.get(text)
+            if found is None:
+                if len(self._known) >= _CACHE_SIZE:
+                    self._known.clear()
+                found = self._known[text] = self._read(text)
+            out[: len(found)] = found
+        return torch.from_numpy(tokens)
+
+    def _read(self, text: str) -> np.ndarray:
+        """Rows of one text, with start and end."""
+        tokenizer = bpe_tokenizer()
+        ids = tokenizer.encode(text)[: self.context_length - 2]
+        ids = [tokenizer.sot_token_id, *ids, tokenizer.eot_token_id]
+        found = self._rows[ids]
+        if (found < 0).any() and not self.warned:
+            self.warned = True
+            print_log(
+                'The text tower has no embedding for '
+                f'{self.unknown_pieces([text])[:20]} in {text[:200]!r} and '
+                f'reads them as padding; it knows {self.num_rows} word '
+                'pieces. This is reported once.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return np.maximum(found, 0)
+
+    def unknown_pieces(self, texts: Iterable[str]) -> list[str]:
+        """Pieces of some texts that have no row, sorted.
+
+        Args:
+            texts (Iterable[str]): Any texts.
+        """
+        tokenizer = bpe_tokenizer()
+        ids = {
+            i
+            for text in texts
+            for i in tokenizer.encode(cut_text(text, self.context_length))
+        }
+        return sorted(
+            tokenizer.decode([i]).strip() for i in ids if self._rows[i] < 0
+        )
+
+
 _OPTIONS = {'path', 'clean', 'strip_sep_token'}
 #: How texts are cleaned, in the order of their numbers in a state dict.
 CLEANINGS = ('whitespace', 'lower', 'canonicalize')
@@ -246,7 +330,9 @@ class ForeignTokenizer:
             self._tokenizer = self._load()
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
-        return self._tokenizer(list(texts))
+        return self._tokenizer(
+            [cut_text(text, self.context_length) for text in texts]
+        )
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
         """Words that become the tokenizer's token of the unknown.
