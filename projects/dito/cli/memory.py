@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from dito.evaluation.report import print_table
 from dito.models.backbones import DITOViT
 from dito.models.backbones.vit_layers import read_arch
-from dito.models.backbones.window_ops import get_layout
+from dito.models.backbones.window_ops import cached_layout
 from dito.utils.configs import config_root
 from dito.utils.files import write_json
 
@@ -148,12 +148,12 @@ def without_data() -> Iterator[None]:
     """Run models on tensors that have shapes and types and no content."""
     # Orders of tokens are kept from call to call: neither kind may see the
     # other's.
-    get_layout.cache_clear()
+    cached_layout.cache_clear()
     try:
         with FakeTensorMode():
             yield
     finally:
-        get_layout.cache_clear()
+        cached_layout.cache_clear()
 
 
 @cache

@@ -7,6 +7,7 @@ from dito.models.backbones.window_ops import (
     WindowLayout,
     WindowSpec,
     axis_segments,
+    cached_layout,
     get_layout,
     resolve_global_layers,
     window_sets,
@@ -114,7 +115,7 @@ def test_a_sequential_layout_keeps_sequences_together():
 
 
 def test_a_layout_made_in_inference_mode_can_be_trained_with():
-    get_layout.cache_clear()
+    cached_layout.cache_clear()
     key = (1, (4, 4), (WindowSpec((2, 2)),), False, torch.device('cpu'))
     with torch.inference_mode():
         get_layout(*key)

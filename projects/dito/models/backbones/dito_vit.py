@@ -4,6 +4,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from operator import index
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from .vit_layers import (
     read_arch,
     resize_pos_embed,
 )
-from .window_ops import Layouts, Pair, WindowPlan
+from .window_ops import Layouts, Pair, WindowLayout, WindowPlan
 
 
 @MODELS.register_module()
@@ -347,8 +348,8 @@ class DITOViT(BaseModule):
         With ``value_only`` each token attends to itself alone in that layer.
         """
         patches = self._embed_patches(img)
-        # Plain numbers also while a graph is being traced.
-        size: Pair = tuple(int(side) for side in patches.shape[1:3])
+        # Plain numbers also while a graph is being traced or compiled.
+        size: Pair = tuple(index(side) for side in patches.shape[1:3])
         if pos_embed is None:
             grid = self.pos_embed.view(1, *self.pos_size, -1)
             pos_embed = resize_pos_embed(grid, size)
@@ -423,7 +424,7 @@ class DITOViT(BaseModule):
     ) -> Layouts:
         """Lay out tokens (P * B, [1 +] h * w, C) of P passes; see the plan."""
         return self.plan.layouts(
-            int(x.shape[0]) // len(passes),
+            index(x.shape[0]) // len(passes),
             size,
             passes,
             self.cls_token is not None,
@@ -451,13 +452,17 @@ class DITOViT(BaseModule):
                 # Attention does not mind the order within a sequence.
                 wanted = current
             if wanted is not current:
-                rows = rows if current is None else current.unpack(rows)
-                rows = rows if wanted is None else wanted.pack(rows)
+                # Not as methods: they cannot be compiled of a constant.
+                if current is not None:
+                    rows = WindowLayout.unpack(current, rows)
+                if wanted is not None:
+                    rows = WindowLayout.pack(wanted, rows)
                 current = wanted
             groups = None if block is alone else groups
             if self.with_cp and torch.is_grad_enabled():
                 rows = checkpoint(block, rows, groups, use_reentrant=False)
             else:
                 rows = block(rows, groups)
-        rows = rows if current is None else current.unpack(rows)
+        if current is not None:
+            rows = WindowLayout.unpack(current, rows)
         return rows.view(shape)

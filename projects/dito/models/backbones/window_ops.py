@@ -11,7 +11,7 @@ result equals that of padded windows with masks, for less work.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -245,7 +245,7 @@ class WindowLayout:
         return torch.cat([mean[:, None], tokens], dim=1).flatten(0, 1)
 
 
-@lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result
 def get_layout(
     batch: int,
     size: Pair,
@@ -253,10 +253,20 @@ def get_layout(
     class_token: bool,
     device: torch.device,
 ) -> WindowLayout:
-    """Build a :class:`WindowLayout`, or return the one built before."""
+    """Build a :class:`WindowLayout`, or return the one built before.
+
+    Compiled code holds the layout as a constant, so it is compiled once for
+    every size of the map.
+    """
+    return cached_layout(batch, size, passes, class_token, device)
+
+
+@lru_cache(maxsize=64)
+def cached_layout(*args: Any) -> WindowLayout:
+    """What :func:`get_layout` keeps; its ``cache_clear`` forgets it."""
     # A layout is used for training later even if inference asked first.
     with torch.inference_mode(False):
-        return WindowLayout(batch, size, passes, class_token, device)
+        return WindowLayout(*args)
 
 
 # One entry a layer: the sets of tokens, or None for the whole image.
