@@ -227,9 +227,7 @@ def _read_images(
         lost = [
             key
             for key, value in zip(
-                ('id', 'width', 'height'),
-                (number, width, height),
-                strict=True,
+                ('id', 'width', 'height'), (number, width, height), strict=True
             )
             if value is None
         ]

@@ -162,6 +162,13 @@ def match_names(
     return matches
 
 
+def unmatched(
+    names: Sequence[str], matches: Sequence[dict | None]
+) -> list[str]:
+    """Names to which :func:`match_names` has found no category."""
+    return [n for n, m in zip(names, matches, strict=True) if m is None]
+
+
 def _novel_flags(
     names: Sequence[str],
     by_name: dict[str, dict],
@@ -301,11 +308,7 @@ def _refuse_unknown(
     by_name: dict[str, dict],
 ) -> None:
     """Stop at class names that the file does not have, and list them."""
-    unknown = [
-        name
-        for name, match in zip(names, matches, strict=True)
-        if match is None
-    ]
+    unknown = unmatched(names, matches)
     if unknown:
         raise ValueError(
             f'{len(unknown)} of {len(names)} classes are not in the '

@@ -12,9 +12,7 @@ from .objects365 import find_o365_version, o365_image_path, repair_o365_name
 
 
 def _select_classes(
-    content: dict,
-    table: CategoryTable,
-    drop_empty: bool = False,
+    content: dict, table: CategoryTable, drop_empty: bool = False
 ) -> dict:
     """Keep what concerns some classes, ids and LVIS's lists included."""
     kept = set(table.ids)

@@ -58,10 +58,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
     """
 
     def __init__(
-        self,
-        on_error: str = 'raise',
-        max_skipped: int = 100,
-        **kwargs,
+        self, on_error: str = 'raise', max_skipped: int = 100, **kwargs
     ) -> None:
         if on_error not in ('raise', 'skip'):
             raise ValueError(

@@ -130,11 +130,7 @@ class DITOObjects365Dataset(OpenVocabularyDataset):
     """
 
     def __init__(
-        self,
-        *args,
-        version: str = 'v1',
-        repair_names: bool = True,
-        **kwargs,
+        self, *args, version: str = 'v1', repair_names: bool = True, **kwargs
     ) -> None:
         if version not in ('v1', 'v2'):
             raise ValueError(f"version must be 'v1' or 'v2', not {version!r}")

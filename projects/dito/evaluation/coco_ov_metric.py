@@ -13,7 +13,12 @@ from ..datasets.annotations import (
     read_annotations,
     require_masks,
 )
-from ..datasets.categories import index_categories, list_names, match_names
+from ..datasets.categories import (
+    index_categories,
+    list_names,
+    match_names,
+    unmatched,
+)
 from .average_precision import (
     AREA_RANGES,
     evaluate,
@@ -240,11 +245,7 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
         classes = self._names()
         by_name = index_categories(self._truth.read.categories)
         found = match_names(classes, by_name)
-        unknown = [
-            name
-            for name, match in zip(classes, found, strict=True)
-            if match is None
-        ]
+        unknown = unmatched(classes, found)
         if unknown:
             raise ValueError(
                 f'{len(unknown)} of {len(classes)} classes of the data set '

@@ -14,7 +14,7 @@ from mmengine.fileio import exists
 from dito.utils.files import write_json
 
 from ..datasets.annotations import Id, require_masks
-from ..datasets.categories import list_names, match_names
+from ..datasets.categories import list_names, match_names, unmatched
 from .average_precision import (
     evaluate_lvis,
     summarize_categories,
@@ -147,11 +147,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
             raise ValueError('the data set has no classes in its metainfo')
         by_name = {name: dict(k=k) for k, name in enumerate(gt.names)}
         found = match_names(classes, by_name)
-        unknown = [
-            name
-            for name, match in zip(classes, found, strict=True)
-            if match is None
-        ]
+        unknown = unmatched(classes, found)
         index = [match['k'] for match in found if match is not None]
         there = set(index)
         missing = [n for k, n in enumerate(gt.names) if k not in there]
@@ -266,10 +262,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
             output.precision[..., 0], gt, self.novel
         )
         return summarize_lvis(
-            output,
-            gt.frequency,
-            self.novel,
-            None if fixed else self.max_dets,
+            output, gt.frequency, self.novel, None if fixed else self.max_dets
         )
 
     def _protocol(self, results: list[ImageDetections]) -> dict[str, Any]:

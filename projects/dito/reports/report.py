@@ -22,12 +22,7 @@ from dito.utils.env import TESTED
 from dito.utils.files import write_json, write_text
 from dito.version import __version__
 from dito.visualization.drawing import draw_heat_map, draw_objects, outline
-from dito.visualization.objects import (
-    HIT,
-    LEGEND,
-    SHOWN_IOU,
-    WRONG,
-)
+from dito.visualization.objects import HIT, LEGEND, SHOWN_IOU, WRONG
 
 from .charts import chart_svg, stage_charts
 from .logs import StageLog, read_stage_log

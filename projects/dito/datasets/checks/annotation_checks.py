@@ -154,9 +154,7 @@ Expected = tuple[str, int, int]
 
 
 def check_images(
-    images: Sequence[Expected],
-    max_images: int | None = None,
-    workers: int = 1,
+    images: Sequence[Expected], max_images: int | None = None, workers: int = 1
 ) -> list[Finding]:
     """Look for images that are missing, broken or of another size.
 

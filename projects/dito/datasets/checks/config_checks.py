@@ -81,10 +81,7 @@ def check_config(
 
 
 def check_files(
-    ann_file: str,
-    images: str,
-    max_images: int | None = None,
-    workers: int = 1,
+    ann_file: str, images: str, max_images: int | None = None, workers: int = 1
 ) -> SetReport:
     """Check an annotation file and its folder of images, without a config.
 

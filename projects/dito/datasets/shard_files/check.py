@@ -23,12 +23,7 @@ from ..image_text.tar_reader import (
     RawSample,
     read_shard,
 )
-from ..image_text.tar_walk import (
-    TarWalker,
-    find_shards,
-    is_local,
-    open_shard,
-)
+from ..image_text.tar_walk import TarWalker, find_shards, is_local, open_shard
 from ..image_text.transforms import decode_reduced
 from .write import find_manifest, load_manifest, map_in_processes
 

@@ -43,11 +43,7 @@ FORMAT_VERSION = 2
 # Share of the pictures after which progress is said again.
 _SAY_EVERY = 0.04
 #: The fonts' packages and what draws.
-_PACKAGES = (
-    *(font.package for font in FONTS.values()),
-    'numpy',
-    'pillow',
-)
+_PACKAGES = (*(font.package for font in FONTS.values()), 'numpy', 'pillow')
 #: Detection pictures a task.
 CHUNK = 50
 

@@ -159,9 +159,7 @@ class GlyphAtlas:
         # The basic layout engine is in every Pillow; raqm is not.
         fonts = {
             key: ImageFont.truetype(
-                font_path(key),
-                _LARGEST,
-                layout_engine=ImageFont.Layout.BASIC,
+                font_path(key), _LARGEST, layout_engine=ImageFont.Layout.BASIC
             )
             for key in FONTS
         }

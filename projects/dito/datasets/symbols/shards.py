@@ -296,11 +296,7 @@ def _distinct_pairs(
 
 
 def retrieval_samples(
-    atlas: GlyphAtlas,
-    seed: int,
-    count: int,
-    single_size: int,
-    scene_size: int,
+    atlas: GlyphAtlas, seed: int, count: int, single_size: int, scene_size: int
 ) -> Iterator[Sample]:
     """Draw the held-out pairs: single objects and scenes in turn.
 

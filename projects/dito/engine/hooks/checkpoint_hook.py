@@ -21,18 +21,11 @@ from mmengine.dist import (
 )
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import EMAHook
-from mmengine.runner import (
-    BaseLoop,
-    EpochBasedTrainLoop,
-    IterBasedTrainLoop,
-)
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from dito.engine import work_folder
-from dito.engine.work_folder import (
-    resolve_resume,
-    write_last,
-)
+from dito.engine.work_folder import resolve_resume, write_last
 from dito.utils.errors import FULL
 from dito.utils.files import put_in_place
 

@@ -10,12 +10,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .dito import DITO
-from .given_boxes import (
-    annotated_boxes,
-    check_score,
-    note_scores,
-    score_boxes,
-)
+from .given_boxes import annotated_boxes, check_score, note_scores, score_boxes
 
 
 @MODELS.register_module()
