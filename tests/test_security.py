@@ -445,7 +445,7 @@ FILES: dict[str, Callable[[dict[str, Any], str], Any]] = {
     'set.json': lambda p, f: _tool(
         'check_dataset', '--data', f, '--images', '.'
     ),
-    'coco.json': lambda p, f: _tool('coco2ov', f, '--split', 'all'),
+    'coco.json': lambda p, f: _tool('coco2ov', f, '--classes', 'all'),
     'lvis.json': lambda p, f: _tool('lvis2ov', f),
     'objects.json': lambda p, f: _tool('fix_objects365', f),
     'pairs.parquet': lambda p, f: _tool('pairs2shards', f, '--out-dir', 'out'),
