@@ -103,6 +103,15 @@ def test_yolo_of_roboflow_and_ultralytics(tmp_path, parts, capsys):
     assert len(content['annotations']) == 2
 
 
+def test_yolo_1_1_of_cvat(tmp_path):
+    """Labels beside the images, names in obj.names."""
+    pytest.importorskip('supervision')
+    yolo(tmp_path, ('obj_train_data', 'obj_train_data'))
+    (tmp_path / 'classes.txt').rename(tmp_path / 'obj.names')
+    content, _ = run('yolo', tmp_path)
+    assert len(content['annotations']) == 2
+
+
 def test_polygons_of_yolo_become_masks(tmp_path):
     pytest.importorskip('supervision')
     yolo(tmp_path)
@@ -183,6 +192,22 @@ def test_coco_of_roboflow_and_label_studio(tmp_path):
         'labels without a box': 1,
         'names without a box (animals)': 1,
     }
+
+
+def test_splits_of_roboflows_coco(tmp_path):
+    for split in ('train', 'valid'):
+        images(tmp_path / split, f'{split}.png')
+        content = dict(
+            images=[dict(id=0, file_name=f'{split}.png')],
+            categories=[dict(id=1, name='kite')],
+            annotations=[dict(image_id=0, category_id=1, bbox=BOX)],
+        )
+        path = tmp_path / split / '_annotations.coco.json'
+        path.write_text(json.dumps(content))
+    with pytest.raises(FileNotFoundError, match=r"\['train', 'valid'\] with"):
+        imports.import_labels('coco', tmp_path)
+    content, _ = run('coco', tmp_path, '--split', 'valid')
+    assert [i['file_name'] for i in content['images']] == ['valid.png']
 
 
 @pytest.mark.parametrize(

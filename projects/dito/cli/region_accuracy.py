@@ -73,7 +73,7 @@ def run(args: Namespace) -> dict[str, Any]:
         dict[str, float]: The figures.
     """
     cfg = common.load_config(args.config, args.cfg_options)
-    common.require_checkpoint(args.checkpoint)
+    args.checkpoint = common.find_checkpoint(args.checkpoint)
     common.require_keys(
         cfg,
         dict(

@@ -94,7 +94,7 @@ def import_labels(
         used = {c['name'] for c in content['categories']}
         unused = {name.strip() for name in names} - used
         if unused:
-            dropped[f'names without a box ({shown(sorted(unused))})'] = len(
+            dropped[f'names without a box ({_shown(sorted(unused))})'] = len(
                 unused
             )
         return Imported(content, images, dropped)
@@ -299,7 +299,7 @@ def _library(kind: str) -> Any:
         ) from error
 
 
-def shown(names: Sequence[str], limit: int = 5) -> str:
+def _shown(names: Sequence[str], limit: int = 5) -> str:
     """First names of a list."""
     more = f' and {len(names) - limit} more' if len(names) > limit else ''
     return ', '.join(names[:limit]) + more
