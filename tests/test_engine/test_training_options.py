@@ -15,7 +15,7 @@ from tiny_detector import vocabulary
 from training_runs import Forked
 
 from dito.engine.loops.cached_step import cached_train_step
-from dito.engine.optim_wrappers import DITOBF16OptimWrapper
+from dito.engine.strategies import DITOBF16OptimWrapper
 
 sys.path.insert(
     0, str(Path(__file__).parents[1] / 'test_models/test_pretrainers')

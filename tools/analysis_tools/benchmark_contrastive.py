@@ -34,7 +34,7 @@ from torch.optim import AdamW
 
 from dito.cli.errors import one_sentence_errors
 from dito.engine.loops.cached_step import cached_train_step
-from dito.engine.optim_wrappers import DITOBF16OptimWrapper
+from dito.engine.strategies import DITOBF16OptimWrapper
 from dito.models.backbones.vit_layers import ARCHS
 from dito.models.pretrainers import BatchPlace
 

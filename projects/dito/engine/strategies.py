@@ -1,15 +1,17 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Training of models whose weights and averages do not fit one device.
+"""Training in bfloat16, and of models that do not fit one device.
 
 Tensors are sharded in a run and whole in a checkpoint.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mmengine
 import torch
+from mmdet.registry import OPTIM_WRAPPERS
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import (
@@ -18,6 +20,7 @@ from mmengine.dist import (
     is_distributed,
     is_main_process,
 )
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS, STRATEGIES
 from mmengine.runner import FlexibleRunner
 from mmengine.runner.checkpoint import save_checkpoint
@@ -29,7 +32,7 @@ from torch.optim import Optimizer
 
 from .work_folder import resolve_resume
 
-__all__ = ['DITOFSDPStrategy', 'DITOFlexibleRunner']
+__all__ = ['DITOBF16OptimWrapper', 'DITOFSDPStrategy', 'DITOFlexibleRunner']
 
 
 def _gather_tensors(value: Any) -> Any:
@@ -289,3 +292,30 @@ class DITOFlexibleRunner(FlexibleRunner):
         if not self._has_loaded:
             resolve_resume(self)
         super().load_or_resume()
+
+
+@OPTIM_WRAPPERS.register_module()
+class DITOBF16OptimWrapper(OptimWrapper):
+    """:obj:`OptimWrapper` whose forward passes run in bfloat16 autocast.
+
+    mmengine's ``AmpOptimWrapper`` does this too, but only on accelerators
+    and always with a gradient scaler. bfloat16 has float32's range and needs
+    no scaler, and CPUs support it. ``dito train --amp`` selects this.
+
+    Args:
+        Those of :obj:`OptimWrapper`.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and no gradient exchange while accumulating.
+
+        Args:
+            model (nn.Module): The model that is trained.
+        """
+        device = next(model.parameters()).device.type
+        with (
+            super().optim_context(model),
+            torch.autocast(device, dtype=torch.bfloat16),
+        ):
+            yield
