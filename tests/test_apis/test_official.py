@@ -220,7 +220,7 @@ def test_vocabulary_of_the_archives(release, server, home):
 def test_archives_of_a_folder(release, home, tmp_path, capsys):
     for name, content in release.archives.items():
         (tmp_path / name).write_bytes(content)
-    options = ['get', 'official', '--source', str(tmp_path), *release.options]
+    options = ['get', 'official', '--from', str(tmp_path), *release.options]
     assert main(options) == 0
     assert sorted(p.name for p in tmp_path.glob('*.zip')) == sorted(
         release.archives

@@ -74,7 +74,7 @@ def test_coco_is_laid_out_once(tmp_path, capsys):
         'coco',
         '--out-dir',
         str(root),
-        '--source',
+        '--from',
         str(tmp_path / 'download'),
         '--convert',
     ]
@@ -130,7 +130,7 @@ def test_missing_parts_are_named_with_their_owner(tmp_path, capsys):
     assert not (tmp_path / 'x').exists()
     assert main(['objects365', '--out-dir', str(tmp_path / 'x')]) == 1
     assert 'www.objects365.org' in capsys.readouterr().out
-    assert main(['coco', '--source', str(tmp_path / 'no')]) == 2
+    assert main(['coco', '--from', str(tmp_path / 'no')]) == 2
     assert 'no does not exist' in capsys.readouterr().err
 
 

@@ -126,7 +126,7 @@ def test_one_name_has_one_meaning() -> None:
     own_words = {
         # What is written, shown or compared is each tool's own.
         *('--out', '--out-dir', '--work-dir', '--data', '--images', '--names'),
-        *('--novel', '--source', '--workers', '--img-size', '--vocabulary'),
+        *('--novel', '--from', '--workers', '--img-size', '--vocabulary'),
         *('--seed', '--shard-size', '--rep-checkpoint', '--json'),
     }
     several = {name for name, texts in by_name.items() if len(texts) > 1}

@@ -230,7 +230,7 @@ def _find_patches(item: Item, sources: Sequence[str]) -> dict[str, str]:
             if osp.realpath(other) != osp.realpath(folder):
                 raise ValueError(
                     f'{parts[-1]} is in {osp.dirname(other)} and in '
-                    f'{osp.dirname(folder)}; name one of them as --source'
+                    f'{osp.dirname(folder)}; name one of them as --from'
                 )
     return found
 
@@ -334,7 +334,7 @@ def _place(item: Item, root: str, sources: Sequence[str]) -> Step:
     if len(found) > 1:
         raise ValueError(
             f'{osp.basename(item.path)} is in several places: '
-            f'{", ".join(found)}; name one of them as --source'
+            f'{", ".join(found)}; name one of them as --from'
         )
     if found and not _is_incomplete(item, found[0]):
         _link(found[0], target)

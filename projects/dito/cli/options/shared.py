@@ -335,9 +335,10 @@ def add_sizes(parser: ToolParser) -> None:
 
 
 def add_source(parser: ToolParser, what: str, **options: Any) -> None:
-    """Add ``--source``, where published files are that were downloaded."""
+    """Add ``--from``, where published files are that were downloaded."""
     parser.add_argument(
-        '--source',
+        '--from',
+        dest='source',
         metavar='DIR',
         help=f'{what} that were downloaded',
         **options,
