@@ -22,6 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cv2.imwrite(
         str(tmp_path / 'beach.jpg'), cv2.imread(str(parts['images'][0]))
     )
+    shutil.copy(parts['images'][1], tmp_path / 'mug.png')
     (tmp_path / 'photos').mkdir()
     for path in parts['images']:
         shutil.move(path, tmp_path / 'photos' / path.name)
@@ -41,7 +42,7 @@ def run(numbers: list[int]) -> dict[str, Any]:
 def test_pictures_one_and_many(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = run([0, 1, 2])
+    names = run([0, 4, 5])
     said = capsys.readouterr().out
     # The broken one is in the middle by its name.
     assert [p is None for p in names['found']['predictions']] == [
@@ -59,8 +60,20 @@ def test_pictures_one_and_many(
     assert names['count'] == sum(len(p['scores']) for p in alone) > 0
 
 
+def test_scenes_examples_and_search(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = run([0, 1, 2, 3])
+    said = capsys.readouterr().out
+    assert re.search(r"'brolly'.*'my mug'|'my mug'.*'brolly'", said)
+    assert names['queries'].examples.count(2) == 1
+    assert '0_broken.JPG' in said
+    assert len(re.findall(r'^-?0\.\d{3} photos/\d.png', said, re.M)) == 5
+    assert len(names['index']) > 5
+
+
 def test_clients_of_mmdetection(here: Path) -> None:
-    names = run([0, 3])
+    names = run([0, 6])
     assert names['client'].model.dataset_meta['classes'] == (
         'red umbrella',
         'anchor',
@@ -71,7 +84,7 @@ def test_clients_of_mmdetection(here: Path) -> None:
 def test_sahi_and_supervision(here: Path) -> None:
     pytest.importorskip('sahi')
     pytest.importorskip('supervision')
-    names = run([0, 4, 5])
+    names = run([0, 7, 8])
     found = names['result'].object_prediction_list
     assert {f.category.name for f in found} <= {'red umbrella', 'anchor'}
     assert (
@@ -81,4 +94,4 @@ def test_sahi_and_supervision(here: Path) -> None:
 
 
 def test_all_blocks_are_run() -> None:
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 9

@@ -9,12 +9,17 @@ from .hub import (
     push_to_hub,
     save_pretrained,
 )
+from .index import Hit, Index
 from .inferencer import DITOInferencer
 from .model_file import load_model_source, save_model
+from .scene import Scene
 from .similarity import SimilarityMaps, TextSimilarity
 
 __all__ = [
     'DITOInferencer',
+    'Hit',
+    'Index',
+    'Scene',
     'SimilarityMaps',
     'TextSimilarity',
     'load_model_source',

@@ -1,8 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Detection of named objects in pictures."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from dito.engine.hooks.load_report_hook import (
     fit_state_dict,
     under,
 )
-from dito.models.text import Vocabulary
-from dito.utils.checkpoint import state_dict_of
+from dito.models.text.name_checks import readable_name
+from dito.utils.checkpoint import hash_of, state_dict_of
 from dito.utils.files import write_json
 from dito.visualization.local_visualizer import (
     DITOLocalVisualizer,
@@ -43,10 +44,11 @@ from .published import resolve_published
 from .results import (
     Detections,
     check_options,
-    to_dict,
+    prediction,
     with_masks,
     write_picture,
 )
+from .scene import Scene
 from .vocabulary_mixin import Names, VocabularyMixin
 
 
@@ -108,6 +110,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         meta = (self._checkpoint or {}).get('meta') or {}
         self.train_meta = meta.get('dataset_meta') or {}
         self._checkpoint = None
+        self._hashed: tuple[Any, str] = (None, '')
         self._init_names(negative_names, vocabulary)
 
     # ------------------------------------------------------------ building
@@ -210,6 +213,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         out_dir: str | Path = '',
         batch_size: int = 1,
         agnostic_nms: float | None = None,
+        negative_names: Names | None = None,
+        objects: bool = False,
         return_vis: bool = False,
         return_all: bool = False,
         return_datasamples: bool = False,
@@ -235,6 +240,10 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 the best of overlapping detections stays, whatever their
                 names; negative names suppress too. Defaults to None: names
                 do not suppress each other, as in evaluations.
+            negative_names (optional): Those of the class for this call
+                alone. Defaults to those of the class.
+            objects (bool): Look for objects without any names, by
+                objectness alone; all are named 'object'.
             return_vis (bool): Return pictures with the detections too.
             return_all (bool): Return every detection; files and pictures
                 keep to ``score_thr``.
@@ -272,6 +281,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             out_dir=out_dir,
             batch_size=batch_size,
             agnostic_nms=agnostic_nms,
+            negative_names=negative_names,
+            objects=objects,
             draw=return_vis,
             on_error=on_error,
         ):
@@ -280,7 +291,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             if return_vis:
                 results['visualization'].append(item.drawn)
             results['predictions'].append(
-                _prediction(item, return_all, return_datasamples)
+                prediction(item, return_all, return_datasamples)
             )
         return results
 
@@ -294,6 +305,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         out_dir: str | Path = '',
         batch_size: int = 1,
         agnostic_nms: float | None = None,
+        negative_names: Names | None = None,
+        objects: bool = False,
         draw: bool = False,
         on_error: str = 'raise',
     ) -> Iterator[Detections]:
@@ -307,6 +320,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             out_dir (str | Path): Folder of files.
             batch_size (int): Images that pass the model together.
             agnostic_nms (float, optional): IoU.
+            negative_names (optional): For this call alone.
+            objects (bool): Look for objects without names.
             draw (bool): Draw, beside what ``out_dir`` gets.
             on_error (str): 'raise' or 'collect'.
 
@@ -316,46 +331,157 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         check_options(score_thr, batch_size, agnostic_nms, on_error, out_dir)
         images = self.list_images(inputs, check=on_error == 'raise')
         stems = file_stems(images)
-        own = self._resolve_each(vocabularies, len(images))
-        if vocabulary is not None or None in own:
-            shared = self._classes(vocabulary)
-            own = [classes or shared for classes in own]
-        # Errors in names come before any work.
-        asked = [self._with_negatives(c) for c in own if c is not None]
-        jobs = iter(zip(images, stems, asked, own, strict=True))
+        queries = self._queries(
+            vocabulary, vocabularies, negative_names, objects, len(images)
+        )
+        jobs = zip(images, stems, queries, strict=True)
+        for scene, item, (_, stem, query) in self._encode(
+            jobs, batch_size, bool(out_dir or draw), on_error
+        ):
+            if scene is None:
+                yield Detections(error=item['error'])
+                continue
+            found = scene.detect(query, score_thr, agnostic_nms)
+            if item['picture'] is not None:
+                found.drawn = self._draw(item['picture'], found)
+            if out_dir:
+                write_json(
+                    Path(out_dir) / 'preds' / f'{stem}.json', found.result
+                )
+                write_picture(
+                    Path(out_dir) / 'vis' / f'{stem}.jpg', found.drawn
+                )
+            yield found
+
+    # ------------------------------------------------------------- encoding
+
+    def encode(self, image: Image, *, maps: bool = True) -> Scene:
+        """Encode a picture once, to ask it for any names.
+
+        Args:
+            image: One picture, in any form of a call.
+            maps (bool): Keep what masks and boxes of the picture need, most
+                of the memory. Defaults to True.
+
+        Returns:
+            Scene: Whose ``find`` answers as a call does.
+
+        Raises:
+            FileNotFoundError: If the image does not exist.
+            ValueError: If it cannot be decoded, or is none.
+        """
+        images = self.list_images(image)
+        if len(images) != 1:
+            raise ValueError(
+                f'encode takes one image, got {len(images)}; '
+                'encode_each(images) gives a scene of each.'
+            )
+        (scene,) = self.encode_each(images, maps=maps)
+        return scene
+
+    def read_picture(self, image: Image) -> dict[str, Any]:
+        """Read one picture; see :meth:`PictureReader.read`."""
+        (image,) = self.list_images([image])
+        return self._reader.read(image)
+
+    def encode_each(
+        self,
+        inputs: Image | Sequence[Image],
+        *,
+        batch_size: int = 1,
+        maps: bool = True,
+        on_error: str = 'raise',
+    ) -> Iterator[Any]:
+        """Encode pictures, one after the other.
+
+        Args:
+            inputs: Pictures, in any form of a call.
+            batch_size (int): Images that pass the model together.
+            maps (bool): As of :meth:`encode`.
+            on_error (str): 'raise', or 'collect': give the sentence that
+                says why in the place of a picture that cannot be read.
+
+        Yields:
+            Scene | str: Of each picture.
+        """
+        check_options(0, batch_size, None, on_error, '')
+        images = self.list_images(inputs, check=on_error == 'raise')
+        jobs = ((image,) for image in images)
+        for scene, item, _ in self._encode(jobs, batch_size, False, on_error):
+            if scene is None:
+                yield item['error']
+            else:
+                yield scene if maps else scene.without_maps()
+
+    def _encode(
+        self,
+        jobs: Iterable[tuple[Any, ...]],
+        batch_size: int,
+        draw: bool,
+        on_error: str,
+    ) -> Iterator[tuple[Scene | None, dict[str, Any], tuple[Any, ...]]]:
+        """Scene, what was loaded, and the job of each; jobs begin with images.
+
+        The scene of a picture that cannot be read is None.
+        """
+        jobs = iter(jobs)
         while batch := list(islice(jobs, batch_size)):
             loaded = [
-                self._load_image(
-                    image, classes, bool(out_dir or draw), on_error
-                )
-                for image, _, classes, _ in batch
+                self._load_image(job[0], draw, on_error) for job in batch
             ]
-            sound = [item for item in loaded if item['error'] is None]
-            with torch.no_grad():
-                samples = iter(
-                    self.model.test_step(
-                        self.collate_fn([item['data'] for item in sound])
+            data = [item['data'] for item in loaded if item['error'] is None]
+            scenes: Iterator[Scene] = iter(())
+            if data:
+                with torch.no_grad():
+                    ready = self.model.data_preprocessor(
+                        self.collate_fn(data), False
                     )
-                    if sound
-                    else ()
+                    samples = ready['data_samples']
+                    encoded = self.model.encode(ready['inputs'], samples)
+                scenes = map(Scene, repeat(self), encoded, samples)
+            for item, job in zip(loaded, batch, strict=True):
+                yield (
+                    next(scenes) if item['error'] is None else None,
+                    item,
+                    job,
                 )
-            for item, (_, stem, _, names) in zip(loaded, batch, strict=True):
-                if item['error'] is not None:
-                    yield Detections(error=item['error'])
-                    continue
-                found = Detections.of(
-                    next(samples), names, score_thr, agnostic_nms
-                )
-                if item['picture'] is not None:
-                    found.drawn = self._draw(item['picture'], found)
-                if out_dir:
-                    write_json(
-                        Path(out_dir) / 'preds' / f'{stem}.json', found.result
-                    )
-                    write_picture(
-                        Path(out_dir) / 'vis' / f'{stem}.jpg', found.drawn
-                    )
-                yield found
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides what a picture is encoded to.
+
+        Returns:
+            str: Hex sha256 over the weights, the config of the model without
+            its training, and the test pipeline.
+        """
+        state = self.model.state_dict()
+        key = tuple((id(t), t.data_ptr(), t._version) for t in state.values())
+        if self._hashed[0] != key:
+            model = {
+                k: v
+                for k, v in self.cfg.model.items()
+                if k not in ('train_cfg', 'init_cfg', 'teacher')
+            }
+            pipeline = test_dataset(self.cfg)['pipeline']
+            facts = json.dumps([model, pipeline], sort_keys=True, default=str)
+            self._hashed = key, hash_of(facts, state)
+        return self._hashed[1]
+
+    def check_encoded(self, path: str | Path, fingerprint: Any) -> None:
+        """Refuse what another detector has encoded.
+
+        Args:
+            path (str | Path): Named in the error.
+            fingerprint (str): Of the detector that encoded it.
+
+        Raises:
+            ValueError: If it is not this one's.
+        """
+        if fingerprint != self.fingerprint():
+            raise ValueError(
+                f'{path} was made by the detector {str(fingerprint)[:8]}, '
+                f'this one is {self.fingerprint()[:8]}; encode the pictures '
+                'anew, or load the detector that made it.'
+            )
 
     def list_images(
         self, inputs: Image | Sequence[Image], check: bool = True
@@ -378,11 +504,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         return list_images(inputs, check)
 
     def _load_image(
-        self,
-        image: str | np.ndarray,
-        classes: Vocabulary,
-        draw: bool,
-        on_error: str,
+        self, image: str | np.ndarray, draw: bool, on_error: str
     ) -> dict[str, Any]:
         """Data of an image for the model, and a picture to draw on."""
         try:
@@ -393,7 +515,6 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             if on_error == 'raise':
                 raise
             return dict(error=str(error))
-        data['data_samples'].vocabulary = classes
         data['data_samples'].set_metainfo(dict(mask_form='box'))
         return dict(data=data, picture=picture, error=None)
 
@@ -410,14 +531,14 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         if not isinstance(self.visualizer, DITOLocalVisualizer):
             kept = with_masks(kept)
         with self._lock:  # The visualiser has one canvas.
-            names = found.classes.readable_names
+            names = tuple(map(readable_name, found.names))
             self.visualizer.dataset_meta = dict(
                 classes=names,
                 palette='random',
                 novel_classes=tuple(
                     name
                     for name, novel in zip(
-                        names, found.classes.novel.tolist(), strict=True
+                        names, found.query.novel, strict=True
                     )
                     if novel
                 ),
@@ -426,12 +547,3 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 'image', picture, kept, draw_gt=False, pred_score_thr=-1
             )
             return self.visualizer.get_image()
-
-
-def _prediction(item: Detections, every: bool, as_sample: bool) -> Any:
-    """What a call returns of an image; None where it could not be read."""
-    if item.error is not None:
-        return None
-    if as_sample:
-        return with_masks(item.every if every else item.kept)
-    return to_dict(item.every, item.names) if every else item.result

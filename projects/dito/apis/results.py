@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmcv
 import numpy as np
@@ -20,6 +20,40 @@ from dito.models.roi_heads.box_masks import RunLengthMasks, paste_masks
 from dito.models.text import Vocabulary
 from dito.utils.files import replacing
 
+#: The label of what is found without names.
+OBJECT = 'object'
+
+
+class Query(NamedTuple):
+    """What is looked for in a picture.
+
+    Attributes:
+        vocabulary (Vocabulary): Classes that are looked for, then negative
+            names; None where objects are looked for, whatever they are.
+        labels (tuple[str]): What labels stand for; those above are of
+            negative names.
+        novel (tuple[bool]): Which of these the training did not have.
+    """
+
+    vocabulary: Vocabulary | None
+    labels: tuple[str, ...]
+    novel: tuple[bool, ...]
+
+    @classmethod
+    def of(
+        cls, classes: Vocabulary, negatives: Vocabulary | None = None
+    ) -> 'Query':
+        """Query for classes, with others that take part."""
+        return cls(
+            classes if negatives is None else classes.join(negatives),
+            classes.labels,
+            tuple(classes.label_novel.tolist()),
+        )
+
+
+#: The query for objects without names.
+OBJECTS = Query(None, (OBJECT,), (True,))
+
 
 @dataclass
 class Detections:
@@ -30,7 +64,7 @@ class Detections:
             has masks within their boxes only (``box_masks``), the meta data
             ``classes``, the names by label.
         kept (DetDataSample): Those of the least score or more.
-        classes (Vocabulary): The names that labels stand for.
+        query (Query): The names that labels stand for.
         negative (int): Detections that went to negative names.
         drawn (ndarray): RGB picture (H, W, 3) if it was wanted.
         error (str): Why the image could not be read; else None.
@@ -38,7 +72,7 @@ class Detections:
 
     every: Any = None
     kept: Any = None
-    classes: Any = None
+    query: Query = OBJECTS
     negative: int = 0
     drawn: np.ndarray | None = None
     error: str | None = None
@@ -47,7 +81,7 @@ class Detections:
     def of(
         cls,
         sample: DetDataSample,
-        classes: Vocabulary,
+        query: Query,
         score_thr: float,
         iou: float | None,
     ) -> 'Detections':
@@ -55,22 +89,20 @@ class Detections:
 
         Args:
             sample (DetDataSample): As the model gives it.
-            classes (Vocabulary): Names that are looked for; labels above
-                theirs are negative names.
+            query (Query): What was looked for.
             score_thr (float): Least score of ``kept``.
             iou (float, optional): Of the NMS over all names.
         """
         found = sample.pred_instances
         if iou is not None:
             found = found[nms(found.bboxes, found.scores, iou)]
-        asked = found[found.labels < len(classes)]
+        asked = found[found.labels < len(query.labels)]
         every = sample.new()
-        every.pop('vocabulary', None)
-        every.set_metainfo(dict(classes=classes.names))
+        every.set_metainfo(dict(classes=query.labels))
         every.pred_instances = asked
         kept = every.new()
         kept.pred_instances = asked[asked.scores >= score_thr]
-        return cls(every, kept, classes, len(found) - len(asked))
+        return cls(every, kept, query, len(found) - len(asked))
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -80,12 +112,30 @@ class Detections:
     @property
     def names(self) -> tuple[str, ...]:
         """Names by label."""
-        return self.classes.names
+        return self.query.labels
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the image."""
         return self.every.ori_shape[:2]
+
+
+def prediction(item: Detections, every: bool, as_sample: bool) -> Any:
+    """What a call returns of an image.
+
+    Args:
+        item (Detections): What was found there.
+        every (bool): Whether every detection is wanted.
+        as_sample (bool): Whether a data sample is wanted.
+
+    Returns:
+        dict | DetDataSample: None where it could not be read.
+    """
+    if item.error is not None:
+        return None
+    if as_sample:
+        return with_masks(item.every if every else item.kept)
+    return to_dict(item.every, item.names) if every else item.result
 
 
 def with_masks(sample: DetDataSample) -> DetDataSample:

@@ -9,6 +9,7 @@ that refuse what is more than weights and plain values.
 mmengine's own falls back to unpickling, which runs whatever the file says.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -271,6 +272,29 @@ def state_dict_of(
                 'weights.'
             )
     return state
+
+
+def hash_of(facts: str, state: Mapping[str, Tensor]) -> str:
+    """Hash weights and what is to be said of them.
+
+    Args:
+        facts (str): Hashed first.
+        state (dict[str, Tensor]): Weights by name, of any precision and
+            device; of numbers their value counts.
+
+    Returns:
+        str: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(facts.encode())
+    for name, value in sorted(state.items()):
+        if hasattr(value, 'full_tensor'):  # of a sharded model
+            value = value.full_tensor()
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.float()
+        digest.update(f'{name}{tuple(value.shape)}'.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _holds_its_numbers(value: Tensor) -> bool:

@@ -92,16 +92,11 @@ def test_z_is_read_from_the_projected_map(model):
             found = model.test_step(batch(mask=False))
         return [f.pred_instances.scores for f in found]
 
-    projected, extract = scores(), model.extract_maps
+    projected, take = scores(), model.vlm_map
     # The same detector, whose map comes projected already.
     proj, head.vlm_proj = head.vlm_proj, None
     unprojected = scores()
-
-    def maps(inputs):
-        pyramid, feat = extract(inputs)
-        return pyramid, proj(feat)
-
-    model.extract_maps = maps
+    model.vlm_map = lambda inputs, feat: proj(take(inputs, feat))
     for found, wanted, other in zip(
         projected, scores(), unprojected, strict=True
     ):

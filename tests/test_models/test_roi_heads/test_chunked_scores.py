@@ -1,14 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Scores in chunks of classes against those of all classes at once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_dito_roi_head import build, inputs, predict
+from tiny_detector import vocabulary
 
 from dito.models.roi_heads.box_ops import topk_class_nms
 from dito.models.roi_heads.geometric_ensemble import (
     GeometricEnsemble,
     cosine_logits,
+    join_logits,
 )
 
 CASES = [
@@ -159,3 +163,59 @@ def test_no_array_of_all_scores_is_made(monkeypatch):
     )
     chunked.best(20)
     assert max(seen) == 50 * 100 and len(seen) == 30
+
+
+def grouped(order, groups):
+    """Vocabulary of 40 classes in another order, some of them joined."""
+    names = vocabulary(40, range(0, 40, 3))
+    return names.subset([f'c{i}' for i in order]).group(groups)
+
+
+GROUPS = dict(a=['c1', 'c30', 'c2'], b=['c7', 'c39'], c0=['c0'])
+
+
+def test_groups_add_up_their_probabilities():
+    logits, groups = torch.randn(5, 6), torch.tensor([0, 2, 1, 2, 2])
+    joined = join_logits(logits, groups).softmax(1)
+    p = logits.softmax(1)
+    wanted = torch.stack(
+        [p[:, 0], p[:, 2], p[:, [1, 3, 4]].sum(1), p[:, 5]], 1
+    )
+    torch.testing.assert_close(joined, wanted)
+    assert join_logits(logits, None) is logits
+    # A group of one has the very logit.
+    assert torch.equal(join_logits(logits, torch.arange(5)), logits)
+
+
+@pytest.mark.parametrize('renormalise', [False, True])
+def test_groups_in_chunks_and_at_once(renormalise):
+    options = dict(
+        num_classes=40,
+        ensemble=dict(renormalise=renormalise, vlm_background=True),
+    )
+    torch.manual_seed(0)
+    plain = build(**options)
+    torch.manual_seed(0)
+    small = build(class_chunk=7, **options)
+    data = inputs()
+    for head in plain, small:
+        head.set(grouped([*range(39, -1, -1)], GROUPS))
+        assert head.bbox_head.num_classes == 37
+    wanted, found = predict(plain, data), predict(small, data)
+    assert len(found) == len(wanted) > 5
+    torch.testing.assert_close(
+        found.scores, wanted.scores, rtol=1e-4, atol=1e-8
+    )
+    assert torch.equal(found.labels, wanted.labels)
+
+
+def test_names_of_a_group_do_not_find_an_object_twice():
+    head, data = build(2), inputs()
+    names = vocabulary(2)
+    same = replace(names, embeddings=names.embeddings[[0, 0]])
+    head.set(same)
+    twice = predict(head, data)
+    head.set(same.group(dict(both=['c0', 'c1'])))
+    once = predict(head, data)
+    assert len(once) * 2 == len(twice) and not once.labels.any()
+    assert torch.equal(once.bboxes.unique(dim=0), twice.bboxes.unique(dim=0))

@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Vocabularies: embeddings, files and bad input."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -320,3 +322,60 @@ def test_repr_is_short(encoder) -> None:
         [f'n{i}' for i in range(9)], encoder, templates='none'
     )
     assert '9 classes' in repr(vocabulary) and 'and 4 more' in repr(vocabulary)
+
+
+def test_groups(tmp_path) -> None:
+    plain = Vocabulary.from_names(NAMES, _Counting(), novel=['bat (animal)'])
+    assert plain.labels == plain.names and not plain.groups
+    made = plain.group(
+        dict(animal=['Cat', 'bat (animal)'], can=['aerosol can'])
+    )
+    assert made.names == plain.names
+    assert made.labels == ('animal', 'can', 'chess_knight_(piece)')
+    assert made.label_index.tolist() == [0, 1, 0, 2]
+    # One of its names was trained, so the group is no novel one.
+    assert made.label_novel.tolist() == [False, False, False]
+    assert made.subset(NAMES[2:]).label_novel.tolist() == [True, False]
+    made.save(tmp_path / 'v.safetensors')
+    loaded = Vocabulary.load(tmp_path / 'v.safetensors')
+    assert loaded.groups == made.groups and loaded.labels == made.labels
+    more = Vocabulary.from_names(['dog', 'Animal', 'cat'], _Counting())
+    assert made.join(more).labels == (*made.labels, 'dog')
+    assert more.join(made.subset(NAMES[1:2])).labels[-1] == 'can'
+    assert made.find(['cat', 'chess knight']).labels == (
+        'animal',
+        'chess_knight_(piece)',
+    )
+
+
+def test_files_without_groups_have_no_trace_of_them(tmp_path) -> None:
+    plain = Vocabulary.from_names(NAMES, _Counting())
+    plain.save(tmp_path / 'v.safetensors')
+    content = (tmp_path / 'v.safetensors').read_bytes()
+    assert b'groups' not in content and b'examples' not in content
+    loaded = Vocabulary.load(tmp_path / 'v.safetensors')
+    assert loaded.groups == loaded.examples == ()
+
+
+@pytest.mark.parametrize(
+    ('groups', 'message'),
+    [
+        (dict(a=['dog']), "not among the 4 of the vocabulary: 'dog'"),
+        (dict(a=[]), 'is empty'),
+        (dict(a=['cat'], b=['cat']), "stands in the groups 'a' and 'b'"),
+        (dict(cat=['aerosol can']), 'more than once|a name outside it'),
+    ],
+)
+def test_groups_that_are_refused(groups, message) -> None:
+    plain = Vocabulary.from_names(NAMES, _Counting())
+    with pytest.raises(ValueError, match=message):
+        plain.group(groups)
+
+
+def test_mixing_needs_one_tower() -> None:
+    plain = Vocabulary.from_names(NAMES, _Counting())
+    made = replace(
+        plain.subset(['cat']), fingerprint='other', examples=(1,), names=('x',)
+    )
+    with pytest.raises(ValueError, match='two text towers'):
+        plain.mix(made)

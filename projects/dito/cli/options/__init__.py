@@ -21,6 +21,8 @@ _TOOLS = (
     running.test,
     running.detect,
     running.threshold,
+    running.index,
+    running.search,
     weights.get,
     running.quickstart,
     running.check_env,

@@ -7,12 +7,13 @@ from pathlib import Path
 from dito.reports.ablation_tables import DATA_SETS, TABLES
 
 from . import shared
-from .shared import ToolParser, natural
+from .shared import ToolParser, ending, natural
 
 SCORES = ('vlm', 'det', 'ensemble')
 # Iterations of the quickstart's stage 2: from its shipped result, and from
 # the tower alone.
 REP_ITERS, TOWER_ITERS = 150, 450
+_SHIPPED = 'the shipped detector, which knows drawn symbols only'
 
 
 def train(parser: ToolParser) -> None:
@@ -159,6 +160,72 @@ def detect(parser: ToolParser) -> None:
     )
 
 
+def index(parser: ToolParser) -> None:
+    """Encode pictures once, to search them by any names.
+
+    Exits with 3 where some of several pictures could not be read.
+    """
+    add = parser.add_argument
+    add('image', nargs='+', help='image files, addresses, or folders')
+    add(
+        '--out',
+        type=ending('.safetensors'),
+        default='index.safetensors',
+        help='file to write',
+    )
+    add(
+        '--regions',
+        type=natural,
+        default=50,
+        help='most objects that are kept of a picture',
+    )
+    shared.add_model(parser, _SHIPPED)
+    shared.add_device(parser)
+
+
+def search(parser: ToolParser) -> None:
+    """Find objects in indexed pictures by names or examples, nearest first."""
+    add = parser.add_argument
+    add('index', help='file that dito index has written')
+    add(
+        'query',
+        nargs='?',
+        help='what to look for: "red umbrella, anchor", a file of names or a '
+        'vocabulary file',
+    )
+    add(
+        '--example',
+        action='append',
+        default=[],
+        metavar='PICTURE',
+        help='look for what a picture shows, or a box of it: '
+        'desk.jpg@10,20,80,90; several are averaged',
+    )
+    add(
+        '--negative-example',
+        action='append',
+        default=[],
+        metavar='PICTURE',
+        help='what is nearer to what this shows is left out',
+    )
+    add(
+        '--top-k',
+        type=natural,
+        default=20,
+        metavar='K',
+        help='most objects to print',
+    )
+    _add_detector(parser)
+    shared.add_device(parser)
+    parser.check(
+        lambda args: (
+            'there is nothing to look for; give names, or --example PICTURE'
+            if args.query is None and not args.example
+            else None
+        )
+    )
+
+
 def threshold(parser: ToolParser) -> None:
     """Find a score threshold on annotated pictures of one's own.
 
@@ -193,9 +260,7 @@ def _add_detector(parser: ToolParser) -> None:
         'for the classes the detector was trained on: not looked for, but '
         'nothing of it is taken for one of --names',
     )
-    shared.add_model(
-        parser, 'the shipped detector, which knows drawn symbols only'
-    )
+    shared.add_model(parser, _SHIPPED)
 
 
 def quickstart(parser: ToolParser) -> None:

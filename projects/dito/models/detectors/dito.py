@@ -15,6 +15,7 @@ from mmdet.utils import (
     OptMultiConfig,
 )
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..protocols import (
@@ -26,6 +27,7 @@ from ..protocols import (
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .clients import HubMixin, MMDetClientsMixin
+from .encoded_image import EncodedImage, Maps
 from .frozen_backbones import FrozenTeacher, VLMBackboneMixin, connect_regions
 from .given_boxes import (
     annotated_boxes,
@@ -195,7 +197,7 @@ class DITO(
         """
         self._check_vocabulary(vocabulary)
         self.roi_head.bbox_head.set_vocabulary(vocabulary)
-        self._note_names(vocabulary.names)
+        self._note_names(vocabulary.labels)
         self._vocabulary = vocabulary
 
     def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
@@ -240,6 +242,15 @@ class DITO(
         """
         feats = maps_of(self.backbone, batch_inputs)
         return self.neck(feats), feats[-1]
+
+    def _maps(self, batch_inputs: Tensor) -> Maps:
+        """All maps that a test needs."""
+        feats = tuple(maps_of(self.backbone, batch_inputs))
+        return Maps(
+            feats,
+            self.vlm_map(batch_inputs, feats[-1]),
+            tuple(self.neck(feats)),
+        )
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList
@@ -288,6 +299,97 @@ class DITO(
                 given.scores = torch.ones_like(given.bboxes[:, 0])
         return proposals
 
+    def encode(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList
+    ) -> list[EncodedImage]:
+        """Do all of a test that does not depend on names.
+
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+            batch_data_samples (SampleList): Image sizes; ``proposals`` where
+                the proposal head is not wanted.
+
+        Returns:
+            list[EncodedImage]: For :meth:`find`, any number of times.
+        """
+        return self._encode(self._maps(batch_inputs), batch_data_samples)
+
+    def _encode(
+        self, maps: Maps, batch_data_samples: SampleList
+    ) -> list[EncodedImage]:
+        metas = [sample.metainfo for sample in batch_data_samples]
+        regions = self.roi_head.regions(
+            maps.pyramid,
+            self._proposals(maps.pyramid, batch_data_samples),
+            metas,
+            maps.vlm_feat,
+        )
+        return [
+            EncodedImage(own, meta, maps.of(i))
+            for i, (own, meta) in enumerate(zip(regions, metas, strict=True))
+        ]
+
+    def find(
+        self,
+        image: EncodedImage,
+        vocabulary: Vocabulary | None = None,
+        rescale: bool = True,
+        masks: bool = True,
+    ) -> InstanceData:
+        """Name the regions of an image; :meth:`predict` is the same.
+
+        Args:
+            image (EncodedImage): As :meth:`encode` gives it.
+            vocabulary (Vocabulary, optional): None: that of the model.
+            rescale (bool): Whether results are wanted in pixels of the
+                original image. Defaults to True.
+            masks (bool): Whether masks are wanted. Defaults to True.
+
+        Returns:
+            InstanceData: ``bboxes`` (N, 4), ``scores`` (N, ), ``labels``
+            (N, ), and ``masks`` with a mask head.
+
+        Raises:
+            ValueError: If the vocabulary was made by another text tower, or
+                the maps that masks need were left out.
+        """
+        if vocabulary is not None:
+            self._check_vocabulary(vocabulary)
+        return self.roi_head.find(
+            self._pyramid(image) if masks else (),
+            image.regions,
+            image.metainfo,
+            self.roi_head.scores(image.regions, vocabulary),
+            rescale,
+        )
+
+    def find_objects(
+        self, image: EncodedImage, rescale: bool = True, masks: bool = True
+    ) -> InstanceData:
+        """Detections without names, by objectness alone.
+
+        Args:
+            image (EncodedImage): As :meth:`encode` gives it.
+            rescale (bool): As of :meth:`find`. Defaults to True.
+            masks (bool): As of :meth:`find`. Defaults to True.
+
+        Returns:
+            InstanceData: As of :meth:`find`, all with the label 0; and
+            ``regions``, int64 (N, ), their places among those of the image.
+        """
+        return self.roi_head.find_objects(
+            self._pyramid(image) if masks else (),
+            image.regions,
+            image.metainfo,
+            rescale,
+        )
+
+    def _pyramid(self, image: EncodedImage) -> tuple[Tensor, ...]:
+        """Pyramid of an encoded image, if masks need it."""
+        if not self.with_mask:
+            return ()
+        return image.pyramid_by(self.neck)
+
     def predict(
         self,
         batch_inputs: Tensor,
@@ -319,27 +421,22 @@ class DITO(
         """
         prompted = self._prompted(batch_data_samples)
         own = [s.get('vocabulary') for s in batch_data_samples]
-        for vocabulary in own:
-            if vocabulary is not None:
-                self._check_vocabulary(vocabulary)
         if self._vocabulary is None and None in own:
             self._take_checkpoint_classes()
-        pyramid, vlm_feat = self.extract_maps(batch_inputs)
-        vlm_feat = self.vlm_map(batch_inputs, vlm_feat)
-        self._score_given_boxes(pyramid, vlm_feat, batch_data_samples)
-        proposals = self._proposals(pyramid, batch_data_samples)
-        results = self.roi_head.predict(
-            pyramid,
-            proposals,
-            batch_data_samples,
-            rescale=rescale,
-            vlm_feat=vlm_feat,
+        maps = self._maps(batch_inputs)
+        self._score_given_boxes(
+            maps.pyramid, maps.vlm_feat, batch_data_samples
         )
+        images = self._encode(maps, batch_data_samples)
+        results = [
+            self.find(image, vocabulary, rescale)
+            for image, vocabulary in zip(images, own, strict=True)
+        ]
         for sample, result, by_text in zip(
             batch_data_samples, results, prompted, strict=True
         ):
             if by_text:
-                names = sample.pop('vocabulary').names
+                names = sample.pop('vocabulary').labels
                 result.label_names = [names[i] for i in result.labels.tolist()]
         return self.add_pred_to_datasample(batch_data_samples, results)
 

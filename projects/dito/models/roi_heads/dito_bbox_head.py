@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..layers import DITOLayerNorm2d
 from .box_ops import topk_class_nms
-from .geometric_ensemble import cosine_logits
+from .geometric_ensemble import cosine_logits, join_logits
 
 if TYPE_CHECKING:
     from ..text import Vocabulary
@@ -30,12 +30,15 @@ class Classes(NamedTuple):
     Attributes:
         text (Tensor): Embeddings, float32, shape (K, D).
         background (Tensor): That of the background, shape (D, ).
-        novel (Tensor): bool, shape (K, ).
+        novel (Tensor): Of labels, bool, shape (L, ).
+        groups (Tensor): Label of each class, int64, shape (K, ); None where
+            each is a label of its own, L = K.
     """
 
     text: Tensor
     background: Tensor
     novel: Tensor
+    groups: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -152,11 +155,12 @@ class DITOBBoxHead(BaseModule):
         self.register_buffer('text', torch.empty(0, embed_dims), False)
         self.register_buffer('background', torch.zeros(embed_dims), False)
         self.register_buffer('novel', torch.empty(0, dtype=torch.bool), False)
+        self.register_buffer('groups', None, False)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of the current vocabulary."""
-        return len(self.text)
+        """Number of labels of the current vocabulary."""
+        return len(self.novel)
 
     def set_vocabulary(self, vocabulary: 'Vocabulary') -> None:
         """Replace the classes.
@@ -170,7 +174,7 @@ class DITOBBoxHead(BaseModule):
         """
         classes = self.classes(vocabulary)
         self.text, self.background = classes.text, classes.background
-        self.novel = classes.novel
+        self.novel, self.groups = classes.novel, classes.groups
 
     def classes(self, vocabulary: Optional['Vocabulary'] = None) -> Classes:
         """Tensors of a vocabulary where the head is; nothing is changed.
@@ -185,7 +189,7 @@ class DITOBBoxHead(BaseModule):
             ValueError: If it is empty or its embeddings have another size.
         """
         if vocabulary is None:
-            return Classes(self.text, self.background, self.novel)
+            return Classes(self.text, self.background, self.novel, self.groups)
         text = torch.as_tensor(vocabulary.embeddings)
         if (
             text.ndim != 2
@@ -198,10 +202,14 @@ class DITOBBoxHead(BaseModule):
                 'it with the text encoder of this model.'
             )
         device = self.text.device
+        grouped = bool(vocabulary.groups)
         return Classes(
             text.to(device, torch.float32),
             torch.as_tensor(vocabulary.background).to(device, torch.float32),
-            torch.as_tensor(vocabulary.novel).to(device, torch.bool),
+            torch.as_tensor(
+                vocabulary.label_novel if grouped else vocabulary.novel
+            ).to(device, torch.bool),
+            vocabulary.label_index.to(device) if grouped else None,
         )
 
     def classifier(self, classes: Classes | None = None) -> Tensor:
@@ -249,12 +257,17 @@ class DITOBBoxHead(BaseModule):
 
         Returns:
             Tensor: Cosine over ``temperature`` times the learnt scalar,
-            float32, shape (N, K + 1), background last.
+            float32, shape (N, K + 1), background last; of groups of classes
+            (N, L + 1), see :func:`.join_logits`.
         """
-        return cosine_logits(
-            embeds,
-            self.classifier(classes),
-            self.temperature * self.temperature_scale,
+        classes = classes or self.classes()
+        return join_logits(
+            cosine_logits(
+                embeds,
+                self.classifier(classes),
+                self.temperature * self.temperature_scale,
+            ),
+            classes.groups,
         )
 
     def regions(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -393,6 +406,30 @@ class DITOBBoxHead(BaseModule):
             )
         ]
 
+    def decode(
+        self, boxes: Tensor, deltas: Tensor, img_meta: dict, rescale: bool
+    ) -> Tensor:
+        """Boxes of regions, the same for all classes.
+
+        Args:
+            boxes (Tensor): Proposals in pixels of the input, (N, 4).
+            deltas (Tensor): Shape (N, 4).
+            img_meta (dict): Image size and scale factor.
+            rescale (bool): Whether boxes are wanted in pixels of the
+                original image.
+
+        Returns:
+            Tensor: Boxes (x1, y1, x2, y2), (N, 4).
+        """
+        boxes = self.bbox_coder.decode(
+            boxes, deltas, max_shape=img_meta['img_shape']
+        )
+        if rescale:
+            boxes = scale_boxes(
+                boxes, [1 / s for s in img_meta['scale_factor']]
+            )
+        return boxes
+
     def _predict_single(
         self,
         roi: Tensor,
@@ -410,13 +447,7 @@ class DITOBBoxHead(BaseModule):
                 num_classes=self.num_classes,
                 score_per_cls=cfg is None,
             )[0]
-        boxes = self.bbox_coder.decode(
-            roi[:, 1:], delta, max_shape=img_meta['img_shape']
-        )
-        if rescale:
-            boxes = scale_boxes(
-                boxes, [1 / s for s in img_meta['scale_factor']]
-            )
+        boxes = self.decode(roi[:, 1:], delta, img_meta, rescale)
         if cfg is None:
             return InstanceData(bboxes=boxes, scores=score)
         if cfg['nms'].get('type', 'nms') != 'nms':

@@ -3,23 +3,26 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.task_modules.samplers import SamplingResult
-from mmdet.models.utils import empty_instances, unpack_gt_instances
+from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import ConfigType, InstanceList, OptConfigType
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..protocols import Ensemble, require
 from ..targets import sample_images
+from .box_ops import topk_class_nms
 from .dito_bbox_head import Classes
-from .geometric_ensemble import ChunkedScores, cosine_logits
+from .geometric_ensemble import ChunkedScores, cosine_logits, join_logits
 
 RegionEmbed = Callable[[Tensor], Tensor]
 # Regions whose crops are embedded at a time.
@@ -45,6 +48,25 @@ def _moved_options(options: dict) -> dict:
             level=logging.WARNING,
         )
     return moved
+
+
+class Regions(NamedTuple):
+    """The regions of an image, before they have names.
+
+    Attributes:
+        boxes (Tensor): Proposals in pixels of the input, (N, 4).
+        objectness (Tensor): Of the proposals, within [0, 1], (N, ).
+        embeds (Tensor): Embeddings by the box head, for ``p``, (N, D).
+        deltas (Tensor): From the proposals to the boxes, (N, 4).
+        vlm (Tensor): Embeddings by the backbone, for ``z``, (N, D); None
+            without a VLM score.
+    """
+
+    boxes: Tensor
+    objectness: Tensor
+    embeds: Tensor
+    deltas: Tensor
+    vlm: Tensor | None
 
 
 @MODELS.register_module()
@@ -240,12 +262,17 @@ class DITORoIHead(StandardRoIHead):
             classes (Classes, optional): None: those of the box head.
 
         Returns:
-            Tensor: float32, shape (N, K), or (N, K + 1) with background.
+            Tensor: float32, shape (N, K), or (N, K + 1) with background; of
+            groups of classes L in the place of K.
         """
+        classes = classes or self.bbox_head.classes()
         text = self.bbox_head.classifier(classes)
         if not getattr(self.ensemble, 'vlm_background', False):
             text = text[:-1]
-        return cosine_logits(vlm_embeds, text, self.vlm_temperature)
+        return join_logits(
+            cosine_logits(vlm_embeds, text, self.vlm_temperature),
+            classes.groups,
+        )
 
     def score(
         self,
@@ -297,6 +324,7 @@ class DITORoIHead(StandardRoIHead):
             vlm_temperature=self.vlm_temperature,
             objectness=objectness,
             chunk=self.class_chunk,
+            groups=classes.groups,
         )
 
     def predict(
@@ -324,19 +352,19 @@ class DITORoIHead(StandardRoIHead):
             with a mask head.
         """
         metas = [sample.metainfo for sample in batch_data_samples]
-        # With masks both are rescaled together, after the masks are made.
-        results = self.predict_bbox(
-            x,
-            metas,
-            rpn_results_list,
-            rcnn_test_cfg=self.test_cfg,
-            rescale=rescale and not self.with_mask,
-            vlm_feat=vlm_feat,
-            vocabularies=[s.get('vocabulary') for s in batch_data_samples],
-        )
-        if self.with_mask:
-            results = self.predict_mask(x, metas, results, rescale=rescale)
-        return results
+        found = self.regions(x, rpn_results_list, metas, vlm_feat)
+        return [
+            self.find(
+                tuple(level[i : i + 1] for level in x),
+                regions,
+                meta,
+                self.scores(regions, sample.get('vocabulary')),
+                rescale,
+            )
+            for i, (regions, meta, sample) in enumerate(
+                zip(found, metas, batch_data_samples, strict=True)
+            )
+        ]
 
     def predict_bbox(
         self,
@@ -346,73 +374,258 @@ class DITORoIHead(StandardRoIHead):
         rcnn_test_cfg: ConfigType | None,
         rescale: bool = False,
         vlm_feat: Tensor | None = None,
-        vocabularies: list[Any] | None = None,
     ) -> InstanceList:
-        """Boxes, scores and labels of each image; see :meth:`predict`.
+        """Boxes, scores and labels of each image; see :meth:`predict`."""
+        return [
+            self._boxes_of(
+                regions,
+                meta,
+                self.scores(regions, exhaustive=rcnn_test_cfg is None),
+                rcnn_test_cfg,
+                rescale,
+            )
+            for regions, meta in zip(
+                self.regions(x, rpn_results_list, batch_img_metas, vlm_feat),
+                batch_img_metas,
+                strict=True,
+            )
+        ]
 
-        Regions are embedded all at once, then named image by image, with
-        the image's own vocabulary where it has one.
+    def regions(
+        self,
+        x: tuple[Tensor, ...],
+        rpn_results_list: InstanceList,
+        batch_img_metas: list[dict],
+        vlm_feat: Tensor | None = None,
+    ) -> list[Regions]:
+        """Embed proposals: all of a test that does not depend on names.
+
+        Args:
+            x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
+            rpn_results_list (InstanceList): Proposals of each image.
+            batch_img_metas (List[dict]): Image sizes.
+            vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w);
+                needed unless ``vlm_roi_extractor`` is None.
+
+        Returns:
+            list[Regions]: Of each image, in the order of its proposals.
+
+        Raises:
+            ValueError: If ``vlm_feat`` is needed and not given.
         """
         boxes = [res.bboxes for res in rpn_results_list]
         counts = [len(b) for b in boxes]
         rois = bbox2roi(boxes)
+        vlm: Sequence[Tensor | None] = [None] * len(boxes)
         if len(rois) == 0:
-            return empty_instances(
-                batch_img_metas,
-                rois.device,
-                task_type='bbox',
-                num_classes=self.bbox_head.num_classes,
-                score_per_cls=rcnn_test_cfg is None,
-            )
-        embeds, deltas = self.bbox_head.regions(
-            self.bbox_roi_extractor(
-                x[: self.bbox_roi_extractor.num_inputs], rois
-            )
-        )
-        vlm_embeds: Sequence[Tensor | None] = [None] * len(boxes)
-        if self.vlm_roi_extractor is not None:
-            if vlm_feat is None:
-                raise ValueError(
-                    'The VLM score needs the final map of the '
-                    'backbone: pass vlm_feat.'
+            # Extractors and convolutions fail on no crop at all.
+            embeds = rois.new_zeros(0, self.bbox_head.embed_dims)
+            deltas = rois.new_zeros(0, 4)
+            if self.vlm_roi_extractor is not None:
+                vlm = [embeds] * len(boxes)
+        else:
+            embeds, deltas = self.bbox_head.regions(
+                self.bbox_roi_extractor(
+                    x[: self.bbox_roi_extractor.num_inputs], rois
                 )
-            vlm_embeds = self.vlm_embed(
-                self.project(vlm_feat), rois, batch_img_metas
-            ).split(counts)
-        results: InstanceList = []
-        for roi, embed, delta, vlm, proposals, meta, vocabulary in zip(
-            rois.split(counts),
-            embeds.split(counts),
-            deltas.split(counts),
-            vlm_embeds,
-            rpn_results_list,
-            batch_img_metas,
-            vocabularies or [None] * len(boxes),
-            strict=True,
+            )
+            if self.vlm_roi_extractor is not None:
+                if vlm_feat is None:
+                    raise ValueError(
+                        'The VLM score needs the final map of the '
+                        'backbone: pass vlm_feat.'
+                    )
+                vlm = self.vlm_embed(
+                    self.project(vlm_feat), rois, batch_img_metas
+                ).split(counts)
+        return [
+            Regions(*parts)
+            for parts in zip(
+                boxes,
+                [res.scores for res in rpn_results_list],
+                embeds.split(counts) if len(rois) else [embeds] * len(boxes),
+                deltas.split(counts) if len(rois) else [deltas] * len(boxes),
+                vlm,
+                strict=True,
+            )
+        ]
+
+    def scores(
+        self,
+        regions: Regions,
+        vocabulary: Any = None,
+        exhaustive: bool = False,
+    ) -> Any:
+        """Name the regions of an image.
+
+        Args:
+            regions (Regions): As :meth:`regions` gives them, N of them.
+            vocabulary (Vocabulary, optional): None: the head's own.
+            exhaustive (bool): Whether all scores are wanted, however many
+                names there are. Defaults to False.
+
+        Returns:
+            Tensor | ChunkedScores: Scores, float32, (N, K + 1), background
+            last; of very many names what computes the best of them.
+        """
+        classes = self.bbox_head.classes(vocabulary)
+        if (
+            not exhaustive
+            and len(classes.text) > self.class_chunk
+            and hasattr(self.ensemble, 'chunked')
         ):
-            classes = self.bbox_head.classes(vocabulary)
-            scores: Any
-            if (
-                rcnn_test_cfg is not None
-                and len(classes.text) > self.class_chunk
-                and hasattr(self.ensemble, 'chunked')
-            ):
-                scores = self.chunked_scores(
-                    embed, vlm, proposals.scores, classes
-                )
-            else:
-                scores = self.score(
-                    self.bbox_head.classify(embed, classes),
-                    None if vlm is None else self.vlm_logits(vlm, classes),
-                    proposals.scores,
-                    classes,
-                )
-            results += self.bbox_head.predict_by_feat(
-                (roi,),
-                (scores,),
-                (delta,),
-                [meta],
-                rcnn_test_cfg=rcnn_test_cfg,
-                rescale=rescale,
+            return self.chunked_scores(
+                regions.embeds, regions.vlm, regions.objectness, classes
             )
-        return results
+        return self.score(
+            self.bbox_head.classify(regions.embeds, classes),
+            None
+            if regions.vlm is None
+            else self.vlm_logits(regions.vlm, classes),
+            regions.objectness,
+            classes,
+        )
+
+    def find(
+        self,
+        x: tuple[Tensor, ...],
+        regions: Regions,
+        meta: dict,
+        scores: Any,
+        rescale: bool = False,
+    ) -> InstanceData:
+        """Detections of one image by the scores of its regions.
+
+        Args:
+            x (Tuple[Tensor, ...]): Its pyramid, (1, C, h, w) each; empty
+                where no masks are wanted.
+            regions (Regions): N regions.
+            meta (dict): Image sizes and scale factors.
+            scores (Tensor | ChunkedScores): See :meth:`scores`.
+            rescale (bool): Whether results are wanted in pixels of the
+                original image. Defaults to False.
+
+        Returns:
+            InstanceData: As of :meth:`predict`.
+        """
+        found = self._boxes_of(
+            regions,
+            meta,
+            scores,
+            self.test_cfg,
+            rescale and not self.with_mask,
+        )
+        return self._add_masks(x, found, meta, rescale)
+
+    def find_objects(
+        self,
+        x: tuple[Tensor, ...],
+        regions: Regions,
+        meta: dict,
+        rescale: bool = False,
+    ) -> InstanceData:
+        """Detections of one image without names, by objectness alone.
+
+        Args:
+            x (Tuple[Tensor, ...]): As of :meth:`find`, as the others.
+            regions (Regions): N regions.
+            meta (dict): Image sizes and scale factors.
+            rescale (bool): See there. Defaults to False.
+
+        Returns:
+            InstanceData: As of :meth:`predict`, all with the label 0, with
+            objectness for scores, and ``regions``, int64, the place of each
+            among the N.
+        """
+        found = self.objects(regions, meta, rescale and not self.with_mask)
+        return self._add_masks(x, found, meta, rescale)
+
+    def objects(
+        self, regions: Regions, meta: dict, rescale: bool = False
+    ) -> InstanceData:
+        """Boxes of :meth:`find_objects`, without masks.
+
+        Args:
+            regions (Regions): N regions.
+            meta (dict): Image sizes and scale factors.
+            rescale (bool): See there. Defaults to False.
+
+        Returns:
+            InstanceData: ``bboxes``, ``scores``, ``labels``, ``regions``.
+        """
+        cfg = self.test_cfg
+        boxes, scores, labels, places = topk_class_nms(
+            self.bbox_head.decode(
+                regions.boxes, regions.deltas, meta, rescale
+            ),
+            regions.objectness[:, None].float(),
+            cfg['score_thr'],
+            cfg['nms']['iou_threshold'],
+            cfg['max_per_img'],
+        )
+        return InstanceData(
+            bboxes=boxes, scores=scores, labels=labels, regions=places
+        )
+
+    def _add_masks(
+        self,
+        x: tuple[Tensor, ...],
+        found: InstanceData,
+        meta: dict,
+        rescale: bool,
+    ) -> InstanceData:
+        """Rescale boxes and masks together, after the masks are made."""
+        if not self.with_mask:
+            return found
+        if x:
+            (found,) = self.predict_mask(x, [meta], [found], rescale=rescale)
+        elif rescale:  # as the mask head does it, to the last bit
+            scale = found.bboxes.new_tensor(meta['scale_factor'])
+            found.bboxes = found.bboxes / scale.repeat(2)
+        return found
+
+    def _boxes_of(
+        self,
+        regions: Regions,
+        meta: dict,
+        scores: Any,
+        cfg: ConfigType | None,
+        rescale: bool,
+    ) -> InstanceData:
+        """Boxes, scores and labels of one image."""
+        return self.bbox_head.predict_by_feat(
+            (bbox2roi([regions.boxes]),),
+            (scores,),
+            (regions.deltas,),
+            [meta],
+            rcnn_test_cfg=cfg,
+            rescale=rescale,
+        )[0]
+
+    def vectors(self, regions: Regions) -> Tensor:
+        """One vector a region, to be compared with unit embeddings.
+
+        The logarithm of a novel name's score (eq. 2) is, up to a number of
+        the region, the product of the name's embedding with a mix of the
+        region's two: normalised, weighted by the exponents over the
+        temperatures. Weights add up to 1, so the product is a mean of two
+        cosines.
+
+        Args:
+            regions (Regions): N regions.
+
+        Returns:
+            Tensor: float32, shape (N, D).
+        """
+        det = F.normalize(regions.embeds.float(), dim=-1)
+        if regions.vlm is None:
+            return det
+        beta = getattr(self.ensemble, 'beta', 0.5)
+        head = self.bbox_head
+        own = (1 - beta) / (
+            head.temperature * float(head.temperature_scale.detach())
+        )
+        vlm = beta / self.vlm_temperature
+        return torch.lerp(
+            det, F.normalize(regions.vlm.float(), dim=-1), vlm / (own + vlm)
+        )

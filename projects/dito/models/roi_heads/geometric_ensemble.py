@@ -30,6 +30,33 @@ def cosine_logits(
         return features @ text.mT / temperature
 
 
+def join_logits(logits: Tensor, groups: Tensor | None) -> Tensor:
+    """Logits of groups of classes, whose probabilities add up.
+
+    Args:
+        logits (Tensor): Of K classes, and maybe of the background behind
+            them, float32, (N, K) or (N, K + 1).
+        groups (Tensor, optional): Label of each class, int64, (K, ); all of
+            0 to L - 1 are there. None: each is a label of its own.
+
+    Returns:
+        Tensor: Shape (N, L) or (N, L + 1). The softmax over it is the sum of
+        that over ``logits``, and a group of one has the very logit.
+    """
+    if groups is None:
+        return logits
+    num = int(groups.max()) + 1
+    rest = torch.arange(
+        num, num + logits.shape[1] - len(groups), device=groups.device
+    )
+    index = torch.cat([groups, rest]).expand(len(logits), -1)
+    most = logits.new_full((len(logits), num + len(rest)), -torch.inf)
+    most = most.scatter_reduce(1, index, logits, 'amax')
+    sums = torch.zeros_like(most)
+    sums = sums.scatter_add(1, index, (logits - most.gather(1, index)).exp())
+    return most + sums.log()
+
+
 class ChunkedScores:
     """Scores of a :class:`GeometricEnsemble` without its (N, K) arrays.
 
@@ -49,7 +76,9 @@ class ChunkedScores:
         det_temperature (Tensor | float): Divides the cosines of the detector.
         vlm_temperature (float): Divides those of the VLM.
         objectness (Tensor, optional): Of the regions, shape (N, ).
-        chunk (int): Number of classes at a time. Defaults to 4096.
+        chunk (int): Number of labels at a time. Defaults to 4096.
+        groups (Tensor, optional): Label of each class, int64, (K, ), where
+            classes are joined; ``novel`` is then of the L labels.
     """
 
     def __init__(
@@ -64,11 +93,17 @@ class ChunkedScores:
         vlm_temperature: float,
         objectness: Tensor | None = None,
         chunk: int = 4096,
+        groups: Tensor | None = None,
     ) -> None:
         self.ensemble = ensemble
         self.chunk = chunk
         self.novel = novel
         self.text = text
+        self._groups = None
+        if groups is not None:
+            # Classes of a label side by side, so that chunks hold them all.
+            self._groups, order = groups.sort(stable=True)
+            self.text = torch.cat([text[:-1][order], text[-1:]])
         self._det = F.normalize(det_embeds.float(), dim=-1) / det_temperature
         self._vlm = None
         if vlm_embeds is not None:
@@ -80,14 +115,24 @@ class ChunkedScores:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of regions and of classes, without background."""
+        """Number of regions and of labels, without background."""
         return len(self._det), len(self.novel)
 
     def _logits(self, low: int, high: int) -> tuple[Tensor, Tensor]:
-        """Logits of detector and VLM for some rows of the text."""
+        """Logits of detector and VLM for some labels, or the background."""
+        groups = None
+        if self._groups is not None:
+            ends = self._groups.new_tensor([low, high])
+            first, last = torch.searchsorted(self._groups, ends).tolist()
+            groups = self._groups[first:last] - low
+            if low == len(self.novel):  # the background, behind them all
+                groups, last = None, first + 1
+            low, high = first, last
         text = F.normalize(self.text[low:high].float(), dim=-1)
-        det = self._det @ text.mT
-        return det, det if self._vlm is None else self._vlm @ text.mT
+        det = join_logits(self._det @ text.mT, groups)
+        if self._vlm is None:
+            return det, det
+        return det, join_logits(self._vlm @ text.mT, groups)
 
     def _chunks(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """First class, both logits and novel flags of each chunk."""

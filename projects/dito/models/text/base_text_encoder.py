@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What all text towers have in common."""
 
-import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
+
+from dito.utils.checkpoint import hash_of
 
 from ..losses.contrastive_ops import normalize
 
@@ -116,16 +117,7 @@ class BaseTextEncoder(BaseModule):
         return super()._apply(fn, *args)
 
     def _hash(self) -> str:
-        digest = hashlib.sha256(self._written_facts().encode())
-        for name, value in sorted(self.state_dict().items()):
-            if hasattr(value, 'full_tensor'):  # a sharded tower
-                value = value.full_tensor()
-            value = value.detach().cpu()
-            if value.is_floating_point():
-                value = value.float()
-            digest.update(f'{name}{tuple(value.shape)}'.encode())
-            digest.update(value.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_of(self._written_facts(), self.state_dict())
 
 
 def _forget_hash(module: BaseTextEncoder, *_: Any) -> None:

@@ -49,6 +49,10 @@ class Vocabulary:
         templates (tuple[str]): Prompts, with ``{}`` for the name.
         synonyms (tuple[tuple[str]]): More names of each class, K entries.
         background_name (str): Phrase of the background.
+        groups (tuple[str]): Label of each class, K entries, where several
+            classes share one; empty where each is a label of its own.
+        examples (tuple[int]): How many pictures the embedding of each class
+            was made of, K entries; empty where all are of their names alone.
     """
 
     names: tuple[str, ...]
@@ -59,6 +63,8 @@ class Vocabulary:
     templates: tuple[str, ...] = ('{}',)
     synonyms: tuple[tuple[str, ...], ...] = ()
     background_name: str = 'background'
+    groups: tuple[str, ...] = ()
+    examples: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -71,12 +77,16 @@ class Vocabulary:
             background=tuple(self.background.shape),
             novel=tuple(self.novel.shape),
             synonyms=(len(self.synonyms),),
+            groups=(len(self.groups) or num,),
+            examples=(len(self.examples) or num,),
         )
         wanted = dict(
             embeddings=(num, width),
             background=(width,),
             novel=(num,),
             synonyms=(num,),
+            groups=(num,),
+            examples=(num,),
         )
         if found != wanted:
             raise ValueError(
@@ -86,6 +96,26 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a detector's labels stand for: groups, else names."""
+        return tuple(dict.fromkeys(self.groups)) or self.names
+
+    @property
+    def label_index(self) -> Tensor:
+        """Label of each class, int64, shape (K,)."""
+        place = {label: i for i, label in enumerate(self.labels)}
+        return torch.tensor([place[g] for g in self.groups or self.names])
+
+    @property
+    def label_novel(self) -> Tensor:
+        """Labels of which no name is a base class, bool, (labels,)."""
+        if not self.groups:
+            return self.novel
+        base = torch.zeros(len(self.labels), dtype=torch.bool)
+        base[self.label_index[~self.novel]] = True
+        return ~base
 
     def __repr__(self) -> str:
         return (
@@ -189,13 +219,24 @@ class Vocabulary:
                 f'{len(absent)} names are not in this vocabulary of '
                 f'{len(self)}: {shorten(absent)}; build one that has them.'
             )
-        rows = [index[name_key(n)] for n in names]
+        return self._take([index[name_key(n)] for n in names])
+
+    def _take(
+        self, rows: Sequence[int], names: tuple[str, ...] | None = None
+    ) -> 'Vocabulary':
+        """Some classes, under other names if there are some."""
+
+        def pick(parts: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(parts[i] for i in rows) if parts else ()
+
         return replace(
             self,
-            names=tuple(self.names[i] for i in rows),
+            names=names or pick(self.names),
             embeddings=self.embeddings[rows],
             novel=self.novel[rows],
-            synonyms=tuple(self.synonyms[i] for i in rows),
+            synonyms=pick(self.synonyms),
+            groups=pick(self.groups),
+            examples=pick(self.examples),
         )
 
     def find(self, names: Sequence[str]) -> 'Vocabulary':
@@ -244,14 +285,7 @@ class Vocabulary:
                     f'{first[row]!r} and {name!r} are both the class '
                     f'{self.names[row]!r}; keep one.'
                 )
-        at = list(first)
-        return replace(
-            self,
-            names=names,
-            embeddings=self.embeddings[at],
-            novel=self.novel[at],
-            synonyms=tuple(self.synonyms[i] for i in at),
-        )
+        return self._take(list(first), names)
 
     def _row(self, name: str) -> list[int]:
         """Classes that a name fits, of the best kind of fit alone."""
@@ -290,15 +324,110 @@ class Vocabulary:
                 f'{self.fingerprint[:8]} and {other.fingerprint[:8]}; build '
                 'one of them anew.'
             )
-        own = set(map(name_key, self.names))
-        rows = [i for i, n in enumerate(other.names) if name_key(n) not in own]
-        return replace(
-            self,
-            names=(*self.names, *(other.names[i] for i in rows)),
-            embeddings=torch.cat([self.embeddings, other.embeddings[rows]]),
-            novel=torch.cat([self.novel, other.novel[rows]]),
-            synonyms=(*self.synonyms, *(other.synonyms[i] for i in rows)),
+        own = set(map(name_key, (*self.names, *self.labels)))
+        rows = [
+            i
+            for i, (name, label) in enumerate(
+                zip(other.names, other.groups or other.names, strict=True)
+            )
+            if name_key(name) not in own and name_key(label) not in own
+        ]
+        more = other._take(rows) if rows else None
+        if more is None:
+            return self
+        result = dict(
+            names=(*self.names, *more.names),
+            embeddings=torch.cat([self.embeddings, more.embeddings]),
+            novel=torch.cat([self.novel, more.novel]),
+            synonyms=(*self.synonyms, *more.synonyms),
         )
+        if self.groups or more.groups:
+            result['groups'] = (
+                *(self.groups or self.names),
+                *(more.groups or more.names),
+            )
+        if self.examples or more.examples:
+            result['examples'] = (
+                *(self.examples or (0,) * len(self)),
+                *(more.examples or (0,) * len(more)),
+            )
+        return replace(self, **result)
+
+    def mix(self, examples: 'Vocabulary') -> 'Vocabulary':
+        """Add what pictures show; a class in both gets the mean of both.
+
+        Args:
+            examples (Vocabulary): Classes made of examples.
+
+        Returns:
+            Vocabulary: The classes of this one, then new ones.
+
+        Raises:
+            ValueError: If the other goes with another text tower.
+        """
+        joined = self.join(examples)
+        place = {name_key(n): i for i, n in enumerate(self.names)}
+        embeddings = joined.embeddings.clone()
+        counts = list(joined.examples or (0,) * len(joined))
+        for name, vector, count in zip(
+            examples.names,
+            examples.embeddings,
+            examples.examples,
+            strict=True,
+        ):
+            row = place.get(name_key(name))
+            if row is not None:
+                embeddings[row] = F.normalize(embeddings[row] + vector, dim=-1)
+                counts[row] += count
+        return replace(joined, embeddings=embeddings, examples=tuple(counts))
+
+    def group(self, groups: Mapping[str, Sequence[str]]) -> 'Vocabulary':
+        """Join classes under one label, as synonyms or kinds of one thing.
+
+        The probabilities of a group's names add up before the detector
+        suppresses boxes, so its names neither compete nor find one object
+        twice.
+
+        Args:
+            groups (dict[str, Sequence[str]]): Names by label. A name that
+                stands in none keeps its label.
+
+        Returns:
+            Vocabulary: Whose ``labels`` are these.
+
+        Raises:
+            ValueError: If a name is not there or stands in two groups, or a
+                group is empty or called like a name outside it.
+        """
+        place = {name_key(n): i for i, n in enumerate(self.names)}
+        labels = list(self.groups or self.names)
+        taken: dict[int, str] = {}
+        for label, members in groups.items():
+            members = check_names(members)
+            absent = [n for n in members if name_key(n) not in place]
+            if absent:
+                raise ValueError(
+                    f'The group {label!r} has names that are not among the '
+                    f'{len(self)} of the vocabulary: {shorten(absent)}.'
+                )
+            for name in members:
+                row = place[name_key(name)]
+                if row in taken:
+                    raise ValueError(
+                        f'The name {name!r} stands in the groups '
+                        f'{taken[row]!r} and {label!r}; keep one.'
+                    )
+                taken[row] = labels[row] = label
+        check_names(tuple(dict.fromkeys(labels)))
+        outside = [
+            n for i, n in enumerate(labels) if i not in taken and n in groups
+        ]
+        if outside:
+            raise ValueError(
+                f'{shorten(outside)} is a group and a name outside it; put '
+                'the name into the group, or call the group otherwise.'
+            )
+        return replace(self, groups=tuple(labels))
 
     def with_novel(self, novel: Iterable[str | bool]) -> 'Vocabulary':
         """Set anew which classes are novel (names, or a flag a class)."""
@@ -345,6 +474,9 @@ class Vocabulary:
                 templates=self.templates,
                 background_name=self.background_name,
                 fingerprint=self.fingerprint,
+                # Earlier versions know neither.
+                **({'groups': self.groups} if self.groups else {}),
+                **({'examples': self.examples} if self.examples else {}),
             ),
         )
 
@@ -384,6 +516,8 @@ class Vocabulary:
                 _texts(meta['templates']),
                 tuple(map(_texts, meta['synonyms'])),
                 *_texts([meta['background_name']]),
+                _texts(meta.get('groups', ())),
+                tuple(map(int, meta.get('examples', ()))),
             )
         except KeyError as error:
             raise ValueError(

@@ -1,0 +1,264 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Pictures that are encoded once and asked for any names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor
+
+from dito.models.detectors.encoded_image import EncodedImage, Maps
+from dito.models.roi_heads.dito_roi_head import Regions
+from dito.utils.checkpoint import load_from_safetensors, save_safetensors
+
+from .results import OBJECTS, Detections, Query, check_options, prediction
+
+_FORMAT = 'dito-scene-1'
+
+
+@dataclass
+class Scene:
+    """An encoded picture: what a detector knows before it has names.
+
+    Made by :meth:`DITOInferencer.encode`. A call of the detector is an
+    encoding and one :meth:`find`, so both give the same numbers. Several
+    threads may ask one scene.
+
+    Attributes:
+        detector (DITOInferencer): What encoded it.
+        image (EncodedImage): Regions and maps, on the detector's device.
+        sample (DetDataSample): Meta data of the picture.
+
+    Example:
+        >>> scene = detector.encode('beach.jpg')
+        >>> scene.find('red umbrella, anchor')['names']
+        >>> scene.save('beach.safetensors')
+    """
+
+    detector: Any
+    image: EncodedImage
+    sample: DetDataSample
+
+    def __len__(self) -> int:
+        """Number of regions."""
+        return len(self.image.regions.boxes)
+
+    @property
+    def path(self) -> str:
+        """Path or address of the picture, '' of an array."""
+        return str(self.sample.get('img_path') or '')
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the picture, in pixels."""
+        height, width = self.sample.ori_shape[:2]
+        return int(height), int(width)
+
+    def find(
+        self,
+        vocabulary: Any = None,
+        *,
+        score_thr: float = 0.3,
+        agnostic_nms: float | None = None,
+        negative_names: Any = None,
+        masks: bool = True,
+        return_all: bool = False,
+        return_datasamples: bool = False,
+    ) -> Any:
+        """Find names, as a call of the detector on the picture does.
+
+        Args:
+            vocabulary (optional): Names, in any form of a call. Defaults to
+                those of the detector.
+            score_thr (float): Least score. Defaults to 0.3.
+            agnostic_nms (float, optional): IoU in (0, 1], as in a call.
+            negative_names (optional): As in a call. Defaults to those of
+                the detector.
+            masks (bool): Whether masks are wanted, which take most of the
+                time. Defaults to True.
+            return_all (bool): Return every detection.
+            return_datasamples (bool): Return a :obj:`DetDataSample`.
+
+        Returns:
+            dict | DetDataSample: One of the ``predictions`` of a call.
+
+        Raises:
+            ValueError: If no names are known, or the maps that masks need
+                were left out.
+        """
+        check_options(score_thr, 1, agnostic_nms, 'raise', '')
+        query = self.detector.query(vocabulary, negative_names)
+        found = self.detect(query, score_thr, agnostic_nms, masks)
+        return prediction(found, return_all, return_datasamples)
+
+    def objects(
+        self,
+        *,
+        score_thr: float = 0.3,
+        masks: bool = True,
+        return_all: bool = False,
+        return_datasamples: bool = False,
+    ) -> Any:
+        """Find objects without any names, by objectness alone.
+
+        Args:
+            score_thr (float): Least objectness. Defaults to 0.3.
+            masks (bool): As of :meth:`find`. Defaults to True.
+            return_all (bool): Return every detection.
+            return_datasamples (bool): Return a :obj:`DetDataSample`.
+
+        Returns:
+            dict | DetDataSample: As of :meth:`find`, all named 'object'.
+        """
+        check_options(score_thr, 1, None, 'raise', '')
+        found = self.detect(OBJECTS, score_thr, None, masks)
+        return prediction(found, return_all, return_datasamples)
+
+    def detect(
+        self,
+        query: Query,
+        score_thr: float,
+        agnostic_nms: float | None,
+        masks: bool = True,
+    ) -> Detections:
+        """Find what is asked for; see :meth:`find`.
+
+        Args:
+            query (Query): Names with their embeddings, or objects.
+            score_thr (float): Least score of ``kept``.
+            agnostic_nms (float, optional): IoU.
+            masks (bool): Whether masks are wanted. Defaults to True.
+
+        Returns:
+            Detections: Whose masks are not pasted yet.
+        """
+        model = self.detector.model
+        with torch.no_grad():
+            found = (
+                model.find_objects(self.image, masks=masks)
+                if query.vocabulary is None
+                else model.find(self.image, query.vocabulary, masks=masks)
+            )
+        (sample,) = model.add_pred_to_datasample([self.sample.new()], [found])
+        return Detections.of(sample, query, score_thr, agnostic_nms)
+
+    def without_maps(self) -> 'Scene':
+        """The same without what masks and boxes of the picture need."""
+        image = EncodedImage(self.image.regions, self.image.metainfo, None)
+        return Scene(self.detector, image, self.sample)
+
+    # --------------------------------------------------------------- files
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file; it appears whole or not at all.
+
+        The pyramid is left out; it is made again of the backbone's maps.
+
+        Args:
+            path (str | Path): Target, ending in ``.safetensors``.
+
+        Raises:
+            ValueError: If it has another suffix.
+        """
+        if Path(path).suffix != '.safetensors':
+            raise ValueError(f'A scene is saved as .safetensors, got {path}.')
+        regions, maps = self.image.regions, self.image.maps
+        tensors = {k: v for k, v in regions._asdict().items() if v is not None}
+        if maps is not None:
+            for number, feat in enumerate(maps.feats):
+                tensors[f'feats.{number}'] = feat
+            if maps.vlm_feat is not maps.feats[-1]:
+                tensors['vlm_feat'] = maps.vlm_feat
+        save_safetensors(
+            tensors,
+            path,
+            dict(
+                format=_FORMAT,
+                detector=self.detector.fingerprint(),
+                metainfo={
+                    key: value
+                    for key, value in self.image.metainfo.items()
+                    if isinstance(value, (str, int, float, list, tuple))
+                },
+            ),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, detector: Any) -> 'Scene':
+        """Read a file written by :meth:`save`.
+
+        Args:
+            path (str | Path): The file.
+            detector (DITOInferencer): The detector that encoded it.
+
+        Returns:
+            Scene: On the device of the detector.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is of another detector, damaged or something
+                else.
+        """
+        content = load_from_safetensors(str(path))
+        state, meta = content['state_dict'], content['meta']
+        if meta.get('format') != _FORMAT:
+            raise ValueError(
+                f'{path} is not a scene (format {meta.get("format")!r}); '
+                'make one with DITOInferencer.encode(image).save(path).'
+            )
+        detector.check_encoded(path, meta.get('detector'))
+        info = meta.get('metainfo')
+        if not _sound(state, info):
+            raise ValueError(
+                f'{path} is a damaged scene: parts of it are missing or do '
+                'not fit together; encode the picture again.'
+            )
+        info = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in info.items()
+        }
+        sample = DetDataSample(metainfo=info)
+        device = next(detector.model.parameters()).device
+        state = {k: v.to(device) for k, v in state.items()}
+        return cls(
+            detector,
+            EncodedImage(
+                Regions(*map(state.get, Regions._fields)), info, _maps(state)
+            ),
+            sample,
+        )
+
+
+def _maps(state: dict[str, Tensor]) -> Maps | None:
+    """Maps of a file, without the pyramid; None if it has none."""
+    feats = []
+    while f'feats.{len(feats)}' in state:
+        feats.append(state[f'feats.{len(feats)}'])
+    if not feats:
+        return None
+    return Maps(tuple(feats), state.get('vlm_feat', feats[-1]))
+
+
+def _sound(state: dict[str, Tensor], info: Any) -> bool:
+    """Whether the parts of a file fit together."""
+    needed = set(Regions._fields) - {'vlm'}
+    if not isinstance(info, dict) or not needed <= set(state):
+        return False
+    count = len(state['boxes'])
+    sizes = ('ori_shape', 'img_shape', 'scale_factor')
+    return (
+        all(
+            isinstance(info.get(key), list) and len(info[key]) >= 2
+            for key in sizes
+        )
+        and state['boxes'].shape == state['deltas'].shape == (count, 4)
+        and state['objectness'].shape == (count,)
+        and all(
+            state[k].ndim == 2 and len(state[k]) == count
+            for k in ('embeds', 'vlm')
+            if k in state
+        )
+        and all(v.isfinite().all() for v in state.values())
+    )

@@ -1,0 +1,44 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Objects in indexed pictures."""
+
+from argparse import Namespace
+from typing import Any
+
+from dito.apis import DITOInferencer, Index, parse_names
+from dito.apis.examples import parse_example
+from dito.utils.printable import printable
+
+from .detect import model_source
+from .options import command
+
+
+def as_examples(given: list[str]) -> dict[str, Any] | None:
+    """Pictures as they are typed, for :meth:`DITOInferencer.embed`."""
+    return {'example': list(map(parse_example, given))} if given else None
+
+
+@command
+def main(args: Namespace) -> int:
+    """Search an index."""
+    for names in (args.query, args.negative_names):
+        if names not in (None, 'trained'):
+            parse_names(names)  # Errors in names come before anything loads.
+    examples, against = map(as_examples, (args.example, args.negative_example))
+    detector = DITOInferencer(
+        *model_source(args.config, args.checkpoint),
+        device=args.device,
+        negative_names=args.negative_names,
+    )
+    index = Index.load(args.index, detector)
+    asked = detector.embed(args.query, examples=examples)
+    negatives = detector.negatives
+    if against is not None:
+        negatives = detector.embed(negatives, examples=against)
+    for hit in index.search(asked, args.top_k, negative_names=negatives):
+        corners = ', '.join(f'{value:.0f}' for value in hit.box)
+        print(
+            printable(
+                f'{hit.similarity:.3f}  {hit.name}  {hit.path}  ({corners})'
+            )
+        )
+    return 0
