@@ -22,6 +22,7 @@ LAYERS = (
     'converters',
     'visualization',
     'apis',
+    'export',
     'reports',
     'cli',
     '__main__',

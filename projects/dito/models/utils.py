@@ -2,11 +2,32 @@
 """Helpers shared by detectors and pretrainers."""
 
 import zlib
+from operator import index
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+
+
+def is_symbolic(*sizes: Any) -> bool:
+    """Whether a size is left open in a graph that is being exported.
+
+    Compiled code is of one size, whatever the compiler makes of it.
+    """
+    return not torch.compiler.is_dynamo_compiling() and any(
+        isinstance(size, torch.SymInt) for size in sizes
+    )
+
+
+def known_size(size: Any) -> Any:
+    """A size as a plain number, unless it is left open.
+
+    While PyTorch traces a graph sizes may be tensors of one number.
+    """
+    return size if is_symbolic(size) else index(size)
+
 
 # The message has room for this many values, and is a multiple of it, so that
 # ranks with different keys still send messages of one size and can tell.

@@ -42,6 +42,7 @@ _TOOLS = (
     weights.official_text_embeddings,
     weights.build_text_embeddings,
     weights.publish_model,
+    weights.export,
     running.region_accuracy,
     running.similarity_map,
     running.make_report,

@@ -253,13 +253,7 @@ def threshold(parser: ToolParser) -> None:
 
 def _add_detector(parser: ToolParser) -> None:
     """Add what says how a detector finds what it is asked for."""
-    parser.add_argument(
-        '--negative-names',
-        metavar='NAMES',
-        help='what else there may be, in the forms of --names, or "trained" '
-        'for the classes the detector was trained on: not looked for, but '
-        'nothing of it is taken for one of --names',
-    )
+    shared.add_negative_names(parser)
     shared.add_model(parser, _SHIPPED)
 
 

@@ -293,14 +293,25 @@ def data_and_images(args: Namespace) -> str | None:
     return '--data and --images go together'
 
 
-def add_names(parser: ToolParser, what: str) -> None:
+def add_names(parser: ToolParser, what: str, required: bool = True) -> None:
     """Add ``--names``."""
     parser.add_argument(
         '--names',
-        required=True,
+        required=required,
         help=f'{what}: "red umbrella, anchor"; or a file of names (.txt or '
         '.names with one a line, .json, .yaml, .pbtxt; annotations of COCO or '
         'LVIS; a vocabulary)',
+    )
+
+
+def add_negative_names(parser: ToolParser) -> None:
+    """Add ``--negative-names``."""
+    parser.add_argument(
+        '--negative-names',
+        metavar='NAMES',
+        help='what else there may be, in the forms of --names, or "trained" '
+        'for the classes the detector was trained on: not looked for, but '
+        'nothing of it is taken for one of --names',
     )
 
 

@@ -213,6 +213,35 @@ def build_text_embeddings(parser: ToolParser) -> None:
     )
 
 
+def export(parser: ToolParser) -> None:
+    """Write a detector as one ONNX file that runs without PyTorch.
+
+    It is run in onnxruntime against PyTorch first, and not written where they
+    differ. Without --names these are an input of the file, of any number.
+    """
+    shared.add_checkpoint(parser, shared.PUBLISHED)
+    parser.add_argument(
+        'out', type=shared.ending('.onnx'), help='.onnx file to write'
+    )
+    shared.add_config_of_checkpoint(parser)
+    shared.add_names(parser, 'names to fold in', required=False)
+    shared.add_negative_names(parser)
+    parser.add_argument(
+        '--licence',
+        metavar='TEXT',
+        help='of the weights, for the metadata (default: that in the card of '
+        'a published folder, else unknown)',
+    )
+    parser.check(
+        lambda args: (
+            '--negative-names goes with --names: a file that takes names as '
+            'an input takes those too'
+            if args.negative_names and not args.names
+            else None
+        )
+    )
+
+
 def publish_model(parser: ToolParser) -> None:
     """Make a checkpoint ready for others.
 

@@ -4,7 +4,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from operator import index
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..utils import is_symbolic, known_size
 from .embed_head import EmbedHead
+from .padded_windows import PaddedLayout
 from .vit_layers import (
     ACTIVATIONS,
     Block,
@@ -348,8 +350,8 @@ class DITOViT(BaseModule):
         With ``value_only`` each token attends to itself alone in that layer.
         """
         patches = self._embed_patches(img)
-        # Plain numbers also while a graph is being traced or compiled.
-        size: Pair = tuple(index(side) for side in patches.shape[1:3])
+        # Plain numbers, unless a graph for any size is being exported.
+        size: Pair = tuple(map(known_size, patches.shape[1:3]))
         if pos_embed is None:
             grid = self.pos_embed.view(1, *self.pos_size, -1)
             pos_embed = resize_pos_embed(grid, size)
@@ -407,7 +409,7 @@ class DITOViT(BaseModule):
             both = torch.cat([plain, shifted])
             layouts = self._layouts(both, size, *passes)
             both = self._run_blocks(both, layouts, start, value_only)
-            plain, shifted = both.chunk(2)
+            plain, shifted = both.unflatten(0, (2, plain.shape[0]))
         else:
             plain, shifted = (
                 self._run_blocks(
@@ -423,12 +425,14 @@ class DITOViT(BaseModule):
         self, x: Tensor, size: Pair, *passes: tuple[bool, bool]
     ) -> Layouts:
         """Lay out tokens (P * B, [1 +] h * w, C) of P passes; see the plan."""
+        batch = known_size(x.shape[0]) // len(passes)
         return self.plan.layouts(
-            index(x.shape[0]) // len(passes),
+            batch,
             size,
             passes,
             self.cls_token is not None,
             x.device,
+            PaddedLayout if is_symbolic(batch, *size) else None,
         )
 
     def _run_blocks(
@@ -441,6 +445,7 @@ class DITOViT(BaseModule):
         """Run tokens (S, N, C) from layer ``start`` to the end of layouts."""
         shape = x.shape
         whole = ((shape[0], shape[1]),)
+        kind: Any = PaddedLayout if is_symbolic(*shape) else WindowLayout
         rows = x.flatten(0, 1)
         current = None
         alone = self.blocks[-1] if value_only else None
@@ -454,15 +459,18 @@ class DITOViT(BaseModule):
             if wanted is not current:
                 # Not as methods: they cannot be compiled of a constant.
                 if current is not None:
-                    rows = WindowLayout.unpack(current, rows)
+                    rows = kind.unpack(current, rows)
                 if wanted is not None:
-                    rows = WindowLayout.pack(wanted, rows)
+                    rows = kind.pack(wanted, rows)
                 current = wanted
             groups = None if block is alone else groups
             if self.with_cp and torch.is_grad_enabled():
                 rows = checkpoint(block, rows, groups, use_reentrant=False)
             else:
-                rows = block(rows, groups)
+                mask = None
+                if wanted is not None and kind is PaddedLayout:
+                    mask = wanted.mask
+                rows = block(rows, groups, mask)
         if current is not None:
-            rows = WindowLayout.unpack(current, rows)
+            rows = kind.unpack(current, rows)
         return rows.view(shape)

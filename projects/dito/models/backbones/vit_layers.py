@@ -18,6 +18,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import DITOLayerNorm2d
+from ..utils import is_symbolic
 from .window_ops import Groups
 
 
@@ -153,7 +154,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+    def forward(
+        self, x: Tensor, groups: Groups | None, mask: Tensor | None = None
+    ) -> Tensor:
         """Let the tokens of each set attend to one another.
 
         Args:
@@ -161,6 +164,9 @@ class Attention(nn.Module):
             groups (tuple[tuple[int, int]], optional): (number of sets n,
                 length L) of consecutive stretches of ``n * L`` rows. None
                 for sets of one token, whose attention is all on itself.
+            mask (Tensor, optional): Which tokens of a set attend to which,
+                bool, has shape (n, 1, L, L), for a single group. None: all
+                to all.
 
         Returns:
             Tensor: Has shape (rows, C).
@@ -170,14 +176,16 @@ class Attention(nn.Module):
             return self.proj(
                 F.linear(x, self.qkv.weight[start:], self.qkv.bias[start:])
             )
-        parts = self.qkv(x).split([n * length for n, length in groups])
+        parts = [self.qkv(x)]
+        if len(groups) > 1:
+            parts = parts[0].split([n * length for n, length in groups])
         outs = []
         for part, (n, length) in zip(parts, groups, strict=True):
             # (n * L, 3C) -> three times (n, heads, L, C / heads)
             q, k, v = part.view(n, length, 3, self.num_heads, -1).permute(
                 2, 0, 3, 1, 4
             )
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             outs.append(out.transpose(1, 2).reshape(n * length, -1))
         return self.proj(outs[0] if len(outs) == 1 else torch.cat(outs))
 
@@ -251,9 +259,11 @@ class Block(nn.Module):
             self.ls1 = LayerScale(embed_dims, layer_scale)
             self.ls2 = LayerScale(embed_dims, layer_scale)
 
-    def forward(self, x: Tensor, groups: Groups | None) -> Tensor:
+    def forward(
+        self, x: Tensor, groups: Groups | None, mask: Tensor | None = None
+    ) -> Tensor:
         """Map (rows, C) to (rows, C); see :class:`Attention`."""
-        x = x + self.ls1(self.attn(self.norm1(x), groups))
+        x = x + self.ls1(self.attn(self.norm1(x), groups, mask))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -316,7 +326,9 @@ def resize_pos_embed(pos_embed: Tensor, size: tuple[int, int]) -> Tensor:
         Tensor: float32, has shape (1, h, w, C).
     """
     pos_embed = pos_embed.float()
-    if tuple(int(side) for side in pos_embed.shape[1:3]) == tuple(size):
+    if not is_symbolic(*size) and tuple(
+        int(side) for side in pos_embed.shape[1:3]
+    ) == tuple(size):
         return pos_embed
     resized = F.interpolate(
         pos_embed.permute(0, 3, 1, 2),

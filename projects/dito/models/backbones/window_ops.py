@@ -9,7 +9,7 @@ the same length lie side by side, and each length is one attention call. The
 result equals that of padded windows with masks, for less work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -388,6 +388,7 @@ class WindowPlan:
         passes: Sequence[tuple[bool, bool]],
         class_token: bool,
         device: torch.device,
+        make: Callable[..., Any] | None = None,
     ) -> Layouts:
         """Lay out the tokens of every layer.
 
@@ -399,6 +400,8 @@ class WindowPlan:
                 is shifted.
             class_token (bool): Whether token 0 is a class token.
             device (torch.device): Device of the tokens.
+            make (callable, optional): Takes the place of
+                :func:`get_layout`, such as :class:`PaddedLayout`.
 
         Returns:
             list[WindowLayout | None]: One per layer, None where global.
@@ -410,6 +413,8 @@ class WindowPlan:
                 layouts.append(None)
                 continue
             specs = tuple(self.spec(size, shifts[turn]) for shifts in passes)
-            layouts.append(get_layout(batch, size, specs, class_token, device))
+            layouts.append(
+                (make or get_layout)(batch, size, specs, class_token, device)
+            )
             turn = 1 - turn
         return layouts

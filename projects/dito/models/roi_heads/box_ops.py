@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from ..targets import nonzero_all
+from ..utils import is_symbolic
 from .geometric_ensemble import ChunkedScores
 
 
@@ -254,6 +255,8 @@ class DITORoIExtractor(SingleRoIExtractor):
         """
         with torch.autocast(rois.device.type, enabled=False):
             feats = tuple(feat.float() for feat in feats)
+            if is_symbolic(rois.shape[0]):
+                return self._from_all_levels(feats, rois.float())
             if len(rois) == 0:
                 # No RoI in the batch: keep the maps in the graph, so that
                 # every parameter still gets a gradient.
@@ -289,3 +292,23 @@ class DITORoIExtractor(SingleRoIExtractor):
         crop = torch.cat(crops).index_select(0, place)
         # So that every map has a gradient, on all processes alike.
         return crop + sum(feat.sum() for feat in unused) * 0
+
+    def _from_all_levels(
+        self, feats: tuple[Tensor, ...], rois: Tensor
+    ) -> Tensor:
+        """The same where an exported graph leaves the number of RoIs open.
+
+        Every RoI is cut from every level, as its level is not known before
+        the graph runs, and what belongs to other levels is left out.
+        """
+        crops = [
+            layer(feat, rois)
+            for layer, feat in zip(self.roi_layers, feats, strict=False)
+        ]
+        result = crops[0]
+        if len(crops) > 1:
+            levels = self.map_roi_levels(rois, len(crops))
+            levels = levels[:, None, None, None]
+            for level, crop in enumerate(crops[1:], 1):
+                result = torch.where(levels == level, crop, result)
+        return result

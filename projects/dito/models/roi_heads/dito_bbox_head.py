@@ -222,7 +222,7 @@ class DITOBBoxHead(BaseModule):
             ValueError: If no vocabulary was set.
         """
         classes = classes or self.classes()
-        if len(classes.text) == 0:
+        if classes.text.shape[0] == 0:
             raise ValueError(
                 'No vocabulary is set: call '
                 "build_vocabulary(['red umbrella', 'anchor']) or "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..protocols import Ensemble, require
 from ..targets import sample_images
+from ..utils import is_symbolic, known_size
 from .box_ops import topk_class_nms
 from .dito_bbox_head import Classes
 from .geometric_ensemble import ChunkedScores, cosine_logits, join_logits
@@ -154,7 +155,7 @@ class DITORoIHead(StandardRoIHead):
         self,
         feat: Tensor,
         rois: Tensor,
-        batch_img_metas: list[dict],
+        batch_img_metas: list[dict] | Tensor,
         embed: RegionEmbed | None = None,
     ) -> Tensor:
         """Embeddings of regions of a backbone map.
@@ -162,19 +163,23 @@ class DITORoIHead(StandardRoIHead):
         Args:
             feat (Tensor): Shape (B, C, h, w).
             rois (Tensor): RoIs (batch index, x1, y1, x2, y2), (N, 5).
-            batch_img_metas (List[dict]): Image sizes, to clip scaled RoIs.
+            batch_img_metas (List[dict] | Tensor): Image sizes, to clip
+                scaled RoIs; or their heights and widths, (B, 2).
             embed (callable, optional): Takes the place of
                 :attr:`region_embed`.
 
         Returns:
             Tensor: float32, shape (N, D).
         """
-        if self.vlm_roi_scale != 1 and len(rois):
+        count = known_size(rois.shape[0])
+        if self.vlm_roi_scale != 1 and count:
             rois = self.vlm_roi_extractor.roi_rescale(rois, self.vlm_roi_scale)
-            sizes = rois.new_tensor(
-                [meta['img_shape'][1::-1] for meta in batch_img_metas]
-            )
-            limit = sizes[rois[:, 0].long()].repeat(1, 2)
+            sizes = batch_img_metas
+            if not isinstance(sizes, Tensor):
+                sizes = rois.new_tensor(
+                    [meta['img_shape'][:2] for meta in batch_img_metas]
+                )
+            limit = sizes.flip(1)[rois[:, 0].long()].repeat(1, 2)
             rois = torch.cat(
                 [rois[:, :1], torch.minimum(rois[:, 1:].clamp(min=0), limit)],
                 1,
@@ -182,10 +187,11 @@ class DITORoIHead(StandardRoIHead):
         embed = embed or self.region_embed or _mean
         # Large crops of a thousand regions do not all fit at once.
         size = self.vlm_roi_extractor.roi_layers[0].output_size[0]
-        step = _CHUNK if size > 1 else max(len(rois), 1)
+        if size == 1 or is_symbolic(count):
+            return embed(self.vlm_roi_extractor((feat,), rois))
         parts = [
             embed(self.vlm_roi_extractor((feat,), part))
-            for part in rois.split(step)
+            for part in rois.split(_CHUNK)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -267,21 +267,22 @@ class GeometricEnsemble:
         Returns:
             Tensor: Scores, float32, shape (N, K + 1), background last.
         """
-        num = novel.numel()
         det = det_logits.float()
         # Without a VLM, z is p: equation 2 then gives p for any exponent.
         vlm = det if vlm_logits is None else vlm_logits.float()
-        classes, vlm_classes = det[:, :num], vlm[:, :num]
+        classes, vlm_classes, vlm_background = det[:, :-1], vlm, None
+        if vlm.shape[1] == det.shape[1]:
+            vlm_classes, vlm_background = vlm[:, :-1], vlm[:, -1]
         base, other, background = self.log_factors(
             self.sums(classes, vlm_classes, novel),
-            det[:, num],
-            vlm[:, num] if vlm.shape[1] > num else None,
+            det[:, -1],
+            vlm_background,
             objectness,
         )
         logs = self.mix(classes, vlm_classes, novel) + torch.where(
             novel, other[:, None], base[:, None]
         )
-        background = det[:, num] + background
+        background = det[:, -1] + background
         return torch.cat([logs, background[:, None]], dim=1).exp()
 
     def chunked(self, *args: Any, **kwargs: Any) -> ChunkedScores:
@@ -320,7 +321,11 @@ class GeometricEnsemble:
         sums = [det.logsumexp(dim=1), vlm.logsumexp(dim=1)]
         if self.renormalise:
             mix = self.mix(det, vlm, novel)
-            sums += [mix[:, x].logsumexp(dim=1) for x in (~novel, novel)]
+            # By where, not by index: its result has a known size.
+            sums += [
+                torch.where(x, mix, -torch.inf).logsumexp(dim=1)
+                for x in (~novel, novel)
+            ]
         return torch.stack(sums)
 
     def log_factors(

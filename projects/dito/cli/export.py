@@ -1,0 +1,43 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""A detector as one file that runs without PyTorch."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from dito.apis import DITOInferencer
+from dito.export.onnx_file import export_onnx, require_packages
+
+from .options import command
+
+
+def licence_of(model: str) -> str:
+    """Licence in the card of a published folder, 'unknown' without one."""
+    card = Path(model, 'README.md')
+    if card.is_file():
+        for line in card.read_text(encoding='utf-8').splitlines()[:20]:
+            key, _, value = line.partition(':')
+            if key.strip() in ('license', 'licence'):
+                return value.strip()
+    return 'unknown'
+
+
+@command
+def main(args: Namespace) -> int:
+    """Export, as ``dito export`` is told to."""
+    require_packages()
+    inferencer = DITOInferencer(
+        args.config, args.checkpoint, args.names, 'cpu', args.negative_names
+    )
+    found = export_onnx(
+        inferencer,
+        args.out,
+        inferencer.model.vocabulary if args.names else None,
+        args.licence or licence_of(args.checkpoint),
+    )
+    size = Path(args.out).stat().st_size / 1e6
+    print(
+        f'{args.out}: {size:.1f} MB; differs from PyTorch by at most '
+        f'{found.boxes:.1g} pixels, {found.scores:.1g} in scores, '
+        f'{found.masks:.1g} in masks'
+    )
+    return 0

@@ -1,0 +1,226 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""Exported files: their test, their metadata and their runner."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_api import write_detector
+
+from dito.apis import DITOInferencer
+from dito.export import onnx_file, runner
+from dito.export.graph import Found
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+NAMES = ['red umbrella', 'anchor', 'wheel']
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A tiny detector, its file with names as an input, and a vocabulary."""
+    folder = tmp_path_factory.mktemp('export')
+    made = write_detector(folder)
+    inferencer = DITOInferencer(str(made['weights']), device='cpu')
+    kept = []
+    convert = onnx_file._convert
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            onnx_file,
+            '_convert',
+            lambda graph: kept.append(convert(graph)) or kept[0],
+        )
+        differences = onnx_file.export_onnx(
+            inferencer, folder / 'tiny.onnx', licence='Apache-2.0'
+        )
+    vocabulary = inferencer._resolve(NAMES)
+    vocabulary.save(folder / 'names.safetensors')
+    return dict(
+        made,
+        inferencer=inferencer,
+        file=folder / 'tiny.onnx',
+        program=kept[0],
+        vocabulary=vocabulary,
+        differences=differences,
+    )
+
+
+def test_a_file_passes_its_test(exported: dict[str, Any]) -> None:
+    assert max(exported['differences']) <= onnx_file.TOLERANCE
+    found = onnx_file.self_test(exported['file'], exported['inferencer'], None)
+    assert found == exported['differences']
+
+
+def test_a_file_has_standard_operators_and_no_paths(
+    exported: dict[str, Any],
+) -> None:
+    model = onnx.load(exported['file'])
+    assert {node.domain for node in model.graph.node} == {''}
+    assert not model.functions
+    assert b'projects/dito' not in exported['file'].read_bytes()
+    onnx.checker.check_model(model)
+
+
+def test_a_file_that_differs_is_not_left(
+    exported: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnx_file, '_convert', lambda _: exported['program'])
+    model = exported['inferencer'].model
+    bias = model.rpn_head.rpn_reg.bias.data
+    bias += 0.01  # the graph has the old one
+    try:
+        with pytest.raises(ValueError, match='differs from PyTorch by'):
+            onnx_file.export_onnx(
+                exported['inferencer'], tmp_path / 'other.onnx'
+            )
+    finally:
+        bias -= 0.01
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_runner_alone_gives_what_the_interface_gives(
+    exported: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copy(runner.__file__, tmp_path / 'runner.py')
+    code = (
+        'import sys, runner\n'
+        'code = runner.main(sys.argv[1:])\n'
+        "heavy = {'torch', 'mmdet', 'dito', 'cv2'} & set(sys.modules)\n"
+        'assert not heavy, heavy\n'
+        'sys.exit(code)'
+    )
+    images = [str(path) for path in exported['images']]
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            code,
+            str(exported['file']),
+            *images,
+            '--vocabulary',
+            str(exported['folder'] / 'names.safetensors'),
+            '--score-thr',
+            '0',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted = exported['inferencer'](
+        images, exported['vocabulary'], score_thr=0
+    )['predictions']
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.pop('image') for line in lines] == images
+    for got, own in zip(lines, wanted, strict=True):
+        assert set(got) == set(own)
+        assert _apart(got, own) == onnx_file.Differences()
+
+
+def _apart(got: dict[str, Any], own: dict[str, Any]) -> Any:
+    """Differences above the tolerance, whatever the order of equal ones."""
+    one, two = (
+        Found(
+            torch.tensor(x['bboxes']),
+            torch.tensor(x['scores']),
+            torch.tensor(x['labels']),
+        )
+        for x in (got, own)
+    )
+    found = onnx_file.compare(one, two)
+    return onnx_file.Differences(
+        *(0.0 if value < 1e-3 else value for value in found)
+    )
+
+
+def test_bytes_are_resized_as_opencv_does() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        old, new = rng.integers(4, 120, 2), rng.integers(4, 90, 2)
+        image = rng.integers(0, 256, (*old, 3), dtype=np.uint8)
+        wanted = cv2.resize(image, (int(new[1]), int(new[0])))
+        got = runner.resize(image, (int(new[0]), int(new[1])))
+        assert np.array_equal(got, wanted), (old, new)
+    image = rng.integers(0, 256, (20, 32, 3), dtype=np.uint8)
+    assert np.array_equal(
+        runner.resize(image, (10, 16)), cv2.resize(image, (16, 10))
+    )
+
+
+def test_masks_are_pasted_as_the_interface_does() -> None:
+    from dito.models.roi_heads.box_masks import paste_masks
+
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(-10, 90, (40, 4)).astype(np.float32)
+    boxes[:30] = np.sort(boxes[:30].reshape(-1, 2, 2), 1).reshape(-1, 4)
+    boxes[0, 2] = boxes[0, 0]
+    masks = rng.random((40, 28, 28)).astype(np.float32)
+    wanted = paste_masks(
+        torch.from_numpy(masks), torch.from_numpy(boxes), (60, 75)
+    )
+    for mask, box, own in zip(masks, boxes, wanted, strict=True):
+        got = runner.paste_mask(mask, box, (60, 75), 0.5)
+        assert got == dict(size=[60, 75], counts=own['counts'].decode())
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('format', 'dito-onnx-2'),
+        ('precision', 'float8'),
+        ('resize', {'kind': 'stretch', 'scale': [64, 64]}),
+        ('step', 0),
+        ('mean', [1.0, 2.0]),
+        ('names', ['a']),
+        ('something', 1),
+        ('licence', None),
+    ],
+)
+def test_metadata_that_are_not_understood_are_refused(
+    exported: dict[str, Any], key: str, value: Any
+) -> None:
+    model = onnx.load(exported['file'])
+    meta = json.loads({p.key: p.value for p in model.metadata_props}['dito'])
+    assert runner.parse_metadata(json.dumps(meta), 'x')['names'] is None
+    with pytest.raises(ValueError, match='^x has '):
+        runner.parse_metadata(json.dumps({**meta, key: value}), 'x')
+    with pytest.raises(ValueError, match='not written by'):
+        runner.parse_metadata(None, 'x')
+
+
+def test_names_of_another_tower_are_refused(exported: dict[str, Any]) -> None:
+    names = runner.read_names(exported['folder'] / 'names.safetensors')
+    assert names.names == tuple(NAMES)
+    with pytest.raises(ValueError, match='another text tower'):
+        runner.Runner(exported['file'], names._replace(fingerprint='0'))
+    with pytest.raises(ValueError, match='takes names'):
+        runner.Runner(exported['file'])
+    with pytest.raises(ValueError, match='not a vocabulary file'):
+        runner.read_names(exported['weights'])
+
+
+def test_lists_are_compared_whatever_their_order() -> None:
+    boxes = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9], [5, 5, 8, 8]])
+    scores, labels = torch.tensor([0.5, 0.5, 0.4]), torch.tensor([0, 0, 1])
+    masks = torch.zeros(3, 2, 2)
+    one = Found(boxes, scores, labels, masks)
+    turned = Found(*(x[[1, 0, 2]] for x in one))
+    assert onnx_file.compare(one, turned) == onnx_file.Differences()
+    moved = one._replace(boxes=boxes + torch.tensor([0.25, 0, 0, 0]))
+    assert onnx_file.compare(moved, one).boxes == 0.25
+    fewer = Found(*(x[:2] for x in one))
+    assert onnx_file.compare(one, fewer).scores == pytest.approx(0.4)
+    # The end of a full list may differ where scores are equal.
+    other = one._replace(labels=torch.tensor([0, 0, 2]))
+    assert onnx_file.compare(other, one) == onnx_file.Differences()
