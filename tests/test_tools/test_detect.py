@@ -73,7 +73,7 @@ def test_all_detections_in_one_file_of_coco(
             *('--names', 'red umbrella, anchor'),
             *('--checkpoint', parts['weights']),
             *('--out-dir', str(tmp_path), '--score-thr', '0.1'),
-            *('--json', str(out)),
+            *('--save-json', str(out)),
         ]
     )
     assert code == 0 and f'COCO are in {out}' in capsys.readouterr().out

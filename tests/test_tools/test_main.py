@@ -127,7 +127,7 @@ def test_one_name_has_one_meaning() -> None:
         # What is written, shown or compared is each tool's own.
         *('--out', '--out-dir', '--work-dir', '--data', '--images', '--names'),
         *('--novel', '--from', '--workers', '--img-size', '--vocabulary'),
-        *('--seed', '--shard-size', '--rep-checkpoint', '--json'),
+        *('--seed', '--shard-size', '--rep-checkpoint'),
     }
     several = {name for name, texts in by_name.items() if len(texts) > 1}
     assert several == own_words

@@ -137,7 +137,7 @@ def main(args: Namespace) -> int:
         if found.error is not None:
             broken.append(found.error)
             continue
-        if args.json:
+        if args.save_json:
             kept.append((image, found.shape, found.result))
         print(
             printable(
@@ -152,17 +152,17 @@ def main(args: Namespace) -> int:
         )
     if len(broken) < len(images):
         print(f'Pictures and results are in {args.out_dir}.')
-    if args.json and kept:
+    if args.save_json and kept:
         # From the folder that all images lie in.
         root = common_folder([image for image, _, _ in kept])
         write_json(
-            args.json,
+            args.save_json,
             to_coco(
                 [(image.removeprefix(root), *rest) for image, *rest in kept],
                 inferencer.vocabulary.names,
             ),
         )
-        print(f'All detections in the format of COCO are in {args.json}.')
+        print(f'All detections in the format of COCO are in {args.save_json}.')
     return say_broken(broken, len(images))
 
 

@@ -132,10 +132,11 @@ def detect(parser: ToolParser) -> None:
     shared.add_out_dir(
         parser, 'folder for pictures (vis/) and results (preds/)', 'outputs'
     )
-    shared.add_json(
-        parser,
-        "write what was found in all images to one file in COCO's format, "
-        'with names, image files and sizes',
+    add(
+        '--save-json',
+        metavar='FILE',
+        help="write what was found in all images to one file in COCO's "
+        'format, with names, image files and sizes',
     )
     add(
         '--score-thr',

@@ -263,11 +263,11 @@ def add_overwrite(parser: ToolParser) -> None:
     )
 
 
-def add_json(
-    parser: ToolParser, what: str = 'write the findings to this file too'
-) -> None:
+def add_json(parser: ToolParser) -> None:
     """Add ``--json``."""
-    parser.add_argument('--json', metavar='FILE', help=what)
+    parser.add_argument(
+        '--json', metavar='FILE', help='write the findings to this file too'
+    )
 
 
 def add_data(parser: Any, what: str, required: bool = False) -> None:
