@@ -343,7 +343,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 continue
             found = scene.detect(query, score_thr, agnostic_nms)
             if item['picture'] is not None:
-                found.drawn = self._draw(item['picture'], found)
+                found.drawn = self.draw(item['picture'], found)
             if out_dir:
                 write_json(
                     Path(out_dir) / 'preds' / f'{stem}.json', found.result
@@ -525,8 +525,18 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         )
         return np.array(small[..., ::-1], np.uint8, order='C')
 
-    def _draw(self, picture: np.ndarray, found: Detections) -> np.ndarray:
-        """Draw the detections that are kept; RGB."""
+    def draw(self, picture: np.ndarray, found: Detections) -> np.ndarray:
+        """Draw the detections of an image that are kept.
+
+        Args:
+            picture (np.ndarray): The image or a reduced one, uint8, RGB,
+                (H, W, 3).
+            found (Detections): What :meth:`stream` gave of it.
+
+        Returns:
+            np.ndarray: uint8, RGB; of at most 4 megapixels, and a small
+            picture enlarged.
+        """
         kept = found.kept
         if not isinstance(self.visualizer, DITOLocalVisualizer):
             kept = with_masks(kept)

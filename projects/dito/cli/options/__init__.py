@@ -20,6 +20,7 @@ _TOOLS = (
     running.train,
     running.test,
     running.detect,
+    running.demo,
     running.threshold,
     running.index,
     running.search,

@@ -14,6 +14,14 @@ SCORES = ('vlm', 'det', 'ensemble')
 # the tower alone.
 REP_ITERS, TOWER_ITERS = 150, 450
 _SHIPPED = 'the shipped detector, which knows drawn symbols only'
+# Of what a visitor of the page may ask.
+DEMO_LIMITS = dict(
+    mbytes=(20, 'size of a picture in megabytes'),
+    megapixels=(50, 'its pixels in millions'),
+    names=(500, 'names to look for, and as many negative ones'),
+    seconds=(60, 'time that a visitor waits for the answer to one picture'),
+    queue=(20, 'visitors that wait at a time'),
+)
 
 
 def train(parser: ToolParser) -> None:
@@ -225,6 +233,28 @@ def search(parser: ToolParser) -> None:
             else None
         )
     )
+
+
+def demo(parser: ToolParser) -> None:
+    """Serve a web page that finds named objects in pictures (Gradio).
+
+    The page has no accounts: whoever reaches the address may use it.
+    """
+    add = parser.add_argument
+    shared.add_model(parser, _SHIPPED)
+    add(
+        '--rep-checkpoint',
+        metavar='FILE',
+        help='result of stage 2 for the similarity maps (default: the '
+        "shipped one of the shipped detector, else --checkpoint's own box "
+        'head)',
+    )
+    add('--host', default='127.0.0.1', help='address to serve at')
+    add('--port', type=natural, default=7860, metavar='N', help='its port')
+    for name, (default, text) in DEMO_LIMITS.items():
+        option = f'--max-{name}'
+        add(option, type=natural, default=default, metavar='N', help=text)
+    shared.add_device(parser)
 
 
 def threshold(parser: ToolParser) -> None:

@@ -102,6 +102,23 @@ def parse_names(names: Names) -> tuple[str, ...]:
     return check_names(name_list(names).names)
 
 
+def typed_names(text: str) -> tuple[str, ...]:
+    """Read names out of a text alone: no file is looked at.
+
+    Args:
+        text (str): 'red umbrella, anchor', a name a line, or both.
+
+    Returns:
+        tuple[str]: Names without surrounding blanks.
+
+    Raises:
+        ValueError: As of :func:`parse_names`.
+    """
+    lines = (line.strip().rstrip(',') for line in text.splitlines())
+    text = ', '.join(line for line in lines if line)
+    return check_names(_from_text(text) if text else ())
+
+
 def name_list(names: Names) -> NameList:
     """Read names as :func:`parse_names` does, with synonyms and rare ones."""
     path = as_file(names)

@@ -1,0 +1,357 @@
+# Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+"""A web page that finds named objects in pictures."""
+
+import html
+import importlib.util
+import itertools
+import os
+import signal
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dito.apis import DITOInferencer, TextSimilarity
+from dito.apis.results import write_picture
+from dito.apis.similarity import input_size
+from dito.reports.demo import (
+    MOST_MAPS,
+    Demo,
+    Limits,
+    draw_samples,
+    forget,
+    write_answer,
+)
+from dito.reports.quickstart import SHIPPED_REP
+from dito.utils.configs import config_root
+
+from . import common
+from .detect import model_source
+from .options import command
+
+_SAMPLES = 6
+# Seconds until the files of a visitor are removed.
+_KEPT = 1800
+# Bytes that files of all visitors may take.
+_MOST_BYTES = 2_000_000_000
+# What a request has besides a picture.
+_FORM_BYTES = 1_000_000
+_MAPS = (
+    f'Of the first {MOST_MAPS} names: the picture, and the cosine of the text '
+    'with the backbone (before REP) and with the box head (after it), each '
+    'from its lowest, dark, to its highest.'
+)
+_HEADERS = ['name', 'score', 'x1', 'y1', 'x2', 'y2']
+_CSS = """
+.gradio-container { max-width: 76rem !important; }
+#status { font-weight: 600; min-height: 1.5rem; }
+button:focus-visible, a:focus-visible, input:focus-visible {
+    outline: 3px solid #d9540a !important; outline-offset: 2px; }
+"""
+
+
+class LimitedBody:
+    """ASGI middleware: refuses requests that are too large.
+
+    Args:
+        app (Callable): What answers the others.
+        most (int): Bytes of a request's body.
+        folder (Path): Where uploads are kept; old ones are removed before a
+            new one, and if the others take too much it is refused.
+    """
+
+    def __init__(self, app: Callable, most: int, folder: Path) -> None:
+        self.app = app
+        self.most = most
+        self.folder = folder
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        from starlette.exceptions import HTTPException
+        from starlette.responses import PlainTextResponse
+
+        if scope['type'] != 'http':
+            await self.app(scope, receive, send)
+            return
+        length = dict(scope['headers']).get(b'content-length', b'0')
+        if not length.isdigit() or int(length) > self.most:
+            reply = PlainTextResponse('The request is too large.', 413)
+            await reply(scope, receive, send)
+            return
+        if scope['path'].rstrip('/').endswith('/upload'):
+            if forget(self.folder, _KEPT) > _MOST_BYTES:
+                reply = PlainTextResponse('Too many files; try later.', 507)
+                await reply(scope, receive, send)
+                return
+        taken = 0
+
+        async def counted() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get('body', b''))
+            if taken > self.most:
+                raise HTTPException(413, 'The request is too large.')
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def knowledge(
+    demo: Demo, checkpoint: str | None, rep_checkpoint: str | None
+) -> str:
+    """Say in a line what the detector knows.
+
+    Args:
+        demo (Demo): The detector.
+        checkpoint (str, optional): As given; None for the shipped one.
+        rep_checkpoint (str, optional): As given.
+    """
+    count = len(demo.trained)
+    if checkpoint is None:
+        what = (
+            f'The shipped detector knows drawings of things, {count} of them '
+            'trained with boxes, and no photographs.'
+        )
+    else:
+        # The path is the host's own affair.
+        name = Path(checkpoint).name
+        shown = ', '.join(demo.trained[:5])
+        what = (
+            f'{name} was trained with boxes of {count} classes ({shown} '
+            '...); other names are open vocabulary.'
+            if count
+            else f'{name} does not say what it was trained on.'
+        )
+    if demo.detector.model.text_encoder is None:
+        known = demo.detector.vocabulary
+        what += f' It has embeddings of {len(known or ())} names only.'
+    if demo.similarity is not None and checkpoint and not rep_checkpoint:
+        what += ' Maps are those of the detector itself.'
+    return what
+
+
+def build_page(
+    demo: Demo, knows: str, folder: Path, samples: Sequence[tuple[str, str]]
+) -> Any:
+    """Lay out the page.
+
+    Args:
+        demo (Demo): Answers.
+        knows (str): What the detector knows.
+        folder (Path): For files of visitors.
+        samples (Sequence[tuple]): Paths of pictures to try, with names.
+
+    Returns:
+        gradio.Blocks: Not launched yet.
+    """
+    import gradio as gr
+
+    shown = itertools.cycle(samples)
+
+    def uploaded(payload: Any) -> str | None:
+        # Gradio has checked that it was uploaded.
+        return None if payload is None else payload.path
+
+    def said(message: str) -> str:
+        return f'<div role="status">{html.escape(message)}</div>'
+
+    def find(*inputs: Any) -> tuple:
+        forget(folder, _KEPT)
+        try:
+            answer = demo.find(*inputs)
+        except ValueError as error:
+            off = gr.DownloadButton(interactive=False, value=None)
+            return said(str(error)), None, [], off, off
+        picture, record = write_answer(answer, folder)
+        return (
+            said(answer.message),
+            picture,
+            answer.rows,
+            gr.DownloadButton(interactive=True, value=picture),
+            gr.DownloadButton(interactive=True, value=record),
+        )
+
+    def maps(path: str | None, names: str) -> tuple:
+        try:
+            drawn = demo.maps(path, names)
+        except ValueError as error:
+            return said(str(error)), gr.Image(visible=False, value=None)
+        file = Path(tempfile.mkdtemp(dir=folder)) / 'maps.jpg'
+        write_picture(file, drawn)
+        return said(_MAPS), gr.Image(visible=True, value=str(file))
+
+    limits = demo.limits
+    with gr.Blocks(
+        title='DITO', analytics_enabled=False, fill_width=True
+    ) as page:
+        gr.Markdown('# Find things by their names')
+        gr.HTML(f'<p id="knows">{html.escape(knows)}</p>')
+        with gr.Row():
+            with gr.Column(min_width=280):
+                picture = gr.Image(
+                    type='filepath',
+                    sources=['upload', 'webcam', 'clipboard'],
+                    label=f'Picture, up to {limits.mbytes} MB',
+                    height=320,
+                    elem_id='picture',
+                )
+                # Gradio's own opens the picture, and without these limits.
+                picture.preprocess = uploaded
+                sample = gr.Button('Sample picture', elem_id='sample')
+                names = gr.Textbox(
+                    '',
+                    label=f'Names, up to {limits.names:,}',
+                    info='separated by commas, or one a line',
+                    placeholder='red umbrella, anchor',
+                    lines=2,
+                    max_lines=6,
+                    elem_id='names',
+                )
+                with gr.Row():
+                    go = gr.Button('Find', variant='primary', elem_id='find')
+                    see = gr.Button(
+                        'Similarity maps',
+                        visible=demo.similarity is not None,
+                        elem_id='see',
+                    )
+                with gr.Accordion('Options', open=False):
+                    score = gr.Slider(
+                        0, 1, 0.3, step=0.05, label='Least score'
+                    )
+                    masks = gr.Checkbox(True, label='Masks')
+                    one_name = gr.Checkbox(
+                        True, label='One name an object (NMS over all names)'
+                    )
+                    others = gr.Textbox(
+                        '',
+                        label='Negative names',
+                        info='not looked for, but they take part',
+                        elem_id='negative',
+                    )
+                    trained = gr.Checkbox(
+                        bool(demo.trained),
+                        label='The classes of the training are negative '
+                        'names too',
+                        visible=bool(demo.trained),
+                    )
+            with gr.Column(min_width=280):
+                status = gr.HTML(said(''), elem_id='status')
+                drawn = gr.Image(
+                    label='Found',
+                    type='filepath',
+                    interactive=False,
+                    buttons=['fullscreen'],
+                    elem_id='drawn',
+                )
+                with gr.Row():
+                    as_picture = gr.DownloadButton(
+                        'Picture (JPEG)', interactive=False, elem_id='jpeg'
+                    )
+                    as_json = gr.DownloadButton(
+                        'Data (JSON)', interactive=False, elem_id='json'
+                    )
+                table = gr.Dataframe(
+                    headers=_HEADERS,
+                    datatype=['str', *['number'] * 5],
+                    interactive=False,
+                    wrap=True,
+                    label='Found, boxes in pixels',
+                    elem_id='table',
+                )
+        heat = gr.Image(
+            label='Similarity maps',
+            show_label=False,
+            interactive=False,
+            visible=False,
+            buttons=['fullscreen'],
+            elem_id='maps',
+        )
+        asked: dict[str, Any] = dict(
+            api_visibility='private', concurrency_id='model'
+        )
+        inputs = [picture, names, others, trained, score, one_name, masks]
+        outputs = [status, drawn, table, as_picture, as_json]
+        go.click(find, inputs, outputs, **asked)
+        see.click(maps, [picture, names], [status, heat], **asked)
+        sample.click(lambda: next(shown), None, [picture, names], **asked)
+    return page
+
+
+def similarity_of(
+    detector: DITOInferencer, args: Namespace
+) -> TextSimilarity | None:
+    """What makes the maps; None for a detector without a text tower."""
+    if args.rep_checkpoint is not None:
+        return TextSimilarity.from_files(
+            None, args.rep_checkpoint, common.device_of(args)
+        )
+    if args.checkpoint is None:
+        return TextSimilarity.from_files(
+            'rep_symbols_long',
+            config_root() / SHIPPED_REP,
+            common.device_of(args),
+        )
+    if detector.model.text_encoder is None:
+        return None
+    return TextSimilarity(detector.model, input_size(detector.cfg))
+
+
+def launch_options(args: Namespace, folder: Path) -> dict[str, Any]:
+    """How Gradio serves the page: locally, without what is not needed."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    most = args.max_mbytes * 1_000_000
+    limited = Middleware(LimitedBody, most=most + _FORM_BYTES, folder=folder)
+    return dict(
+        server_name=args.host,
+        server_port=args.port,
+        share=False,
+        show_error=False,
+        max_file_size=most,
+        allowed_paths=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        footer_links=[],
+        app_kwargs=dict(middleware=[limited]),
+        css=_CSS,
+        theme=gr.themes.Default(
+            font=['system-ui', 'sans-serif'],
+            font_mono=['ui-monospace', 'monospace'],
+        ),
+    )
+
+
+@command
+def main(args: Namespace) -> int:
+    """Serve until it is stopped."""
+    if importlib.util.find_spec('gradio') is None:
+        raise ValueError(
+            'dito demo needs Gradio, which is not installed: pip install '
+            '"dito-mmdet[demo]".'
+        )
+    config, weights = model_source(args.config, args.checkpoint)
+    detector = DITOInferencer(config, weights, device=args.device)
+    limits = Limits(
+        args.max_mbytes, args.max_megapixels, args.max_names, args.max_seconds
+    )
+    demo = Demo(detector, similarity_of(detector, args), limits)
+    knows = knowledge(demo, args.checkpoint, args.rep_checkpoint)
+    # As Ctrl-C does, so that no file stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix='dito-demo-') as root:
+        folder, own = Path(root, 'files'), Path(root, 'samples')
+        folder.mkdir()
+        own.mkdir()
+        # Gradio reads them when it is imported.
+        os.environ.update(
+            GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED='False'
+        )
+        page = build_page(demo, knows, folder, draw_samples(own, _SAMPLES))
+        page.queue(max_size=args.max_queue, default_concurrency_limit=1)
+        page.launch(**launch_options(args, folder))
+    return 0
