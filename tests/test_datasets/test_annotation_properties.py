@@ -250,7 +250,7 @@ def test_what_the_check_passes(seed, form, tmp_path, pictures):
             data=target,
             images=pictures,
             work_dir='',
-            novel=['none'],
+            novel='none',
             checkpoint='',
             vocabulary=None,
         ),
@@ -272,7 +272,7 @@ def refusals(
         data=path,
         images=pictures,
         work_dir='',
-        novel=['none'],
+        novel='none',
         checkpoint='',
         vocabulary=None,
     )

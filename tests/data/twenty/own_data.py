@@ -4,8 +4,15 @@ _base_ = 'dito::symbols/dito_symbols.py'
 
 data_root = 'tests/data/twenty/'
 boxed = [
-    'airplane', 'anchor', 'cat', 'coffee cup', 'flower', 'heart', 'house',
-    'key']
+    'airplane',
+    'anchor',
+    'cat',
+    'coffee cup',
+    'flower',
+    'heart',
+    'house',
+    'key',
+]
 unboxed = ['scissors', 'snowflake', 'snowman', 'umbrella']
 
 # Boxes only, so no masks. Here the tower of stage 1; a checkpoint of stage 2
@@ -13,14 +20,16 @@ unboxed = ['scissors', 'snowflake', 'snowman', 'umbrella']
 load_from = 'configs/symbols/assets/clip_symbols.safetensors'
 model = dict(
     roi_head=dict(mask_roi_extractor=None, mask_head=None),
-    teacher=dict(checkpoint=load_from))
+    teacher=dict(checkpoint=load_from),
+)
 custom_hooks = [
     dict(type='DITOVocabularyHook', templates=_base_.symbols_templates),
     dict(
         type='DITOLoadReportHook',
         required=['backbone', 'text_encoder'],
         allowed_missing=['neck', 'rpn_head', 'roi_head'],
-        allowed_unused=['logit_scale']),
+        allowed_unused=['logit_scale'],
+    ),
 ]
 
 train_pipeline = [
@@ -30,7 +39,8 @@ train_pipeline = [
         type='RandomResize',
         scale=(192, 192),
         ratio_range=(0.8, 1.25),
-        keep_ratio=True),
+        keep_ratio=True,
+    ),
     dict(type='RandomCrop', crop_size=(192, 192), allow_negative_crop=True),
     dict(type='PackDetInputs'),
 ]
@@ -48,18 +58,23 @@ train_dataloader = dict(
         ann_file='train.json',
         data_prefix=dict(img='images/'),
         metainfo=dict(classes=boxed),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     dataset=dict(
         type='DITOCocoDataset',
         data_root=data_root,
         ann_file='val.json',
         data_prefix=dict(img='images/'),
-        metainfo=dict(classes=boxed + unboxed, novel_classes=unboxed)))
+        metainfo=dict(classes=boxed + unboxed, novel_classes=unboxed),
+    )
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(
     _delete_=True,
     type='DITOCocoMetric',
     ann_file=data_root + 'val.json',
-    metric='bbox')
+    metric='bbox',
+)
 test_evaluator = val_evaluator

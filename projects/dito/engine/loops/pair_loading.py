@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from dito.datasets.image_text.shards import ImageTextShards
+from dito.models.utils import unwrap_model
 
 from .whole_batch import MICRO_BATCHES, BatchPlan, divisors, plan_batch
 
@@ -119,7 +120,7 @@ def tokenize_in_workers(loader: DataLoader, model: Any) -> None:
         loader (DataLoader): Of pairs; changed in place.
         model (nn.Module): A pretrainer with its weights, or a wrapper.
     """
-    tower = getattr(model, 'module', model).text_encoder
+    tower = getattr(unwrap_model(model), 'text_encoder', None)
     collate = loader.collate_fn
     if isinstance(collate, TokenizedCollate):
         collate = collate.collate
