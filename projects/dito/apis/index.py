@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dito.utils.checkpoint import load_from_safetensors, save_safetensors
+from dito.utils.checkpoint import check_suffix
 
-from .scene import Scene
+from .scene import Scene, load_encoded, save_encoded
 
 _FORMAT = 'dito-index-1'
 # Vectors that are compared at a time, which bounds the memory.
@@ -244,8 +244,8 @@ class Index:
         Raises:
             ValueError: If it has another suffix.
         """
-        check_target(path)
-        save_safetensors(
+        check_suffix(path, 'An index')
+        save_encoded(
             dict(
                 pictures=torch.from_numpy(self.pictures),
                 boxes=torch.from_numpy(self.boxes),
@@ -253,11 +253,9 @@ class Index:
                 vectors=torch.from_numpy(self.vectors).half(),
             ),
             path,
-            dict(
-                format=_FORMAT,
-                detector=self.detector.fingerprint(),
-                paths=self.paths,
-            ),
+            _FORMAT,
+            self.detector,
+            paths=self.paths,
         )
 
     @classmethod
@@ -276,14 +274,9 @@ class Index:
             ValueError: If it is of another detector, damaged or something
                 else.
         """
-        content = load_from_safetensors(str(path))
-        state, meta = content['state_dict'], content['meta']
-        if meta.get('format') != _FORMAT:
-            raise ValueError(
-                f'{path} is not an index (format {meta.get("format")!r}); '
-                'make one with "dito index FOLDER".'
-            )
-        detector.check_encoded(path, meta.get('detector'))
+        state, meta = load_encoded(
+            path, _FORMAT, detector, ('an index', '"dito index FOLDER"')
+        )
         parts = [state.get(key) for key in _SHAPES]
         paths = meta.get('paths')
         if not _sound(parts, paths):
@@ -300,16 +293,6 @@ class Index:
 
 
 _SHAPES = dict(pictures=1, boxes=2, objectness=1, vectors=2)
-
-
-def check_target(path: str | Path) -> None:
-    """Refuse a file that an index is not written to.
-
-    Raises:
-        ValueError: If it has another suffix than ``.safetensors``.
-    """
-    if Path(path).suffix != '.safetensors':
-        raise ValueError(f'An index is saved as .safetensors, got {path}.')
 
 
 def _parts_of(scene: Scene, limit: int) -> tuple[np.ndarray, ...]:

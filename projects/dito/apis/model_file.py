@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from dito.utils.checkpoint import (
+    check_suffix,
     load_from_file,
     save_safetensors,
     state_dict_of,
@@ -131,8 +132,7 @@ def save_model(
     Raises:
         ValueError: If the path has another suffix.
     """
-    if Path(path).suffix != '.safetensors':
-        raise ValueError(f'A model is saved as .safetensors, got {path}.')
+    check_suffix(path, 'A model')
     state = model.state_dict()
     small = inference_config(cfg, state)
     save_safetensors(state, path, weights_meta(small, dataset_meta))

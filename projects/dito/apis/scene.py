@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Pictures that are encoded once and asked for any names."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from torch import Tensor
 
 from dito.models.detectors.encoded_image import EncodedImage, Maps
 from dito.models.roi_heads.dito_roi_head import Regions
-from dito.utils.checkpoint import load_from_safetensors, save_safetensors
+from dito.utils.checkpoint import (
+    check_suffix,
+    load_from_safetensors,
+    save_safetensors,
+)
 
 from .results import OBJECTS, Detections, Query, check_options, prediction
 
@@ -162,8 +167,7 @@ class Scene:
         Raises:
             ValueError: If it has another suffix.
         """
-        if Path(path).suffix != '.safetensors':
-            raise ValueError(f'A scene is saved as .safetensors, got {path}.')
+        check_suffix(path, 'A scene')
         regions, maps = self.image.regions, self.image.maps
         tensors = {k: v for k, v in regions._asdict().items() if v is not None}
         if maps is not None:
@@ -171,19 +175,12 @@ class Scene:
                 tensors[f'feats.{number}'] = feat
             if maps.vlm_feat is not maps.feats[-1]:
                 tensors['vlm_feat'] = maps.vlm_feat
-        save_safetensors(
-            tensors,
-            path,
-            dict(
-                format=_FORMAT,
-                detector=self.detector.fingerprint(),
-                metainfo={
-                    key: value
-                    for key, value in self.image.metainfo.items()
-                    if isinstance(value, (str, int, float, list, tuple))
-                },
-            ),
-        )
+        metainfo = {
+            key: value
+            for key, value in self.image.metainfo.items()
+            if isinstance(value, (str, int, float, list, tuple))
+        }
+        save_encoded(tensors, path, _FORMAT, self.detector, metainfo=metainfo)
 
     @classmethod
     def load(cls, path: str | Path, detector: Any) -> 'Scene':
@@ -201,14 +198,12 @@ class Scene:
             ValueError: If it is of another detector, damaged or something
                 else.
         """
-        content = load_from_safetensors(str(path))
-        state, meta = content['state_dict'], content['meta']
-        if meta.get('format') != _FORMAT:
-            raise ValueError(
-                f'{path} is not a scene (format {meta.get("format")!r}); '
-                'make one with DITOInferencer.encode(image).save(path).'
-            )
-        detector.check_encoded(path, meta.get('detector'))
+        state, meta = load_encoded(
+            path,
+            _FORMAT,
+            detector,
+            ('a scene', 'DITOInferencer.encode(image).save(path)'),
+        )
         info = meta.get('metainfo')
         if not _sound(state, info):
             raise ValueError(
@@ -229,6 +224,58 @@ class Scene:
             ),
             sample,
         )
+
+
+def save_encoded(
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    file_format: str,
+    detector: Any,
+    **meta: Any,
+) -> None:
+    """Write what a detector has encoded, with its fingerprint.
+
+    Args:
+        tensors (dict[str, Tensor]): By name.
+        path (str | Path): Target.
+        file_format (str): Kind and version of the file.
+        detector (DITOInferencer): What encoded it.
+        **meta: More metadata, anything json can hold.
+    """
+    meta.update(format=file_format, detector=detector.fingerprint())
+    save_safetensors(tensors, path, meta)
+
+
+def load_encoded(
+    path: str | Path,
+    file_format: str,
+    detector: Any,
+    words: tuple[str, str],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of :func:`save_encoded`.
+
+    Args:
+        path (str | Path): The file.
+        file_format (str): Kind and version that it must be of.
+        detector (DITOInferencer): What must have encoded it.
+        words (tuple[str, str]): What it is, and what makes one.
+
+    Returns:
+        tuple: Tensors by name, and the metadata.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is something else, or of another detector.
+    """
+    content = load_from_safetensors(str(path))
+    state, meta = content['state_dict'], content['meta']
+    if meta.get('format') != file_format:
+        raise ValueError(
+            f'{path} is not {words[0]} (format {meta.get("format")!r}); '
+            f'make one with {words[1]}.'
+        )
+    detector.check_encoded(path, meta.get('detector'))
+    return state, meta
 
 
 def _maps(state: dict[str, Tensor]) -> Maps | None:

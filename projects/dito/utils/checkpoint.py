@@ -309,6 +309,20 @@ def _holds_its_numbers(value: Tensor) -> bool:
     return size <= max(_SMALL, value.untyped_storage().nbytes())
 
 
+def check_suffix(path: PathLike, what: str) -> None:
+    """Refuse a target that is no safetensors file, before any work.
+
+    Args:
+        path (str | Path): Where it is to be written.
+        what (str): What is, for the message: 'A scene'.
+
+    Raises:
+        ValueError: If the path does not end in ``.safetensors``.
+    """
+    if Path(path).suffix != '.safetensors':
+        raise ValueError(f'{what} is saved as .safetensors, got {path}.')
+
+
 def save_safetensors(
     state: Mapping[str, Tensor],
     path: PathLike,

@@ -12,7 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dito.utils.checkpoint import load_from_safetensors, save_safetensors
+from dito.utils.checkpoint import (
+    check_suffix,
+    load_from_safetensors,
+    save_safetensors,
+)
 
 from ..protocols import VocabularySource, require
 from .name_checks import (
@@ -456,10 +460,7 @@ class Vocabulary:
         Args:
             path (str | Path): Target, ending in ``.safetensors``.
         """
-        if Path(path).suffix != '.safetensors':
-            raise ValueError(
-                f'A vocabulary is saved as .safetensors, got {path}.'
-            )
+        check_suffix(path, 'A vocabulary')
         save_safetensors(
             dict(
                 embeddings=self.embeddings,
