@@ -4,7 +4,6 @@
 from argparse import Namespace
 
 from dito.apis import DITOInferencer, Index
-from dito.utils.checkpoint import check_suffix
 from dito.utils.printable import printable
 
 from .detect import model_source, say_broken
@@ -17,7 +16,6 @@ _EVERY = 100
 @command
 def main(args: Namespace) -> int:
     """Write an index."""
-    check_suffix(args.out, 'An index')  # before hours of encoding
     detector = DITOInferencer(
         *model_source(args.config, args.checkpoint), device=args.device
     )
