@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Write a detector as one ONNX file, and test the file before it is left."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from dito.apis import DITOInferencer
 from dito.apis.model_file import templates_of, test_dataset
 from dito.models.text import Vocabulary
+from dito.utils.checkpoint import hash_of
 from dito.utils.files import replacing
 from dito.version import __version__
 
@@ -148,7 +148,7 @@ def metadata(
         mask_thr=rcnn.get('mask_thr_binary')
         if model.roi_head.with_mask
         else None,
-        fingerprint=fingerprint(graph),
+        fingerprint=hash_of('', graph.detector.state_dict()),
         text_fingerprint=None if tower is None else tower.fingerprint(),
         templates=_templates(inferencer),
         licence=licence,
@@ -179,15 +179,6 @@ def _resize_of(cfg: Any) -> dict[str, Any]:
             f'pipeline has {steps}.'
         )
     return dict(kind='keep_ratio', scale=list(steps[0]['scale']))
-
-
-def fingerprint(graph: nn.Module) -> str:
-    """sha256 over the names and values of the weights of a graph."""
-    digest = hashlib.sha256()
-    for name, value in sorted(graph.detector.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # -------------------------------------------------------------- conversion
