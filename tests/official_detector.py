@@ -13,8 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from dito.converters.official import convert_official
 from dito.models import Vocabulary
+from dito.utils.official import convert_official
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'dito_vitl_official_lvis.py'
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dito.converters.official.layout import leaf_order
+from dito.utils.official.layout import leaf_order
 
 MAGIC = bytes.fromhex('57fb808b247547db')
 TYPES = {'float32': 1, 'float64': 2, 'int32': 3, 'int64': 9, 'float16': 19}

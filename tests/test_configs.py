@@ -21,9 +21,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from dito.converters.official import OfficialSizes
 from dito.engine.loops.whole_batch import plan_of_config
 from dito.models import Vocabulary
+from dito.utils.official import OfficialSizes
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(

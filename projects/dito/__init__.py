@@ -9,6 +9,7 @@ enough.
 import os
 import sys
 from itertools import pairwise
+from types import ModuleType
 
 from .version import __version__
 
@@ -32,6 +33,15 @@ def register() -> None:
         'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.'
     )
     from . import datasets, engine, evaluation, models, visualization  # noqa: F401
+
+    models.detectors.clients.HubMixin.hub = staticmethod(_hub)
+
+
+def _hub() -> ModuleType:
+    """Where detectors are loaded and published; it imports much."""
+    from .apis import hub
+
+    return hub
 
 
 def _is_command() -> bool:

@@ -19,8 +19,8 @@ from tensor_bundle_writer import write_saved_model
 
 from dito.__main__ import main
 from dito.apis import DITOInferencer, load_pretrained
-from dito.converters.official import OfficialSizes
 from dito.utils.download import check_known, download, unpack_zip
+from dito.utils.official import OfficialSizes
 
 DEMO, EMBEDDINGS = 'demo_dito_large.zip', 'dito_large_embeddings.zip'
 RARE = 7  # a row of LVIS that is not among those of base classes

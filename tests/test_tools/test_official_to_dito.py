@@ -15,10 +15,10 @@ from official_detector import CONFIG, tiny_official_config
 
 from dito.apis import DITOInferencer
 from dito.cli.official_to_dito import main
-from dito.converters.official import convert_official
 from dito.datasets.load_image import CLIP_MEAN, legacy_bilinear
 from dito.models import Vocabulary
 from dito.utils.checkpoint import load_from_safetensors
+from dito.utils.official import convert_official
 
 
 @pytest.fixture

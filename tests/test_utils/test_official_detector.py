@@ -18,7 +18,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from official_detector import build_official, images, samples
 
-from dito.converters.official import convert_official
+from dito.utils.official import convert_official
 
 # A score is a power of probabilities of logits that are cosines over 0.01:
 # what a cosine loses to rounding, the score loses a hundred times of it.

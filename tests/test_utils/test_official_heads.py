@@ -6,12 +6,12 @@ import pytest
 import torch
 from golden_arrays import XYXY, close, group, levels
 
-from dito.converters.official import (
+from dito.models import DITOBBoxHead, DITOMaskHead, DITORPNHead
+from dito.utils.official import (
     convert_box_head,
     convert_mask_head,
     convert_rpn_head,
 )
-from dito.models import DITOBBoxHead, DITOMaskHead, DITORPNHead
 
 PARTS = dict(
     rpn=convert_rpn_head, fastrcnn=convert_box_head, mask=convert_mask_head

@@ -11,7 +11,6 @@ import torch
 from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmengine.config import Config
 
-from dito.converters.official import OfficialSizes, convert_official
 from dito.converters.official.readers import read_checkpoint
 from dito.converters.official.vocabulary import (
     ClassRows,
@@ -24,6 +23,7 @@ from dito.models.text.name_checks import resolve_synonyms
 from dito.utils.configs import find_config
 from dito.utils.download import Progress, check_known, download, unpack_zip
 from dito.utils.files import new_folder
+from dito.utils.official import OfficialSizes, convert_official
 
 from .hub import package_model
 from .published import OFFICIAL, dito_home

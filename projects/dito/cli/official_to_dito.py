@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from dito.converters.official import OfficialSizes, convert_official
 from dito.converters.official.readers import read_checkpoint
 from dito.converters.official.vocabulary import (
     convert_vocabulary,
@@ -16,6 +15,7 @@ from dito.converters.official.vocabulary import (
 )
 from dito.models.text.name_files import name_list
 from dito.utils.checkpoint import save_safetensors
+from dito.utils.official import OfficialSizes, convert_official
 
 from .options import command
 

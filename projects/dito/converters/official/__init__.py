@@ -1,22 +1,4 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Weights of the authors' release, converted to this package's names."""
+"""Files of the authors' release, and :mod:`dito.utils.official`."""
 
-from .detector import convert_official
-from .layout import OfficialSizes
-from .parts import (
-    convert_box_head,
-    convert_fpn,
-    convert_mask_head,
-    convert_rpn_head,
-    convert_vit,
-)
-
-__all__ = [
-    'OfficialSizes',
-    'convert_box_head',
-    'convert_fpn',
-    'convert_mask_head',
-    'convert_official',
-    'convert_rpn_head',
-    'convert_vit',
-]
+from dito.utils.official import *  # noqa: F403

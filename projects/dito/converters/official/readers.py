@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .layout import OfficialSizes, leaf_order
+from dito.utils.official.layout import OfficialSizes, leaf_order
+
 from .tensor_bundle import read_bundle
 
 Tree = dict[str, np.ndarray]

@@ -10,7 +10,7 @@ the pipeline as meta data of a sample.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmdet.registry import HOOKS
 from mmdet.structures import SampleList
@@ -24,9 +24,12 @@ from ..text.name_files import parse_names, split_prompt
 class HubMixin:
     """``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
 
-    The work is done in :mod:`dito.apis.hub`, which is imported on use: it
-    needs the detectors itself.
+    Attributes:
+        hub (callable): Gives :mod:`dito.apis.hub`, which does the work;
+            :func:`dito.register` sets it, since that module needs this one.
     """
+
+    hub: ClassVar[Callable[[], Any]]
 
     @classmethod
     def from_pretrained(
@@ -47,21 +50,16 @@ class HubMixin:
         Returns:
             DITO: In evaluation mode, with the published vocabulary.
         """
-        from dito.apis.hub import load_pretrained
-
-        return load_pretrained(source, revision=revision, device=device).model
+        load = cls.hub().load_pretrained
+        return load(source, revision=revision, device=device).model
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """Write a folder; see :func:`dito.apis.hub.save_pretrained`."""
-        from dito.apis.hub import save_pretrained
-
-        return save_pretrained(self, folder, **options)
+        return self.hub().save_pretrained(self, folder, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the detector; see :func:`dito.apis.hub.push_model`."""
-        from dito.apis.hub import push_model
-
-        return push_model(self, repo_id, **options)
+        return self.hub().push_model(self, repo_id, **options)
 
 
 # Meta data of ``texts`` and its like, which test pipelines leave out.
