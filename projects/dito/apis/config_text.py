@@ -1,18 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Read the config text inside a checkpoint without running it.
 
-mmengine stores a run's config in its checkpoints as Python source, and its
-own inferencer executes that. A file from elsewhere is data: the text is
-parsed here as plain values, and what it may name is limited to classes that
-are registered and that inference needs. Three things of mmengine run or read
-more than a config says, and each is closed here:
-
-* ``Registry.get`` imports any dotted name it does not know, and a module of
-  the working directory for one without a dot. :func:`check_config` looks
-  names up without that, and :func:`imports_by_name_refused` switches it off
-  while the config is built, wherever the name came to stand.
-* ``default_scope`` and ``_scope_`` import ``SCOPE.registry``.
-* mmcv evaluates the ``type`` of an ``nms`` as Python.
+mmengine stores a config as Python source, and executes that. A file from
+elsewhere is data: the text is parsed as plain values, which may name
+registered classes that inference needs and nothing else. ``Registry.get``
+would import any dotted name, ``default_scope`` and ``_scope_`` import
+``SCOPE.registry``, and mmcv evaluates the ``type`` of an ``nms``: each is
+closed here.
 """
 
 import ast
@@ -113,21 +107,14 @@ def imports_by_name_refused() -> Iterator[None]:
 def parse_config_text(
     text: str, path: str | Path = 'the checkpoint'
 ) -> dict[str, Any]:
-    """Turn ``Config.pretty_text`` back into a dict.
+    """Turn ``Config.pretty_text`` back into a dict, without running it.
 
-    Args:
-        text (str): Assignments of literals, lists, tuples, dicts and
-            ``dict(...)`` to names.
-        path (str | Path): File the text is from, for messages.
-
-    Returns:
-        dict: Values by name; ``custom_imports`` of DITO itself, which every
-        training has, is left out.
+    ``custom_imports`` of DITO itself, which every training has, is left out.
 
     Raises:
-        ValueError: If the text has anything else in it, asks for imports or
-            other files to inherit from, or names a ``type`` by the place of
-            its code.
+        ValueError: If the text is more than assignments of literals and
+            ``dict(...)``, asks for imports or other files to inherit from, or
+            names a ``type`` by the place of its code.
     """
     where = f'The config inside {path}'
     config: dict[str, Any] = {}
@@ -254,15 +241,10 @@ def _check_prefix(where: str, key: str, name: str) -> None:
 def check_config(config: dict[str, Any], path: str | Path) -> None:
     """Refuse a config from elsewhere that names more than inference needs.
 
-    Args:
-        config (dict): ``model``, ``visualizer``, ``test_dataloader``,
-            ``default_scope`` and ``custom_hooks`` of a detector; of the last
-            only settings are read.
-        path (str | Path): File it is from, for messages.
-
     Raises:
-        ValueError: If a ``type`` is no registered class of the right kind,
-            a value names a file or an address, or a key is none of these.
+        ValueError: If a ``type`` is no registered class of the right kind, a
+            value names a file or an address, or a key is not one of a
+            detector's.
     """
     where = f'The config inside {path}'
     for part, content in config.items():

@@ -36,11 +36,9 @@ _WITH_BOX = re.compile(r'(.+)@([-\d.]+),([-\d.]+),([-\d.]+),([-\d.]+)')
 class Frame(NamedTuple):
     """Where regions and texts of a detector lie.
 
-    Attributes:
-        regions (Tensor): Mean of both embeddings over the regions of a grey
-            picture, (2, D); (1, D) without a VLM score.
-        texts (Tensor): Mean of the embeddings of known names, (D, ).
-        spread (float): Their mean distance from it.
+    ``regions`` is the mean of both embeddings over the regions of a grey
+    picture, (2, D), or (1, D) without a VLM score; ``texts`` that of known
+    names, (D, ), and ``spread`` their mean distance from it.
     """
 
     regions: Tensor
@@ -49,15 +47,7 @@ class Frame(NamedTuple):
 
 
 def make_frame(detector: Any, texts: Tensor) -> Frame:
-    """Measure where regions and texts lie.
-
-    Args:
-        detector (DITOInferencer): Encodes one grey picture.
-        texts (Tensor): Embeddings of two known names or more, (K, D).
-
-    Returns:
-        Frame: On the CPU.
-    """
+    """Measure where regions and two known names or more, (K, D), lie."""
     grey = detector.encode(np.full((256, 256, 3), _GREY, np.uint8), maps=False)
     mean = texts.mean(dim=0)
     return Frame(
@@ -70,15 +60,7 @@ def make_frame(detector: Any, texts: Tensor) -> Frame:
 def embed_examples(
     detector: Any, frame: Frame, examples: Sequence[Example]
 ) -> Tensor:
-    """Embed examples of one thing as its name would be.
-
-    Args:
-        detector (DITOInferencer): Encodes them.
-        frame (Frame): Of this detector.
-        examples (Sequence[Example]): One or more.
-
-    Returns:
-        Tensor: A unit vector, float32, (D, ).
+    """Embed examples of one thing as its name would be: a unit vector, (D, ).
 
     Raises:
         FileNotFoundError: If a picture does not exist.
@@ -107,11 +89,7 @@ def as_list(examples: Any) -> list[Any]:
 
 
 def check_examples(examples: Any) -> dict[str, list[Any]]:
-    """Examples by name.
-
-    Raises:
-        ValueError: If they are not given by name, or one has none.
-    """
+    """Examples by name; ValueError if they have none, or a name has none."""
     if not isinstance(examples, Mapping):
         raise ValueError(
             "Examples are given by name: {'my mug': ['mug.jpg', ...]}, got "
@@ -121,14 +99,7 @@ def check_examples(examples: Any) -> dict[str, list[Any]]:
 
 
 def parse_example(text: str) -> Any:
-    """Read an example as it is typed: 'mug.png', 'desk.jpg@10,20,80,90'.
-
-    Args:
-        text (str): A path, and maybe a box x1, y1, x2, y2 in pixels.
-
-    Returns:
-        Example: What it means.
-    """
+    """Read 'mug.png' or 'desk.jpg@10,20,80,90', with a box in pixels."""
     found = _WITH_BOX.fullmatch(text)
     if found is None or Path(text).exists():
         return text

@@ -50,22 +50,11 @@ def package_model(
 ) -> Path:
     """Write a detector as a folder that can be published.
 
-    Args:
-        folder (str | Path): Target; must not exist, or be empty.
-        state (dict[str, Tensor]): Weights by name.
-        cfg (Config): Config of the detector, with its test pipeline.
-        name (str): Start of the name of the weights. Defaults to 'dito'.
-        dataset_meta (dict, optional): ``classes`` and ``novel_classes`` of
-            the training.
-        vocabulary (Vocabulary | str | Path, optional): Classes to look for
-            when no others are given, or their file.
-        metrics (dict | str | Path, optional): An evaluation's report, or the
-            ``evaluation.json`` that a test writes.
-        notes (dict[str, str], optional): Further lines of the model card,
-            such as the licence.
-
-    Returns:
-        Path: The file of weights.
+    ``folder`` must not exist, or be empty; ``name`` begins the name of the
+    file of weights, whose path is returned. ``dataset_meta`` has ``classes``
+    and ``novel_classes`` of the training, ``vocabulary`` the classes to look
+    for when no others are given. ``metrics`` is the ``evaluation.json`` of a
+    test; ``notes``, such as the licence, are further lines of the model card.
 
     Raises:
         ValueError: If the folder is in use, or a part is not what it should
@@ -106,17 +95,7 @@ def package_model(
 
 
 def read_report(path: PathLike) -> dict[str, Any]:
-    """Read what a test has written.
-
-    Args:
-        path (str | Path): An ``evaluation.json``.
-
-    Returns:
-        dict: ``results``, one dict an evaluator.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Read the ``evaluation.json`` of a test; ValueError if it is none."""
     report = read_json(str(path))
     results = report.get('results') if isinstance(report, dict) else None
     if not isinstance(results, list) or not all(
@@ -132,16 +111,11 @@ def read_report(path: PathLike) -> dict[str, Any]:
 def load_pretrained(
     source: PathLike, *, revision: str | None = None, device: str | None = None
 ) -> DITOInferencer:
-    """Load a published detector.
+    """Load a published detector, with its vocabulary if it has one.
 
-    Args:
-        source (str | Path): Folder of :func:`package_model`, or the name of
-            such a repository on the Hugging Face hub, 'owner/name'.
-        revision (str, optional): Branch, tag or commit on the hub.
-        device (str, optional): Defaults to a GPU if there is one.
-
-    Returns:
-        DITOInferencer: With the published vocabulary, if it has one.
+    ``source`` is a folder of :func:`package_model`, or 'owner/name' of one on
+    the Hugging Face hub, of which ``revision`` is a branch, tag or commit. The
+    device is a GPU by default, if there is one.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -160,18 +134,10 @@ def push_to_hub(
     token: str | None = None,
     message: str = 'Upload DITO detector',
 ) -> str:
-    """Upload a published folder to the Hugging Face hub.
+    """Upload a published folder; returns the address of the commit.
 
-    Args:
-        folder (str | Path): Folder of :func:`package_model`.
-        repo_id (str): 'owner/name'; made if it does not exist.
-        private (bool): Whether a new repository is private.
-        token (str, optional): Access token; by default the one stored by
-            ``hf auth login``.
-        message (str): Commit message.
-
-    Returns:
-        str: Address of the commit.
+    ``repo_id`` is 'owner/name', made if it does not exist; ``token`` by
+    default the one stored by ``hf auth login``.
     """
     read_manifest(folder)
     api = hub_library().HfApi(token=token)
@@ -187,16 +153,8 @@ def save_pretrained(
 ) -> Path:
     """Write a detector in memory as such a folder.
 
-    Args:
-        model (DITO): The detector.
-        folder (str | Path): Target; must not exist, or be empty.
-        cfg (Config, optional): Its config; by default that which
-            :class:`DITOInferencer` built it from.
-        **options: See :func:`package_model`; the vocabulary is the present
-            one by default.
-
-    Returns:
-        Path: The file of weights.
+    By default its config is what :class:`DITOInferencer` built it from, its
+    vocabulary the present one. For ``options`` see :func:`package_model`.
     """
     cfg = cfg if cfg is not None else getattr(model, 'cfg', None)
     if cfg is None:
@@ -267,14 +225,8 @@ def _cell(key: str, value: Any) -> str:
 def push_model(model: 'DITO', repo_id: str, **options: Any) -> str:
     """Write a detector to a temporary folder and upload it.
 
-    Args:
-        model (DITO): The detector.
-        repo_id (str): 'owner/name'.
-        **options: ``private``, ``token`` and ``message`` of
-            :func:`push_to_hub`; all others go to :func:`save_pretrained`.
-
-    Returns:
-        str: Address of the commit.
+    ``private``, ``token`` and ``message`` are those of :func:`push_to_hub`;
+    all other options go to :func:`save_pretrained`.
     """
     upload = {
         key: options.pop(key)

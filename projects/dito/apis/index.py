@@ -22,11 +22,11 @@ class Hit(NamedTuple):
     """An object that was found in an index.
 
     Attributes:
-        path (str): Picture, as it was given to the index.
-        box (tuple[float]): x1, y1, x2, y2 in pixels of the picture.
-        similarity (float): Mean of the cosines of both embeddings of the
-            region with the query, from -1 to 1.
-        name (str): Which of the names that were asked for.
+        path: Picture, as it was given to the index.
+        box: x1, y1, x2, y2 in pixels of the picture.
+        similarity: Mean of the cosines of both embeddings of the region with
+            the query, from -1 to 1.
+        name: Which of the names that were asked for.
     """
 
     path: str
@@ -81,18 +81,10 @@ class Index:
         batch_size: int = 1,
         on_picture: Callable[[int], Any] | None = None,
     ) -> 'Index':
-        """Encode pictures.
+        """Encode pictures, given in any form of a call.
 
-        Args:
-            detector (DITOInferencer): Encodes them.
-            inputs: Pictures, in any form of a call.
-            regions (int): Most regions of a picture. Defaults to 50.
-            batch_size (int): Images that pass the model together.
-            on_picture (callable, optional): Told after each how many are
-                done.
-
-        Returns:
-            Index: Of those that could be read; ``errors`` names the others.
+        Of each at most ``regions`` are kept. ``on_picture`` is told after each
+        how many are done; ``errors`` names those that could not be read.
 
         Raises:
             ValueError: If there is no picture, none could be read, or an
@@ -137,18 +129,12 @@ class Index:
         *,
         negative_names: Any = None,
     ) -> list[Hit]:
-        """Find what is nearest to names or examples.
+        """Find the objects nearest to names or examples, nearest first.
 
-        Args:
-            names: In any form of a call, such as what
-                :meth:`DITOInferencer.embed` makes of examples.
-            count (int): Most objects. Defaults to 20.
-            negative_names (optional): An object that is nearer to one of
-                these counts for nothing. Defaults to those of the detector.
-
-        Returns:
-            list[Hit]: Nearest first. An object that is near to several names
-            has the nearest one.
+        Names come in any form of a call, such as what
+        :meth:`DITOInferencer.embed` makes of examples. An object that is near
+        to several has the nearest one; one that is nearer to a negative name
+        (by default those of the detector) counts for nothing.
 
         Raises:
             ValueError: If no names are known, or a vocabulary was made by
@@ -236,14 +222,7 @@ class Index:
     # --------------------------------------------------------------- files
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; it appears whole or not at all.
-
-        Args:
-            path (str | Path): Target, ending in ``.safetensors``.
-
-        Raises:
-            ValueError: If it has another suffix.
-        """
+        """Write a ``.safetensors`` file; it appears whole or not at all."""
         check_suffix(path, 'An index')
         save_encoded(
             dict(
@@ -260,14 +239,7 @@ class Index:
 
     @classmethod
     def load(cls, path: str | Path, detector: Any) -> 'Index':
-        """Read a file written by :meth:`save`.
-
-        Args:
-            path (str | Path): The file.
-            detector (DITOInferencer): The detector that encoded it.
-
-        Returns:
-            Index: In memory.
+        """Read a file of :meth:`save`, made with the same detector.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -25,14 +25,7 @@ _HERE = dict(
 
 
 def refuse_mmdet_arguments(given: Mapping[str, Any]) -> None:
-    """Say what an argument is called here.
-
-    Args:
-        given (dict[str, Any]): Arguments that are not known.
-
-    Raises:
-        TypeError: If there is one.
-    """
+    """Say what MMDetection's arguments are called here, in a TypeError."""
     for name in given:
         here = _HERE.get(name)
         hint = (
@@ -44,12 +37,9 @@ def refuse_mmdet_arguments(given: Mapping[str, Any]) -> None:
 
 
 def refuse_device_as_names(names: Any) -> None:
-    """Refuse ``DITOInferencer(config, weights, 'cuda:0')``.
+    """Refuse ``DITOInferencer(config, weights, 'cuda:0')`` by a TypeError.
 
     Third in MMDetection's class is the device, here the names.
-
-    Raises:
-        TypeError: If names are a text that is a device.
     """
     if isinstance(names, str) and _DEVICE.fullmatch(names):
         raise TypeError(

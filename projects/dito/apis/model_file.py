@@ -39,15 +39,10 @@ class EmbeddedConfig(Config):
 
 @contextmanager
 def building(cfg: Config) -> Iterator[None]:
-    """Build from a config in this context.
+    """Build from a config of :func:`load_model_source` in this context.
 
-    Args:
-        cfg (Config): From :func:`load_model_source`.
-
-    Raises:
-        ValueError: If nothing can be built from a config out of a file of
-            weights. For such a one MMEngine does not import names that are
-            not registered.
+    For one out of a file of weights MMEngine imports no name that is not
+    registered; what cannot be built is a ValueError.
     """
     if not isinstance(cfg, EmbeddedConfig):
         yield
@@ -69,16 +64,10 @@ def building(cfg: Config) -> Iterator[None]:
 def load_model_source(
     model: Source | None = None, weights: str | Path | None = None
 ) -> tuple[Config, dict[str, Any] | None]:
-    """Find the config and the weights that a user means.
+    """The config, which may be changed, and checkpoint that a user means.
 
-    Args:
-        model (str | Path | Config | dict, optional): Config file, name of one
-            of DITO's configs, a config, or a file of weights that holds its
-            config.
-        weights (str | Path, optional): ``.safetensors`` or ``.pth`` file.
-
-    Returns:
-        tuple: A Config that may be changed, and the checkpoint or None.
+    ``model`` is a config, the file or the name of one, or a file of weights
+    that holds its config; ``weights`` a ``.safetensors`` or ``.pth`` file.
 
     Raises:
         FileNotFoundError: If a file is not there.
@@ -121,16 +110,12 @@ def save_model(
 ) -> None:
     """Write a detector as one file that :class:`DITOInferencer` reads.
 
-    Args:
-        path (str | Path): Target, ending in ``.safetensors``.
-        model (nn.Module): The trained detector.
-        cfg (Config): Config it was built from; of it only what inference
-            needs is kept, no paths of data.
-        dataset_meta (dict, optional): ``classes`` and ``novel_classes`` of
-            the training, so that the file knows which names are base ones.
+    Of the config only what inference needs is kept, no paths of data.
+    ``dataset_meta`` has ``classes`` and ``novel_classes`` of the training, so
+    that the file knows which names are base ones.
 
     Raises:
-        ValueError: If the path has another suffix.
+        ValueError: If the path does not end in ``.safetensors``.
     """
     check_suffix(path, 'A model')
     state = model.state_dict()
@@ -141,15 +126,7 @@ def save_model(
 def weights_meta(
     cfg: Config, dataset_meta: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Metadata of a file of weights that says by itself what it is.
-
-    Args:
-        cfg (Config): Output of :func:`inference_config`.
-        dataset_meta (dict, optional): Of the training.
-
-    Returns:
-        dict: Values that json can hold.
-    """
+    """Metadata of a file of weights that says by itself what it is."""
     meta = {
         key: list((dataset_meta or {}).get(key) or ())
         for key in ('classes', 'base_classes', 'novel_classes')
@@ -160,13 +137,7 @@ def weights_meta(
 def inference_config(cfg: Config, state: dict[str, Any]) -> Config:
     """Reduce a config to what inference needs, without data paths.
 
-    Args:
-        cfg (Config): Config of a training or test.
-        state (dict): The model's weights; their token table says how many
-            rows the text tower has.
-
-    Returns:
-        Config: A new config.
+    The token table among the weights says how many rows the text tower has.
     """
     plain = cfg.to_dict()
     small = {key: plain[key] for key in _KEPT if key in plain}
@@ -192,10 +163,6 @@ def set_token_rows(model: dict[str, Any], state: dict[str, Any]) -> None:
     """Take the text tower's token table from the weights, in place.
 
     The config may name a file for it that no longer exists.
-
-    Args:
-        model (dict): Config of the detector.
-        state (dict): Its weights.
     """
     tower = model.get('text_encoder')
     ids = state.get('text_encoder.token_ids')
@@ -223,11 +190,7 @@ def _drop_init(value: Any, pretrained: bool) -> None:
 
 
 def test_dataset(cfg: Config) -> dict[str, Any]:
-    """Innermost test data set of a config.
-
-    Raises:
-        ValueError: If the config has none with a pipeline.
-    """
+    """Innermost test data set; ValueError if none has a pipeline."""
     dataset = _innermost(cfg)
     if not dataset.get('pipeline'):
         raise ValueError(

@@ -48,12 +48,11 @@ _SAME = 1e-6
 
 
 class Files(NamedTuple):
-    """What was found in the unpacked archives.
+    """What was found in the unpacked archives: paths.
 
-    Attributes:
-        detector (Path): Folder of the detector's SavedModel.
-        lvis, coco, base, background (Path): Arrays of text embeddings.
-        text_model, tokenizer (Path, optional): For other names.
+    ``detector`` is the folder of its SavedModel; ``lvis``, ``coco``, ``base``
+    and ``background`` are arrays of text embeddings; ``text_model`` and
+    ``tokenizer``, for other names, may be None.
     """
 
     detector: Path
@@ -72,17 +71,10 @@ def fetch_archives(
     accept_change: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> list[Path]:
-    """Download archives, or take those of a folder, and unpack them.
+    """Download archives, or take those of ``source``, and unpack them.
 
-    Args:
-        names (tuple[str]): Of :data:`ARCHIVES`.
-        source (Path, optional): Folder that has them already.
-        address (str): Where they are otherwise.
-        accept_change (bool): Take archives that are not what they were.
-        progress (Callable, optional): Makes one for a name.
-
-    Returns:
-        list[Path]: A folder for each.
+    ``accept_change`` takes archives that are not what they were; ``progress``
+    makes a display for a name. Returns a folder for each.
 
     Raises:
         FileNotFoundError: If ``source`` lacks one.
@@ -114,17 +106,7 @@ def fetch_archives(
 
 
 def find_files(folders: list[Path]) -> Files:
-    """Find what a detector needs, wherever in the archives it lies.
-
-    Args:
-        folders (list[Path]): The unpacked archives.
-
-    Returns:
-        Files: The paths.
-
-    Raises:
-        ValueError: If something is missing, with what is there.
-    """
+    """Find what a detector needs in the archives; ValueError if it lacks."""
     every = sorted(p for f in folders for p in f.rglob('*') if p.is_file())
     models = {p.parent for p in every if p.name == 'saved_model.pb'}
     texts = {p for p in models if 'text' in p.name.lower()}
@@ -177,16 +159,10 @@ def _inside(path: Path, folders: list[Path]) -> str:
 def make_vocabulary(files: Files, lvis: str | None = None) -> Vocabulary:
     """Join the precomputed embeddings of LVIS' and COCO's names.
 
-    Rows are category ids. Classes of LVIS that are not among the rows of
-    ``lvis_base_embed.npy`` are novel.
-
-    Args:
-        files (Files): Of :func:`find_files`.
-        lvis (str, optional): Annotations of LVIS v1, for the synonyms.
-
-    Returns:
-        Vocabulary: LVIS' 1,203 classes first, then those of COCO that LVIS
-        names otherwise.
+    Rows are category ids. LVIS' 1,203 classes come first, then those of COCO
+    that LVIS names otherwise; of LVIS those outside the rows of
+    ``lvis_base_embed.npy`` are novel. Annotations of LVIS v1 (``lvis``) give
+    the synonyms.
 
     Raises:
         ValueError: If the arrays have too few rows, or others than numbers.
@@ -241,14 +217,8 @@ def make_detector(
 ) -> Iterator[str]:
     """Convert the detector into the published folder.
 
-    Args:
-        files (Files): Of :func:`find_files`.
-        lvis (str, optional): Annotations of LVIS v1, for the synonyms.
-        config (str): Config of the detector, or its name.
-        sizes (OfficialSizes): Of the detector. Defaults to ViT-L/16.
-
-    Yields:
-        str: What is done next, then what was made.
+    Yields what is done next, then what was made; ``lvis`` is as of
+    :func:`make_vocabulary`.
 
     Raises:
         ValueError: If the arrays are not those of the detector.

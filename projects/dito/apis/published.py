@@ -40,13 +40,8 @@ def dito_home() -> Path:
 def find_published(source: PathLike, revision: str | None = None) -> Path:
     """Folder of a published detector, downloaded if need be.
 
-    Args:
-        source (str | Path): A folder, 'official', or 'owner/name' of a
-            repository on the Hugging Face hub.
-        revision (str, optional): Branch, tag or commit on the hub.
-
-    Returns:
-        Path: The folder.
+    ``source`` is a folder, 'official', or 'owner/name' on the Hugging Face
+    hub.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -80,11 +75,7 @@ def find_published(source: PathLike, revision: str | None = None) -> Path:
 
 
 def hub_library() -> Any:
-    """The optional library of the hub.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
+    """The optional library of the hub; ValueError if it is not installed."""
     try:
         import huggingface_hub
     except ImportError as error:
@@ -96,13 +87,7 @@ def hub_library() -> Any:
 
 
 def open_published(folder: Path) -> tuple[Path, Vocabulary | None]:
-    """Weights and vocabulary of a published folder.
-
-    Args:
-        folder (Path): The folder.
-
-    Returns:
-        tuple: File of weights, and the vocabulary if there is one.
+    """File of weights and vocabulary, if any, of a published folder.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -124,14 +109,10 @@ def open_published(folder: Path) -> tuple[Path, Vocabulary | None]:
 
 
 def read_manifest(folder: PathLike) -> dict[str, Any]:
-    """Read what a published folder holds.
+    """Read which files a published folder holds.
 
-    Args:
-        folder (str | Path): The folder.
-
-    Returns:
-        dict: ``weights``, ``sha256`` and, if there are some, ``vocabulary``
-        and ``metrics``: names of files in the folder.
+    These are ``weights``, their ``sha256`` and, if there are some,
+    ``vocabulary`` and ``metrics``.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -200,17 +181,7 @@ def _check_listed(path: Path, key: str, file: Any) -> None:
 def resolve_published(
     model: Any, weights: PathLike | None
 ) -> tuple[Any, PathLike | None, Vocabulary | None]:
-    """Open what a user gives for a detector where it is a published one.
-
-    Args:
-        model (str | Path | Config | dict, optional): As
-            :class:`DITOInferencer` takes it.
-        weights (str | Path, optional): File of weights, or as
-            :func:`find_published` takes it.
-
-    Returns:
-        tuple: Model and weights without published folders, and the
-        vocabulary of one.
+    """Put weights and vocabulary in the place of published folders.
 
     Raises:
         FileNotFoundError: If a folder is missing, or a file of it.

@@ -74,24 +74,16 @@ class Scene:
     ) -> Any:
         """Find names, as a call of the detector on the picture does.
 
-        Args:
-            vocabulary (optional): Names, in any form of a call. Defaults to
-                those of the detector.
-            score_thr (float): Least score. Defaults to 0.3.
-            agnostic_nms (float, optional): IoU in (0, 1], as in a call.
-            negative_names (optional): As in a call. Defaults to those of
-                the detector.
-            masks (bool): Whether masks are wanted, which take most of the
-                time. Defaults to True.
-            return_all (bool): Return every detection.
-            return_datasamples (bool): Return a :obj:`DetDataSample`.
-
-        Returns:
-            dict | DetDataSample: One of the ``predictions`` of a call.
+        Names and negative names come in any form of a call, and are those of
+        the detector by default. ``agnostic_nms`` is an IoU in (0, 1];
+        ``masks`` take most of the time; ``return_all`` gives every detection,
+        also those under ``score_thr``; ``return_datasamples`` a
+        :obj:`DetDataSample` in the place of one of the ``predictions`` of a
+        call.
 
         Raises:
-            ValueError: If no names are known, or the maps that masks need
-                were left out.
+            ValueError: If no names are known, or the maps that masks need were
+                left out.
         """
         check_options(score_thr, 1, agnostic_nms, 'raise', '')
         query = self.detector.query(vocabulary, negative_names)
@@ -106,16 +98,9 @@ class Scene:
         return_all: bool = False,
         return_datasamples: bool = False,
     ) -> Any:
-        """Find objects without any names, by objectness alone.
+        """Find objects without names, by objectness; all are named 'object'.
 
-        Args:
-            score_thr (float): Least objectness. Defaults to 0.3.
-            masks (bool): As of :meth:`find`. Defaults to True.
-            return_all (bool): Return every detection.
-            return_datasamples (bool): Return a :obj:`DetDataSample`.
-
-        Returns:
-            dict | DetDataSample: As of :meth:`find`, all named 'object'.
+        For the options see :meth:`find`.
         """
         check_options(score_thr, 1, None, 'raise', '')
         found = self.detect(OBJECTS, score_thr, None, masks)
@@ -128,17 +113,7 @@ class Scene:
         agnostic_nms: float | None,
         masks: bool = True,
     ) -> Detections:
-        """Find what is asked for; see :meth:`find`.
-
-        Args:
-            query (Query): Names with their embeddings, or objects.
-            score_thr (float): Least score of ``kept``.
-            agnostic_nms (float, optional): IoU.
-            masks (bool): Whether masks are wanted. Defaults to True.
-
-        Returns:
-            Detections: Whose masks are not pasted yet.
-        """
+        """Find what is asked for, see :meth:`find`; masks are pasted later."""
         model = self.detector.model
         with torch.no_grad():
             found = (
@@ -157,15 +132,9 @@ class Scene:
     # --------------------------------------------------------------- files
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; it appears whole or not at all.
+        """Write a ``.safetensors`` file; it appears whole or not at all.
 
         The pyramid is left out; it is made again of the backbone's maps.
-
-        Args:
-            path (str | Path): Target, ending in ``.safetensors``.
-
-        Raises:
-            ValueError: If it has another suffix.
         """
         check_suffix(path, 'A scene')
         regions, maps = self.image.regions, self.image.maps
@@ -184,14 +153,7 @@ class Scene:
 
     @classmethod
     def load(cls, path: str | Path, detector: Any) -> 'Scene':
-        """Read a file written by :meth:`save`.
-
-        Args:
-            path (str | Path): The file.
-            detector (DITOInferencer): The detector that encoded it.
-
-        Returns:
-            Scene: On the device of the detector.
+        """Read a file of :meth:`save`, made with the same detector.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -233,15 +195,7 @@ def save_encoded(
     detector: Any,
     **meta: Any,
 ) -> None:
-    """Write what a detector has encoded, with its fingerprint.
-
-    Args:
-        tensors (dict[str, Tensor]): By name.
-        path (str | Path): Target.
-        file_format (str): Kind and version of the file.
-        detector (DITOInferencer): What encoded it.
-        **meta: More metadata, anything json can hold.
-    """
+    """Write what a detector has encoded, with its fingerprint."""
     meta.update(format=file_format, detector=detector.fingerprint())
     save_safetensors(tensors, path, meta)
 
@@ -252,16 +206,9 @@ def load_encoded(
     detector: Any,
     words: tuple[str, str],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of :func:`save_encoded`.
+    """Read a file of :func:`save_encoded`: tensors and metadata.
 
-    Args:
-        path (str | Path): The file.
-        file_format (str): Kind and version that it must be of.
-        detector (DITOInferencer): What must have encoded it.
-        words (tuple[str, str]): What it is, and what makes one.
-
-    Returns:
-        tuple: Tensors by name, and the metadata.
+    ``words`` say what it is, and what makes one.
 
     Raises:
         FileNotFoundError: If there is no such file.

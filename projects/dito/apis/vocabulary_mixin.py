@@ -172,18 +172,9 @@ class VocabularyMixin:
     def query(
         self, vocabulary: Names | None = None, negatives: Names | None = None
     ) -> Query:
-        """What a call with these names looks for.
+        """What a call with these names looks for; ValueError without any.
 
-        Args:
-            vocabulary (optional): Names; those of the detector by default.
-            negatives (optional): Negative names; those of the detector by
-                default.
-
-        Returns:
-            Query: With all embeddings.
-
-        Raises:
-            ValueError: If no names are known.
+        Names and negatives are those of the detector by default.
         """
         return Query.of(
             self._classes(vocabulary), self._negatives_of(negatives)

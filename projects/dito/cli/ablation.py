@@ -17,11 +17,7 @@ from .options import command
 
 
 def choose_tables(names: Sequence[str], rows: Sequence[str]) -> list[Table]:
-    """Tables by name, with the chosen rows only.
-
-    Raises:
-        ValueError: If a table lacks one of the rows.
-    """
+    """Tables by name, with the chosen rows only, else a ValueError."""
     chosen = list(TABLES) if 'all' in names else list(names)
     return [TABLES[name].select(tuple(rows)) for name in chosen]
 

@@ -20,16 +20,9 @@ from .options import command
 def load_text_encoder(cfg: Config, checkpoint: str) -> Any:
     """Build the text tower of a config and load its weights alone.
 
-    Args:
-        cfg (Config): Of any stage.
-        checkpoint (str): File with keys ``text_encoder.*``.
-
-    Returns:
-        DITOTextEncoder: Frozen, on the CPU.
-
     Raises:
-        ValueError: If the config or the file has no text tower, or they do
-            not fit.
+        ValueError: If the config or the file has no text tower, or they do not
+            fit.
     """
     tower = (cfg.get('model') or {}).get('text_encoder')
     if tower is None:

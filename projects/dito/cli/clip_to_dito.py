@@ -25,18 +25,7 @@ _TOLERANCE = 1e-4
 
 
 def check(source: TowerSource, tower: ConvertedTower) -> dict[str, float]:
-    """Compare embeddings, and refuse a tower that differs.
-
-    Args:
-        source (TowerSource): The original.
-        tower (ConvertedTower): Converted, at its native size.
-
-    Returns:
-        dict[str, float]: Largest difference, for 'image' and 'text'.
-
-    Raises:
-        ValueError: If one is over 1e-4.
-    """
+    """Largest difference of 'image' and 'text'; ValueError above 1e-4."""
     errors = feature_error(source, tower)
     # A difference that is no number is no small one.
     wrong = {k: v for k, v in errors.items() if not v <= _TOLERANCE}

@@ -24,13 +24,9 @@ _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
 def set_own_data(cfg: Config, args: Namespace) -> None:
     """Put a user's files in the place of the config's, in place.
 
-    Args:
-        cfg (Config): Of a detector whose set is an ``OpenVocabularyDataset``.
-        args (Namespace): With the options of ``dito train``.
-
     Raises:
         FileNotFoundError: If a file or folder is missing.
-        ValueError: If the config has no such set.
+        ValueError: If the config has no ``OpenVocabularyDataset``.
     """
     if args.data is None:
         return
@@ -82,13 +78,7 @@ def _names_of(file: str) -> list[str]:
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """Read a config by path or name and apply overrides.
 
-    Args:
-        name (str): Path, name of one of DITO's configs, or
-            ``package::path`` of another OpenMMLab package.
-        options (dict, optional): From ``--cfg-options``. Defaults to None.
-
-    Returns:
-        Config: Its ``filename`` is the file read.
+    ``name`` may also be ``package::path`` of another OpenMMLab package.
     """
     if _OTHER_PACKAGE.match(name):
         from mmengine.hub import get_config
@@ -146,15 +136,7 @@ def _refuse_slips(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def require_keys(cfg: Config, keys: dict[str, str]) -> None:
-    """Refuse a config that cannot be used for this tool.
-
-    Args:
-        cfg (Config): The config.
-        keys (dict[str, str]): Key that must be set: what to say if not.
-
-    Raises:
-        ValueError: If one is missing or None.
-    """
+    """Refuse a config without a key; ``keys`` has what to say in each case."""
     for key, remedy in keys.items():
         if cfg.get(key) is None:
             raise ValueError(
@@ -165,8 +147,7 @@ def require_keys(cfg: Config, keys: dict[str, str]) -> None:
 def require_checkpoint(path: str) -> None:
     """Refuse a checkpoint path that leads nowhere, before anything loads.
 
-    Args:
-        path (str): Path; one with a scheme such as https:// is left alone.
+    One with a scheme such as https:// is left alone.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -185,13 +166,6 @@ def require_checkpoint(path: str) -> None:
 
 def find_checkpoint(source: str) -> str:
     """File of weights to test: itself, or that of a published detector.
-
-    Args:
-        source (str): File, published folder, 'official' or 'owner/name' on
-            the Hugging Face hub.
-
-    Returns:
-        str: The file.
 
     Raises:
         FileNotFoundError: If there is none.

@@ -101,13 +101,7 @@ class LimitedBody:
 def knowledge(
     demo: Demo, checkpoint: str | None, rep_checkpoint: str | None
 ) -> str:
-    """Say in a line what the detector knows.
-
-    Args:
-        demo (Demo): The detector.
-        checkpoint (str, optional): As given; None for the shipped one.
-        rep_checkpoint (str, optional): As given.
-    """
+    """Say in a line what the detector knows."""
     count = len(demo.trained)
     if checkpoint is None:
         what = (
@@ -135,17 +129,7 @@ def knowledge(
 def build_page(
     demo: Demo, knows: str, folder: Path, samples: Sequence[tuple[str, str]]
 ) -> Any:
-    """Lay out the page.
-
-    Args:
-        demo (Demo): Answers.
-        knows (str): What the detector knows.
-        folder (Path): For files of visitors.
-        samples (Sequence[tuple]): Paths of pictures to try, with names.
-
-    Returns:
-        gradio.Blocks: Not launched yet.
-    """
+    """Lay out the page, with (path, names) of samples; not launched yet."""
     import gradio as gr
 
     shown = itertools.cycle(samples)

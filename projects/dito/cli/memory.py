@@ -100,15 +100,12 @@ class Setting:
 class LiveBytes(TorchDispatchMode):
     """Adds up the memory of the tensors that operations make.
 
-    Those within one operation, such as the workspace of a convolution, do
-    not count.
-
-    Args:
-        *modules (Module): Their parameters are there before.
+    Parameters of the modules given are there before; those within one
+    operation, such as the workspace of a convolution, do not count.
 
     Attributes:
-        now (int): Bytes of the tensors that are alive.
-        peak (int): The most so far.
+        now: Bytes of the tensors that are alive.
+        peak: The most so far.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
@@ -166,12 +163,8 @@ def parameter_count(arch: str) -> int:
 def step_memory(setting: Setting) -> float:
     """Peak memory of a step over the loaded model, in MiB.
 
-    Args:
-        setting (Setting): The step.
-
-    Returns:
-        float: Kept activations, transient values and gradients of the
-        parameters; neither the model's own weights nor the optimizer's.
+    Kept activations, transient values and gradients of the parameters; neither
+    the model's own weights nor the optimizer's.
     """
     with without_data():
         model = setting.tower()
@@ -209,18 +202,9 @@ def head_memory(
 ) -> float:
     """What autograd keeps of pyramid, proposal, box and mask head, in MiB.
 
-    On top come, for moments, gradients of the largest map.
-
-    Args:
-        arch (str): 'small', 'base', 'large', ...
-        batch (int): Images, each with the 512 RoIs of training, 128 of them
-            with masks.
-        img_size (int): Side of the square images in pixels.
-        bf16 (bool): Under bfloat16 autocast.
-
-    Returns:
-        float: What is there after the forward pass, but for the backbone's
-        map itself.
+    This is after the forward pass of images with the 512 RoIs of training
+    each, 128 of them with masks, but for the backbone's map itself. On top
+    come, for moments, gradients of the largest map.
     """
     cfg = detector_config(arch)
     rois = cfg.train_cfg.rcnn.sampler.num * batch
@@ -260,16 +244,7 @@ def head_memory(
 
 
 def measure(setting: Setting, device: str = 'cpu') -> float:
-    """Measure a step.
-
-    Args:
-        setting (Setting): The step.
-        device (str): Such as 'cuda'. Defaults to 'cpu'.
-
-    Returns:
-        float: Peak over the loaded model, in MiB, as the allocator of
-        PyTorch counts it.
-    """
+    """Peak of a step over the loaded model, in MiB, by PyTorch's allocator."""
     model = setting.tower().to(device)
     setting.step(model, 4 * setting.patch_size)
     if not device.startswith('cuda'):

@@ -89,13 +89,7 @@ run; the figures of the paper are no results of this code.
 
 
 def write_project(root: Path) -> Path:
-    """Write projects/DITO; it appears as a whole.
-
-    Args:
-        root (Path): Clone of MMDetection.
-
-    Returns:
-        Path: The new folder.
+    """Write projects/DITO into a clone of MMDetection, as a whole.
 
     Raises:
         FileNotFoundError: If the root is no clone of MMDetection.

@@ -28,17 +28,10 @@ def build(
     novel: Sequence[str],
     pad_to: int | None = None,
 ) -> Vocabulary:
-    """Make a vocabulary of new names.
+    """Make a vocabulary of new names, by the release's text model.
 
-    Args:
-        names (Sequence[str]): Class names.
-        encode (Callable): Prompt to embedding (D, ).
-        background (ndarray): Embeddings of background and padding, (2, D).
-        novel (Sequence[str]): Names of the novel classes.
-        pad_to (int, optional): Rows with the background's and padding.
-
-    Returns:
-        Vocabulary: Its fingerprint is that of the release's text model.
+    ``encode`` gives (D, ) of a prompt; ``background`` has the embeddings of
+    background and padding, (2, D); ``pad_to`` counts rows with both.
 
     Raises:
         ValueError: If the sizes do not go together.

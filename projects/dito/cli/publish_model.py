@@ -38,17 +38,7 @@ def select(
 
 
 def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Round the float32 weights to float16.
-
-    Args:
-        state (dict[str, Tensor]): Weights by name.
-
-    Returns:
-        dict[str, Tensor]: The same; integers and other floats unchanged.
-
-    Raises:
-        ValueError: If a finite weight is beyond float16, about 65,504.
-    """
+    """Round float32 weights to float16; ValueError beyond about 65,504."""
     small = {
         name: value.half() if value.dtype == torch.float32 else value
         for name, value in state.items()

@@ -16,12 +16,8 @@ from .options import command
 def use_given_boxes(cfg: Config, score: str) -> None:
     """Turn the test of a detector into one on annotated boxes, in place.
 
-    Args:
-        cfg (Config): Config of a detector.
-        score (str): See :class:`DITORegionClassifier`.
-
-    Raises:
-        ValueError: If the config is not a detector's.
+    For ``score`` see :class:`DITORegionClassifier`; ValueError if the config
+    is not a detector's.
     """
     if cfg.model.type != 'DITO':
         raise ValueError(
@@ -67,11 +63,7 @@ def main(args: Namespace) -> int:
 
 
 def run(args: Namespace) -> dict[str, Any]:
-    """Evaluate, and print a line a figure.
-
-    Returns:
-        dict[str, float]: The figures.
-    """
+    """Evaluate, and print a line a figure."""
     cfg = common.load_config(args.config, args.cfg_options)
     args.checkpoint = common.find_checkpoint(args.checkpoint)
     common.require_keys(

@@ -19,13 +19,7 @@ class DumpedDetections(DumpDetResults):
     """The file of ``--out``, which takes masks as run lengths."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch.
-
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): Of detectors, with
-                ``pred_instances``; others are kept as they are.
-        """
+        """Keep the ``pred_instances`` of a batch; others as they are."""
         plain, masks = [], []
         for sample in data_samples:
             if 'pred_instances' not in sample:

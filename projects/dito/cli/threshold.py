@@ -23,13 +23,9 @@ _GRID = np.arange(0.1, 1.0, 0.1)
 class OperatingPoints:
     """Precision and recall of a detector at every threshold.
 
-    Args:
-        scores (np.ndarray): Of all detections, float, shape (N, ).
-        hits (np.ndarray): Which of them are right, bool, shape (N, ).
-        objects (int): Number of annotated objects.
-
-    Raises:
-        ValueError: If there is no object, or nothing was found.
+    ``scores`` and ``hits`` (whether it is right) are of each detection, (N, );
+    ``objects`` is the number of annotated ones. ValueError without objects or
+    detections.
     """
 
     def __init__(
@@ -73,15 +69,9 @@ def measure(
     """Detect and judge, as evaluations do at an IoU of 0.5.
 
     Greedy matching takes the best detection first, so what a threshold drops
-    changes nothing above it: one pass gives all thresholds.
-
-    Returns:
-        tuple: The points, and a sentence for each picture that could not be
-        read.
-
-    Raises:
-        ValueError: If no picture could be read, or see
-            :class:`OperatingPoints`.
+    changes nothing above it: one pass gives all thresholds. Returns these and
+    a sentence for each picture that could not be read; ValueError if none
+    could.
     """
     scores, hits, objects, broken = [], [], 0, []
     found = detector.stream(

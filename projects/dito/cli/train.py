@@ -38,9 +38,7 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
     A ``total_batch_size`` other than that of the schedule is kept and scaled
     to here; else MMEngine scales to the batch that the processes make.
-
-    Raises:
-        ValueError: If the batch of the schedule is not known.
+    ValueError if the batch of the schedule is not known.
     """
     scale = cfg.get('auto_scale_lr') or {}
     total = (cfg.get('train_cfg') or {}).get('total_batch_size')
@@ -63,11 +61,10 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def check_loop(cfg: Config) -> None:
-    """Refuse a loop that cannot train what the config loads.
+    """Refuse, by a ValueError, a loop that cannot train what is loaded.
 
-    Raises:
-        ValueError: If epochs are counted with what counts iterations, or
-            pairs without end are given to a loop of MMEngine or detection.
+    Epochs may be counted with what counts iterations, or pairs without end
+    given to a loop of MMEngine or detection.
     """
     loop = cfg.get('train_cfg') or {}
     kind = str(loop.get('type', '')).rpartition('.')[2]
@@ -97,15 +94,7 @@ def check_loop(cfg: Config) -> None:
 
 
 def set_batch(cfg: Config, launcher: str) -> None:
-    """Share the batch of the schedule out, or refuse, in place.
-
-    Args:
-        cfg (Config): With the launcher set.
-        launcher (str): As of ``--launcher``.
-
-    Raises:
-        ValueError: If the processes of this run cannot share the batch.
-    """
+    """Share the schedule's batch out, in place; ValueError if it cannot be."""
     train_cfg = cfg.get('train_cfg') or {}
     if train_cfg.get('total_batch_size') is None:
         train_cfg.pop('total_batch_size', None)
@@ -140,11 +129,6 @@ def set_teacher(cfg: Config, name: str, options: dict[str, Any]) -> None:
 
     The teacher of the distillation is what the training starts from (paper,
     3.4): one file in the configs, two settings.
-
-    Args:
-        cfg (Config): With the options merged.
-        name (str): The config as it was named.
-        options (dict): Those of ``--cfg-options``.
     """
     teacher = (cfg.get('model') or {}).get('teacher')
     if (

@@ -32,10 +32,8 @@ _HOOK = 'DITOVocabularyHook'
 def use_data(cfg: Config, args: Namespace) -> None:
     """Replace the test set and metric of a config, in place.
 
-    Args:
-        cfg (Config): Its work folder is named after the data, too, unless
-            ``--work-dir`` is given.
-        args (Namespace): The options of ``dito test``.
+    Its work folder is named after the data, too, unless ``--work-dir`` is
+    given.
 
     Raises:
         FileNotFoundError: If annotations, images or names are missing.

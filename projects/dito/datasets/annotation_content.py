@@ -35,13 +35,8 @@ def show(value: Any) -> str:
 def as_id(value: Any) -> Id | None:
     """An id in its one form.
 
-    Args:
-        value (Any): As in a file, or of numpy or torch.
-
-    Returns:
-        int | str | None: A number where it is one of up to 18 digits, also
-        '15' and 15.0; longer ones as text; other text as it is; None for
-        what cannot be an id.
+    A number where it is one of up to 18 digits, also '15' and 15.0; longer
+    ones as text; other text as it is; None for what cannot be an id.
     """
     kind = type(value)
     if kind is int:
@@ -186,12 +181,7 @@ class Annotations:
     ) -> 'Annotations':
         """Stop if the file breaks the rules.
 
-        Args:
-            files (bool): Whether images must have files.
-            masks (bool): Whether masks must be sound.
-
-        Returns:
-            Annotations: The same, without faults.
+        ``files``: images must have files; ``masks``: masks must be sound.
 
         Raises:
             ValueError: With the first fault in one sentence.
@@ -220,16 +210,13 @@ class Annotations:
 class IdNumbers:
     """Positive numbers for ids of any form, in order of id.
 
-    Evaluation counts with numbers, and takes 0 for no object.
-
-    Args:
-        kind (str): 'images' or 'categories'.
-        read (Annotations): The file.
-        keep (bool): Whether ids that are numbers all stand for themselves.
+    Evaluation counts with numbers, and takes 0 for no object. ``kind`` is
+    'images' or 'categories'; with ``keep`` ids that are all numbers stand for
+    themselves.
 
     Attributes:
-        ids (list[int | str]): In order.
-        numbers (list[int]): Of each id.
+        ids: In order.
+        numbers: Of each id.
     """
 
     def __init__(
@@ -256,15 +243,7 @@ class IdNumbers:
 
 
 def require_masks(read: Annotations, categories: Collection[Id]) -> None:
-    """Stop if an object to be evaluated by its mask has none.
-
-    Args:
-        read (Annotations): The file.
-        categories (Collection[int | str]): Ids of those evaluated.
-
-    Raises:
-        ValueError: If one has none, naming the first.
-    """
+    """Stop, by a ValueError, if an object to be evaluated has no mask."""
     wanted = set(categories)
     objects = [a for a in read.annotations if a['category_id'] in wanted]
     lost = [a['id'] for a in objects if not a.get('segmentation')]
@@ -277,14 +256,7 @@ def require_masks(read: Annotations, categories: Collection[Id]) -> None:
 
 
 def require_federated(read: Annotations) -> None:
-    """Refuse files without what federated evaluation needs.
-
-    Args:
-        read (Annotations): The file.
-
-    Raises:
-        ValueError: If it is not in LVIS form, in one sentence.
-    """
+    """Refuse, by a ValueError, files that are not in LVIS form."""
     for category in read.categories:
         if category.get('frequency') not in FREQUENCIES:
             raise ValueError(

@@ -77,18 +77,12 @@ _MAX_AREA = 1e10
 
 
 def image_file(image: dict) -> str | None:
-    """Path of an image as its file has it.
+    """Path of an image: ``file_name``, or the path part of ``coco_url``.
 
-    LVIS v1 has no ``file_name``: its images are COCO's, spread over
-    train2017 and val2017 whatever the split, as ``coco_url`` tells.
-
-    Args:
-        image (dict): Entry of ``images``.
-
-    Returns:
-        str | None: ``file_name``, or the path part of ``coco_url``, or None.
-        A ``file_name`` that is an address would be fetched: it is none, as
-        is one too long to be opened.
+    LVIS v1 has no ``file_name``: its images are COCO's, spread over train2017
+    and val2017 whatever the split, as ``coco_url`` tells. A ``file_name`` that
+    is an address would be fetched: it is none, as is one too long to be
+    opened.
     """
     name, url = image.get('file_name'), image.get('coco_url')
     if is_text(name) and '://' not in name and len(name) <= _MAX_PATH:
@@ -99,15 +93,7 @@ def image_file(image: dict) -> str | None:
 
 
 def left_out(ann: dict, image: dict) -> str | None:
-    """Why an object is left out of training, as MMDetection's loader does.
-
-    Args:
-        ann (dict): Annotation that was read here.
-        image (dict): Its image.
-
-    Returns:
-        str | None: The reason in words, None for an object that stays.
-    """
+    """Why an object is left out of training, as by MMDetection's loader."""
     if ann.get('ignore'):
         return 'marked as ignored'
     x, y, w, h = ann['bbox']
@@ -123,14 +109,7 @@ def left_out(ann: dict, image: dict) -> str | None:
 def read_annotations(
     path: 'str | os.PathLike', backend_args: dict | None = None
 ) -> Annotations:
-    """Read an annotation file.
-
-    Args:
-        path (str | Path): File in the form of COCO, LVIS or Objects365.
-        backend_args (dict, optional): File backend of MMEngine.
-
-    Returns:
-        Annotations: Its sound entries, and its faults.
+    """Read an annotation file in the form of COCO, LVIS or Objects365.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -149,17 +128,9 @@ def read_annotations(
 
 
 def normalise(content: Any, source: str) -> Annotations:
-    """Bring the content of an annotation file into its one form.
+    """Bring the content of an annotation file, unchanged, into its one form.
 
-    Args:
-        content (Any): What the JSON holds; stays as it is.
-        source (str): Where it comes from, for messages.
-
-    Returns:
-        Annotations: Its sound entries, and its faults.
-
-    Raises:
-        ValueError: If it is no annotation file at all.
+    ValueError if it is no annotation file at all.
     """
     parts = ('images', 'categories', 'annotations')
     given = content if isinstance(content, dict) else {}

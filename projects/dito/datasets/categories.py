@@ -72,14 +72,7 @@ def show_name(name: str) -> str:
 
 
 def list_names(names: Collection[str]) -> str:
-    """Write names into an error message, at most ten of them.
-
-    Args:
-        names (Collection[str]): The names.
-
-    Returns:
-        str: "'a', 'b' and 3 more".
-    """
+    """Write at most ten names into an error message."""
     names = list(names)
     text = ', '.join(show_name(name) for name in names[:_SHOWN_NAMES])
     if len(names) > _SHOWN_NAMES:
@@ -88,13 +81,7 @@ def list_names(names: Collection[str]) -> str:
 
 
 def index_categories(categories: Sequence[dict]) -> dict[str, dict]:
-    """Index the categories of an annotation file by name.
-
-    Args:
-        categories (Sequence[dict]): The file's ``categories`` list.
-
-    Returns:
-        dict[str, dict]: Category by name, in order of category id.
+    """Index the categories of an annotation file by name, in order of id.
 
     Raises:
         ValueError: If two categories share a name or an id, or one has
@@ -129,21 +116,12 @@ def match_names(
     by_name: dict[str, dict],
     repair: Callable[[str], str] | None = None,
 ) -> list[dict | None]:
-    """Find the category of each name.
+    """Find the category of each name, None where there is none.
 
     An exact match wins. A name that has none is looked up without regard to
     case and surrounding blanks, provided that this is not ambiguous: class
-    lists of Objects365 carry stray blanks ('tissue ').
-
-    Args:
-        names (Sequence[str]): Names to look up.
-        by_name (dict[str, dict]): Output of :func:`index_categories`.
-        repair (Callable[[str], str], optional): Corrects the spelling of
-            names on both sides before they are compared.
-
-    Returns:
-        list[dict | None]: The category of each name, None where there is
-        none.
+    lists of Objects365 carry stray blanks ('tissue '). ``repair`` corrects the
+    spelling of names on both sides before they are compared.
     """
 
     def fold(name: str) -> str:
@@ -212,27 +190,16 @@ def build_category_table(
 ) -> CategoryTable:
     """Choose the classes of a data set and pair them with category ids.
 
-    Args:
-        categories (Sequence[dict]): The annotation file's ``categories``:
-            dicts with ``id``, ``name`` and, for LVIS, ``frequency``.
-        split (str): 'all', 'base' to leave novel classes out, or 'novel' to
-            keep these only. Defaults to 'all'.
-        classes (Sequence[str], optional): Class names in label order. None
-            takes every category of the file, in order of id.
-        base_classes (Collection[str], optional): Names of base classes.
-        novel_classes (Collection[str], optional): Names of novel classes. If
-            neither list is given, classes of LVIS frequency 'r' are novel
-            (paper, section 4.1).
-        repair (Callable[[str], str], optional): Corrects the spelling of the
-            file's names; given class names are matched in either spelling.
-
-    Returns:
-        CategoryTable: The classes in label order.
+    ``split`` is 'all', 'base' to leave novel classes out, or 'novel' to keep
+    these only. Without ``classes``, in label order, every category of the file
+    is taken, in order of id. With neither base nor novel classes, those of
+    LVIS frequency 'r' are novel (paper, section 4.1). ``repair`` corrects the
+    spelling of the file's names; given names are matched in either.
 
     Raises:
         ValueError: If ``split`` is unknown, a class is not in the file or
-            appears twice, or if a split is asked for and nothing says
-            which classes are base.
+            appears twice, or if a split is asked for and nothing says which
+            classes are base.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, but got {split!r}')
@@ -266,10 +233,7 @@ def build_category_table(
 def _refuse_stray(
     names: Sequence[str], group: Collection[str] | None, what: str
 ) -> None:
-    """Stop at a misspelt name in a list of base or novel classes.
-
-    It would silently put a class into the other group.
-    """
+    """Stop at a misspelt base or novel name, which would change the group."""
     stray = sorted(set(group or ()) - set(names))
     if stray:
         raise ValueError(

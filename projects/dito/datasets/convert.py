@@ -53,25 +53,16 @@ def convert_file(
 ) -> dict[str, int]:
     """Read an annotation file and write the part of some classes.
 
-    Args:
-        source (str): Annotation file to read.
-        target (str): File to write; complete or not there at all.
-        split (str): 'base', 'novel' or 'all'.
-        classes (Sequence[str], optional): Classes to choose from; None for
-            all of the file.
-        base_classes (Collection[str], optional): Names of base classes.
-        novel_classes (Collection[str], optional): Names of novel classes; if
-            neither is given, the LVIS frequency 'r' decides.
-        drop_empty (bool): Whether to leave out images without objects.
-
-    Returns:
-        dict[str, int]: Number of ``images``, ``annotations`` and
-        ``categories`` written.
+    ``split`` is 'base', 'novel' or 'all' of ``classes``, or of the file; with
+    neither base nor novel classes the LVIS frequency 'r' decides.
+    ``drop_empty`` leaves out images without objects. The target is complete or
+    not there at all. Returns the number of ``images``, ``annotations`` and
+    ``categories``.
 
     Raises:
         FileNotFoundError: If the source does not exist.
-        ValueError: If source and target are the same file, or if the file
-            does not have the classes.
+        ValueError: If source and target are the same file, or if the file does
+            not have the classes.
     """
     content = _read_source(source, target)
     table = build_category_table(
@@ -102,17 +93,10 @@ def count_entries(content: dict) -> dict[str, int]:
 def write_categories(source: str, target: str) -> dict[str, int]:
     """Write the category metadata of an LVIS file on its own.
 
-    The small file is what vocabularies are built from
-    (``dito build-text-embeddings --names``): ids, names, synonyms,
-    frequency, definitions and counts, in order of id.
-
-    Args:
-        source (str): LVIS annotation file.
-        target (str): File to write.
-
-    Returns:
-        dict[str, int]: Number of categories of each frequency, by 'r', 'c'
-        and 'f'.
+    The small file is what vocabularies are built from (``dito
+    build-text-embeddings --names``): ids, names, synonyms, frequency,
+    definitions and counts, in order of id. Returns the number of categories of
+    each frequency.
 
     Raises:
         FileNotFoundError: If the source does not exist.
@@ -133,17 +117,11 @@ def write_categories(source: str, target: str) -> dict[str, int]:
 def fix_objects365(source: str, target: str) -> dict[str, object]:
     """Repair an annotation file of Objects365, version 1 or 2.
 
-    Misspelt names are corrected, categories put in order of id (train and
-    val files differ), image paths of v2 reduced to ``patchN/name.jpg``, and
-    its three images that are not in the archives left out. Ids stay.
-
-    Args:
-        source (str): Annotation file as published.
-        target (str): File to write.
-
-    Returns:
-        dict: ``version`` ('v1' or 'v2'), ``renamed`` (pairs of names) and
-        the numbers of ``images``, ``annotations`` and ``categories``.
+    Misspelt names are corrected, categories put in order of id (train and val
+    files differ), image paths of v2 reduced to ``patchN/name.jpg``, and its
+    three images that are not in the archives left out. Ids stay. Returns
+    ``version``, ``renamed`` (pairs of names) and the numbers of ``images``,
+    ``annotations`` and ``categories``.
 
     Raises:
         FileNotFoundError: If the source does not exist.

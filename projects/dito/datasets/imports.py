@@ -29,13 +29,10 @@ _LIBRARY = dict(yolo='supervision', voc='supervision', cvat='datumaro')
 
 
 class Labels(NamedTuple):
-    """Objects of an image.
+    """Objects of an image: a name, a box x1, y1, x2, y2 in pixels each.
 
-    Attributes:
-        path (Path): The image.
-        names (list[str]): A name an object.
-        boxes (ndarray): x1, y1, x2, y2 in pixels, shape (N, 4).
-        masks (list): COCO's segmentation of each object, or None.
+    ``boxes`` are (N, 4); ``masks`` COCO's segmentation of each object, or
+    None.
     """
 
     path: Path
@@ -50,12 +47,10 @@ Read = tuple[Path, Sequence[str], Iterator[Labels]]
 
 @dataclass
 class Imported:
-    """Annotations made of another tool's labels.
+    """Annotations in COCO's form, made of another tool's labels.
 
-    Attributes:
-        content (dict): Images, categories and annotations of COCO.
-        images (Path): Folder that the file names start from.
-        dropped (Counter): Number of things left out, by what they are.
+    File names start from ``images``; ``dropped`` counts things left out, by
+    what they are.
     """
 
     content: dict[str, list]
@@ -66,16 +61,11 @@ class Imported:
 def import_labels(
     kind: str, folder: PathLike, split: str | None = None
 ) -> Imported:
-    """Read a folder of labels.
+    """Read a folder of labels, exported by another tool and unpacked.
 
-    Args:
-        kind (str): A key of :data:`KINDS`.
-        folder (str | Path): What the other tool exported, unpacked.
-        split (str, optional): 'train', 'valid', ...; needed where the folder
-            has several.
-
-    Returns:
-        Imported: Every image there is, with the objects that can be used.
+    ``kind`` is a key of :data:`KINDS`; ``split`` ('train', 'valid' ...) is
+    needed where the folder has several. Every image is kept, with the objects
+    that can be used.
 
     Raises:
         FileNotFoundError: If the folder has not the files of this kind.

@@ -70,15 +70,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         self.num_skipped = 0
 
     def transform(self, results: dict) -> dict | None:
-        """Load the image of ``results['img_path']``.
-
-        Args:
-            results (dict): Data of one image.
-
-        Returns:
-            dict | None: The same with ``img`` (H, W, 3) uint8, BGR,
-            ``img_shape`` and ``ori_shape``; None if skipped.
-        """
+        """Load ``img``, (H, W, 3) uint8 BGR, of a path; None if skipped."""
         path = results['img_path']
         try:
             image = self.decode(path, self.fetch(path))
@@ -93,13 +85,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         return results
 
     def fetch(self, path: str) -> bytes:
-        """Read a file.
-
-        Args:
-            path (str): Path or address.
-
-        Returns:
-            bytes: The encoded image.
+        """Bytes of a path or address.
 
         Raises:
             FileNotFoundError: If it does not exist.
@@ -117,19 +103,10 @@ class DITOLoadImageFromFile(LoadImageFromFile):
             ) from error
 
     def decode(self, path: str, content: bytes, factor: int = 1) -> np.ndarray:
-        """Decode an image.
+        """Decode an image reduced by a factor, (H, W, 3) BGR.
 
-        Args:
-            path (str): Where it is from, for errors.
-            content (bytes): The encoded image.
-            factor (int): By which it is reduced, see
-                :func:`.decode_reduced`.
-
-        Returns:
-            np.ndarray: (H, W, 3), uint8 or by ``to_float32`` float32, BGR.
-
-        Raises:
-            ValueError: If it cannot be decoded.
+        uint8, or float32 by ``to_float32``; ValueError, which names ``path``,
+        if it cannot be decoded.
         """
         try:
             if factor > 1:
@@ -257,18 +234,11 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 
 
 def legacy_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize as the first version of TensorFlow did.
+    """Resize (H, W, C) as the first TensorFlow did: float32, (h, w, C).
 
     Pixel ``i`` of the result is sampled at ``i * old / new``: the corners of
     both images are aligned, their centres are not, and an image that shrinks
     is not smoothed, however much.
-
-    Args:
-        image (ndarray): Shape (H, W, C), any type.
-        size (tuple[int, int]): New height h and width w.
-
-    Returns:
-        ndarray: float32, shape (h, w, C).
     """
     image = image.astype(np.float32)
     for axis, new in enumerate(size):

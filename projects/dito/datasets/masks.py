@@ -18,17 +18,10 @@ _MAX_OUTLINE = 2e7
 
 
 def read_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, str]:
-    """Read the ``segmentation`` of an object.
+    """Read the ``segmentation`` of an object; also what is wrong with it.
 
-    Args:
-        mask (Any): As in the file, not empty.
-        height (int): Of the image in pixels.
-        width (int): Of the image in pixels.
-
-    Returns:
-        tuple: Polygons (lists x, y, x, y, ...) or RLE (a dict of ``size``
-        and ``counts``), or None for an empty one; and what is wrong with it
-        ('' if nothing).
+    Polygons (lists x, y, x, y, ...), RLE (a dict of ``size`` and ``counts``),
+    or None for an empty one; '' if nothing is wrong.
     """
     if isinstance(mask, dict):
         return _read_rle(mask, height, width)
@@ -116,19 +109,11 @@ def _read_rle(mask: dict, height: int, width: int) -> tuple[dict | None, str]:
 
 
 def run_lengths(counts: str | list) -> np.ndarray:
-    """Run lengths of an RLE, off and on in turn.
+    """Run lengths of an RLE, off and on in turn, (N,), int64.
 
-    pycocotools trusts its input and writes beyond an image where the runs
-    are too long, so they are added up before.
-
-    Args:
-        counts (str | list): COCO's text, six bits a letter, or numbers.
-
-    Returns:
-        np.ndarray: Shape (N,), int64.
-
-    Raises:
-        ValueError: If the text is no such code.
+    pycocotools trusts its input and writes beyond an image where the runs are
+    too long, so they are added up before. ValueError if a text is no such
+    code.
     """
     if not isinstance(counts, str):
         runs = np.array([_to_float(value) for value in counts], float)
@@ -159,16 +144,7 @@ def run_lengths(counts: str | list) -> np.ndarray:
 
 
 def to_rle(mask: Mask, height: int, width: int) -> dict:
-    """Rasterise a mask.
-
-    Args:
-        mask (list | dict): Read by :func:`read_mask`.
-        height (int): Of the image in pixels.
-        width (int): Of the image in pixels.
-
-    Returns:
-        dict: Compressed RLE, ``size`` and ``counts``.
-    """
+    """Rasterise a mask of :func:`read_mask` to compressed RLE."""
     if isinstance(mask, list):
         return mask_utils.merge(mask_utils.frPyObjects(mask, height, width))
     if isinstance(mask['counts'], list):

@@ -94,13 +94,8 @@ O365_V1_OVERLAPS: tuple[tuple[str, str], ...] = (
 def o365_image_path(file_name: str, version: str) -> str | None:
     """Path of an image as it is stored.
 
-    Args:
-        file_name (str): As in the annotation file.
-        version (str): 'v1' or 'v2'.
-
-    Returns:
-        str | None: v1: the same. v2: ``patchN/name.jpg``, or None for an
-        image that is not in the archives.
+    In v2 ``patchN/name.jpg``, or None for an image that is not in the
+    archives.
     """
     if version == 'v1':
         return file_name
@@ -140,40 +135,19 @@ class DITOObjects365Dataset(OpenVocabularyDataset):
         super().__init__(*args, **kwargs)
 
     def image_file_name(self, image: dict) -> str | None:
-        """Path of an image below ``data_prefix['img']``.
-
-        Args:
-            image (dict): Entry of the file's ``images``.
-
-        Returns:
-            str | None: The path; None for an image missing from v2.
-        """
+        """Path below ``data_prefix['img']``; None for one missing from v2."""
         return o365_image_path(image_file(image), self.version)
 
 
 def repair_o365_name(name: str) -> str:
-    """Spell a category name of Objects365 as it was meant.
-
-    Args:
-        name (str): As published, in either version.
-
-    Returns:
-        str: Repaired; other names are returned as they are.
-    """
+    """Spell a category name of Objects365 as it was meant."""
     return O365_REPAIRS.get(name) or O365_REPAIRS.get(
         name.strip(), name.strip()
     )
 
 
 def find_o365_version(names: Iterable[str]) -> str:
-    """Tell from the category names which version a file is of.
-
-    Args:
-        names (Iterable[str]): Names of a file, published or repaired.
-
-    Returns:
-        str: 'v1', 'v2', or '' if it is neither.
-    """
+    """Which version has these names: 'v1', 'v2', or '' for neither."""
     found = {repair_o365_name(name) for name in names}
     hits = {
         'v1': len(found & set(O365_SAME_IN_BOTH)),

@@ -24,15 +24,7 @@ NO_MASK = 'without a mask'
 
 
 def reads_masks(pipeline: Sequence[Any]) -> bool:
-    """Whether a pipeline loads masks.
-
-    Args:
-        pipeline (Sequence[dict | Callable]): Its transforms, in whatever
-            they are wrapped, or their configs.
-
-    Returns:
-        bool: True if any has ``with_mask``.
-    """
+    """Whether a transform of a pipeline, or its config, has ``with_mask``."""
     for step in pipeline:
         has = step if isinstance(step, dict) else getattr(step, '__dict__', {})
         inner = has.get('transforms')
@@ -98,11 +90,7 @@ class OpenVocabularyDataset(CocoDataset):
         super().__init__(*args, metainfo=metainfo, **kw)
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file.
-
-        Returns:
-            list[dict]: One dict an image, see :meth:`parse_data_info`.
-        """
+        """Read the annotation file: one dict an image."""
         masks = reads_masks(self.pipeline.transforms)
         read = read_annotations(self.ann_file, self.backend_args)
         read.refuse_faults(files=True, masks=masks)
@@ -135,15 +123,7 @@ class OpenVocabularyDataset(CocoDataset):
         return data_list
 
     def image_file_name(self, image: dict) -> str | None:
-        """Path of an image below ``data_prefix['img']``.
-
-        Args:
-            image (dict): Entry of the file's ``images``.
-
-        Returns:
-            str | None: ``file_name``, or the path part of ``coco_url``; None
-            leaves the image out.
-        """
+        """Path below ``data_prefix['img']``; None leaves the image out."""
         return image_file(image)
 
     def category_table(
@@ -151,15 +131,8 @@ class OpenVocabularyDataset(CocoDataset):
     ) -> CategoryTable:
         """Choose the classes: from metainfo, the defaults or the file.
 
-        Args:
-            categories (Sequence[dict]): Of the annotation file.
-            split (str, optional): Another split than the data set's own.
-
-        Returns:
-            CategoryTable: The classes in label order.
-
-        Raises:
-            ValueError: If the class lists and the file do not agree.
+        ``split`` is another than the data set's own; ValueError if the class
+        lists and the file do not agree.
         """
         given = self._metainfo
         if given.get('classes') is not None:
@@ -189,16 +162,11 @@ class OpenVocabularyDataset(CocoDataset):
     def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
         """Turn the record of one image into MMDetection's form.
 
-        Args:
-            raw_data_info (dict): ``raw_img_info`` (with ``img_id``,
-                ``file_name``, ``height``, ``width``) and ``raw_ann_info``
-                (annotations of chosen classes only).
-
-        Returns:
-            dict: ``img_path``, ``img_id``, ``height``, ``width`` and
-            ``instances``: dicts with ``bbox`` [x1, y1, x2, y2] in pixels,
-            ``bbox_label``, ``ignore_flag`` and ``mask`` (polygons or RLE;
-            [] without).
+        Of ``raw_img_info`` and ``raw_ann_info`` (annotations of chosen classes
+        only) come ``img_path``, ``img_id``, ``height``, ``width`` and
+        ``instances``: dicts with ``bbox`` [x1, y1, x2, y2] in pixels,
+        ``bbox_label``, ``ignore_flag`` and ``mask`` (polygons or RLE; []
+        without).
         """
         image = raw_data_info['raw_img_info']
         info = dict(
@@ -268,11 +236,7 @@ class OpenVocabularyDataset(CocoDataset):
             )
 
     def filter_data(self) -> list[dict]:
-        """Drop images that are too small or, if asked, without objects.
-
-        Returns:
-            list[dict]: The kept images; all of them in test mode.
-        """
+        """Drop small images and, if asked, empty ones; in tests none."""
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
         min_size = self.filter_cfg.get('min_size', 0)

@@ -22,10 +22,7 @@ from mmengine.dataset import InfiniteSampler
 class PlacedIndex(int):
     """Index of a sample that knows its place in the order of the run.
 
-    Args:
-        value (int): Index within the data set.
-        place (int): Number of the sample since the beginning of the run,
-            over all processes.
+    ``place`` counts from the beginning of the run, over all processes.
     """
 
     place: int
@@ -95,13 +92,8 @@ def placed_sampler(
 ) -> dict[str, Any]:
     """Let a loader of MMEngine's endless order deal it out in batches.
 
-    Args:
-        dataloader (dict): Config of a loader.
-        batch_size (int): Samples that go to one process together.
-
-    Returns:
-        dict: A copy; with another sampler than MMEngine's
-        ``InfiniteSampler`` it is the same.
+    With another sampler than MMEngine's ``InfiniteSampler`` the copy is the
+    same.
     """
     changed = dict(dataloader)
     sampler = dataloader.get('sampler')

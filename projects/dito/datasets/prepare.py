@@ -283,23 +283,14 @@ def prepare(
 ) -> list[Step]:
     """Link, unpack and convert what is found; say what is missing.
 
-    What is there already is left alone, so a second run changes nothing;
-    links and files appear as a whole or not at all. Nothing is downloaded.
-
-    Args:
-        layout (Layout): The data set.
-        root (str): Folder to lay it out in.
-        sources (Sequence[str]): Folders with what was downloaded.
-        convert (bool): Whether to write the smaller files for other
-            programs, too.
-
-    Returns:
-        list[Step]: One a file or folder, in the order of the layout.
+    What is there already is left alone, so a second run changes nothing; links
+    and files appear as a whole or not at all. Nothing is downloaded.
+    ``sources`` are folders with what was; ``convert`` also writes the smaller
+    files for other programs. Returns a step for each file or folder.
 
     Raises:
         FileNotFoundError: If a source does not exist.
-        ValueError: If an item is in several places, or an archive is
-            damaged.
+        ValueError: If an item is in several places, or an archive is damaged.
     """
     for source in sources:
         if not osp.isdir(source):

@@ -34,19 +34,13 @@ _WIDE_MODES = ('LA', 'RGBA', 'CMYK', 'YCbCr')
 
 
 def reading_plan(content: bytes) -> tuple[int, tuple[int, int] | None]:
-    """By what a picture is reduced when it is read.
+    """By what a picture is reduced when it is read, and its upright size.
 
     Up to 50 megapixels it is read whole, as evaluations read it; larger ones
-    at a half, a quarter, an eighth and so on, at the most that is within 50.
-    A JPEG and JPEG 2000 are decoded at this size; other kinds are reduced
-    after they were decoded, if memory allows.
-
-    Args:
-        content (bytes): The encoded picture.
-
-    Returns:
-        tuple: The factor; and height and width of the upright picture,
-        None where the header cannot be read.
+    at a half, a quarter, an eighth and so on, at the most that is within 50. A
+    JPEG and JPEG 2000 are decoded at this size; other kinds are reduced after
+    they were decoded, if memory allows. The size is height and width, None
+    where the header cannot be read.
 
     Raises:
         ValueError: If decoding would take too much memory.
@@ -117,17 +111,9 @@ def _is_for_pillow(content: bytes) -> bool:
 
 
 def decode_reduced(content: bytes, factor: int) -> np.ndarray:
-    """Decode a picture at 1 / factor of its size.
+    """Decode a picture at 1 / factor, a power of 2, of its size.
 
-    Args:
-        content (bytes): The encoded picture.
-        factor (int): A power of 2.
-
-    Returns:
-        np.ndarray: uint8, (h, w, 3), BGR; not turned by EXIF.
-
-    Raises:
-        Exception: If it cannot be decoded; decoders have their own types.
+    (h, w, 3) uint8 BGR, not turned by EXIF; decoders have their own errors.
     """
     image = None
     if _is_for_pillow(content):
@@ -170,15 +156,7 @@ def _by_pillow(
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:
-    """Reduce a picture by averages of areas, some rows at a time.
-
-    Args:
-        image (np.ndarray): uint8, (H, W, 3), of any strides.
-        factor (int): Of both sides.
-
-    Returns:
-        np.ndarray: uint8, (h, w, 3), sides rounded up.
-    """
+    """Reduce (H, W, 3) uint8 by averages of areas, some rows at a time."""
     if factor == 1:
         return image
     height, width = (-(-side // factor) for side in image.shape[:2])

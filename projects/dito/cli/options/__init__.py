@@ -59,15 +59,7 @@ TOOLS: dict[str, Callable[[ToolParser], None]] = {
 
 
 def parse(tool: str, argv: Sequence[str]) -> Namespace:
-    """Read the command line of a tool.
-
-    Args:
-        tool (str): Key of :data:`TOOLS`.
-        argv (Sequence[str]): What follows its name.
-
-    Returns:
-        Namespace: The arguments.
-    """
+    """Read what follows a tool's name, a key of :data:`TOOLS`."""
     return ToolParser(tool, TOOLS[tool]).parse_args(argv)
 
 

@@ -64,26 +64,13 @@ class ToolParser(ArgumentParser):
         )
 
     def check(self, check: Check) -> None:
-        """Refuse arguments that do not go together.
-
-        Args:
-            check (Callable): Says what is wrong with the parsed arguments;
-                None where nothing is.
-        """
+        """Refuse arguments of which ``check`` says what is wrong."""
         self._checks.append(check)
 
     def parse_known_args(
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Namespace, list[str]]:
-        """Parse, and refuse what does not go together.
-
-        Args:
-            args (Sequence[str], optional): Defaults to the process's.
-            namespace (Namespace, optional): To add to.
-
-        Returns:
-            tuple: The arguments, and those that are not known.
-        """
+        """Parse, and refuse what does not go together."""
         parsed, rest = super().parse_known_args(args, namespace)
         for check in self._checks if not rest else ():
             message = check(parsed)
@@ -92,11 +79,7 @@ class ToolParser(ArgumentParser):
         return parsed, rest
 
     def error(self, message: str) -> NoReturn:
-        """End with the exit code of a wrong usage.
-
-        Args:
-            message (str): What is wrong.
-        """
+        """End with the exit code of a wrong usage."""
         if has_the_word():
             super().error(message)
         self.exit(ExitCode.USAGE)
@@ -152,13 +135,7 @@ def add_checkpoint(parser: ToolParser, what: str = CHECKPOINT) -> None:
 
 
 def add_model(parser: ToolParser, default: str | None = None) -> None:
-    """Add ``--config`` and ``--checkpoint``.
-
-    Args:
-        parser (ToolParser): The parser.
-        default (str, optional): What is taken without a checkpoint. None:
-            there must be one.
-    """
+    """Add ``--config`` and ``--checkpoint``, needed without default."""
     parser.add_argument(
         '--checkpoint',
         required=default is None,

@@ -31,24 +31,17 @@ def read_checkpoint(
     path: str | Path,
     sizes: OfficialSizes = OfficialSizes(),  # noqa: B008
 ) -> tuple[str, Tree]:
-    """Read a checkpoint of the release.
+    """Read a checkpoint of the release: its form, and the arrays by path.
 
-    Args:
-        path (str | Path): A ``.npz`` with names such as
-            'vision_model/conv1/kernel'; a file in Flax's msgpack format, or a
-            folder of such files ``checkpoint_N``, of which the last is taken;
-            an orbax folder; or a folder of a SavedModel.
-        sizes (OfficialSizes): Sizes of a SavedModel's detector: its variables
-            have numbers and no names. Defaults to ViT-L/16.
-
-    Returns:
-        tuple[str, dict[str, ndarray]]: The form ('npz', 'msgpack', 'orbax' or
-        'SavedModel') and the arrays by path.
+    Forms: a ``.npz`` with names such as 'vision_model/conv1/kernel'; a file in
+    Flax's 'msgpack', or a folder of such files ``checkpoint_N``, of which the
+    last is taken; an 'orbax' folder; a folder of a 'SavedModel', whose
+    variables have numbers and no names, so that its ``sizes`` count.
 
     Raises:
         FileNotFoundError: If there is nothing at the path.
-        ValueError: If it is none of these, damaged, or needs a package that
-            is not installed.
+        ValueError: If it is none of these, damaged, or needs a package that is
+            not installed.
     """
     path = Path(os.path.expanduser(path))
     if not path.exists():
@@ -188,20 +181,11 @@ def name_variables(
     arrays: list[np.ndarray],
     sizes: OfficialSizes = OfficialSizes(),  # noqa: B008
 ) -> Tree:
-    """Give the numbered variables of an exported detector their names.
+    """Give the numbered variables of an exported detector their paths.
 
     The release's export flattens the tree of parameters, which sorts each
-    level by name. Number and shapes of all arrays must agree with the sizes.
-
-    Args:
-        arrays (list[ndarray]): In the order of their numbers.
-        sizes (OfficialSizes): Of the detector. Defaults to ViT-L/16.
-
-    Returns:
-        dict[str, ndarray]: By path, 'vision_model/conv1/kernel' and so on.
-
-    Raises:
-        ValueError: If they are not the arrays of such a detector.
+    level by name. Number and shapes of all arrays must agree with the sizes,
+    else ValueError.
     """
     candidates = [sizes.detector(mask) for mask in (True, False)]
     for shapes in candidates:
@@ -229,15 +213,7 @@ def name_variables(
 def flatten(tree: Any, prefix: str = '') -> Tree:
     """Flatten nested dicts to paths, and join arrays stored in chunks.
 
-    Args:
-        tree (dict): Nested; the way to a leaf becomes 'a/b/c'.
-        prefix (str): Put before every name. Defaults to ''.
-
-    Returns:
-        dict[str, ndarray]: By path. None and empty groups are left out.
-
-    Raises:
-        ValueError: If a leaf is no number or array.
+    None and empty groups are left out; other leaves are a ValueError.
     """
     if isinstance(tree, (list, tuple)):
         tree = {str(i): value for i, value in enumerate(tree)}

@@ -38,13 +38,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read_bundle(prefix: str | Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a bundle.
+    """Read the arrays of a bundle by name; bfloat16 comes as float32.
 
-    Args:
-        prefix (str | Path): Path of the files without ``.index``.
-
-    Returns:
-        dict[str, ndarray]: By name, read-only; bfloat16 comes as float32.
+    ``prefix`` is the path of the files without ``.index``; arrays are
+    read-only.
 
     Raises:
         FileNotFoundError: If a file is missing.

@@ -30,9 +30,9 @@ class ClassRows(NamedTuple):
     """Classes of a file of embeddings.
 
     Attributes:
-        names (dict[int, str]): Name by row, in the order of the rows.
-        rare (list[str]): Names of frequency 'r' (LVIS).
-        synonyms (dict[str, list[str]]): By name (LVIS).
+        names: Name by row, in the order of the rows.
+        rare: Names of frequency 'r' (LVIS).
+        synonyms: By name (LVIS).
     """
 
     names: dict[int, str]
@@ -41,13 +41,7 @@ class ClassRows(NamedTuple):
 
 
 def read_embeddings(path: str | Path) -> np.ndarray:
-    """Read a file of the release's embeddings.
-
-    Args:
-        path (str | Path): In .npy format.
-
-    Returns:
-        ndarray: Shape (R, D); a first axis of one is dropped.
+    """Read a ``.npy`` of the release, (R, D); a first axis of one is dropped.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -69,15 +63,9 @@ def read_embeddings(path: str | Path) -> np.ndarray:
 def read_class_rows(path: str | Path) -> ClassRows:
     """Read which row of the release's embeddings belongs to which class.
 
-    Rows are category ids; row 0 is the background.
-
-    Args:
-        path (str | Path): json: the release's mapping from id to name, or
-            annotations of COCO or LVIS, whose categories have ids; or a text
-            file, whose first line is row 1.
-
-    Returns:
-        ClassRows: The rows.
+    Rows are category ids; row 0 is the background. The file is the release's
+    mapping from id to name, or annotations of COCO or LVIS, as json; or a text
+    file, whose first line is row 1.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -141,19 +129,12 @@ def convert_vocabulary(
     novel: Iterable[str] = (),
     keep_rest: bool = False,
 ) -> Vocabulary:
-    """Make a vocabulary of the release's precomputed embeddings.
+    """Make a vocabulary of the release's precomputed embeddings, (R, D).
 
-    Args:
-        embeddings (ndarray): Shape (R, D), row 0 the background.
-        rows (ClassRows): Rows of the classes.
-        novel (Iterable[str]): Names of novel classes besides the rare ones.
-        keep_rest (bool): Whether rows without a class, unused ids and
-            padding, become classes 'empty 1', 'empty 2' and so on. In the
-            release they take part in every softmax, and can be detected.
-            Defaults to False.
-
-    Returns:
-        Vocabulary: In the order of the rows, unit vectors.
+    It has unit vectors in the order of the rows. ``novel`` names novel classes
+    besides the rare ones. With ``keep_rest`` rows without a class, unused ids
+    and padding, become classes 'empty 1', 'empty 2' and so on: in the release
+    they take part in every softmax, and can be detected.
 
     Raises:
         ValueError: If rows are missing, zero or not finite.
@@ -213,18 +194,11 @@ def pad_pieces(pieces: Sequence[int], length: int = MAX_PIECES) -> list[int]:
 
 
 def load_text_model(path: PathLike, tokenizer: PathLike) -> Encode:
-    """Load the release's text model.
+    """Load the release's text model: prompt to embedding, float32, (D, ).
 
-    TensorFlow runs the graph in the file, so it should come from the authors
-    or another source you trust.
-
-    Args:
-        path (str | Path): Folder of the SavedModel, ``text_model``.
-        tokenizer (str | Path): SentencePiece model, ``dito_tokenizer.model``.
-
-    Returns:
-        Callable: Prompt to embedding, float32, shape (D, ). Texts are
-        lower-cased.
+    TensorFlow runs the graph in the folder of the SavedModel, so it should
+    come from the authors or another source you trust. ``tokenizer`` is the
+    SentencePiece model ``dito_tokenizer.model``; texts are lower-cased.
 
     Raises:
         FileNotFoundError: If a file is not there.
@@ -259,18 +233,10 @@ def load_text_model(path: PathLike, tokenizer: PathLike) -> Encode:
 def embed_names(
     names: Sequence[str], encode: Encode, templates: Sequence[str]
 ) -> np.ndarray:
-    """Average the embeddings of all prompts of each name.
+    """Average the embeddings of all prompts of each name, float32, (names, D).
 
     As in the release the mean is not normalised; only cosines with it are
     used.
-
-    Args:
-        names (Sequence[str]): As words.
-        encode (Callable): Prompt to embedding (D, ).
-        templates (Sequence[str]): Prompts with ``{}``.
-
-    Returns:
-        ndarray: float32, shape (len(names), D).
     """
     return np.stack(
         [

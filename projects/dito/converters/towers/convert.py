@@ -43,13 +43,9 @@ class ConvertedTower:
         return self.report.state
 
     def set_dense(self, dense: str) -> None:
-        """Choose how regions are embedded.
+        """Choose how regions are embedded, see :class:`EmbedHead`.
 
-        Args:
-            dense (str): See :class:`EmbedHead`.
-
-        Raises:
-            ValueError: If the tower cannot.
+        ValueError if the tower cannot.
         """
         head = dict(self.backbone['head'], dense=dense)
         if dense == 'attn_pool' and head['pool'] != 'attn_pool':
@@ -62,12 +58,10 @@ class ConvertedTower:
     def metadata(self) -> dict[str, Any]:
         """What is written beside the weights.
 
-        Returns:
-            dict: ``source``, ``preprocess`` (``mean`` and ``std`` of RGB in
-            [0, 255], ``image_size``), ``pool``, ``dense``, ``act``,
-            ``model`` (configs of both towers), ``resampled``,
-            ``left_out`` and, where it is not CLIP's, ``tokenizer`` (its
-            ``name`` on the hub, and how texts are cleaned).
+        ``source``, ``preprocess`` (``mean`` and ``std`` of RGB in [0, 255],
+        ``image_size``), ``pool``, ``dense``, ``act``, ``model`` (configs of
+        both towers), ``resampled``, ``left_out`` and, where it is not CLIP's,
+        ``tokenizer`` (its ``name`` on the hub, and how texts are cleaned).
         """
         head = self.backbone['head']
         model = dict(backbone=self.backbone)
@@ -91,15 +85,8 @@ class ConvertedTower:
 def convert_tower(source: TowerSource) -> ConvertedTower:
     """Convert a model at its own patch and image size.
 
-    Args:
-        source (TowerSource): The model.
-
-    Returns:
-        ConvertedTower: Its towers as DITO's.
-
-    Raises:
-        ValueError: If a part of the model has no counterpart here, or a
-            weight was not understood.
+    ValueError if a part has no counterpart here, or a weight was not
+    understood.
     """
     report = KeyReport(source.state)
     scale = source.preprocess
@@ -190,14 +177,8 @@ def feature_error(
 ) -> dict[str, float]:
     """Compare embeddings of random images and texts, at the native size.
 
-    Args:
-        source (TowerSource): The original.
-        tower (ConvertedTower): Converted from it and not yet resampled.
-        batch (int): Images and texts.
-
-    Returns:
-        dict[str, float]: Largest difference of a component of the unit
-        embeddings, for 'image' and, with a text tower, 'text'.
+    The largest difference of a component of the unit embeddings, for 'image'
+    and, with a text tower, 'text'. The tower is not resampled yet.
     """
     generator = torch.Generator().manual_seed(0)
     size = tower.backbone['img_size']
@@ -215,15 +196,7 @@ def feature_error(
 
 
 def source_image(source: TowerSource, image: Tensor) -> Tensor:
-    """The source's own embedding of images.
-
-    Args:
-        source (TowerSource): The original.
-        image (Tensor): Has shape (B, 3, H, W).
-
-    Returns:
-        Tensor: Has shape (B, D).
-    """
+    """The source's own embedding of images (B, 3, H, W), (B, D)."""
     if source.library == 'open_clip':
         return source.model.encode_image(image)
     feat = source.model.forward_features(image)
@@ -235,13 +208,7 @@ def random_tokens(
 ) -> Tensor:
     """Texts of random length: start, pieces, end (the largest id), zeros.
 
-    Args:
-        model (nn.Module): An open_clip model, for the sizes.
-        batch (int): Number of texts N.
-        generator (torch.Generator): Source of randomness.
-
-    Returns:
-        Tensor: int64, has shape (N, context length).
+    For an open_clip model; int64, (texts, context length).
     """
     length, last = model.context_length, model.vocab_size - 1
     tokens = torch.randint(1, last - 1, (batch, length), generator=generator)

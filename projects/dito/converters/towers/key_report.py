@@ -14,16 +14,11 @@ from dito.models.backbones.vit_layers import resize_pos_embed
 class KeyReport:
     """Takes weights out of a source, one by one, and remembers it.
 
-    Args:
-        source (dict[str, Tensor]): Weights by the source's names.
-
     Attributes:
-        state (dict[str, Tensor]): Weights by our names, float32.
-        lines (dict[str, str]): For each of our names, where it is from.
-        left_out (dict[str, str]): For each name of the source that has no
-            place here, why.
-        resampled (dict[str, str]): For each of our names that was resized,
-            from what to what.
+        state: Weights by our names, float32.
+        lines: For each of our names, where it is from.
+        left_out: For each name of the source that has no place here, why.
+        resampled: For each of our names that was resized, from what to what.
     """
 
     def __init__(self, source: Mapping[str, Tensor]) -> None:
@@ -38,17 +33,7 @@ class KeyReport:
         return name in self._source
 
     def read(self, name: str) -> Tensor:
-        """A weight of the source as float32; it counts as used.
-
-        Args:
-            name (str): Name in the source.
-
-        Returns:
-            Tensor: The weight.
-
-        Raises:
-            ValueError: If the source has none of this name.
-        """
+        """A weight of the source as float32, used now; else a ValueError."""
         if name not in self._source:
             raise ValueError(
                 f'The weights have no {name!r}, which a tower of this kind '
@@ -64,14 +49,7 @@ class KeyReport:
         change: Callable[[Tensor], Tensor] | None = None,
         how: str = '',
     ) -> None:
-        """Take a weight over.
-
-        Args:
-            name (str): Name in the source.
-            ours (str): Name here.
-            change (callable, optional): Applied to the weight.
-            how (str): What ``change`` does, in a word or two.
-        """
+        """Take a weight over as ``ours``; ``how`` names the ``change``."""
         value = self.read(name)
         self.put(
             ours,
@@ -95,11 +73,7 @@ class KeyReport:
         return [name for name in self._source if name not in self._used]
 
     def check(self) -> None:
-        """Refuse a source of which something was not understood.
-
-        Raises:
-            ValueError: With the names.
-        """
+        """Refuse a source of which something was not understood."""
         names = self.unmatched()
         if names:
             raise ValueError(
@@ -142,24 +116,13 @@ METHODS = ('pinv', 'bilinear')
 
 
 def resample_kernel(kernel: Tensor, size: int, method: str = 'pinv') -> Tensor:
-    """Resize the kernel of a patch embedding.
+    """Resize the kernel (C, 3, p, p) of a patch embedding, as float32.
 
     'pinv' (FlexiViT, PI-resize): of all kernels of the new size the one whose
     products with resized patches are nearest to the old kernel's with the
     patches themselves; equal where patches grow. Resizing is linear and the
-    same along both axes, so two small matrices do it. 'bilinear': resized
-    like a picture, and scaled so that a patch of one colour gives the same.
-
-    Args:
-        kernel (Tensor): Has shape (C, 3, p, p).
-        size (int): New side of a patch in pixels.
-        method (str): 'pinv' or 'bilinear'.
-
-    Returns:
-        Tensor: float32, has shape (C, 3, size, size).
-
-    Raises:
-        ValueError: If the method is not known.
+    same along both axes, so two small matrices do it. 'bilinear': resized like
+    a picture, and scaled so that a patch of one colour gives the same.
     """
     old = kernel.shape[-1]
     if method not in METHODS:
@@ -196,17 +159,12 @@ def resample_tower(
 ) -> None:
     """Give a converted tower another patch or image size, in place.
 
-    Args:
-        tower (ConvertedTower): State, config and report are changed.
-        patch_size (int, optional): Side of a patch. None keeps it.
-        img_size (int, optional): Side of the image that the position grid is
-            for. None keeps the grid: with another patch size the image size
-            changes with it.
-        method (str): See :func:`resample_kernel`.
+    None keeps the patch; without ``img_size`` the position grid is kept, so
+    that with another patch the image size changes.
 
     Raises:
-        ValueError: If a size is not positive or the patch does not divide
-            the image.
+        ValueError: If a size is not positive or the patch does not divide the
+            image.
     """
     backbone = tower.backbone
     old_patch, old_size = backbone['patch_size'], backbone['img_size']

@@ -68,17 +68,11 @@ def read_source(
 ) -> TowerSource:
     """Read a model; nothing is downloaded.
 
-    Args:
-        name (str): Name of an open_clip model, ``timm:`` and the name of a
-            timm one, or a folder with ``open_clip_config.json`` and weights,
-            as the hub of Hugging Face has them.
-        weights (str | Path, optional): File with the weights, safetensors or
-            torch. None for a folder.
-        tag (str, optional): open_clip's name of these weights, such as
-            'openai': decides activation and normalisation.
-
-    Returns:
-        TowerSource: The model with the weights.
+    ``name`` is that of an open_clip model, ``timm:`` and that of a timm one,
+    or a folder with ``open_clip_config.json`` and weights, as the hub of
+    Hugging Face has them; ``weights`` a safetensors or torch file; ``tag``
+    open_clip's name of these weights, such as 'openai', which decides
+    activation and normalisation.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -119,18 +113,7 @@ def read_open_clip(
     preprocess: dict[str, Any],
     meta: dict[str, Any],
 ) -> TowerSource:
-    """Build a model of open_clip and load its weights.
-
-    Args:
-        name (str): Name of the model.
-        config (dict): open_clip's config of it.
-        weights (Path): File.
-        preprocess (dict): See :class:`TowerSource`.
-        meta (dict): Added to the metadata.
-
-    Returns:
-        TowerSource: The model.
-    """
+    """Build a model of open_clip, by its config, and load its weights."""
     if 'multimodal_cfg' in config:
         raise ValueError(
             f'{name} is a CoCa model, whose towers are not those of a CLIP; '

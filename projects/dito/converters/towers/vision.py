@@ -84,18 +84,9 @@ _LAYER_NAMES = {
 def convert_open_clip_vision(
     visual: clip.VisionTransformer, report: KeyReport, prefix: str = 'visual.'
 ) -> dict[str, Any]:
-    """Take an image tower over.
+    """Take an image tower over; returns arguments of :class:`DITOViT`.
 
-    Args:
-        visual (clip.VisionTransformer): The tower, for its structure.
-        report (KeyReport): Its weights are taken from here.
-        prefix (str): Of their names.
-
-    Returns:
-        dict: Arguments of :class:`DITOViT`.
-
-    Raises:
-        ValueError: If the tower has a part that DITOViT does not.
+    ValueError if the tower has a part that DITOViT does not.
     """
     config = _clip_config(visual)
     ours = 'backbone.'
@@ -186,21 +177,11 @@ def convert_timm_vision(
     prefix: str = '',
     projection_name: str = '',
 ) -> dict[str, Any]:
-    """Take an image tower over.
+    """Take an image tower over; returns arguments of :class:`DITOViT`.
 
-    Args:
-        trunk (nn.Module): The tower, for its structure.
-        projection (nn.Linear, optional): What projects into the space of the
-            texts. None for none.
-        report (KeyReport): Weights are taken from here.
-        prefix (str): Of the tower's names. Defaults to ''.
-        projection_name (str): Name of the projection, with prefix.
-
-    Returns:
-        dict: Arguments of :class:`DITOViT`.
-
-    Raises:
-        ValueError: If the tower has a part that DITOViT does not.
+    ``projection`` leads into the space of the texts, if anything does; the
+    prefixes are those of their names. ValueError if the tower has a part that
+    DITOViT does not.
     """
     config = _timm_config(trunk, projection)
     ours = 'backbone.'

@@ -24,15 +24,10 @@ _COCO_LAST_ID = 90
 def check_annotations(
     read: Annotations, masks_needed: bool | None = None
 ) -> list[Finding]:
-    """Look for what is wrong in an annotation file.
+    """Problems and notes of an annotation file.
 
-    Args:
-        read (Annotations): COCO, LVIS or Objects365 style annotations.
-        masks_needed (bool, optional): Whether every object needs a mask.
-            None: if another one has.
-
-    Returns:
-        list[Finding]: Problems and notes; empty if there is nothing to say.
+    ``masks_needed``: whether every object needs a mask; None: if another one
+    has.
     """
     images = {image['id']: image for image in read.images}
     return [
@@ -158,14 +153,8 @@ def check_images(
 ) -> list[Finding]:
     """Look for images that are missing, broken or of another size.
 
-    Args:
-        images (Sequence[tuple]): Path, width and height of each image.
-        max_images (int, optional): Images to decode, spread evenly; the
-            existence of all is checked. None: all of them.
-        workers (int): Threads to decode with. Defaults to 1.
-
-    Returns:
-        list[Finding]: What was found.
+    ``images`` has path, width and height of each. All must exist;
+    ``max_images`` of them, spread evenly, are decoded, by ``workers`` threads.
     """
     missing = [path for path, _, _ in images if not os.path.isfile(path)]
     gone = set(missing)

@@ -35,21 +35,12 @@ def check_config(
     workers: int = 1,
     load_vocabulary: Callable[[str], Any] | None = None,
 ) -> list[SetReport]:
-    """Check every detection data set of a config.
+    """Check every detection data set of a config; val and test may share one.
 
     Nothing is trained or loaded as a whole; names are compared, annotations
-    looked through and images decoded.
-
-    Args:
-        cfg (Config): A config of stage 3, or any of MMDetection.
-        max_images (int, optional): Images of each set to decode; None: all.
-        workers (int): Threads to decode with. Defaults to 1.
-        load_vocabulary (callable, optional): :meth:`Vocabulary.load`, of the
-            models, which data sets know nothing of. None: files of
-            vocabularies are not looked at.
-
-    Returns:
-        list[SetReport]: One a data set; val and test share one if equal.
+    looked through and images (``max_images`` of a set) decoded.
+    ``load_vocabulary`` is :meth:`Vocabulary.load`, of the models, which data
+    sets know nothing of; without it files of vocabularies are not looked at.
 
     Raises:
         ValueError: If there is no detection data set.
@@ -83,17 +74,7 @@ def check_config(
 def check_files(
     ann_file: str, images: str, max_images: int | None = None, workers: int = 1
 ) -> SetReport:
-    """Check an annotation file and its folder of images, without a config.
-
-    Args:
-        ann_file (str): COCO, LVIS or Objects365 style annotations.
-        images (str): Folder that the file names in it are relative to.
-        max_images (int, optional): Images to decode; None: all.
-        workers (int): Threads to decode with. Defaults to 1.
-
-    Returns:
-        SetReport: What was found.
-    """
+    """Check an annotation file and its folder of images, without a config."""
     names = [cat['name'] for cat in read_annotations(ann_file).categories]
     part = dict(
         type='DITOLVISDataset',
@@ -162,10 +143,7 @@ def _build(part: dict[str, Any]) -> Any:
 
 
 def _other_files(cfg: Config, report: SetReport) -> list[str]:
-    """Files of metrics that are not that of the set they evaluate.
-
-    Each part of several has its own file; there the metric must know all.
-    """
+    """Files of metrics that are not that of the set they evaluate."""
     found = []
     for phase in report.name.split(', '):
         for metric in _metrics(cfg, phase):

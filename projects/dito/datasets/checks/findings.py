@@ -81,17 +81,7 @@ class Finding:
 def gather(
     kind: str, items: Iterable[Any], note: bool = False, shown: int = 5
 ) -> list[Finding]:
-    """Make a finding of what was found, or none of nothing.
-
-    Args:
-        kind (str): Its kind.
-        items (Iterable): What was found; written as text.
-        note (bool): Whether it is no problem. Defaults to False.
-        shown (int): Number of examples to keep. Defaults to 5.
-
-    Returns:
-        list[Finding]: Empty, or one.
-    """
+    """Make a finding of things, with a few examples; none of nothing."""
     items = list(items)
     if not items:
         return []

@@ -21,9 +21,8 @@ _SUMMARY_EVERY = 100_000
 class BadSample(ValueError):  # noqa: N818 (says what it is, not an error)
     """A sample that cannot be used.
 
-    Args:
-        reason (str): Under which it is counted; few different ones.
-        detail (str): What is special about this sample.
+    ``reason`` is what it is counted under, of few; ``detail`` what is special
+    about it.
     """
 
     def __init__(self, reason: str, detail: str = '') -> None:
@@ -38,9 +37,6 @@ def blame_sample(reason: str) -> Iterator[None]:
     What a sample's bytes make a library raise is no end of known types
     (RuntimeError, OverflowError, RecursionError, zlib.error ...), and none of
     them is a reason to end a training. KeyboardInterrupt and the like pass.
-
-    Args:
-        reason (str): Under which the sample is counted.
     """
     try:
         yield
@@ -103,15 +99,7 @@ class SampleCounter:
         self.num_filtered += 1
 
     def add_broken(self, reason: str, what: str) -> None:
-        """Count a broken sample.
-
-        Args:
-            reason (str): Why, for the count.
-            what (str): Which one and why, for the log.
-
-        Raises:
-            BrokenDataError: If there are too many.
-        """
+        """Count a broken sample; BrokenDataError if there are too many."""
         self.broken[reason] += 1
         self.num_broken += 1
         if self.num_broken <= _MAX_LOGGED or self.num_broken % 1000 == 0:
@@ -132,11 +120,7 @@ class SampleCounter:
             )
 
     def add_broken_shard(self, url: str, error: Exception) -> None:
-        """Count a shard that cannot be opened or breaks off.
-
-        Raises:
-            BrokenDataError: If there are too many.
-        """
+        """Count a shard that breaks off; BrokenDataError if too many do."""
         self.broken_shards += 1
         self.read += 1
         self.add_broken(

@@ -18,14 +18,7 @@ _SALT = 0xCA97
 
 
 def decode_text(data: bytes) -> str:
-    """Decode the content of a text file.
-
-    Args:
-        data (bytes): UTF-8, or what its byte-order mark says.
-
-    Raises:
-        BadSample: If it is in another encoding.
-    """
+    """Decode UTF-8, or what a byte-order mark says; else a BadSample."""
     try:
         text = data.decode(encoding_of(data))
     except UnicodeError as error:
@@ -87,15 +80,7 @@ class CaptionPicker:
         )
 
     def __call__(self, raw: RawSample, seed: tuple[int, ...]) -> str:
-        """Return the caption without surrounding blanks.
-
-        Args:
-            raw (RawSample): The sample.
-            seed (tuple[int, ...]): Seed of its randomness.
-
-        Raises:
-            BadSample: If there is no caption, or only empty ones.
-        """
+        """The caption without blanks around it; BadSample without any."""
         captions = self.all_of(raw)
         if self.choice == 'first':
             return captions[0]
@@ -103,12 +88,9 @@ class CaptionPicker:
         return captions[rng.integers(len(captions))]
 
     def all_of(self, raw: RawSample) -> list[str]:
-        """Return the captions to choose from, without surrounding blanks.
+        """The captions to choose from; BadSample if there is none.
 
         Of several keys 'first' looks at the first that has a caption.
-
-        Raises:
-            BadSample: As calling does.
         """
         found = False
         captions: list[str] = []
@@ -211,15 +193,9 @@ class FieldFilter:
         self.missing = missing
 
     def __call__(self, raw: RawSample, text: str, image: bytes) -> str | None:
-        """Return why the sample is left out, None if it is kept.
+        """Why a sample is left out, None if it is kept.
 
-        Args:
-            raw (RawSample): The sample.
-            text (str): Its caption.
-            image (bytes): Its encoded image.
-
-        Raises:
-            BadSample: If the json or the image's header cannot be read.
+        BadSample if the json or the image's header cannot be read.
         """
         if self.field in _COMPUTED:
             value: Any = _COMPUTED[self.field](text, image)

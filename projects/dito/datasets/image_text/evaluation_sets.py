@@ -87,17 +87,9 @@ class DITOClassificationDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Load one image.
+        """``inputs`` (3, size, size) uint8 RGB, ``labels``, ``keys`` (path).
 
-        Args:
-            index (int): Number of the image.
-
-        Returns:
-            dict: ``inputs`` (3, size, size) uint8 array RGB, ``labels`` int,
-            ``keys`` str, its path.
-
-        Raises:
-            ValueError: If the image cannot be decoded.
+        ValueError if the image cannot be decoded.
         """
         info = self.images.get_data_info(index)
         path = info['img_path']
@@ -159,17 +151,9 @@ class DITOFolderDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Load one image.
+        """``inputs`` (3, size, size) uint8 RGB, ``labels``, ``keys`` (path).
 
-        Args:
-            index (int): Number of the image.
-
-        Returns:
-            dict: ``inputs`` (3, size, size) uint8 array RGB, ``labels`` int,
-            ``keys`` str, the path below the root.
-
-        Raises:
-            ValueError: If the image cannot be decoded.
+        ValueError if the image cannot be decoded.
         """
         path, label = self.samples[index]
         try:
@@ -203,12 +187,9 @@ def imagenet_names() -> tuple[str, ...]:
     """Return the 1,000 names that CLIP's evaluation uses, in label order.
 
     open_clip's list holds two names twice ('missile', 'sunglasses'), with
-    which the classes could not be told apart. Where the first WordNet name
-    of such a class, as mmpretrain lists it, is another, it takes its place:
+    which the classes could not be told apart. Where the first WordNet name of
+    such a class, as mmpretrain lists it, is another, it takes its place:
     'projectile' and 'sunglass'.
-
-    Returns:
-        tuple[str]: Distinct names.
     """
     from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
     from open_clip import IMAGENET_CLASSNAMES
@@ -281,17 +262,9 @@ class DITORetrievalDataset(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Load one pair.
+        """``inputs`` (3, size, size) uint8 RGB, ``texts`` list[str], ``keys``.
 
-        Args:
-            index (int): Its number.
-
-        Returns:
-            dict: ``inputs`` (3, size, size) uint8 array RGB, ``texts``
-            list[str], ``keys`` str.
-
-        Raises:
-            ValueError: If the image cannot be decoded.
+        ValueError if the image cannot be decoded.
         """
         pair = self.pairs[index]
         with open(pair.shard, 'rb') as file:
@@ -353,10 +326,7 @@ class DITORetrievalDataset(Dataset):
         texts: dict[str, tuple[str, ...]],
         faults: dict[str, str],
     ) -> None:
-        """Add what a group of members holds.
-
-        Members of a key need not be neighbours here, as in training.
-        """
+        """Add what a group of members, neighbours or not, holds."""
         if not raw.parts.keys().isdisjoint(IMAGE_EXTENSIONS) or raw.fault:
             try:
                 data = raw.image()

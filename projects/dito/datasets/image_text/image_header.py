@@ -34,19 +34,14 @@ PILLOW_PIXELS = 178_956_970
 def open_image(
     data: bytes, max_pixels: int | None = PILLOW_PIXELS
 ) -> Image.Image:
-    """Open an image of one of the wanted formats by Pillow.
+    """Open an image of one of the wanted formats by Pillow, header alone.
 
-    Args:
-        data (bytes): The encoded image.
-        max_pixels (int, optional): Larger ones are refused. None, where
-            pixels are not read or at reduced size: none are.
-
-    Returns:
-        PIL.Image.Image: Its header is read, its pixels are not.
+    Of more than ``max_pixels`` it is refused; None, where pixels are not read
+    or at reduced size: none is.
 
     Raises:
-        OSError: If it is of no such format, too large, or damaged; Pillow
-            has further errors for damaged headers.
+        OSError: If it is of no such format, too large, or damaged; Pillow has
+            further errors for damaged headers.
     """
     Image.init()
     stream = io.BytesIO(data)
@@ -84,14 +79,7 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def orientation(data: bytes) -> int:
-    """EXIF orientation of an image, from 1 (upright) to 8.
-
-    Args:
-        data (bytes): The encoded image.
-
-    Returns:
-        int: 1 also where none is said or the header is damaged.
-    """
+    """EXIF orientation, from 1 (upright, or not said) to 8."""
     try:
         with open_image(data, max_pixels=None) as image:
             return int(image.getexif().get(0x0112, 1))
@@ -102,12 +90,8 @@ def orientation(data: bytes) -> int:
 class JpegHeader(NamedTuple):
     """What the header of a JPEG says.
 
-    Attributes:
-        height (int): In pixels.
-        width (int): In pixels.
-        progressive (bool): Whether it comes in several scans, so that it is
-            held at full size while it is decoded.
-        coefficients (float): Of all its components, per pixel.
+    ``progressive``: it comes in several scans, so that it is held at full size
+    while it is decoded. ``coefficients``: of all its components, per pixel.
     """
 
     height: int
@@ -117,15 +101,7 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
-    """Read the header of a JPEG.
-
-    Args:
-        data (bytes): The encoded image.
-
-    Returns:
-        JpegHeader or None: None where the data is no JPEG or its header is
-        damaged.
-    """
+    """Header of a JPEG; None where it is none or the header is damaged."""
     if data[:2] != b'\xff\xd8':
         return None
     pos, end = 2, len(data) - 9
@@ -176,15 +152,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Read (height, width) of an image of any kind, without decoding it.
-
-    Args:
-        data (bytes): The encoded image.
-
-    Returns:
-        tuple[int, int] or None: None where it is no image. The EXIF
-        orientation does not count.
-    """
+    """(height, width) of an image, neither decoded nor turned by EXIF."""
     size = jpeg_size(data)
     if size is None and data[:8] == _PNG and len(data) >= 24:
         size = (
@@ -230,16 +198,11 @@ def _text_header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def looks_complete(data: bytes) -> bool:
-    """Return whether the end of a JPEG or PNG is where it should be.
+    """Whether the end of a JPEG or PNG is where it should be.
 
     OpenCV decodes what is there of a truncated file and greys the rest. This
-    glance spares nearly all images per second, strict decoding.
-
-    Args:
-        data (bytes): The encoded image.
-
-    Returns:
-        bool: True also for other kinds.
+    glance spares nearly all images per second, strict decoding. True also for
+    other kinds.
     """
     if data[:2] == b'\xff\xd8':
         return data[-2:] == b'\xff\xd9'

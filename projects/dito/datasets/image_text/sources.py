@@ -66,13 +66,10 @@ def build_sources(
 ) -> list[Source]:
     """Make sources of a config.
 
-    Args:
-        shards (str, list[str] or list[dict]): Addresses of one source; or
-            one dict a source with ``shards``, ``name`` and, where wanted,
-            ``weight``, ``captions``, ``filters``.
-        captions (dict, optional): Arguments of :class:`CaptionPicker` for
-            the sources that have none of their own.
-        filters (list[dict]): The same for :class:`SampleFilter`.
+    ``shards`` are addresses of one source; or one dict a source with
+    ``shards``, ``name`` and, where wanted, ``weight``, ``captions``,
+    ``filters``. ``captions`` (:class:`CaptionPicker`) and ``filters``
+    (:class:`SampleFilter`) hold where a source has none of its own.
 
     Raises:
         FileNotFoundError: If a shard is missing.
@@ -121,11 +118,6 @@ class SourceDraw:
 
     A function of (seed, stream, number of the sample in its stream) alone,
     hence the same after a resume and on any number of processes.
-
-    Args:
-        weights (list[float]): One a source.
-        seed (int): Seed.
-        stream (int): Number of the stream.
     """
 
     def __init__(

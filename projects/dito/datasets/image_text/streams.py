@@ -55,15 +55,12 @@ class StreamPosition:
         passed: Mapping[str, int] | None = None,
         batches: int = 1,
     ) -> None:
-        """Take over the cursors of batches.
+        """Take over the cursors of batches of the loader.
 
-        Args:
-            cursors (Tensor): (B, 4) int64 on the CPU: stream, epoch, shard,
-                offset of each sample of all processes, each stream's in
-                their order of delivery.
-            passed (dict[str, int], optional): How many samples were passed
-                over on the way, by reason.
-            batches (int): How many batches of the loader these are.
+        ``cursors`` are (B, 4) int64 on the CPU: stream, epoch, shard, offset
+        of each sample of all processes, each stream's in their order of
+        delivery; ``passed`` how many samples were passed over on the way, by
+        reason.
         """
         for name, number in (passed or {}).items():
             self.passed[name] = self.passed.get(name, 0) + int(number)
@@ -150,11 +147,11 @@ class StreamPlan:
     def shards_of(self, stream: int, epoch: int) -> list[tuple[int, int]]:
         """List (shard number, share) pairs that a stream reads in an epoch.
 
-        With at least as many shards as streams, stream m reads places m,
-        m + M, ... of the epoch's order. With fewer, streams share shards:
-        share k of c takes every c-th sample, so that no sample comes twice.
-        Shares go round from epoch to epoch: a sample that cannot be used is
-        not all that one stream ever sees.
+        With at least as many shards as streams, stream m reads places m, m +
+        M, ... of the epoch's order. With fewer, streams share shards: share k
+        of c takes every c-th sample, so that no sample comes twice. Shares go
+        round from epoch to epoch: a sample that cannot be used is not all that
+        one stream ever sees.
         """
         order = np.arange(len(self.shards))
         if self.shuffle_shards:
@@ -169,12 +166,10 @@ class StreamPlan:
     def epoch_of(
         self, stream: int, epoch: int
     ) -> Iterator[tuple[int, int, int, bool]]:
-        """Yield what a stream may read in an epoch.
+        """Yield shard, share, sharers, whether it is the stream's own.
 
-        Yields:
-            tuple: Shard number, share, number of sharers, whether it is
-            the stream's own. After its own, those of the following streams:
-            they are for a stream whose own shards are all empty.
+        After its own come those of the following streams: they are for a
+        stream whose own shards are all empty.
         """
         for step in range(self.num_streams):
             other = (stream + step) % self.num_streams
@@ -238,10 +233,8 @@ class ShardStream:
         """Yield (cursor after the sample, sample, seed of its randomness).
 
         A stream whose own shards are all empty reads a shard of the next
-        stream that has one; of a finite set it yields nothing.
-
-        Raises:
-            BrokenDataError: If a whole epoch held no sample in any stream.
+        stream that has one; of a finite set it yields nothing. BrokenDataError
+        if a whole epoch held no sample in any stream.
         """
         epoch, first, offset = self.cursor
         while self.epochs is None or epoch < self.epochs:

@@ -56,12 +56,7 @@ class RawSample:
     _metadata: dict[str, Any] | None = None
 
     def image(self) -> bytes:
-        """Return the encoded image.
-
-        Raises:
-            BadSample: If there is none, it has no bytes, or the sample has a
-                fault.
-        """
+        """The encoded image; BadSample without one, or with a fault."""
         if self.fault is not None:
             raise BadSample(*self.fault)
         for extension in IMAGE_EXTENSIONS:
@@ -72,11 +67,7 @@ class RawSample:
         raise BadSample('no image', f'among {sorted(self.parts)}')
 
     def metadata(self) -> dict[str, Any]:
-        """Return the content of the json member, {} where there is none.
-
-        Raises:
-            BadSample: If it is no json object.
-        """
+        """Content of the json member, {} without; BadSample if no object."""
         if self._metadata is None:
             with blame_sample('json cannot be read'):
                 value = json.loads(self.parts.get(JSON_EXTENSION, b'{}'))
@@ -95,21 +86,15 @@ def read_shard(
     wanted: frozenset[str] = DEFAULT_WANTED,
     retries: int = 0,
 ) -> Iterator[RawSample]:
-    """Yield the samples of a shard from sample number ``start`` on.
+    """Yield the samples of a shard from number ``start`` on.
 
-    Args:
-        url (str): Path or address of a tar file.
-        start (int): Number of samples to step over.
-        wanted (frozenset[str]): Extensions to read, lower case.
-        retries (int): How often a shard that is not local is opened anew
-            after an error, to go on with the sample it broke off at.
-
-    Yields:
-        RawSample: With the wanted parts read.
+    ``wanted`` are lower-case extensions of parts that are read; ``retries``,
+    how often a shard that is not local is opened anew after an error, to go on
+    with the sample it broke off at.
 
     Raises:
-        OSError, tarfile.TarError: If the file cannot be opened or ends
-            within a member; the samples before have been yielded by then.
+        OSError, tarfile.TarError: If the file cannot be opened or ends within
+            a member; the samples before have been yielded by then.
     """
     wait = 1.0
     while True:
@@ -132,12 +117,7 @@ def read_shard(
 
 
 def count_samples(url: str, limit: int | None = None) -> int:
-    """Count the samples of a shard by its headers, up to where it breaks.
-
-    Args:
-        url (str): Address.
-        limit (int, optional): Where counting ends. Defaults to None, nowhere.
-    """
+    """Count the samples of a shard by its headers, up to where it breaks."""
     count = 0
     try:
         for _ in islice(_read_once(url, 0, frozenset()), limit):
@@ -183,13 +163,7 @@ def _read_once(
 
 
 class _Group:
-    """Neighbouring members of one key.
-
-    Most often a sample. Extensions with dots (``KEY.left.jpg``) are other
-    data of it, which is not read, unless the key is no more than the first
-    part of names with dots: ``22.00.jpg`` and ``22.01.jpg`` are images that
-    the rule of names loses, and each counts as a sample of its own.
-    """
+    """Neighbouring members of one key, most often a sample."""
 
     def __init__(self, key: str, tar: int, first: int) -> None:
         self.key = key
@@ -269,10 +243,7 @@ class _Group:
         )
 
     def _lost(self) -> list[str]:
-        """List the parts of names with dots that are samples by themselves.
-
-        Beside an image of the key's own they must have a caption, too.
-        """
+        """Parts of names with dots that are samples by themselves."""
         own = not self._plain.isdisjoint(IMAGE_EXTENSIONS)
         return [
             middle

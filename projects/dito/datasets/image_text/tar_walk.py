@@ -281,18 +281,11 @@ def is_local(url: str) -> bool:
 
 @contextmanager
 def open_shard(url: str) -> Iterator[BinaryIO]:
-    """Open a shard for reading.
+    """Open a shard, a path or any address, for reading; local ones can seek.
 
     A command behind an address is checked at the end: after its output was
-    read whole, an exit status other than 0 is an error; one that is left
-    early may complain about that without consequence.
-
-    Args:
-        url (str): Path, ``file:``, ``pipe:``, ``http(s):``, ``s3:``, ``gs:``
-            ... address.
-
-    Yields:
-        BinaryIO: The stream; local ones can seek.
+    read whole, an exit status other than 0 is an error; one that is left early
+    may complain about that without consequence.
 
     Raises:
         OSError: If it cannot be opened, or its command fails.
@@ -321,13 +314,9 @@ def open_shard(url: str) -> Iterator[BinaryIO]:
 
 
 def expand_shards(shards: str | Sequence[str]) -> list[str]:
-    """Expand shard patterns and check what can be checked without reading.
+    """Expand patterns, and check what can be checked without reading.
 
-    Args:
-        shards (str or list[str]): Patterns with braces, ``::`` joins lists.
-
-    Returns:
-        list[str]: One address a shard.
+    ``::`` joins patterns with braces. Returns one address a shard.
 
     Raises:
         FileNotFoundError: If there is none, or a local one is missing.
@@ -408,16 +397,9 @@ def _local_path(url: str) -> str:
 
 
 def find_shards(sources: Sequence[str]) -> list[str]:
-    """List shards of folders, paths, patterns with braces and addresses.
+    """Shards of folders (their .tar files), paths, patterns and addresses.
 
-    Args:
-        sources (list[str]): A folder stands for the .tar files in it.
-
-    Returns:
-        list[str]: Addresses.
-
-    Raises:
-        FileNotFoundError: If one is missing, or a folder has no shard.
+    FileNotFoundError if one is missing, or a folder has no shard.
     """
     shards: list[str] = []
     for source in sources:

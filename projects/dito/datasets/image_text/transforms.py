@@ -48,31 +48,22 @@ def decode_reduced(
     factor: int,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode an image, a JPEG at 1 / factor of its size.
+    """Decode an image, a JPEG at 1 / factor of its size: (h, w, 3) uint8 BGR.
 
     What comes of unusual images, as open_clip's ``convert('RGB')`` does it
     unless said: grey ones get three equal channels; palettes are resolved; an
     alpha channel is dropped, not blended; CMYK is converted; of 16 bits the
     upper 8 count (Pillow saturates them to white); the EXIF orientation is
     ignored, since captions of web images were mostly made for the stored
-    pixels. A JPEG or PNG that breaks off is broken, as it is to Pillow;
-    OpenCV alone would grey the rest.
+    pixels. A JPEG or PNG that breaks off is broken, as it is to Pillow; OpenCV
+    alone would grey the rest.
 
-    Where the optional package simplejpeg is installed it decodes JPEGs at
-    full size: the same pixels, a tenth faster.
-
-    Args:
-        data (bytes): The encoded image.
-        size (tuple[int, int], optional): Size from :func:`jpeg_size`; None
-            means not a JPEG, for which ``factor`` does not apply.
-        factor (int): 1, 2, 4 or 8.
-        max_pixels (int): Largest number of pixels to decode.
-
-    Returns:
-        np.ndarray: (h, w, 3) uint8, BGR.
+    Where the optional package simplejpeg is installed it decodes JPEGs at full
+    size: the same pixels, a tenth faster. ``size`` is that of
+    :func:`jpeg_size`, None where ``factor`` (1, 2, 4 or 8) does not apply.
 
     Raises:
-        BadSample: If the data cannot be decoded, or is too large.
+        BadSample: If the data cannot be decoded, or is over ``max_pixels``.
     """
     if not data:
         raise BadSample('empty image file')
@@ -140,17 +131,10 @@ def random_crop_box(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> Box:
-    """Draw a random-resized-crop box, as torchvision draws it.
+    """Draw (top, left, height, width) of a crop, as torchvision draws it.
 
-    Args:
-        height (int): Image height in pixels.
-        width (int): Image width in pixels.
-        scale (tuple[float, float]): Range of the box area over the image's.
-        ratio (tuple[float, float]): Range of width over height, log-uniform.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        tuple[int, int, int, int]: (top, left, height, width) in pixels.
+    ``scale`` is the range of the box area over the image's, ``ratio`` that of
+    width over height, log-uniform.
     """
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
     # Drawn at once: a call of the generator costs more than the rest.
@@ -222,17 +206,10 @@ class CropTransform:
     def __call__(
         self, data: bytes, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Decode, crop and resize one image.
+        """Decode, crop and resize an image to (3, size, size) uint8 RGB.
 
-        Args:
-            data (bytes): The encoded image.
-            rng (np.random.Generator, optional): Needed for random crops.
-
-        Returns:
-            np.ndarray: (3, size, size) uint8, RGB, contiguous.
-
-        Raises:
-            BadSample: A ValueError, if the data cannot be decoded.
+        ``rng`` is needed for random crops; BadSample if the data cannot be
+        decoded.
         """
         size = jpeg_size(data) if self.reduce else None
         factor = 1
@@ -265,15 +242,9 @@ class CropTransform:
     ) -> tuple[Box, int]:
         """Choose the crop and the reduction of a JPEG.
 
-        Args:
-            size (tuple[int, int]): Height and width of the image in pixels.
-            rng (np.random.Generator, optional): Needed for random crops.
-
-        Returns:
-            tuple: The crop as (top, left, height, width) at full size, all
-            multiples of the reduction, so that the reduced image is cut at
-            the same places; the reduction, 1, 2, 4 or 8, the largest that
-            still covers the output.
+        The crop is (top, left, height, width) at full size, all multiples of
+        the reduction, so that the reduced image is cut at the same places;
+        that is 1, 2, 4 or 8, the largest that still covers the output.
         """
         box = self._box(size, rng)
         side = min(box[2], box[3])
@@ -295,16 +266,10 @@ def _resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
 
 @FUNCTIONS.register_module()
 def image_text_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack arrays to tensors and keep everything else as lists.
+    """Stack arrays and integers to tensors and keep all else as lists.
 
-    Args:
-        samples (list[dict]): Samples with the same keys. Numpy arrays have
-            the same shape in all of them; ``inputs`` is (3, H, W) uint8.
-
-    Returns:
-        dict: ``inputs`` (B, 3, H, W) uint8 tensor, ``texts`` and ``keys``
-        lists of B strings, further arrays as tensors (B, ...), integers as
-        (B,) int64 tensors.
+    ``inputs`` (3, H, W) uint8 become (B, 3, H, W), ``texts`` and ``keys``
+    lists of B strings, integers (B,) int64.
     """
     batch: dict[str, Any] = {}
     for name, first in samples[0].items():

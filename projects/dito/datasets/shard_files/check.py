@@ -38,21 +38,15 @@ def check_shards(
     captions: Sequence[str] = ('txt',),
     workers: int = 1,
 ) -> list[dict[str, Any]]:
-    """Check shards.
+    """Check shards; see :func:`find_shards` for the sources.
 
-    Args:
-        sources (list[str]): See :func:`find_shards`.
-        manifest (str, optional): What ``dito pairs2shards`` wrote. Defaults to
-            None: ``manifest.json`` of the folder, if there is one.
-        decode (bool): Whether to decode all images, or read headers alone.
-        captions (list[str]): Where captions stand, as in
-            :class:`CaptionPicker`.
-        workers (int): Number of processes.
+    ``manifest`` is what ``dito pairs2shards`` wrote, by default
+    ``manifest.json`` of the folder, if there is one. Without ``decode``
+    headers alone are read. ``captions`` say where captions stand, as in
+    :class:`CaptionPicker`.
 
-    Returns:
-        list[dict]: For each shard, also for those that the manifest alone
-        knows, ``shard``, ``samples``, ``problems`` (number by kind) and
-        ``examples`` (list of str).
+    Returns for each shard, also for those that the manifest alone knows,
+    ``shard``, ``samples``, ``problems`` (number by kind) and ``examples``.
 
     Raises:
         FileNotFoundError: If there is nothing to check.
@@ -204,19 +198,12 @@ def shard_statistics(
 ) -> dict[str, Any]:
     """Describe shards; images are not decoded.
 
-    Args:
-        sources (list[str]): See :func:`find_shards`.
-        captions (list[str]): Where captions stand, as in
-            :class:`CaptionPicker`.
-        workers (int): Number of processes.
-
-    Returns:
-        dict: ``shards``, ``samples``, ``problems`` and ``formats`` (number
-        by kind), ``caption_chars``, ``caption_words``, ``width``,
-        ``height``, ``aspect`` (width over height), ``image_bytes`` (each
-        ``mean`` and quantiles), ``shorter_side`` (histogram),
-        ``duplicate_keys`` and ``duplicate_captions`` (samples whose key, or
-        caption, came before), ``total_image_bytes``.
+    Gives ``shards``, ``samples``, ``problems`` and ``formats`` (number by
+    kind), ``caption_chars``, ``caption_words``, ``width``, ``height``,
+    ``aspect`` (width over height), ``image_bytes`` (each ``mean`` and
+    quantiles), ``shorter_side`` (histogram), ``duplicate_keys`` and
+    ``duplicate_captions`` (samples whose key, or caption, came before),
+    ``total_image_bytes``.
 
     Raises:
         FileNotFoundError: If there is no shard.

@@ -20,16 +20,7 @@ _ORIENTATION = 0x0112
 
 
 class EncodedImage(NamedTuple):
-    """An image as it goes into a shard.
-
-    Attributes:
-        data (bytes): Encoded.
-        extension (str): jpg, png or webp.
-        width (int): In pixels.
-        height (int): In pixels.
-        original_width (int): Before it was made smaller.
-        original_height (int): Before it was made smaller.
-    """
+    """An image as it goes into a shard: jpg, png or webp, sizes in pixels."""
 
     data: bytes
     extension: str
@@ -47,15 +38,7 @@ def prepare_image(
     It must where its shorter side is over ``max_side``, where its EXIF
     orientation is not upright (the loader ignores orientations) and where it
     is of another format than shards hold. Everything else is kept byte for
-    byte.
-
-    Args:
-        data (bytes): The encoded image.
-        max_side (int, optional): Largest length of the shorter side.
-        quality (int): Of a JPEG that is encoded anew.
-
-    Raises:
-        BadSample: If it cannot be decoded.
+    byte. BadSample if it cannot be decoded.
     """
     # Decoding is the check; the pixels serve if nothing has to be turned.
     pixels = decode_reduced(data, jpeg_size(data), 1, MAX_PIXELS)[..., ::-1]

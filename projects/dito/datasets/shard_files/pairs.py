@@ -44,15 +44,13 @@ _IMAGES = frozenset(
 
 
 class Pair(NamedTuple):
-    """One image with its caption.
+    """One image file with its caption, None where there is no text.
 
     Attributes:
-        path (str): Image file.
-        caption (str or None): None where there is no text.
-        extra (dict): Further columns, for the json beside the image;
-            several captions are the list ``captions`` there.
-        fault (tuple[str, str], optional): Reason and detail of why it cannot
-            be used, known from the table.
+        extra: Further columns, for the json beside the image; several captions
+            are the list ``captions`` there.
+        fault: Reason and detail of why it cannot be used, known from the
+            table.
     """
 
     path: str
@@ -68,27 +66,18 @@ def read_pairs(
     caption_column: str = 'caption',
     root: str | None = None,
 ) -> list[Pair]:
-    """Read a list of pairs.
+    """Read a list of pairs, in the order of the table or of sorted paths.
 
-    Tables are read by Python's csv: ``.csv`` with quotation marks as
-    spreadsheets write them, ``.tsv`` without, as Conceptual Captions has it.
-    Text is UTF-8, or UTF-16 or 32 with a byte-order mark. A row with more or
-    fewer fields than the header is a pair with a fault, counted later.
+    The source is a folder of images, each with a text file of the same stem
+    (searched through its sub-folders); or a table: ``.csv`` with quotation
+    marks as spreadsheets write them, ``.tsv`` without, as Conceptual Captions
+    has it, ``.jsonl`` or ``.parquet``. Text is UTF-8, or UTF-16 or 32 with a
+    byte-order mark. A row with more or fewer fields than the header is a pair
+    with a fault, counted later. Paths of a table are relative to ``root``, by
+    default its folder.
 
-    A caption may be a list: its first text is the caption, all of them go
-    into the json. Numbers are taken as text; null and NaN are no caption.
-
-    Args:
-        source (str): Folder of images, each with a text file of the same
-            stem (searched through its sub-folders); or a table: .csv, .tsv,
-            .jsonl or .parquet.
-        image_column (str): Column of the image's path.
-        caption_column (str): Column of the caption.
-        root (str, optional): What the paths of a table are relative to.
-            Defaults to None, the folder of the table.
-
-    Returns:
-        list[Pair]: In the order of the table, or of the sorted paths.
+    A caption may be a list: its first text is the caption, all of them go into
+    the json. Numbers are taken as text; null and NaN are no caption.
 
     Raises:
         FileNotFoundError: If the source is missing, or holds no pair.
@@ -153,10 +142,7 @@ Row = dict[str, Any]
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row, int]]:
-    """Yield (place, row by column, number of surplus fields) of a table.
-
-    The number is negative where fields are missing.
-    """
+    """Yield place, row and number of surplus, or -missing, fields."""
     kind = path.suffix.lower()
     if kind == '.parquet':
         yield from _parquet_rows(path)
@@ -345,11 +331,7 @@ def _texts(value: Any) -> tuple[list[str], bool]:
 
 
 def _written_list(text: str) -> list[str]:
-    """Read ``['a key', 'a blue key']``, as pandas writes lists to csv.
-
-    Arrays have no commas, which would join the texts for Python; json has
-    null where there is none.
-    """
+    """Read ``['a key', 'a blue key']``, as pandas writes lists to csv."""
     if (
         not re.match(r"\s*\[\s*(['\"\]]|null|nan|None)", text)
         or len(text) > 2**16

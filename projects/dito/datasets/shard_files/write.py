@@ -76,26 +76,17 @@ def write_shards(
     overwrite: bool = False,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Write shards and ``manifest.json``.
+    """Write shards and ``manifest.json``, whose content is returned.
 
     The bytes of the result depend on the pairs, their files and the options,
     not on ``workers``. Shards appear one by one, each whole; the manifest
-    last. A run that was broken off goes on where it was: shards are kept
-    whose records show the same pairs and options (the images themselves are
-    not looked at again).
+    last. A run that was broken off goes on where it was: shards are kept whose
+    records show the same pairs and options (the images themselves are not
+    looked at again).
 
-    Args:
-        pairs (list[Pair]): What to write.
-        out_dir (str): Folder for the shards.
-        options (ShardOptions): How.
-        workers (int): Number of processes.
-        overwrite (bool): Whether the manifest of an earlier run is replaced.
-        report (callable): Called with messages on the progress.
-
-    Returns:
-        dict: Content of the manifest: ``samples``, ``skipped`` (number by
-        reason), ``options`` and, for each of ``shards``, ``name``,
-        ``samples``, ``bytes``, ``sha256``, ``skipped``, ``plan``.
+    The manifest has ``samples``, ``skipped`` (number by reason), ``options``
+    and, for each of ``shards``, ``name``, ``samples``, ``bytes``, ``sha256``,
+    ``skipped``, ``plan``.
 
     Raises:
         FileExistsError: If there is a manifest and ``overwrite`` is False.
@@ -147,10 +138,7 @@ def write_shards(
 
 
 def _forget(folder: Path, names: set[str]) -> None:
-    """Remove an earlier manifest and its shards of other names.
-
-    A manifest must not vouch for shards that are about to change.
-    """
+    """Remove an earlier manifest and its shards of other names."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         return
@@ -338,16 +326,7 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
 def map_in_processes(
     function: Callable[[Any], Any], tasks: Iterable[Any], workers: int
 ) -> Iterator[Any]:
-    """Apply a function to each task.
-
-    Args:
-        function (callable): Of a module, so that it can be pickled.
-        tasks (iterable): What it is applied to.
-        workers (int): Number of processes; up to 1 means this one.
-
-    Yields:
-        Any: Results, in the order of the tasks.
-    """
+    """Yield a module's function of each task, in order, by some processes."""
     tasks = list(tasks)
     if workers <= 1 or len(tasks) <= 1:
         yield from map(function, tasks)

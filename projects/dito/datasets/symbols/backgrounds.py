@@ -26,15 +26,7 @@ _MIN_DISTANCE = 125.0
 
 
 def jittered_colour(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw a shade of a named colour.
-
-    Args:
-        name (str): One of ``COLOUR_NAMES``.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        np.ndarray: RGB, shape (3,), float32 in [0, 255].
-    """
+    """Draw a shade of a named colour: RGB, (3,), float32 in [0, 255]."""
     colour = np.array(COLOURS[name], np.float32)
     colour = colour * rng.uniform(0.86, 1.08) + rng.normal(0, 6, 3)
     return np.clip(colour, 0, 255).astype(np.float32)
@@ -43,16 +35,9 @@ def jittered_colour(name: str, rng: np.random.Generator) -> np.ndarray:
 def contrasting_background(
     names: Sequence[str], rng: np.random.Generator, tries: int = 16
 ) -> np.ndarray:
-    """Draw a muted colour far from every named colour.
+    """Draw a muted colour far from every named colour, RGB in [0, 255].
 
-    Args:
-        names (Sequence[str]): Colours that lie on the background.
-        rng (np.random.Generator): Source of randomness.
-        tries (int): Candidates; the farthest is taken when none is far
-            enough. Defaults to 16.
-
-    Returns:
-        np.ndarray: RGB, shape (3,), float32 in [0, 255].
+    Of ``tries`` candidates the farthest is taken when none is far enough.
     """
     value = rng.uniform(30, 240, (tries, 1))
     tint = 1.0 - rng.uniform(0, 0.4, (tries, 3))
@@ -142,13 +127,7 @@ def draw_background(
 ) -> np.ndarray:
     """Paint a background on which light falls unevenly.
 
-    Args:
-        size (int): Side of the square in pixels.
-        colour (np.ndarray): Mean RGB, shape (3,).
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        np.ndarray: RGB, shape (size, size, 3), float32, about [0, 255].
+    (size, size, 3) float32, about [0, 255], of mean ``colour``.
     """
     texture = _TEXTURES[int(rng.integers(len(_TEXTURES)))](size, rng)
     scales = rng.uniform(0.7, 1.0, 3) * rng.uniform(6, 28)
@@ -166,15 +145,7 @@ def draw_background(
 
 
 def finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add a sensor's noise and round.
-
-    Args:
-        image (np.ndarray): RGB, (size, size, 3) float32, changed.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        np.ndarray: The picture, uint8.
-    """
+    """Add a sensor's noise to (size, size, 3) float32, in place, and round."""
     noise = rng.integers(-128, 128, image.shape[:2], dtype=np.int8)
     noise = noise.astype(np.float32) * np.float32(rng.uniform(0, 0.06))
     image += cv2.merge([noise] * 3)

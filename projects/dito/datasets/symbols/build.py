@@ -250,16 +250,8 @@ def build_symbols(
 ) -> dict:
     """Build the data set; the folder appears when it is complete.
 
-    Args:
-        out_dir (str): Folder to make.
-        cfg (SymbolsConfig): What to build. The result depends on it alone,
-            not on ``workers``.
-        workers (int): Number of processes. Defaults to 1.
-        overwrite (bool): Replace an earlier build. Defaults to False.
-        report (Callable[[str], None]): Called with progress messages.
-
-    Returns:
-        dict: The content of ``manifest.json``.
+    The result depends on ``cfg`` alone, not on ``workers``. Returns the
+    content of ``manifest.json``.
 
     Raises:
         FileExistsError: If ``out_dir`` is not empty and ``overwrite`` off.

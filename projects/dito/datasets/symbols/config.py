@@ -84,13 +84,7 @@ class Purpose(IntEnum):
 def rng_for(seed: int, purpose: Purpose, *numbers: int) -> np.random.Generator:
     """Return the random stream of one picture or plan.
 
-    Args:
-        seed (int): Seed of the whole set, at least 0.
-        purpose (Purpose): What it is for.
-        *numbers (int): For example shard and position.
-
-    Returns:
-        np.random.Generator: Independent of all other streams.
+    The numbers, for example of shard and position, make it another one.
     """
     entropy = (seed, int(purpose), *(int(number) for number in numbers))
     return np.random.Generator(np.random.PCG64(entropy))

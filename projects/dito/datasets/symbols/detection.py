@@ -57,20 +57,11 @@ def plan_scenes(
     weights: dict[str, float],
     rng: np.random.Generator,
 ) -> list[list[int]]:
-    """Deal categories to pictures in fixed proportions.
+    """Deal two to six categories to each picture in fixed proportions.
 
-    Counts are apportioned rather than drawn, so every category appears
-    whenever there are as many objects as categories.
-
-    Args:
-        glyphs (Sequence[Glyph]): The categories.
-        num_images (int): Number of pictures.
-        weights (dict[str, float]): Relative count by frequency group.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        list[list[int]]: For every picture the positions of two to six
-        glyphs.
+    Counts, relative to the ``weights`` of frequency groups, are apportioned
+    rather than drawn, so every category appears whenever there are as many
+    objects as categories.
     """
     if not num_images:
         return []
@@ -104,23 +95,14 @@ def draw_detection_image(
     size: int,
     rng: np.random.Generator,
 ) -> Record:
-    """Draw one detection picture, write it, and describe it.
+    """Draw one detection picture, write it below ``root``, and describe it.
 
     Boxes, areas and masks (compressed RLE, holes kept) are those of the
     visible pixels. An object less than 30 % visible has no annotation; its
     category is then marked as not exhaustively annotated in the picture.
 
-    Args:
-        atlas (GlyphAtlas): The masks.
-        indices (Sequence[int]): Positions of the glyphs to draw.
-        root (str): Folder of the data set.
-        file_name (str): Path of the picture below ``root``.
-        size (int): Side of the picture in pixels.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        dict: 'file_name', 'size', 'objects' (annotations without ids) and
-        'hidden' (category ids of objects without annotation).
+    Gives 'file_name', 'size', 'objects' (annotations without ids) and 'hidden'
+    (category ids of objects without annotation).
     """
     picks = rng.integers(len(COLOUR_NAMES), size=len(indices))
     colours = [COLOUR_NAMES[int(pick)] for pick in picks]
@@ -157,14 +139,7 @@ def image_rng(seed: int, split: str, number: int) -> np.random.Generator:
 
 
 def count_instances(records: Sequence[Record]) -> dict[str, Counter]:
-    """Count images and boxes of every category id.
-
-    Args:
-        records (Sequence[dict]): Of ``draw_detection_image``.
-
-    Returns:
-        dict[str, Counter]: 'image_count' and 'instance_count' by id.
-    """
+    """'image_count' and 'instance_count' by category id."""
     images: Counter = Counter()
     instances: Counter = Counter()
     for record in records:
@@ -208,23 +183,14 @@ def lvis_annotations(
     counts: dict[str, Counter],
     split: str,
 ) -> dict:
-    """Assemble one annotation file.
+    """Assemble one annotation file, image ids 1, 2, ... in order.
 
-    Only the given categories exist in it: their boxes, their ids in the
-    lists of absent categories, their counts. A category outside leaves no
-    trace (its objects stay in the pictures as unlabelled pixels, as in
-    LVIS). Unlike in LVIS, whose lists are samples, every category that is
-    absent from a picture is listed as absent, because that is known.
-
-    Args:
-        records (Sequence[dict]): Of ``draw_detection_image``, in the order
-            of the image ids 1, 2, ...
-        glyphs (Sequence[Glyph]): The categories to keep.
-        counts (dict[str, Counter]): Of the training split.
-        split (str): Written into the description.
-
-    Returns:
-        dict: 'info', 'licenses', 'images', 'annotations', 'categories'.
+    Only the given categories exist in it: their boxes, their ids in the lists
+    of absent categories, their counts (of the training split). A category
+    outside leaves no trace (its objects stay in the pictures as unlabelled
+    pixels, as in LVIS). Unlike in LVIS, whose lists are samples, every
+    category that is absent from a picture is listed as absent, because that is
+    known.
     """
     kept = [glyph.category_id for glyph in glyphs]
     allowed = set(kept)

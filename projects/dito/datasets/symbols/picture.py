@@ -79,11 +79,7 @@ def random_corner(
 
 
 class Canvas:
-    """Keeps who owns each pixel while objects cover one another.
-
-    Args:
-        size (int): Side of the picture in pixels.
-    """
+    """Keeps who owns each pixel while objects cover one another."""
 
     def __init__(self, size: int) -> None:
         self.owner = np.full((size, size), -1, np.int16)
@@ -128,16 +124,9 @@ class Canvas:
     def place(
         self, solid: np.ndarray, rng: np.random.Generator
     ) -> tuple[int, int] | None:
-        """Find a place for an object and claim it.
+        """Claim a place (x, y) for the pixels of an object, (h, w) bool.
 
-        Args:
-            solid (np.ndarray): Its pixels, (h, w) bool, at most the size of
-                the picture.
-            rng (np.random.Generator): Source of randomness.
-
-        Returns:
-            tuple[int, int] | None: Its top left corner x, y; None if no
-            tried place leaves the others visible.
+        None if no tried place leaves the others visible.
         """
         size = self.owner.shape[0]
         for limit in _CROWDING:

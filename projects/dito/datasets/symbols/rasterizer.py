@@ -51,10 +51,7 @@ def _load(font: Font) -> object:
 
 
 def font_path(key: str) -> str:
-    """Return the path of a font.
-
-    Args:
-        key (str): One of ``FONTS``.
+    """Path of a font of ``FONTS``.
 
     Raises:
         ImportError: If the package is not installed.
@@ -76,10 +73,7 @@ def font_path(key: str) -> str:
 
 
 def character(drawing: Drawing) -> str:
-    """Return the character that shows a drawing.
-
-    Args:
-        drawing (Drawing): Font and icon.
+    """The character that shows a drawing.
 
     Raises:
         ImportError: If the package of the font is not installed.
@@ -183,17 +177,10 @@ class GlyphAtlas:
     def mask(
         self, index: int, side: float, angle: float = 0.0, drawing: int = 0
     ) -> np.ndarray:
-        """Return one drawing scaled and rotated.
+        """One drawing scaled and rotated: coverage, (h, w) uint8.
 
-        Args:
-            index (int): Position in ``glyphs`` (category id minus one).
-            side (float): Longest side before the rotation, in pixels.
-            angle (float): Anticlockwise rotation in degrees.
-            drawing (int): Which drawing of the category, see ``pick``.
-
-        Returns:
-            np.ndarray: Coverage of the pixels, shape (h, w), uint8, the box
-            around the rotated drawing (a margin of about one pixel).
+        ``side`` is the longest before the rotation, in pixels; ``angle`` is
+        anticlockwise, in degrees; the box has a margin of about one pixel.
         """
         wanted = min(max(side, _SMALLEST), _LARGEST)
         level = _SMALLEST

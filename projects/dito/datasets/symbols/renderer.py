@@ -133,18 +133,7 @@ def render_single(
     size: int,
     rng: np.random.Generator,
 ) -> Picture:
-    """Draw one object that fills 45 to 95 % of the side.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        index (int): Position of the glyph in the atlas.
-        colour (str): A named colour.
-        size (int): Side of the picture in pixels.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        Picture: With one object.
-    """
+    """Draw one object that fills 45 to 95 % of the side."""
     image = draw_background(size, contrasting_background([colour], rng), rng)
     side = rng.uniform(0.45, 0.95) * size
     alpha = _fit(_mask(atlas, index, side, rng), size)
@@ -165,21 +154,10 @@ def render_scene(
     sides: tuple[float, float],
     rng: np.random.Generator,
 ) -> Picture:
-    """Draw several objects that may overlap.
+    """Draw several objects, back to front, that may overlap.
 
     An object that finds no place where it leaves the others visible is left
-    out of the picture.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        indices (Sequence[int]): Positions of the glyphs, back to front.
-        colours (Sequence[str]): One named colour an object.
-        size (int): Side of the picture in pixels.
-        sides (tuple[float, float]): Range of the longest side in pixels.
-        rng (np.random.Generator): Source of randomness.
-
-    Returns:
-        Picture: With one entry for every painted object, visible or not.
+    out of the picture. ``sides`` is the range of the longest side in pixels.
     """
     ground = contrasting_background(colours, rng)
     image = draw_background(size, ground, rng)

@@ -44,14 +44,7 @@ _CONSONANT_SOUND = ('unicorn',)
 
 
 def with_article(words: str) -> str:
-    """Put 'a' or 'an' before words, by their sound.
-
-    Args:
-        words (str): For example 'umbrella' or 'orange heart'.
-
-    Returns:
-        str: For example 'an umbrella', 'a unicorn'.
-    """
+    """Put 'a' or 'an' before words, by their sound ('a unicorn')."""
     vowel = words[0] in 'aeiou' and not words.startswith(_CONSONANT_SOUND)
     return f'{"an" if vowel else "a"} {words}'
 
@@ -70,15 +63,7 @@ def _caption_one(colour: str, name: str, rng: np.random.Generator) -> str:
 def caption_many(
     objects: Sequence[tuple[str, str]], rng: np.random.Generator
 ) -> str:
-    """Describe several objects, all of them, with their colours.
-
-    Args:
-        objects (Sequence[tuple[str, str]]): (colour, name) pairs.
-        rng (np.random.Generator): Chooses template and order.
-
-    Returns:
-        str: For example 'a photo of a red umbrella and a blue anchor'.
-    """
+    """Describe all objects, (colour, name) pairs: 'a red umbrella and ...'."""
     order = rng.permutation(len(objects))
     things = [with_article('{} {}'.format(*objects[i])) for i in order]
     if len(things) == 1:
@@ -97,16 +82,7 @@ _NAMED_FROM = 0.5
 
 
 def write_tar(path: str, samples: Iterable[Sample], quality: int = 90) -> int:
-    """Write samples as KEY.jpg, KEY.txt, KEY.json, byte for byte the same.
-
-    Args:
-        path (str): Target file, which appears whole.
-        samples (Iterable[Sample]): (key, picture, caption) triples.
-        quality (int): JPEG quality. Defaults to 90.
-
-    Returns:
-        int: Number of samples.
-    """
+    """Write samples as KEY.jpg, .txt and .json, the same each time."""
     count = 0
     with (
         replacing(path) as unfinished,
@@ -179,16 +155,6 @@ def single_samples(
 
     They come in blocks that hold each category once in random order: a
     contrastive batch then has few captions that also fit another image.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        seed (int): Seed of the set.
-        shard (int): Number of the shard.
-        count (int): Samples in the shard; the last block may be cut.
-        size (int): Side of the pictures in pixels.
-
-    Yields:
-        Sample: Key, picture, caption.
     """
     return _object_samples(
         atlas,
@@ -212,19 +178,8 @@ def lone_samples(
 ) -> Iterator[Sample]:
     """Draw samples of one object anywhere in a scene, among distractors.
 
-    They come in blocks, as single objects do.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        seed (int): Seed of the set.
-        shard (int): Number of the shard.
-        count (int): Samples in the shard; the last block may be cut.
-        size (int): Side of the pictures in pixels.
-        sides (tuple[float, float]): Range of the object's longest side in
-            pixels.
-
-    Yields:
-        Sample: Key, picture, caption.
+    They come in blocks, as single objects do; ``sides`` is the range of the
+    object's longest side in pixels.
     """
     return _object_samples(
         atlas,
@@ -263,18 +218,7 @@ def _draw_scene(
 def scene_samples(
     atlas: GlyphAtlas, seed: int, shard: int, count: int, size: int
 ) -> Iterator[Sample]:
-    """Draw the several-object samples of one shard.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        seed (int): Seed of the set.
-        shard (int): Number of the shard.
-        count (int): Samples in the shard.
-        size (int): Side of the pictures in pixels.
-
-    Yields:
-        Sample: Key, picture, caption.
-    """
+    """Draw the several-object samples of one shard."""
     for position in range(count):
         rng = rng_for(seed, Purpose.SCENES, shard, position)
         picture, caption = _draw_scene(atlas, size, rng)
@@ -302,16 +246,6 @@ def retrieval_samples(
 
     Captions always name the colours and no single (category, colour) pair
     comes twice, so that retrieval has one right answer.
-
-    Args:
-        atlas (GlyphAtlas): The masks.
-        seed (int): Seed of the set.
-        count (int): Number of samples.
-        single_size (int): Side of the single-object pictures in pixels.
-        scene_size (int): Side of the scenes in pixels.
-
-    Yields:
-        Sample: Key, picture, caption.
     """
     pairs = _distinct_pairs(seed, len(atlas), (count + 1) // 2)
     for position in range(count):

@@ -56,11 +56,7 @@ class ParamTree:
         self.unread = set(params)
 
     def read(self, path: str) -> np.ndarray:
-        """Return one array as float32.
-
-        Raises:
-            ValueError: If there is no such path.
-        """
+        """One array as float32; ValueError if there is no such path."""
         if path not in self.params:
             raise ValueError(
                 f'{self.part}: the parameter {path!r} is missing; is this '
@@ -104,11 +100,7 @@ class ParamTree:
         }
 
     def finish(self) -> None:
-        """Check that every array was read.
-
-        Raises:
-            ValueError: If some were not.
-        """
+        """Check that every array was read, else ValueError."""
         if self.unread:
             raise ValueError(
                 f'{self.part}: the parameters {sorted(self.unread)} are not '
@@ -297,19 +289,13 @@ def convert_official(params: Mapping[str, np.ndarray]) -> StateDict:
 
     A finetuned tree, with 'vision_model', 'frozen_vision_model' and
     'task_heads_0', gives the whole detector; its frozen backbone becomes
-    ``vlm_backbone``, and without a mask head there is none here. A
-    pretrained tree ('visual') gives backbone, pyramid and box head, all that
-    it has; the temperature starts at 1.
+    ``vlm_backbone``, and without a mask head there is none here. A pretrained
+    tree ('visual') gives backbone, pyramid and box head, all that it has; the
+    temperature starts at 1.
 
-    Args:
-        params (dict[str, ndarray]): Flat Flax tree of a checkpoint, names
-            such as 'optimizer/target/vision_model/conv1/kernel',
-            'vision_model/conv1/kernel' or
-            'model_state/params/visual/conv1/kernel'. Step counter, optimiser
-            state and text tower are left out.
-
-    Returns:
-        dict[str, Tensor]: State dict of the detector, float32.
+    Names are such as 'optimizer/target/vision_model/conv1/kernel',
+    'vision_model/conv1/kernel' or 'model_state/params/visual/conv1/kernel'.
+    Step counter, optimiser state and text tower are left out.
 
     Raises:
         ValueError: If a name is missing or not known or an array has another

@@ -45,14 +45,8 @@ class OfficialSizes:
     ) -> 'OfficialSizes':
         """Read the sizes off the arrays of three parts.
 
-        Args:
-            tower (dict[str, ndarray]): Of the vision transformer.
-            pyramid (dict[str, ndarray]): Of the feature pyramid.
-            box_head (dict[str, ndarray]): Of the box head.
-
-        Returns:
-            OfficialSizes: Where an array is missing, the default size; the
-            comparison of names will tell.
+        Where one is missing it is the default; the comparison of names will
+        tell.
         """
         start = 'transformer/resblocks.'
         numbers = {
@@ -160,11 +154,7 @@ class OfficialSizes:
         return shapes
 
     def detector(self, mask: bool = True) -> Shapes:
-        """Shapes of a finetuned detector, frozen backbone and all.
-
-        Args:
-            mask (bool): With the mask head. Defaults to True.
-        """
+        """Shapes of a finetuned detector, frozen backbone and all."""
         heads = {
             'feature_pyramid_fn': self.pyramid(),
             'region_proposal_head_fn': self.proposal_head(),
@@ -215,23 +205,12 @@ def _conv(path: str, side: int, c_in: int, c_out: int) -> Shapes:
 
 
 def leaf_order(names: Iterable[str]) -> list[str]:
-    """Order in which JAX and TensorFlow flatten a nested tree.
-
-    Args:
-        names (Iterable[str]): Paths such as 'a/b/c'.
-
-    Returns:
-        list[str]: Sorted level by level, as nested dicts are.
-    """
+    """Order in which JAX and TensorFlow flatten a tree: level by level."""
     return sorted(names, key=lambda name: name.split('/'))
 
 
 def compare(shapes: Shapes, arrays: Mapping[str, np.ndarray]) -> None:
     """Check that a tree has exactly the expected arrays.
-
-    Args:
-        shapes (dict[str, tuple]): Expected ones.
-        arrays (dict[str, ndarray]): Given ones.
 
     Raises:
         ValueError: If names are missing or not known or shapes differ; it
