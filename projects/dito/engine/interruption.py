@@ -50,10 +50,7 @@ def end_to_requeue() -> Iterator[None]:
 
     Before the loop of a training begins, nothing is lost by that; within it
     :class:`StopSignals` takes over. Processes that are forked do at a signal
-    what they would do without this.
-
-    Raises:
-        Interrupted: At a signal, in the main thread.
+    what they would do without this. Interrupted is raised in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -99,11 +96,7 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def install(self, loop: Any) -> None:
-        """Begin to note signals; possible in the main thread alone.
-
-        Args:
-            loop (BaseLoop): Its ``run`` has begun.
-        """
+        """Begin to note signals; possible in the main thread alone."""
         self._loop = type(loop).run.__code__
         if threading.current_thread() is not threading.main_thread():
             return
@@ -141,10 +134,7 @@ class StopSignals:
 def shield_workers(loader: DataLoader) -> None:
     """Let the workers of a loader outlive signals sent to all processes.
 
-    The training that they load for ends them.
-
-    Args:
-        loader (DataLoader): Not yet iterated.
+    The training that they load for ends them; the loader is not yet iterated.
     """
     init = loader.worker_init_fn
     if getattr(init, 'func', None) is not _shielded:

@@ -15,12 +15,7 @@ Kind = TypeVar('Kind', bound=type[Hook])
 
 @contextmanager
 def said_once(owner: Any, what: str) -> Iterator[None]:
-    """Turn an error of what only reports into one warning.
-
-    Args:
-        owner (object): Remembers what it has said.
-        what (str): What cannot be reported.
-    """
+    """Turn errors of what only reports into one warning of an owner."""
     try:
         yield
     except Exception as error:

@@ -24,11 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class ThroughputMeter:
-    """Images per second and share of waiting over the last iterations.
-
-    Args:
-        window (int): Number of iterations averaged over. Defaults to 50.
-    """
+    """Images per second and share of waiting over the last iterations."""
 
     def __init__(self, window: int = 50) -> None:
         self._steps: deque[tuple[float, float, int]] = deque(maxlen=window)
@@ -50,14 +46,9 @@ class ThroughputMeter:
         self._waited = time.perf_counter() - self._last
 
     def step(self, images: int) -> dict[str, float]:
-        """End an iteration.
+        """End an iteration with so many images of all processes.
 
-        Args:
-            images (int): Number of images of all processes.
-
-        Returns:
-            dict[str, float]: ``images_per_second``, and ``loader_wait``, the
-            share of the time spent waiting for data.
+        ``loader_wait`` is the share of the time spent waiting for data.
         """
         now = time.perf_counter()
         self._steps.append((now - self._last, self._waited, images))
@@ -127,29 +118,14 @@ def _zeros(like: nn.Module, *shape: int) -> Tensor:
 
 
 def vit_flops(tower: nn.Module, size: Size) -> int:
-    """Count an image tower on one image, forward.
-
-    Args:
-        tower (nn.Module): Such as :class:`DITOViT`.
-        size (tuple[int, int]): Height and width of the image in pixels.
-
-    Returns:
-        int: Operations.
-    """
+    """Count an image tower on one image, (height, width), forward."""
     return _forward_flops(tower, _zeros(tower, 1, 3, *size))
 
 
 def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
-    """Count a pretraining step, for one image with its text.
+    """Count a pretraining step, for one image with its text; 0 of others.
 
-    Args:
-        model (nn.Module): :class:`CLIPPretrainer` or
-            :class:`RegionCentricPretrainer`, with towers of any make.
-        batch (dict): ``inputs`` (B, 3, H, W) and ``texts``; all texts count
-            as long as the longest.
-
-    Returns:
-        int: Operations; 0 for any other model.
+    Towers may be of any make; all texts count as long as the longest.
     """
     tower = getattr(model, 'backbone', None)
     encoder = getattr(model, 'text_encoder', None)

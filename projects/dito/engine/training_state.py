@@ -25,13 +25,8 @@ _WEIGHTS = (
 def check_training_state(runner: Any, checkpoint: dict[str, Any]) -> None:
     """Refuse to resume from what is no training of this model.
 
-    Args:
-        runner (Runner): About to resume; its model and optimizer are built.
-        checkpoint (dict): Read from the file, not yet loaded.
-
-    Raises:
-        ValueError: If it holds weights alone, or the state of another model
-            or optimizer.
+    ValueError if the checkpoint, not yet loaded, holds weights alone, or the
+    state of another model or optimizer.
     """
     path = runner._load_from
     fault = _incomplete(checkpoint)

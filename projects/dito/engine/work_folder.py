@@ -42,14 +42,7 @@ _MAX_PATH = 4096
 
 
 def fault_of(path: PathLike) -> str | None:
-    """Say what is wrong with a checkpoint file, after reading all of it.
-
-    Args:
-        path (str | Path): A file that ``torch.save`` wrote.
-
-    Returns:
-        str, optional: The fault; None if the file is whole.
-    """
+    """Say what is wrong with a checkpoint file, after reading all of it."""
     path = Path(path)
     if not path.is_file():
         return 'there is no such file'
@@ -69,7 +62,7 @@ def fault_of(path: PathLike) -> str | None:
 
 
 def candidates(work_dir: PathLike) -> list[Path]:
-    """List the checkpoints of a run, the newest first.
+    """List the checkpoints of a run, the newest first; it may be missing.
 
     The first is the one that ``last_checkpoint`` names. The others have
     smaller numbers: larger ones are of an earlier run in the same folder.
@@ -77,12 +70,6 @@ def candidates(work_dir: PathLike) -> list[Path]:
     A folder that was moved or copied has its own checkpoints, whatever
     ``last_checkpoint`` says of the place it was written at; only where it has
     none are they looked for there (``CheckpointHook.out_dir``).
-
-    Args:
-        work_dir (str | Path): Folder of the run.
-
-    Returns:
-        list[Path]: Files; the first one may be missing.
     """
     work_dir = Path(work_dir)
     last = _last_checkpoint(work_dir)
@@ -107,14 +94,7 @@ def candidates(work_dir: PathLike) -> list[Path]:
 def find_resumable(work_dir: PathLike) -> Path | None:
     """Find the newest whole checkpoint; warn loudly if it is not the last.
 
-    Args:
-        work_dir (str | Path): Folder of the run.
-
-    Returns:
-        Path, optional: None if the folder has no checkpoint.
-
-    Raises:
-        ValueError: If it has some, but all are damaged.
+    None if there is no checkpoint; ValueError if all are damaged.
     """
     faults = {}
     for path in candidates(work_dir):
@@ -144,13 +124,8 @@ def find_resumable(work_dir: PathLike) -> Path | None:
 def resolve_resume(runner: Any) -> None:
     """Set what an automatic resume of a runner goes on from.
 
-    One process reads and checks the files, all use the same one.
-
-    Args:
-        runner (Runner): Changed where it is to resume and no file is named.
-
-    Raises:
-        ValueError: As of :func:`find_resumable`, on every rank.
+    One process reads and checks the files, all use the same one; ValueError as
+    of :func:`find_resumable`, on every rank.
     """
     if runner._resume is not True or runner._load_from is not None:
         return
@@ -173,12 +148,7 @@ def resolve_resume(runner: Any) -> None:
 
 
 def write_last(work_dir: PathLike, checkpoint: str) -> None:
-    """Name the last checkpoint in ``last_checkpoint``, whole or not at all.
-
-    Args:
-        work_dir (str | Path): Folder of the run.
-        checkpoint (str): Path of the checkpoint.
-    """
+    """Name the last checkpoint in ``last_checkpoint``, whole or not at all."""
     if (Path(work_dir) / LAST).is_dir():
         print_log(
             f'{Path(work_dir) / LAST} is a folder, and so no file of that '
@@ -249,14 +219,9 @@ _HELD: dict[str, _Held] = {}
 
 
 def claim(folder: str | Path) -> None:
-    """Take a work folder for a training of this process.
+    """Take a work folder for this process, until :func:`release` or its end.
 
-    Args:
-        folder (str | Path): Made if need be; taken until :func:`release` or
-            the end of the process.
-
-    Raises:
-        ValueError: If another process trains there.
+    ValueError if another process trains there.
     """
     path = _lock_file(folder)
     if str(path) in _HELD:

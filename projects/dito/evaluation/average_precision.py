@@ -32,11 +32,9 @@ _RECALL_LEVELS = 101
 class PrecisionRecall:
     """Accumulated evaluation; -1 where a category has no object.
 
-    Args:
-        precision (np.ndarray): Interpolated precision, shape (T, R, K, A): T
-            overlap thresholds, 101 recall levels, K categories, A area
-            ranges. float64.
-        recall (np.ndarray): Largest recall, shape (T, K, A).
+    ``precision`` is interpolated, (T, R, K, A): T overlap thresholds, 101
+    recall levels, K categories, A area ranges; ``recall`` is the largest, (T,
+    K, A).
     """
 
     precision: np.ndarray
@@ -73,26 +71,13 @@ def evaluate_lvis(
     *,
     max_dets_per_class: int | None = None,
 ) -> PrecisionRecall:
-    """Evaluate detections by the LVIS protocol.
+    """Evaluate detections by the LVIS protocol, at 4 area ranges.
 
-    With ``max_dets_per_class`` this is fixed AP (Dave et al., "Evaluating
+    The best ``max_dets`` of an image count, over all categories. With
+    ``max_dets_per_class`` this is fixed AP (Dave et al., "Evaluating
     Large-Vocabulary Object Detectors: The Devil is in the Details"): no limit
     per image, but one of 10,000 per category over all images, so that
     categories do not compete for a place.
-
-    Args:
-        gt (LVISGroundTruth): The ground truth.
-        detections (LVISDetections): The detections.
-        iou_type (str): 'bbox' or 'segm'. Defaults to 'bbox'.
-        max_dets (int): Detections that count in an image, over all
-            categories. Defaults to 300, the official number. Not used with
-            ``max_dets_per_class``.
-        max_dets_per_class (int, optional): Detections of a category that
-            count, over all images, judged or not. None: standard AP.
-
-    Returns:
-        PrecisionRecall: Of all categories, in order of id, at 10 thresholds
-        and 4 area ranges.
 
     Raises:
         ValueError: If the type is unknown, or if the detections have not the
@@ -125,19 +110,9 @@ def evaluate(
 ) -> PrecisionRecall:
     """Evaluate detections, one category after the other.
 
-    Args:
-        gt (GroundTruth): The ground truth.
-        detections (LVISDetections): The detections.
-        iou_type (str): 'bbox' or 'segm'.
-        categories (Sequence[int], optional): Indices of the K categories
-            that are evaluated. Defaults to all.
-        thresholds (Sequence[float]): T overlap thresholds.
-        areas (np.ndarray): Lowest and highest area, shape (A, 2).
-        max_dets (int, optional): Detections of a category that count in an
-            image. None: all.
-
-    Returns:
-        PrecisionRecall: Of these categories.
+    ``categories`` are indices, by default all; ``areas`` the lowest and
+    highest, (A, 2); ``max_dets`` the detections of a category that count in an
+    image, by default all.
     """
     if categories is None:
         categories = range(gt.num_categories)
@@ -288,17 +263,10 @@ def summarize(
     novel: np.ndarray | None = None,
     thresholds: Sequence[float] = IOU_THRESHOLDS,
 ) -> dict[str, float]:
-    """AP, AP50 and AP75 over categories.
+    """AP, AP50 and AP75 over categories, in [0, 1], or -1 without objects.
 
-    Args:
-        precision (np.ndarray): Of one area range, shape (T, R, K).
-        novel (np.ndarray, optional): Whether each category is novel, shape
-            (K,), bool.
-        thresholds (Sequence[float]): T overlap thresholds.
-
-    Returns:
-        dict[str, float]: These, and with ``novel`` AP and AP50 of both
-        groups (``base_AP`` ...); between 0 and 1, or -1 without objects.
+    ``precision`` is of one area range, (T, R, K). With ``novel``, bool (K,),
+    also AP and AP50 of both groups (``base_AP`` ...).
     """
     percent = np.round(100 * np.asarray(thresholds))
     summary = dict(
@@ -322,17 +290,9 @@ def summarize_lvis(
 ) -> dict[str, float]:
     """The figures of the LVIS protocol, and those of base and novel classes.
 
-    Args:
-        result (PrecisionRecall): Output of an evaluation.
-        frequency (Sequence[str]): 'r', 'c' or 'f' of each category.
-        novel (np.ndarray): Whether each category is novel, shape (K,), bool.
-        max_dets (int, optional): Detections per image, part of the recall's
-            name. None: no such limit (fixed AP), names without it.
-
-    Returns:
-        dict[str, float]: AP, AP50, AP75, APs/m/l (object size), APr/c/f
-        (frequency), base_/novel_ AP and AP50, AR and ARs/m/l; between 0
-        and 1, or -1 for a group without objects.
+    AP, AP50, AP75, APs/m/l (object size), APr/c/f (frequency), base_/novel_ AP
+    and AP50, AR and ARs/m/l; in [0, 1], or -1 for a group without objects.
+    ``max_dets`` is part of the recall's name; None: no such limit (fixed AP).
     """
     # In one piece; each of its parts would be gathered from far apart.
     everything = np.ascontiguousarray(result.precision[..., 0])
@@ -359,20 +319,10 @@ def summarize_categories(
     names: Sequence[str] | None = None,
     thresholds: Sequence[float] = IOU_THRESHOLDS,
 ) -> list[dict]:
-    """AP of every category.
+    """``AP`` and ``AP50`` of every category, (T, R, K).
 
-    Args:
-        precision (np.ndarray): Of one area range, shape (T, R, K).
-        gt (GroundTruth): The ground truth.
-        novel (np.ndarray): Whether each category is novel, (K,), bool.
-        categories (Sequence[int], optional): Indices of the K categories.
-            Defaults to all.
-        names (Sequence[str], optional): Their names. Defaults to the file's.
-        thresholds (Sequence[float]): T overlap thresholds.
-
-    Returns:
-        list[dict]: ``id``, ``name``, ``frequency``, ``novel``, ``objects``
-        (their number), ``AP`` and ``AP50``.
+    Besides ``id``, ``name``, ``frequency``, ``novel`` and ``objects``, their
+    number; ``categories`` and ``names`` are by default the file's.
     """
     index = range(gt.num_categories) if categories is None else categories
     counted = gt.category_index[~gt.crowd]

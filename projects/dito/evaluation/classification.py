@@ -69,15 +69,9 @@ class DITORegionMetric(ReportMixin, BaseMetric):
     ) -> None:
         """Note the class of each box and whether it was named right.
 
-        Args:
-            data_batch (Any): Unused.
-            data_samples (sequence[dict]): ``gt_instances`` with ``labels``
-                (N,) and ``pred_regions`` with ``scores`` (N, K), and
-                ``score``, their name, as :class:`DITO` and
-                :class:`DITORegionClassifier` give them.
-
-        Raises:
-            ValueError: If predictions are missing or do not fit the data.
+        Samples have ``gt_instances`` with ``labels`` (N,) and ``pred_regions``
+        with ``scores`` (N, K), and ``score``, their name. ValueError if
+        predictions are missing or do not fit the data.
         """
         for sample in data_samples:
             if 'pred_regions' not in sample:
@@ -107,15 +101,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
             raise ValueError('An image has scores that are not finite.')
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Average over boxes and over categories.
-
-        Args:
-            results (list[tuple]): For each image the labels of its boxes,
-                and whether each was named right.
-
-        Returns:
-            dict[str, float]: See the class.
-        """
+        """Average over boxes and over categories."""
         classes = self.dataset_meta['classes']
         labels = np.concatenate([np.zeros(0, int), *(r[0] for r in results)])
         right = np.array([ok for r in results for ok in r[1]], dtype=float)
@@ -213,15 +199,7 @@ class DITORegionMetric(ReportMixin, BaseMetric):
 
 
 def is_right(scores: np.ndarray, labels: np.ndarray) -> list[bool]:
-    """Whether each row's own class alone has the greatest score.
-
-    Args:
-        scores (np.ndarray): Shape (N, K).
-        labels (np.ndarray): Own class of each row, int, shape (N,).
-
-    Returns:
-        list[bool]: N answers; False for a tie.
-    """
+    """Whether each row's own class alone has the greatest score of (N, K)."""
     rows = np.arange(len(labels))
     own = scores[rows, labels]
     others = scores.copy()
@@ -256,15 +234,9 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
     ) -> None:
-        """Note for each image its label and the place of its class.
+        """Note the ``gt_label`` of each image and the place of its class.
 
-        Args:
-            data_batch (Any): Unused.
-            data_samples (sequence[dict]): ``pred_labels`` (best first) and
-                ``gt_label`` of each image.
-
-        Raises:
-            ValueError: If an image has no label.
+        ``pred_labels`` are best first; ValueError if an image has no label.
         """
         for sample in data_samples:
             if sample['gt_label'] is None:
@@ -277,14 +249,9 @@ class DITOZeroShotMetric(ReportMixin, BaseMetric):
             self.results.append((label, place))
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Average over the images of each group of classes.
+        """Average over the images of each group: ``GROUP_topK``.
 
-        Args:
-            results (list[tuple[int, int]]): Label and place of each image.
-
-        Returns:
-            dict[str, float]: ``GROUP_topK`` in percent; a group without
-            images is left out.
+        A group without images is left out.
         """
         labels, places = np.array(results).T
         names = np.array(self.dataset_meta['classes'])[labels]

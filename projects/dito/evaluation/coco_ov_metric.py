@@ -96,12 +96,9 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Pack the detections of a batch.
 
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): ``img_id``, ``ori_shape``,
-                ``pred_instances`` with ``bboxes`` (N, 4), ``scores`` (N,),
-                ``labels`` (N,) and, for masks, ``masks``; and ``instances``
-                if there is no annotation file.
+        Samples have ``img_id``, ``ori_shape``, ``pred_instances`` with
+        ``bboxes`` (N, 4), ``scores`` (N,), ``labels`` (N,) and, for masks,
+        ``masks``; and ``instances`` if there is no annotation file.
         """
         for sample in data_samples:
             image, pred = sample['img_id'], sample['pred_instances']
@@ -149,15 +146,7 @@ class DITOCocoMetric(DetectionMetricMixin, CocoMetric):
     def compute_metrics(
         self, results: list[ImageDetections]
     ) -> dict[str, float]:
-        """Evaluate the collected results.
-
-        Args:
-            results (list[ImageDetections]): One per image, of all ranks.
-
-        Returns:
-            dict[str, float]: The figures, between 0 and 1, or -1 for a group
-            without objects.
-        """
+        """Evaluate the images of all ranks."""
         if self.ann_file is None:
             self._take(self._collected([entry.truth for entry in results]))
         self._find_categories()

@@ -81,11 +81,7 @@ class DetectionMetricMixin(ReportMixin):
             self.meet_classes()
 
     def meet_classes(self) -> None:
-        """Compare the classes with the annotation file.
-
-        Raises:
-            ValueError: If they do not fit.
-        """
+        """Compare the classes with the annotation file, or a ValueError."""
         raise NotImplementedError
 
     def _load(
@@ -184,20 +180,7 @@ def check_options(
     backends: Sequence[str],
     spool_dir: str | None,
 ) -> list[str]:
-    """Read options that all metrics of detections have.
-
-    Args:
-        metric (str | Sequence[str]): 'bbox' and/or 'segm'.
-        backend (str, optional): Former name of what evaluates.
-        backends (Sequence[str]): Names there were.
-        spool_dir (str, optional): A former option.
-
-    Returns:
-        list[str]: 'bbox' and/or 'segm'.
-
-    Raises:
-        ValueError: If an option is wrong or has no meaning.
-    """
+    """'bbox' and/or 'segm'; ValueError for options without meaning."""
     kinds = [metric] if isinstance(metric, str) else list(metric)
     if not kinds or set(kinds) - {'bbox', 'segm'}:
         raise ValueError(
@@ -224,20 +207,12 @@ def pack_predictions(
     masked: np.ndarray | None = None,
     truth: tuple | None = None,
 ) -> ImageDetections:
-    """Pack what a detector returns.
+    """Pack the M detections that ``order`` keeps, of N.
 
-    Args:
-        image_id (int | str): Image.
-        pred (dict): ``bboxes`` (N, 4), ``scores`` (N,) and, where masks are
-            wanted, ``masks``: (N, H, W) or N RLE dicts.
-        category (np.ndarray): Of each detection, shape (N,).
-        order (np.ndarray): Positions of the M that are kept.
-        masked (np.ndarray, optional): Which of these keep their mask, shape
-            (M,), bool. None: there are no masks.
-        truth (tuple, optional): Image and objects, where no file has them.
-
-    Returns:
-        ImageDetections: The M detections.
+    ``pred`` has ``bboxes`` (N, 4), ``scores`` (N,) and, where masks are
+    wanted, ``masks``: (N, H, W) or N RLE dicts. ``category`` is of each, (N,);
+    ``masked`` says which keep their mask, bool (M,); ``truth`` is image and
+    objects, where no file has them.
 
     Raises:
         ValueError: If there are no masks.
@@ -263,19 +238,7 @@ def pack_predictions(
 
 
 def read_labels(image_id: Id, pred: dict, classes: int) -> np.ndarray:
-    """Refuse labels of another vocabulary and scores that are NaN.
-
-    Args:
-        image_id (int | str): Image, for the error.
-        pred (dict): ``labels`` (N,) and ``scores`` (N,).
-        classes (int): Number of classes of the data set.
-
-    Returns:
-        np.ndarray: The labels, shape (N,), int64.
-
-    Raises:
-        ValueError: In one sentence.
-    """
+    """Labels, (N,), int64; ValueError for others' or NaN for a score."""
     labels = to_numpy(pred['labels']).astype(np.int64)
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
@@ -289,14 +252,7 @@ def read_labels(image_id: Id, pred: dict, classes: int) -> np.ndarray:
 
 
 def to_numpy(values: torch.Tensor | np.ndarray) -> np.ndarray:
-    """Move a tensor to numpy; half precision becomes float32.
-
-    Args:
-        values (Tensor | np.ndarray): Any shape.
-
-    Returns:
-        np.ndarray: The same values.
-    """
+    """Move a tensor to numpy; half precision becomes float32."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values

@@ -34,15 +34,7 @@ class PackedMasks:
 
     @classmethod
     def pack(cls, masks: Sequence[dict | None]) -> 'PackedMasks':
-        """Put masks in one piece.
-
-        Args:
-            masks (Sequence[dict | None]): N compressed RLE masks; None for
-                one that does not count, which becomes an empty one.
-
-        Returns:
-            PackedMasks: The same.
-        """
+        """Put compressed RLE masks in one piece; None becomes an empty one."""
         masks = [mask or dict(size=(0, 0), counts=b'') for mask in masks]
         counts = [mask['counts'] for mask in masks]
         counts = [c.encode() if isinstance(c, str) else c for c in counts]
@@ -82,13 +74,7 @@ class PackedMasks:
 class LVISDetections:
     """Detections of many images in COCO's result form, stored by column.
 
-    Args:
-        image_ids (np.ndarray): Shape (N,), int64.
-        category_ids (np.ndarray): Shape (N,), int64.
-        scores (np.ndarray): Shape (N,), float64.
-        boxes (np.ndarray, optional): x, y, width, height, shape (N, 4),
-            float64.
-        masks (PackedMasks, optional): N of them.
+    Ids are int64, scores and ``boxes`` (x, y, width, height), (N, 4), float64.
     """
 
     image_ids: np.ndarray
@@ -104,11 +90,7 @@ class LVISDetections:
     def join(cls, parts: Sequence['LVISDetections']) -> 'LVISDetections':
         """Detections of several in a row, all with boxes.
 
-        Args:
-            parts (Sequence[LVISDetections]): In order.
-
-        Returns:
-            LVISDetections: With masks if all of them have masks.
+        They have masks if all of them have.
         """
         parts = [cls.from_results([]), *parts]
         masks = [part.masks for part in parts]
@@ -127,17 +109,10 @@ class LVISDetections:
         images: IdNumbers | None = None,
         categories: IdNumbers | None = None,
     ) -> 'LVISDetections':
-        """Take the entries of a result file.
+        """Take the entries of a result file, with boxes and/or masks (RLE).
 
-        Args:
-            results (Sequence[dict]): ``image_id``, ``category_id``,
-                ``score`` and ``bbox`` and/or ``segmentation`` (RLE).
-            images (IdNumbers, optional): Of the ground truth, for ids that
-                are text. Without it ids must be whole numbers.
-            categories (IdNumbers, optional): Likewise.
-
-        Returns:
-            LVISDetections: The same as columns.
+        Without the ground truth's ``images`` and ``categories`` ids must be
+        whole numbers.
 
         Raises:
             ValueError: If an id is unknown or a number not finite.
@@ -170,19 +145,7 @@ class LVISDetections:
         images: IdNumbers | None = None,
         categories: IdNumbers | None = None,
     ) -> 'LVISDetections':
-        """Read a result file.
-
-        Args:
-            path (str): Json file with a list of results.
-            images (IdNumbers, optional): As of :meth:`from_results`.
-            categories (IdNumbers, optional): Likewise.
-
-        Returns:
-            LVISDetections: Its columns.
-
-        Raises:
-            ValueError: If it is not a list of results.
-        """
+        """Read a json file with a list of results, else a ValueError."""
         results = read_json(path)
         lost = None
         if isinstance(results, list):
@@ -196,14 +159,10 @@ class LVISDetections:
         )
 
     def to_results(self, iou_type: str) -> list[dict]:
-        """Entries of a result file.
+        """Entries of a result file, one a detection.
 
-        Args:
-            iou_type (str): 'bbox' writes boxes, 'segm' masks only, so that
-                the area of an object is that of its mask.
-
-        Returns:
-            list[dict]: One dict per detection.
+        'segm' writes masks only, so that the area of an object is that of its
+        mask.
         """
         key, shapes = 'segmentation', self.masks
         if iou_type == 'bbox':
@@ -226,14 +185,7 @@ class LVISDetections:
         ]
 
     def take(self, index: np.ndarray) -> 'LVISDetections':
-        """Select and reorder detections.
-
-        Args:
-            index (np.ndarray): Positions, shape (M,), int64.
-
-        Returns:
-            LVISDetections: The selected ones.
-        """
+        """Select and reorder detections."""
         return LVISDetections(
             self.image_ids[index],
             self.category_ids[index],
@@ -243,14 +195,7 @@ class LVISDetections:
         )
 
     def areas(self, iou_type: str) -> np.ndarray:
-        """Areas in square pixels, of boxes or masks.
-
-        Args:
-            iou_type (str): 'bbox' or 'segm'.
-
-        Returns:
-            np.ndarray: Shape (N,), float64.
-        """
+        """Areas of boxes or masks in square pixels, (N,), float64."""
         if iou_type == 'bbox':
             return self.boxes[:, 2] * self.boxes[:, 3]
         areas = np.zeros(len(self))
@@ -260,26 +205,16 @@ class LVISDetections:
         return areas
 
     def limit_per_image(self, max_dets: int) -> 'LVISDetections':
-        """Keep the best detections of each image.
+        """Keep the best ``max_dets`` of each image, over all categories.
 
-        Args:
-            max_dets (int): How many, over all categories.
-
-        Returns:
-            LVISDetections: At most ``max_dets`` per image; of equal scores
-            the earlier one stays.
+        Of equal scores the earlier one stays.
         """
         return self._limit(self.image_ids, max_dets)
 
     def limit_per_category(self, max_dets: int) -> 'LVISDetections':
-        """Keep the best detections of each category, as fixed AP has it.
+        """Keep the best of each category, over all images, as fixed AP has it.
 
-        Args:
-            max_dets (int): How many, over all images.
-
-        Returns:
-            LVISDetections: At most ``max_dets`` per category; of equal
-            scores the earlier one stays.
+        Of equal scores the earlier one stays.
         """
         return self._limit(self.category_ids, max_dets)
 

@@ -17,15 +17,7 @@ from ..datasets.masks import to_rle
 
 
 def is_in_sorted(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Whether each value is in a sorted array.
-
-    Args:
-        values (np.ndarray): Shape (N,).
-        known (np.ndarray): Sorted, shape (M,).
-
-    Returns:
-        np.ndarray: Shape (N,), bool.
-    """
+    """Whether each value, (N,), is in a sorted array."""
     if not len(known):
         return np.zeros(len(values), dtype=bool)
     place = np.minimum(np.searchsorted(known, values), len(known) - 1)
@@ -134,31 +126,11 @@ class GroundTruth:
         return len(self.category_ids)
 
     def to_image_index(self, ids: Sequence[int]) -> np.ndarray:
-        """Positions of image ids in ``image_ids``.
-
-        Args:
-            ids (Sequence[int]): Image ids, N of them.
-
-        Returns:
-            np.ndarray: Indices of shape (N,), int64.
-
-        Raises:
-            ValueError: If an id is unknown.
-        """
+        """Positions of ids in ``image_ids``; ValueError if one is unknown."""
         return self._positions(ids, self.image_ids, 'image')
 
     def to_category_index(self, ids: Sequence[int]) -> np.ndarray:
-        """Positions of category ids in ``category_ids``.
-
-        Args:
-            ids (Sequence[int]): Category ids, N of them.
-
-        Returns:
-            np.ndarray: Indices of shape (N,), int64.
-
-        Raises:
-            ValueError: If an id is unknown.
-        """
+        """Positions in ``category_ids``; ValueError if one is unknown."""
         return self._positions(ids, self.category_ids, 'category')
 
     def _positions(
@@ -180,43 +152,17 @@ class GroundTruth:
     def judges(
         self, image_index: np.ndarray, category_index: np.ndarray
     ) -> np.ndarray:
-        """Whether detections of categories in images count.
-
-        Args:
-            image_index (np.ndarray): Shape (N,).
-            category_index (np.ndarray): Shape (N,).
-
-        Returns:
-            np.ndarray: Shape (N,), bool.
-        """
+        """Whether detections of categories in images count, bool (N,)."""
         return np.ones(len(category_index), dtype=bool)
 
     def pair_keys(
         self, image_index: np.ndarray, category_index: np.ndarray
     ) -> np.ndarray:
-        """One number for each pair of category and image, by category first.
-
-        Args:
-            image_index (np.ndarray): Shape (N,).
-            category_index (np.ndarray): Shape (N,).
-
-        Returns:
-            np.ndarray: Shape (N,), int64.
-        """
+        """One number for each pair of category and image, in this order."""
         return category_index * np.int64(self.num_images) + image_index
 
     def rle(self, index: int) -> dict:
-        """Mask of one object as compressed RLE; decoded once.
-
-        Args:
-            index (int): Position of the object in the arrays.
-
-        Returns:
-            dict: ``size`` and ``counts``.
-
-        Raises:
-            ValueError: If the object has no mask.
-        """
+        """Mask of an object as compressed RLE, decoded once, if it has one."""
         if index not in self._rles:
             annotation = self._annotations[index]
             mask = annotation.get('segmentation')
@@ -272,16 +218,7 @@ class LVISGroundTruth(GroundTruth):
     def from_file(
         cls, path: str, backend_args: dict | None = None, masks: bool = True
     ) -> 'LVISGroundTruth':
-        """Read an annotation file.
-
-        Args:
-            path (str): Path of the JSON file.
-            backend_args (dict, optional): File backend of MMEngine.
-            masks (bool): Whether masks must be sound. Defaults to True.
-
-        Returns:
-            LVISGroundTruth: The ground truth.
-        """
+        """Read an annotation file."""
         return cls(read_annotations(path, backend_args), masks=masks)
 
     def _frequency(self, categories: Sequence[dict]) -> tuple[str, ...]:

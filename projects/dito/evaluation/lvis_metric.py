@@ -176,11 +176,9 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Store what counts of the results of a batch.
 
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): ``img_id`` and ``pred_instances``
-                with ``bboxes`` (N, 4), ``scores`` (N,), ``labels`` (N,) and,
-                for masks, ``masks``: (N, H, W) or N RLE dicts.
+        Samples have ``img_id`` and ``pred_instances`` with ``bboxes`` (N, 4),
+        ``scores`` (N,), ``labels`` (N,) and, for masks, ``masks``: (N, H, W)
+        or N RLE dicts.
         """
         for sample in data_samples:
             self.results.append(
@@ -211,14 +209,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
     def compute_metrics(
         self, results: list[ImageDetections]
     ) -> dict[str, float]:
-        """Evaluate the collected results.
-
-        Args:
-            results (list[ImageDetections]): One per image, of all ranks.
-
-        Returns:
-            dict[str, float]: Figures named 'bbox_AP', 'segm_novel_AP' ...
-        """
+        """Evaluate the images of all ranks."""
         gt = self.ground_truth
         detections = self._load(results, gt, gt.category_ids)
         scores = {

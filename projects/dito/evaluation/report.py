@@ -25,11 +25,8 @@ def print_table(table: Table) -> None:
     """Print a table with every number, name and path whole.
 
     On a terminal, and where the environment has ``COLUMNS``, long texts wrap
-    between their words to keep to the width; a table that cannot keep to it
-    is wider. Elsewhere, in a pipe or a file, nothing wraps.
-
-    Args:
-        table (Table): Its columns get fixed widths.
+    between their words to keep to the width; a table that cannot keep to it is
+    wider. Elsewhere, in a pipe or a file, nothing wraps.
     """
     console = Console()
     natural, least, extra = _widths(table)
@@ -100,17 +97,9 @@ def render_table(
     rows: Sequence[Sequence[str]],
     justify: Sequence[str] | None = None,
 ) -> str:
-    """Lay out a table as plain text.
+    """Lay out a table as plain text, of its natural width.
 
-    Args:
-        title (str): Line above the table.
-        columns (Sequence[str]): Column heads; the first is left-aligned.
-        rows (Sequence[Sequence[str]]): Cells as text.
-        justify (Sequence[str], optional): 'left' or 'right' by column.
-            Defaults to 'right' for all but the first.
-
-    Returns:
-        str: The table, without colours, at its natural width.
+    ``justify`` is 'left' or 'right' by column; by default the first is left.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
@@ -126,30 +115,14 @@ def render_table(
 
 
 def percent(value: float) -> str:
-    """Write an AP as in papers: percent, or a dash if it is undefined.
-
-    Args:
-        value (float): Between 0 and 1, or -1.
-
-    Returns:
-        str: Such as '37.62'.
-    """
+    """Write an AP as in papers: percent ('37.62'), or a dash if it is -1."""
     return '-' if value < 0 else f'{100 * value:.2f}'
 
 
 def render_scores(
     title: str, scores: dict[str, dict[str, float]], names: Sequence[str]
 ) -> str:
-    """A table with one row a metric.
-
-    Args:
-        title (str): Line above the table.
-        scores (dict[str, dict[str, float]]): Scores by row and name.
-        names (Sequence[str]): Names of the columns.
-
-    Returns:
-        str: The table.
-    """
+    """A table of ``names`` with one row a metric."""
     rows = [
         [row, *(percent(values[name]) for name in names)]
         for row, values in scores.items()
@@ -158,15 +131,7 @@ def render_scores(
 
 
 def render_categories(title: str, categories: Sequence[dict]) -> str:
-    """A table with one row a category.
-
-    Args:
-        title (str): Line above the table.
-        categories (Sequence[dict]): Output of ``summarize_categories``.
-
-    Returns:
-        str: The table.
-    """
+    """A table with one row a category, of ``summarize_categories``."""
     rows = [
         [
             row['name'],
@@ -211,11 +176,7 @@ class ReportMixin:
         self.protocol: dict[str, Any] = dict(protocol or {})
 
     def note_run(self, facts: dict[str, Any]) -> None:
-        """Take what the run knows of the protocol.
-
-        Args:
-            facts (dict): Values that json can hold, by name.
-        """
+        """Take what the run knows of the protocol, values for json."""
         self._run_facts = dict(facts)
 
     @property
@@ -228,15 +189,10 @@ class ReportMixin:
     ) -> dict[str, Any]:
         """Complete a metric's protocol with what others know.
 
-        Args:
-            own (dict): What the metric has measured.
-            leave_out (Collection[str]): Facts that do not bear on it.
-
-        Returns:
-            dict: The metric's items, then those of the run, then those of
-            the config (``protocol``), which may replace the run's. One that
-            the metric itself knows keeps its value; the config's is added
-            as 'NAME (given)'.
+        The metric's items come first, then those of the run, but for
+        ``leave_out``, then those of the config (``protocol``), which may
+        replace the run's. One that the metric itself knows keeps its value;
+        the config's is added as 'NAME (given)'.
         """
         whole = dict(own)
         for name, value in {
@@ -257,15 +213,7 @@ class ReportMixin:
         table: str,
         per_category: dict[str, list[dict]] | None = None,
     ) -> None:
-        """Log protocol and figures, and keep them as the report.
-
-        Args:
-            title (str): Line above the protocol.
-            protocol (dict): Texts and numbers by name.
-            figures (dict[str, float]): All figures by name.
-            table (str): Those that are shown.
-            per_category (dict[str, list[dict]], optional): Rows by kind.
-        """
+        """Log protocol and figures, and keep them as the report."""
         MMLogger.get_current_instance().info(
             _render_protocol(f'{title}: protocol', protocol) + '\n' + table
         )
@@ -285,15 +233,7 @@ def _render_protocol(title: str, protocol: dict[str, Any]) -> str:
 
 
 def shorten(value: Any, length: int = 60) -> str:
-    """Write a value in one short line; the report file has all of it.
-
-    Args:
-        value (Any): Value.
-        length (int): Most characters.
-
-    Returns:
-        str: The text, cut with '...'.
-    """
+    """Write a value in one short line; the report file has all of it."""
     if isinstance(value, float):
         value = f'{value:.4g}'
     if isinstance(value, list) and len(value) > 1:
@@ -313,15 +253,7 @@ def _novel_extremes(
 
 
 def render_extremes(title: str, categories: Sequence[dict]) -> str:
-    """Tables of the best and worst novel categories.
-
-    Args:
-        title (str): Line above them.
-        categories (Sequence[dict]): Rows with ``novel`` and ``AP``.
-
-    Returns:
-        str: The tables; empty without novel categories.
-    """
+    """Tables of the best and worst novel categories; '' without any."""
     chosen = _novel_extremes(categories)
     return '\n'.join(
         render_categories(f'{title}: {name} novel categories', rows)

@@ -44,15 +44,9 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
     ) -> None:
-        """Keep the embeddings of a batch.
+        """Keep unit ``image`` (D,), ``captions`` (m, D), and ``texts``.
 
-        Args:
-            data_batch (Any): Unused.
-            data_samples (sequence[dict]): ``image`` (D,), ``captions``
-                (m, D), unit vectors, and ``texts``, m captions, of each.
-
-        Raises:
-            ValueError: If they are not there.
+        ValueError if they are not there.
         """
         for sample in data_samples:
             if 'captions' not in sample:
@@ -69,14 +63,7 @@ class DITORetrievalMetric(ReportMixin, BaseMetric):
             )
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Rank everything with everything.
-
-        Args:
-            results (list[tuple]): Image, captions and texts of each sample.
-
-        Returns:
-            dict[str, float]: See :func:`recalls`.
-        """
+        """Rank everything with everything; see :func:`recalls`."""
         image, captions, texts = zip(*results, strict=True)
         figures = recalls(torch.stack(image), captions, texts, self.topk)
         self._publish(figures, texts)
@@ -115,18 +102,10 @@ def merge_captions(
 ) -> tuple[Tensor, Tensor]:
     """Make one entry of captions with the same words.
 
-    Captions of web images repeat. Two equal ones are one answer to a
-    question, and all images that carry it are right: which of them a model
-    puts first is chance.
-
-    Args:
-        captions (sequence[Tensor]): Unit embeddings (m_i, D) of each image.
-        texts (sequence[sequence[str]]): The captions themselves.
-
-    Returns:
-        tuple[Tensor, Tensor]: Embeddings (T, D) of the distinct captions, in
-        the order of their first appearance, and bool (N, T): which image
-        has which.
+    Captions of web images repeat. Two equal ones are one answer to a question,
+    and all images that carry it are right: which of them a model puts first is
+    chance. Returns embeddings (T, D) of the distinct captions, in the order of
+    their first appearance, and bool (N, T): which image has which.
     """
     number: dict[str, int] = {}
     rows: list[Tensor] = []
@@ -149,18 +128,10 @@ def ranks(
 ) -> Tensor:
     """Count the wrong candidates before the best right one of each query.
 
-    A wrong candidate that is exactly as similar counts as before it, so that
-    a model with one embedding for everything finds nothing.
-
-    Args:
-        queries (Tensor): Unit embeddings (Q, D).
-        candidates (Tensor): Unit embeddings (C, D).
-        belongs (Tensor): Right candidates of each query, bool (Q, C), at
-            least one each.
-        chunk (int): Queries at a time, which bounds the memory.
-
-    Returns:
-        Tensor: int64 (Q,), 0 where a right one is first.
+    A wrong candidate that is exactly as similar counts as before it, so that a
+    model with one embedding for everything finds nothing. Of unit embeddings
+    (Q, D) and (C, D), and ``belongs``, bool (Q, C), come int64 (Q,); ``chunk``
+    queries at a time bound the memory.
     """
     parts = []
     for rows, right in zip(
@@ -178,18 +149,11 @@ def recalls(
     texts: Sequence[Sequence[str]],
     topk: Sequence[int],
 ) -> dict[str, float]:
-    """Recall among the first K in both directions.
+    """Recall among the first K in both directions, in percent.
 
-    Args:
-        image (Tensor): Unit embeddings (N, D).
-        captions (sequence[Tensor]): Unit embeddings (m_i, D) of each image.
-        texts (sequence[sequence[str]]): The captions themselves.
-        topk (sequence[int]): The numbers K.
-
-    Returns:
-        dict[str, float]: In percent, ``i2t_R@K``: images with one of their
-        captions among the first K; ``t2i_R@K``: distinct captions with one
-        of their images among the first K; ``mean_R`` of all these.
+    ``i2t_R@K``: images with one of their captions among the first K;
+    ``t2i_R@K``: distinct captions with one of their images among the first K;
+    ``mean_R`` of all these. Embeddings are unit vectors, (N, D) and (m_i, D).
     """
     text, belongs = merge_captions(captions, texts)
     found = dict(

@@ -31,31 +31,15 @@ __all__ = [
 
 
 def lrtb_to_tblr(lrtb: Tensor) -> Tensor:
-    """Reorder (left, right, top, bottom) to (top, bottom, left, right).
-
-    The exchange is its own inverse.
-
-    Args:
-        lrtb (Tensor): Distances, shape (..., 4).
-
-    Returns:
-        Tensor: The same distances, shape (..., 4).
-    """
+    """Reorder (left, right, top, bottom) to (top, bottom, left, right)."""
     return torch.cat([lrtb[..., 2:], lrtb[..., :2]], dim=-1)
 
 
 def centerness(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Centerness of each anchor's centre in the box matched to it.
+    """Centerness of each anchor's centre in the box matched to it, (N, ).
 
     ``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, and 0 where the
     centre is not strictly inside the box (release).
-
-    Args:
-        anchors (Tensor): Anchors (x1, y1, x2, y2) in pixels, shape (N, 4).
-        boxes (Tensor): The box matched to each of them, shape (N, 4).
-
-    Returns:
-        Tensor: Values in [0, 1], shape (N, ).
     """
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     near, far = centers - boxes[:, :2], boxes[:, 2:] - centers
@@ -71,14 +55,8 @@ def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
 
     This is what the NMS of the release does at its threshold of 1. Anchors
     near a border often give the same clipped box, above all the whole image.
-    Boxes without area have an IoU of 0, with themselves too, and stay.
-
-    Args:
-        boxes (Tensor): Shape (N, 4); within a level best first.
-        levels (Tensor): Level of each, shape (N, ).
-
-    Returns:
-        Tensor: Indices of the boxes kept, int64, ascending.
+    Boxes without area have an IoU of 0, with themselves too, and stay. Of (N,
+    4), best first in a level, come ascending indices, int64.
     """
     rows = torch.cat([levels[:, None].to(boxes), boxes], dim=1)
     _, group = rows.unique(dim=0, return_inverse=True)
@@ -93,18 +71,9 @@ def distinct(boxes: Tensor, levels: Tensor) -> Tensor:
 def level_nms(
     boxes: Tensor, scores: Tensor, levels: Tensor, cfg: ConfigType
 ) -> Tensor:
-    """NMS within each level, as mmcv's ``batched_nms``.
+    """NMS within each level, as mmcv's ``batched_nms``: indices, best first.
 
     mmcv sends a number to the device at each call and waits for it.
-
-    Args:
-        boxes (Tensor): Shape (N, 4), N > 0.
-        scores (Tensor): Shape (N, ).
-        levels (Tensor): Level of each, shape (N, ).
-        cfg (dict): ``type`` and ``iou_threshold``.
-
-    Returns:
-        Tensor: Indices of the boxes kept, int64, best first.
     """
     options = {k: v for k, v in cfg.items() if k != 'type'}
     # mmcv goes level by level above this number.
@@ -243,14 +212,7 @@ class DITORPNHead(BaseDenseHead):
         return hidden
 
     def forward_objectness(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Objectness logits alone, for region-centric pretraining.
-
-        Args:
-            feats (Sequence[Tensor]): Maps of all levels, (B, C, h, w) each.
-
-        Returns:
-            List[Tensor]: Logits, float32, (B, 1, h, w) each.
-        """
+        """Objectness logits alone, float32, (B, 1, h, w) a level."""
         return [self.rpn_cls(x).float() for x in self._hidden(feats)]
 
     def forward(
@@ -258,14 +220,9 @@ class DITORPNHead(BaseDenseHead):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits and box distances of all places.
 
-        Args:
-            feats (Sequence[Tensor]): Maps of all levels, (B, C, h, w) each.
-
-        Returns:
-            Tuple[List[Tensor], List[Tensor]]: Logits (B, 1, h, w) and
-            (left, right, top, bottom) distances (B, 4, h, w) in units of the
-            anchor's sides, float32 also under autocast: bfloat16 would
-            round coordinates by more than a pixel.
+        Logits (B, 1, h, w) and (left, right, top, bottom) distances (B, 4, h,
+        w) in units of the anchor's sides, float32 also under autocast:
+        bfloat16 would round coordinates by more than a pixel.
         """
         self._move_anchors(feats[0].device)
         hidden = self._hidden(feats)
@@ -282,10 +239,7 @@ class DITORPNHead(BaseDenseHead):
         return height - 1, width - 1
 
     def _decode(self, anchors: Tensor, lrtb: Tensor, img_meta: dict) -> Tensor:
-        """Boxes (x1, y1, x2, y2) of distances (N, 4), clipped, (N, 4).
-
-        MMDetection's coder sends the border to the device each time.
-        """
+        """Boxes (x1, y1, x2, y2) of distances (N, 4), clipped, (N, 4)."""
         boxes = self.bbox_coder.decode(anchors, lrtb_to_tblr(lrtb))
         height, width = self._border(img_meta)
         x, y = boxes[:, ::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
@@ -294,20 +248,13 @@ class DITORPNHead(BaseDenseHead):
     def get_targets(
         self, anchors: Tensor, gt_instances: InstanceData
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Training targets of one image.
+        """Training targets of one image of A anchors.
 
         Objectness and boxes have labellers of their own (release: 0.3 / 0.1
         and 0.7 / 0.3, both with a forced match of the best anchor of each
-        box); only objectness is sampled.
-
-        Args:
-            anchors (Tensor): All anchors, shape (A, 4).
-            gt_instances (InstanceData): ``bboxes`` (G, 4) and ``labels``.
-
-        Returns:
-            Tuple[Tensor, Tensor, Tensor]: Centerness targets (A, ), -1 where
-            not sampled; indices of anchors with a box target, int64 (P, );
-            their ground-truth boxes (P, 4).
+        box); only objectness is sampled. Returns centerness targets (A, ), -1
+        where not sampled; indices of anchors with a box target, int64 (P, );
+        their ground-truth boxes (P, 4).
         """
         (targets,) = self._targets_of(anchors, [gt_instances])
         return targets
@@ -357,18 +304,8 @@ class DITORPNHead(BaseDenseHead):
     ) -> dict:
         """Centerness and box losses (release).
 
-        Both are sums over anchors divided by the number of objectness
-        samples a full batch has, 256 per image. Crowd boxes take no part.
-
-        Args:
-            cls_scores (List[Tensor]): Logits, (B, 1, h, w) each.
-            bbox_preds (List[Tensor]): Distances, (B, 4, h, w) each.
-            batch_gt_instances (list[InstanceData]): Boxes and labels.
-            batch_img_metas (list[dict]): Image sizes.
-            batch_gt_instances_ignore (list[InstanceData], optional): Unused.
-
-        Returns:
-            dict: ``loss_rpn_center`` and ``loss_rpn_bbox``.
+        Both are sums over anchors divided by the number of objectness samples
+        a full batch has, 256 per image. Crowd boxes take no part.
         """
         priors = self._anchors(cls_scores)
         anchors = torch.cat(priors)

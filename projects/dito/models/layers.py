@@ -26,14 +26,7 @@ class DITOLayerNorm2d(nn.LayerNorm):
         super().__init__(num_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise every place over its channels.
-
-        Args:
-            x (Tensor): Has shape (N, C, H, W).
-
-        Returns:
-            Tensor: Same shape, channels last in memory.
-        """
+        """Normalise (N, C, H, W) over C; channels are last in memory."""
         x = F.layer_norm(
             x.permute(0, 2, 3, 1),
             self.normalized_shape,

@@ -31,14 +31,7 @@ __all__ = [
 
 
 def nonzero_all(masks: Sequence[Tensor]) -> list[Tensor]:
-    """Indices of the true entries of several masks, waiting once.
-
-    Args:
-        masks (Sequence[Tensor]): bool, shape (N_i, ) each.
-
-    Returns:
-        list[Tensor]: Ascending indices, int64, of each mask.
-    """
+    """Ascending indices of the true entries of several masks, waiting once."""
     if not masks:
         return []
     counts = torch.stack([mask.sum() for mask in masks]).tolist()
@@ -67,19 +60,9 @@ class DITOBoxOverlaps:
         mode: str = 'iou',
         is_aligned: bool = False,
     ) -> Tensor:
-        """Overlaps of all pairs.
+        """IoU, or with 'iof' that over the first area, of all pairs, (M, N).
 
-        Args:
-            bboxes1 (Tensor): Boxes (x1, y1, x2, y2), shape (M, 4).
-            bboxes2 (Tensor): Shape (N, 4).
-            mode (str): 'iou', or 'iof', over the area of ``bboxes1``.
-            is_aligned (bool): True is not supported.
-
-        Returns:
-            Tensor: Shape (M, N).
-
-        Raises:
-            ValueError: If it is asked for anything else.
+        ValueError if it is asked for anything else.
         """
         if mode not in ('iou', 'iof') or is_aligned:
             raise ValueError(
@@ -126,16 +109,10 @@ class DITOMaxIoUAssigner(MaxIoUAssigner):
     def assign_wrt_overlaps(
         self, overlaps: Tensor, gt_labels: Tensor
     ) -> AssignResult:
-        """Match boxes with objects.
+        """Match N boxes with K objects by (K, N) overlaps.
 
-        Args:
-            overlaps (Tensor): Of K objects with N boxes, shape (K, N).
-            gt_labels (Tensor): Classes of the objects, int64 (K, ).
-
-        Returns:
-            AssignResult: ``gt_inds`` (N, ): -1 to be ignored, 0 background,
-            k + 1 the object k; ``max_overlaps`` (N, ) and ``labels`` (N, ),
-            -1 where there is no object.
+        ``gt_inds`` (N, ): -1 to be ignored, 0 background, k + 1 the object k;
+        ``labels`` are -1 where there is no object.
         """
         num_gts, num_boxes = overlaps.shape
         if num_gts == 0 or num_boxes == 0:
@@ -159,11 +136,7 @@ class DITOMaxIoUAssigner(MaxIoUAssigner):
         )
 
     def _forced(self, overlaps: Tensor) -> Tensor:
-        """Number (from 1) of the object that claims each box, 0 for none.
-
-        Each object claims its best box, or all that are as good; of several
-        the last one gets it.
-        """
+        """Number (from 1) of the object that claims each box, 0 for none."""
         best, where = overlaps.max(dim=1)
         numbers = torch.arange(1, len(overlaps) + 1, device=overlaps.device)
         numbers = numbers.where(best >= self.min_pos_iou, 0)
@@ -204,17 +177,7 @@ class DITORandomSampler(RandomSampler):
         priors: Sequence[Tensor],
         gts: Sequence[InstanceData],
     ) -> list[SamplingResult]:
-        """Sample boxes of all images.
-
-        Args:
-            assigned (Sequence[AssignResult]): Their matches; objects are put
-                before them with ``add_gt_as_proposals``.
-            priors (Sequence[Tensor]): Boxes of each image, (N_i, 4).
-            gts (Sequence[InstanceData]): ``bboxes`` and ``labels``.
-
-        Returns:
-            list[SamplingResult]: Of each image.
-        """
+        """Sample boxes of all images; objects may be put before them."""
         boxes, flags = [], []
         for result, prior, gt in zip(assigned, priors, gts, strict=True):
             is_gt = prior.new_zeros(len(prior), dtype=torch.uint8)
@@ -281,17 +244,7 @@ def sample_images(
     priors: Sequence[Tensor],
     gts: Sequence[InstanceData],
 ) -> list[SamplingResult]:
-    """Sample all images: at once where the sampler can, else one by one.
-
-    Args:
-        sampler (BaseSampler): The sampler.
-        assigned (Sequence[AssignResult]): Matches of each image.
-        priors (Sequence[Tensor]): Boxes of each image, (N_i, 4).
-        gts (Sequence[InstanceData]): ``bboxes`` and ``labels``.
-
-    Returns:
-        list[SamplingResult]: Of each image.
-    """
+    """Sample all images: at once where the sampler can, else one by one."""
     if isinstance(sampler, DITORandomSampler):
         return sampler.sample_all(assigned, priors, gts)
     return [

@@ -33,14 +33,9 @@ def run_config(
 ) -> Config:
     """Make the config of one training.
 
-    Args:
-        name (str): Config that it is made from.
-        factor (float): See :func:`scale_schedule`.
-        seed (int): Seed of the training.
-        start (str, optional): Checkpoint that it starts from, which is also
-            that of the teacher, if it has one. None keeps the config's.
-        start_anew (Sequence[str]): Modules the checkpoint may lack.
-        options (dict, optional): More settings, as of ``--cfg-options``.
+    ``factor`` is as of :func:`scale_schedule`. ``start`` is the checkpoint
+    that it starts from, which is also that of the teacher, if it has one; it
+    may lack the modules ``start_anew``.
     """
     cfg = copy.deepcopy(_read_config(name))
     if options:
@@ -97,10 +92,9 @@ class Store:
         return self.root / run / f'seed{seed}'
 
     def read(self, run: str, seed: int, what: str) -> dict[str, Any] | None:
-        """The result 'train', 'detection' or 'regions'; None without one.
+        """The result 'train', 'detection' or 'regions', if any.
 
-        Raises:
-            ValueError: If its file is damaged.
+        ValueError if its file is damaged.
         """
         return _read_result(self.folder(run, seed) / f'{what}.json')
 
@@ -114,8 +108,7 @@ class Store:
     def check(self, run: str, seed: int, cfg: Config) -> Path:
         """File of a training's config, which may not be there yet.
 
-        Raises:
-            ValueError: If it was begun with another config.
+        ValueError if it was begun with another config.
         """
         # Beside the folder: mmengine writes a copy of its own into that.
         path = self.folder(run, seed).with_suffix('.py')
@@ -152,10 +145,7 @@ class Store:
         return Figure(mean(values), spread, len(values))
 
     def seconds(self, kind: str, key: str) -> float | None:
-        """Mean of ``seconds_per_iter``, or of the seconds of an evaluation.
-
-        Over all finished runs of a kind, 'pretraining' or 'training'.
-        """
+        """Mean ``key`` over all finished runs of a kind, if there are any."""
         values = []
         for path in sorted(self.root.glob('*/seed*/train.json')):
             found = _read_result(path)

@@ -73,11 +73,7 @@ class Job:
 
 
 class Planner:
-    """Which jobs tables need, and how long they take.
-
-    Args:
-        settings (Settings): How tables are made.
-    """
+    """Which jobs tables need, and how long they take."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -86,11 +82,8 @@ class Planner:
     def jobs(self, tables: Sequence[Table]) -> list[Job]:
         """All jobs, each once, what another starts from first.
 
-        Seeds come last: the first seed of every row is done before the
-        second of any.
-
-        Raises:
-            ValueError: If a row has no config for the data set.
+        Seeds come last: the first seed of every row is done before the second
+        of any. ValueError if a row has no config for the data set.
         """
         found: dict[Job, None] = {}
         for seed in range(self.settings.seeds):
@@ -248,16 +241,9 @@ def run_tables(
     settings: Settings,
     budget_hours: float | None = None,
 ) -> list[Job]:
-    """Make what tables need and is not there yet.
+    """Make what tables need and is not there yet; returns what is left.
 
-    Args:
-        tables (Sequence[Table]): The tables.
-        settings (Settings): How they are made.
-        budget_hours (float, optional): No job is begun that would, as far as
-            is known, end after so many hours.
-
-    Returns:
-        list[Job]: What was left undone for the budget.
+    No job is begun that would, as far as is known, end after ``budget_hours``.
 
     Raises:
         StepError: If a step fails; the end of its output is shown.

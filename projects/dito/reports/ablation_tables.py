@@ -52,11 +52,7 @@ class Table:
     note: str = ''  #: What differs from the paper.
 
     def select(self, names: tuple[str, ...]) -> 'Table':
-        """Keep the rows of some names; none keeps all.
-
-        Raises:
-            ValueError: If the table has no such row.
-        """
+        """Keep the rows of some names, or all; ValueError if one lacks."""
         known = [row.name for row in self.rows]
         for name in set(names).difference(known):
             raise ValueError(

@@ -117,11 +117,7 @@ def chart_svg(chart: Chart) -> str:
 
 
 def stage_charts(log: StageLog) -> list[Chart]:
-    """Charts of a training of any stage, each with at least one line.
-
-    Contrastive losses and R@1 of the pyramid's levels, what the proposal
-    head does, and all other losses, each where it was logged.
-    """
+    """Charts of a training of any stage, each with at least one line."""
     losses, recalls = log.keys('loss_'), log.keys('recall_')
     rpn = [k for k in losses if 'rpn' in k]
     contrastive = [k for k in losses if f'recall_{k[5:]}' in recalls]

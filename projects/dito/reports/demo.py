@@ -60,17 +60,10 @@ class Answer:
 
 
 def read_picture(path: Path, limits: Limits) -> np.ndarray:
-    """Read an uploaded file within the limits.
+    """Read an uploaded file, upright, (H, W, 3) uint8 BGR, within the limits.
 
-    Args:
-        path (Path): The file; nothing is concluded from its name.
-        limits (Limits): Of a visitor.
-
-    Returns:
-        np.ndarray: The upright picture, uint8, BGR, (H, W, 3).
-
-    Raises:
-        ValueError: If it is too large, no picture, or gone.
+    Nothing is concluded from its name; ValueError if it is too large, no
+    picture, or gone.
     """
     if not path.is_file():
         raise ValueError('The picture is no longer kept; give it again.')
@@ -103,13 +96,7 @@ def read_picture(path: Path, limits: Limits) -> np.ndarray:
 def read_names(text: str, limits: Limits) -> tuple[str, ...]:
     """Read the names that a visitor typed; no file is opened for them.
 
-    Args:
-        text (str): Names separated by commas or line ends.
-        limits (Limits): Of a visitor.
-
-    Raises:
-        ValueError: If there are none or too many, or they are not written
-            as names.
+    ValueError if there are none or too many, or they are not written as names.
     """
     if not text.strip(' ,\n\r\t'):
         raise ValueError('There is no name; type what to look for.')
@@ -159,24 +146,12 @@ class Demo:
         one_name: bool = False,
         masks: bool = True,
     ) -> Answer:
-        """Find what a visitor named.
+        """Find what a visitor named; names are as typed.
 
-        Args:
-            path (str, optional): Of the uploaded picture; None without one.
-            names (str): As typed.
-            negative_names (str): As typed; blank for none.
-            trained (bool): Whether the classes of the training are negative
-                names too.
-            score_thr (float): Least score of what is shown.
-            one_name (bool): Whether of detections that overlap by an IoU
-                above 0.5 the best alone is kept.
-            masks (bool): Whether masks are drawn and returned.
-
-        Returns:
-            Answer: What was found.
-
-        Raises:
-            ValueError: If it cannot be done, or takes too long.
+        ``trained``: whether the classes of the training are negative names
+        too. ``one_name``: whether of detections that overlap by an IoU above
+        0.5 the best alone is kept. ValueError if it cannot be done, or takes
+        too long.
         """
         asked = read_names(names, self.limits)
         others: list[str] = []
@@ -190,17 +165,9 @@ class Demo:
         )
 
     def maps(self, path: str | None, names: str) -> np.ndarray:
-        """Draw where a model sees the first names, before and after REP.
+        """Draw where a model sees the first 4 names, before and after REP.
 
-        Args:
-            path (str, optional): Of the uploaded picture.
-            names (str): As typed; the first 4 count.
-
-        Returns:
-            np.ndarray: A row for each name, RGB, uint8, (H, W, 3).
-
-        Raises:
-            ValueError: As of :meth:`find`.
+        RGB, uint8, (H, W, 3), a row for each; ValueError as of :meth:`find`.
         """
         if self.similarity is None:
             raise ValueError(
@@ -287,11 +254,7 @@ class Demo:
 
 
 def write_answer(answer: Answer, folder: Path) -> tuple[str, str]:
-    """Write what a visitor downloads.
-
-    Returns:
-        tuple[str]: Paths of the picture and of the json, in a new folder.
-    """
+    """Write what a visitor downloads, picture and json, to a new folder."""
     own = Path(tempfile.mkdtemp(dir=folder))
     write_picture(own / 'found.jpg', answer.picture)
     write_json(own / 'found.json', answer.record)
@@ -299,14 +262,9 @@ def write_answer(answer: Answer, folder: Path) -> tuple[str, str]:
 
 
 def forget(folder: Path, seconds: float) -> int:
-    """Remove files that were written so long ago.
+    """Remove files older than some seconds; bytes of those that stay.
 
-    Args:
-        folder (Path): Searched with the folders in it, which stay.
-        seconds (float): Age from which on a file is removed.
-
-    Returns:
-        int: Bytes of the files that stay.
+    Folders in ``folder`` are searched too, and stay.
     """
     now, total = time.time(), 0
     for path in folder.rglob('*'):
@@ -324,14 +282,9 @@ def forget(folder: Path, seconds: float) -> int:
 
 
 def draw_samples(folder: Path, count: int) -> list[tuple[str, str]]:
-    """Draw pictures to try: the first of the validation of ``symbols``.
+    """Draw pictures to try, the first of the validation of ``symbols``.
 
-    Args:
-        folder (Path): To write to.
-        count (int): Number of pictures.
-
-    Returns:
-        list[tuple]: Path, and what is in it, 'red umbrella, anchor'.
+    Of each its path, and what is in it, 'red umbrella, anchor'.
     """
     from dito.datasets.symbols import SymbolsConfig, load_glyphs
     from dito.datasets.symbols.detection import (

@@ -58,22 +58,12 @@ def held_out_figure(
     out: Path,
     count: int = NUM_FIGURE,
 ) -> Path:
-    """Draw what models make of held-out pictures.
+    """Draw what models make of held-out pictures to a PNG or JPEG.
 
-    The pictures are the first of the validation file that have a novel
-    object alone of its class, whatever is found in them. Detections of 50 %
-    and more are shown.
-
-    Args:
-        detector (DITOInferencer): Looks for all classes.
-        similarity (TextSimilarity, optional): A model with a box head, for
-            maps of the novel object before and after stage 2.
-        data_root (Path): The data set, with annotations/val.json.
-        out (Path): PNG or JPEG file to write.
-        count (int): Number of pictures. Defaults to ``NUM_FIGURE``.
-
-    Returns:
-        Path: ``out``.
+    The pictures are the first of ``data_root``/annotations/val.json that have
+    a novel object alone of its class, whatever is found in them. Detections of
+    50 % and more are shown; a model with a box head gives maps of the novel
+    object before and after stage 2.
 
     Raises:
         ValueError: If no picture has such an object, or count is below 1.
@@ -96,13 +86,8 @@ def readme_figure(
 ) -> np.ndarray:
     """Put judged detections beside the maps of the same pictures.
 
-    There is one picture per row, or three where there are no maps.
-
-    Returns:
-        np.ndarray: RGB, uint8, up to three tiles wide, with a legend below.
-
-    Raises:
-        ValueError: If there is nothing to draw.
+    RGB, uint8, with a legend below; one picture a row, or three where there
+    are no maps. ValueError if there is nothing to draw.
     """
     if not detections:
         raise ValueError('The figure needs pictures with a novel object.')
@@ -123,10 +108,7 @@ def readme_figure(
 def similarity_strip(
     image: np.ndarray, texts: Sequence[str], maps: SimilarityMaps
 ) -> np.ndarray:
-    """Draw a row for each text: the picture, and its one or two maps.
-
-    Pictures are RGB, uint8, (H, W, 3).
-    """
+    """Draw a row for each text: the RGB picture, and its one or two maps."""
     kinds = {'backbone': maps.backbone, 'box head': maps.regions}
     kinds = {
         name: values for name, values in kinds.items() if values is not None

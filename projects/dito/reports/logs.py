@@ -52,11 +52,8 @@ def read_scalars(work_dir: Path) -> list[Row]:
 def read_stage_log(work_dir: Path, title: str) -> StageLog:
     """Read the training rows of all runs in a work folder.
 
-    A resumed training is several runs; where two have logged an iteration
-    the later one counts.
-
-    Raises:
-        FileNotFoundError: If there are no scalars.
+    A resumed training is several runs; where two have logged an iteration the
+    later one counts. FileNotFoundError if there are no scalars.
     """
     files = sorted(work_dir.glob(f'*/{_SCALARS}'))
     if not files:
@@ -95,11 +92,7 @@ def measured_pace(work_dir: Path) -> float | None:
 
 
 def read_test_metrics(work_dir: Path) -> dict[str, float]:
-    """Metrics that the last test run has written.
-
-    Raises:
-        FileNotFoundError: If the folder holds no finished test.
-    """
+    """Metrics of the last test run; FileNotFoundError without one."""
     run = newest_run(work_dir)
     if run is None or not (run / f'{run.name}.json').is_file():
         raise FileNotFoundError(

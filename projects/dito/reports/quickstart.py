@@ -197,11 +197,7 @@ def collect_metrics(work_dir: Path) -> dict[str, float]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make an empty folder, dropping an earlier quickstart in it.
-
-    Raises:
-        ValueError: If it holds anything but a quickstart.
-    """
+    """Make an empty folder, dropping an earlier quickstart in it alone."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / _MARKER).is_file():
             raise ValueError(
@@ -216,13 +212,8 @@ def prepare_folder(folder: Path) -> None:
 def run_quickstart(plan: Plan, device: str = 'cpu') -> dict[str, Any]:
     """Run all steps, write metrics.json and the report, and show them.
 
-    Args:
-        plan (Plan): Folders and lengths. An earlier run in its work folder
-            is replaced; the data set is drawn only where it is missing.
-        device (str): Where the report's pictures are computed.
-
-    Returns:
-        dict: What metrics.json holds.
+    An earlier run in the work folder is replaced; the data set is drawn only
+    where it is missing. Returns what metrics.json holds.
 
     Raises:
         FileNotFoundError: If the package lacks shipped weights.

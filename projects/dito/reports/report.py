@@ -227,18 +227,7 @@ def quickstart_report(
 ) -> Path:
     """Write report.html of a quickstart, and the maps' hits to metrics.json.
 
-    Args:
-        quickstart_dir (Path): Holds metrics.json and the work folders
-            ``rep`` and ``dito``.
-        data_root (Path): The data set, with annotations/val.json.
-        device (str): Where the models run. Defaults to 'cpu'.
-        out (Path, optional): Defaults to report.html in that folder.
-
-    Returns:
-        Path: The report.
-
-    Raises:
-        FileNotFoundError: If something of a finished quickstart is missing.
+    FileNotFoundError if something of a finished quickstart is missing.
     """
     path = quickstart_dir / 'metrics.json'
     if not path.is_file():

@@ -109,14 +109,7 @@ class PointingGame:
 
 
 def read_annotated(ann_file: Path, image_root: Path) -> AnnotatedSet:
-    """Read an annotation file.
-
-    Args:
-        ann_file (Path): Annotations; a category of frequency 'r' is novel.
-        image_root (Path): What ``file_name`` is relative to.
-
-    Returns:
-        AnnotatedSet: All images with all their objects.
+    """Read all images and objects of a file; frequency 'r' is novel.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -182,12 +175,7 @@ def detect_samples(
 ) -> list[DetectionSample]:
     """Look for all classes of a data set in some of its images.
 
-    Args:
-        inferencer (DITOInferencer): The detector.
-        data (AnnotatedSet): Says which classes there are, and which of them
-            are novel, as in an evaluation.
-        images (Sequence[AnnotatedImage]): Images.
-        score_thr (float): Least score of what is kept.
+    Which classes are novel is what the data set says, as in an evaluation.
     """
     if not images:
         return []
@@ -235,8 +223,8 @@ def pointing_game(
 ) -> PointingGame | None:
     """Count how often the maps are highest inside the object asked for.
 
-    Objects whose class occurs twice in an image are left out; None if there
-    is no object to ask for. The model must have a box head.
+    Objects whose class occurs twice in an image are left out; None if there is
+    no object to ask for. The model must have a box head.
     """
     hits: list[tuple[bool, bool, float]] = []
     for image in [i for i in images if i.singles]:

@@ -101,10 +101,7 @@ class TimeLeft:
     def left(self, now: float, share: float, later: float) -> float:
         """Estimate the seconds until everything is done.
 
-        Args:
-            now (float): The clock of :meth:`begin`.
-            share (float): Share of the step's units that are done.
-            later (float): Costs of the steps after it.
+        ``share`` of the step's units is done; ``later`` costs follow it.
         """
         self._note(now, self._cost.done(share))
         since = now - self._time
@@ -148,10 +145,7 @@ def in_words(seconds: float) -> str:
 class Reporter:
     """Run stages one after the other and show how far they are.
 
-    Args:
-        stages (list[Stage]): Every step, for the time left.
-        log_dir (Path): Folder for the output of the steps.
-        after (float): Cost of what follows the last step.
+    ``after`` is the cost of what follows the last step.
     """
 
     def __init__(
@@ -164,11 +158,7 @@ class Reporter:
         self.time_left = TimeLeft()
 
     def run(self, stage: Stage) -> float:
-        """Run one step and return the seconds it took.
-
-        Raises:
-            StepError: If its command fails; the end of its output is shown.
-        """
+        """Run one step and return the seconds it took, or a StepError."""
         start = time.monotonic()
         log = self.log_dir / f'{stage.name}.log'
         self.console.print(f'[bold]{stage.title}[/bold]  (log: {log})')

@@ -3,14 +3,10 @@
 
 
 def register_all_modules(init_default_scope: bool = True) -> None:
-    """Make MMDetection's scope the default one, as OpenMMLab's packages do.
+    """Make MMDetection's scope the default one, if there is none yet.
 
     ``mmengine.hub.get_model('dito::...')`` calls this. Everything of DITO is
     registered as soon as anything of it is imported.
-
-    Args:
-        init_default_scope (bool): Make ``mmdet`` the default scope if there
-            is none yet. Defaults to True.
     """
     from mmengine.registry import DefaultScope
 

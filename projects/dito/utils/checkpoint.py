@@ -78,15 +78,9 @@ def install() -> None:
 def load_from_safetensors(
     filename: str, map_location: Any = None
 ) -> dict[str, Any]:
-    """Load a safetensors file as an mmengine checkpoint.
+    """``state_dict`` and ``meta`` of a safetensors file.
 
-    Args:
-        filename (str): Path.
-        map_location (str | torch.device, optional): Device of the tensors;
-            anything else than a device means the CPU.
-
-    Returns:
-        dict: ``state_dict`` and ``meta``, the file's metadata.
+    What is no device in ``map_location`` means the CPU.
     """
     path = _existing(filename)
     device = (
@@ -108,17 +102,10 @@ def load_from_safetensors(
 def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load a ``.pth`` or ``.safetensors`` file without running its code.
 
-    Args:
-        filename (str): Path.
-        map_location (optional): As in :func:`torch.load`.
-
-    Returns:
-        dict: The checkpoint.
-
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is broken, no checkpoint, or holds objects other
-            than tensors and plain values.
+        ValueError: If it is broken, no checkpoint, or holds objects other than
+            tensors and plain values.
     """
     path = _existing(filename)
     if path.suffix.lower() == _SUFFIX:
@@ -140,10 +127,7 @@ def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def _without_program(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Put ``meta.config``, which a runner would run to resume, elsewhere.
-
-    ``meta.cfg``, of newer versions of MMEngine, is a text to all.
-    """
+    """Put ``meta.config``, which a runner would run to resume, elsewhere."""
     meta = checkpoint.get('meta')
     if isinstance(meta, dict) and 'config' in meta:
         meta.setdefault('cfg', meta.pop('config'))
@@ -222,14 +206,8 @@ def load_state_dict_file(
 ) -> dict[str, Tensor]:
     """Load the weights of a file, whatever wraps them.
 
-    Args:
-        path (str | Path): ``.safetensors``, ``.pth`` or ``.pt``.
-        map_location (optional): As in :func:`torch.load`.
-
-    Returns:
-        dict[str, Tensor]: The state dict; the ``module.`` of
-        DistributedDataParallel and the ``_orig_mod.`` of torch.compile are
-        stripped.
+    The ``module.`` of DistributedDataParallel and the ``_orig_mod.`` of
+    torch.compile are stripped.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -241,15 +219,7 @@ def load_state_dict_file(
 def state_dict_of(
     checkpoint: Mapping[str, Any], path: PathLike = 'the checkpoint'
 ) -> dict[str, Tensor]:
-    """Find the weights inside a checkpoint.
-
-    Args:
-        checkpoint (dict): With ``state_dict`` or ``model``, or bare.
-        path (str | Path): Named in the error.
-
-    Returns:
-        dict[str, Tensor]: Weights by name.
-    """
+    """Find the weights inside a checkpoint."""
     for key in _WEIGHTS_KEYS:
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
@@ -275,16 +245,7 @@ def state_dict_of(
 
 
 def hash_of(facts: str, state: Mapping[str, Tensor]) -> str:
-    """Hash weights and what is to be said of them.
-
-    Args:
-        facts (str): Hashed first.
-        state (dict[str, Tensor]): Weights by name, of any precision and
-            device; of numbers their value counts.
-
-    Returns:
-        str: 64 hexadecimal digits.
-    """
+    """Sha256 of ``facts`` and weights of any precision, by their values."""
     digest = hashlib.sha256(facts.encode())
     for name, value in sorted(state.items()):
         if hasattr(value, 'full_tensor'):  # of a sharded model
@@ -310,15 +271,7 @@ def _holds_its_numbers(value: Tensor) -> bool:
 
 
 def check_suffix(path: PathLike, what: str) -> None:
-    """Refuse a target that is no safetensors file, before any work.
-
-    Args:
-        path (str | Path): Where it is to be written.
-        what (str): What is, for the message: 'A scene'.
-
-    Raises:
-        ValueError: If the path does not end in ``.safetensors``.
-    """
+    """Refuse, before any work, a target that is no ``.safetensors`` file."""
     if Path(path).suffix != '.safetensors':
         raise ValueError(f'{what} is saved as .safetensors, got {path}.')
 
@@ -328,13 +281,7 @@ def save_safetensors(
     path: PathLike,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write tensors and metadata; the file appears whole or not at all.
-
-    Args:
-        state (dict[str, Tensor]): Tensors by name, any device.
-        path (str | Path): Target; its folder is made.
-        metadata (dict, optional): Anything json can hold.
-    """
+    """Write tensors and metadata; the file appears whole or not at all."""
     # Tied weights share memory, which the format refuses: each gets a copy.
     tensors = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -142,13 +142,9 @@ def fallback_active() -> bool:
 
 
 def install() -> bool:
-    """Put the fallback in place where mmcv has no compiled ops.
+    """Put the fallback in place where mmcv has no compiled ops; is it?
 
-    Must run before ``mmcv.ops`` or ``mmdet`` is imported. A second call
-    does nothing.
-
-    Returns:
-        bool: Whether the fallback is in use.
+    Must run before ``mmcv.ops`` or ``mmdet`` is imported.
     """
     if fallback_active():
         return True
@@ -168,13 +164,7 @@ def install() -> bool:
 
 
 def import_without_line(module: str, line: str) -> None:
-    """Import a module; what it prints appears, but for one line.
-
-    Args:
-        module (str): Name of the module.
-        line (str): The unwanted line. Other output appears after the import,
-            also if that fails.
-    """
+    """Import a module; what it prints appears afterwards, but for a line."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
@@ -188,15 +178,12 @@ def import_without_line(module: str, line: str) -> None:
 
 
 def leave_out_multimodal() -> bool:
-    """Keep mmpretrain importable beside transformers 5.
+    """Keep mmpretrain importable beside transformers 5; is it needed?
 
-    MMDetection imports mmpretrain where it is installed. The multimodal
-    models of mmpretrain 1.3 need names that transformers 5 no longer has, and
-    the whole import fails with a TypeError; without transformers they are
-    left out, as they are here.
-
-    Returns:
-        bool: Whether they are left out for this reason.
+    MMDetection imports mmpretrain where it is installed. The multimodal models
+    of mmpretrain 1.3 need names that transformers 5 no longer has, and the
+    whole import fails with a TypeError; without transformers they are left
+    out, as they are here.
     """
     try:
         version = metadata.version('transformers')

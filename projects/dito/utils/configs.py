@@ -42,13 +42,9 @@ def register_config_scope() -> None:
 def config_root() -> Path:
     """Folder that holds DITO's configs.
 
-    Returns:
-        Path: ``configs`` of the clone the package is imported from, else the
-        copy inside the installed package, else ``configs`` beside the
-        package (as a project of MMDetection).
-
-    Raises:
-        FileNotFoundError: If neither is there.
+    ``configs`` of the clone the package is imported from, else the copy inside
+    the installed package, else ``configs`` beside the package (as a project of
+    MMDetection); FileNotFoundError without any.
     """
     clone = PACKAGE.parents[1]
     if (clone / 'setup.cfg').is_file() and (clone / 'configs').is_dir():
@@ -65,12 +61,9 @@ def config_root() -> Path:
 
 
 def list_configs() -> dict[str, Path]:
-    """All runnable configs.
+    """Runnable configs by their path in the configs folder, without ``.py``.
 
-    Returns:
-        dict[str, Path]: File by its path inside the configs folder, without
-        ``.py``; the parts under ``_base_`` and shipped detectors under
-        ``assets`` are left out.
+    Parts under ``_base_`` and detectors under ``assets`` are left out.
     """
     root = config_root()
     names = {
@@ -85,14 +78,9 @@ def list_configs() -> dict[str, Path]:
 
 
 def find_config(name: str | Path) -> Path:
-    """Find a config file.
+    """Find a config file by path or name.
 
-    Args:
-        name (str | Path): A path; or the name of one of DITO's configs, with
-            or without ``configs/``, its sub-folder and ``.py``.
-
-    Returns:
-        Path: The file.
+    A name may have ``configs/``, the sub-folder and ``.py``.
 
     Raises:
         FileNotFoundError: If there is none; the message has close matches.
@@ -155,12 +143,8 @@ def _suggest(wanted: str, names: list[str]) -> str:
 def scale_schedule(cfg: Config, factor: float) -> None:
     """Shorten or lengthen a training, in place.
 
-    The number of iterations and all times of the learning rate are
-    multiplied; what does not become a whole number is rounded.
-
-    Args:
-        cfg (Config): Config of a training that counts iterations.
-        factor (float): Greater than 0.
+    The number of iterations and all times of the learning rate are multiplied
+    and rounded.
 
     Raises:
         ValueError: If the config counts epochs, or nothing would be left.

@@ -29,16 +29,8 @@ _SUMS = 'sums.json'
 def download(url: str, path: Path, progress: Progress | None = None) -> Path:
     """Fetch a file; what an earlier attempt left is gone on with.
 
-    The part that is there lies in ``path`` with ``.part`` appended, and only
-    a whole file gets the name.
-
-    Args:
-        url (str): ``http://`` or ``https://`` address.
-        path (Path): Where it goes; a file that is there is kept.
-        progress (Callable, optional): Called after each block.
-
-    Returns:
-        Path: The same.
+    The part that is there lies in ``path`` with ``.part`` appended, and only a
+    whole file gets the name; one that is there is kept.
 
     Raises:
         ValueError: If it cannot be fetched, or has another size than the
@@ -111,20 +103,10 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> int | None:
 def check_known(
     path: Path, accept_change: bool = False, folder: Path | None = None
 ) -> str:
-    """Compare a file with what it was when it was seen first.
+    """Sha256 of a file, compared with what it was when it was seen first.
 
-    Size, sha256 and day are noted in a file ``sums.json``.
-
-    Args:
-        path (Path): The file.
-        accept_change (bool): Note it anew. Defaults to False.
-        folder (Path, optional): Of ``sums.json``; that of the file if None.
-
-    Returns:
-        str: Its sha256.
-
-    Raises:
-        ValueError: If it has changed.
+    Size, sha256 and day are noted in a file ``sums.json`` of ``folder``, or
+    beside it; ``accept_change`` notes them anew. ValueError if it has changed.
     """
     file = (folder or path.parent) / _SUMS
     known = read_json(file) if file.is_file() else {}
@@ -153,17 +135,8 @@ def check_known(
 def unpack_zip(path: Path, folder: Path, most: int = _MOST) -> Path:
     """Unpack an archive into a folder that appears whole or not at all.
 
-    Args:
-        path (Path): A ``.zip`` file.
-        folder (Path): Where to; must not exist.
-        most (int): Bytes that it may become. Defaults to 64 GiB.
-
-    Returns:
-        Path: The folder.
-
-    Raises:
-        ValueError: If it is damaged, leads out of the folder, holds anything
-            but files and folders, or becomes too large.
+    ValueError if it is damaged, leads out of the folder, holds anything but
+    files and folders, or becomes larger than ``most`` bytes.
     """
     try:
         with zipfile.ZipFile(path) as archive, new_folder(folder) as parts:

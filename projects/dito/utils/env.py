@@ -120,10 +120,7 @@ def check_python() -> list[Check]:
 
 
 def _outside(names: tuple[str, ...], found: str) -> bool:
-    """Whether a version is outside of the accepted ones.
-
-    Upstream's packages of other names have numbers of their own.
-    """
+    """Whether a version is outside of the accepted ones."""
     if names[0] not in BOUNDS or _version(names[:1]) is None:
         return False
     low, high, _ = BOUNDS[names[0]]
@@ -373,11 +370,7 @@ def format_report(checks: list[Check]) -> str:
 
 
 def main() -> int:
-    """Print the report.
-
-    Returns:
-        int: 1 when something keeps DITO from running, else 0.
-    """
+    """Print the report; 1 when something keeps DITO from running, else 0."""
     checks = run_checks()
     print(format_report(checks))
     return int(any(check.status == FAIL for check in checks))

@@ -36,14 +36,9 @@ _MARKS = (
 def require_plain_file(path: PathLike) -> None:
     """Refuse what is there and has no end, such as a pipe or ``/dev/zero``.
 
-    Paths out of annotations, tables and folders of strangers go through
-    here before they are opened; what is missing is left to whoever opens it.
-
-    Args:
-        path (str | Path): Of the file; links are followed.
-
-    Raises:
-        ValueError: If it is a pipe, a device, a socket or a folder.
+    Paths out of annotations, tables and folders of strangers go through here
+    before they are opened; what is missing is left to whoever opens it.
+    ValueError also for a folder.
     """
     try:
         mode = os.stat(path).st_mode
@@ -57,28 +52,14 @@ def require_plain_file(path: PathLike) -> None:
 
 
 def encoding_of(start: bytes) -> str:
-    """Name the encoding of a text by its byte-order mark.
-
-    Args:
-        start (bytes): Its first four bytes, or more.
-
-    Returns:
-        str: What a byte-order mark says, else 'utf-8'.
-    """
+    """Encoding of a text by its byte-order mark, else 'utf-8'."""
     return next(
         (name for mark, name in _MARKS if start.startswith(mark)), 'utf-8'
     )
 
 
 def sha256_of(path: PathLike) -> str:
-    """Hash a file of any size.
-
-    Args:
-        path (str | Path): The file.
-
-    Returns:
-        str: 64 hexadecimal digits, as ``sha256sum`` prints them.
-    """
+    """Hash a file of any size, as ``sha256sum`` prints it."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
@@ -106,17 +87,10 @@ def collector_paused() -> Iterator[None]:
 def read_json(path: PathLike, backend_args: dict | None = None) -> Any:
     """Read a json file, in any encoding that json knows.
 
-    Args:
-        path (str | Path): Path of the file.
-        backend_args (dict, optional): File backend of MMEngine.
-
-    Returns:
-        Any: Its content.
-
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not json, if a key stands twice in an object
-            with different values, or if it does not fit into memory.
+        ValueError: If it is not json, if a key stands twice in an object with
+            different values, or if it does not fit into memory.
     """
     path = os.fspath(path)
     try:
@@ -189,13 +163,8 @@ def _refuse_huge(path: str) -> None:
 def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
     """Write a file that is never seen half written.
 
-    Args:
-        path (str | Path): The file; its folder is made.
-        sync (bool): Wait until it is on the disk. Defaults to False.
-
-    Yields:
-        Path: Where to write, in the same folder and with the same suffix;
-        it becomes ``path`` unless there is an error.
+    Yields where to write, in the same folder and with the same suffix; it
+    becomes ``path`` unless there is an error. ``sync`` waits for the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,12 +183,7 @@ def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
 
 
 def put_in_place(temporary: PathLike, path: PathLike) -> None:
-    """Give a finished file its name, on the disk and not only in memory.
-
-    Args:
-        temporary (str | Path): Written file, in the same folder.
-        path (str | Path): Its name from now on; replaced if it exists.
-    """
+    """Give a finished file its name, on the disk and not only in memory."""
     _sync(temporary)
     os.replace(temporary, path)
     _sync(Path(path).parent)
@@ -238,13 +202,8 @@ def _sync(path: PathLike) -> None:
 def new_folder(folder: PathLike) -> Iterator[Path]:
     """Make a folder that appears complete or not at all.
 
-    Args:
-        folder (str | Path): Its name; what stands there is replaced, so
-            refuse before what must be kept.
-
-    Yields:
-        Path: An empty folder beside it, which becomes ``folder`` unless
-        there is an error.
+    Yields an empty one beside it, which becomes ``folder`` unless there is an
+    error. What stands there is replaced, so refuse before what must be kept.
     """
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -267,12 +226,7 @@ def new_folder(folder: PathLike) -> Iterator[Path]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all.
-
-    Args:
-        path (str | Path): Path; its folder is made.
-        text (str): Content.
-    """
+    """Write a text file in UTF-8, whole or not at all."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding='utf-8')
 
@@ -280,14 +234,7 @@ def write_text(path: PathLike, text: str) -> None:
 def write_json(
     path: PathLike, content: Any, indent: int | None = None
 ) -> None:
-    """Write a json file, whole or not at all.
-
-    Args:
-        path (str | Path): Path; its folder is made.
-        content (Any): What json can hold.
-        indent (int, optional): Spaces a level; None writes one line without
-            any.
-    """
+    """Write a json file, on one line without indent, whole or not at all."""
     separators = (',', ':') if indent is None else None
     with replacing(path) as unfinished, _text_file(unfinished) as file:
         # In parts: run lengths of large pictures are long.
@@ -296,12 +243,7 @@ def write_json(
 
 
 def write_json_list(path: PathLike, parts: Iterable[list]) -> None:
-    """Write one long list, a part at a time; whole or not at all.
-
-    Args:
-        path (str | Path): Path; its folder is made.
-        parts (Iterable[list]): Consecutive parts of the list.
-    """
+    """Write one long list, a part at a time; whole or not at all."""
     with replacing(path) as unfinished, _text_file(unfinished) as file:
         separator = '['
         for part in parts:

@@ -136,14 +136,7 @@ class PlainValues:
         return content
 
     def finish(self, value: Any) -> Any:
-        """Put what stands for other values in their place.
-
-        Args:
-            value: What torch has read; containers are changed in place.
-
-        Returns:
-            The value, with deques, defaultdicts and numpy's values inside.
-        """
+        """Put deques, defaultdicts and numpy's values where they belong."""
         if id(value) in self._seen:
             return self._seen[id(value)][1]
         if isinstance(value, (_Array, _Kind)):

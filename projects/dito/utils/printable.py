@@ -23,15 +23,7 @@ _HARMFUL = re.compile(
 
 
 def printable(text: Any) -> str:
-    r"""Write what a terminal would obey as escapes.
-
-    Args:
-        text: Text, or what has one.
-
-    Returns:
-        str: Control characters but for tab and newline as ``\x1b``; the
-        rest, in whatever script, as it is.
-    """
+    """Write what a terminal would obey, but tab and newline, as escapes."""
     return _HARMFUL.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 

@@ -51,21 +51,12 @@ def draw_objects(
     scale: int = 1,
     font_size: int = 0,
 ) -> np.ndarray:
-    """Draw light masks, thin boxes and labels beside them.
+    """Draw light masks, thin boxes and labels beside them, on RGB (H, W, 3).
 
     Labels cover neither each other nor, where there is room, an object; see
-    :class:`LabelPlaces`. A line leads from a label to a box farther off.
-
-    Args:
-        image (np.ndarray): RGB, uint8, shape (H, W, 3).
-        objects (Sequence[ShownObject]): What to draw; the first are drawn
-            last, so a better detection lies over a worse one.
-        scale (int): Enlargement, for small pictures. Defaults to 1.
-        font_size (int): Height of the text in pixels. Defaults to 0, by the
-            size of the picture.
-
-    Returns:
-        np.ndarray: RGB, uint8, shape (H * scale, W * scale, 3).
+    :class:`LabelPlaces`. A line leads from a label to a box farther off. The
+    first objects are drawn last, so a better detection lies over a worse one;
+    ``scale`` enlarges small pictures.
 
     Raises:
         ValueError: If the image is no RGB picture, or a mask has not its
@@ -177,12 +168,7 @@ class LabelPlaces:
             self._objects[rows, columns] = 1
 
     def place(self, box: Box, size: tuple[float, float]) -> Box | None:
-        """Take a place near a box for a label of a width and a height.
-
-        Returns:
-            tuple | None: Rectangle of at least this size; None where there
-            is no room.
-        """
+        """Take a place near a box for a label of this size, if any."""
         width, height = (-int(-v // _CELL) for v in size)
         rows, columns = self._taken.shape
         if width > columns or height > rows:
@@ -249,19 +235,11 @@ def draw_heat_map(
     scale: int = 1,
     box: Box | None = None,
 ) -> np.ndarray:
-    """Lay a map over a picture without its colours.
+    """Lay a map (h, w) over an RGB picture without its colours.
 
     The colours run from dark at the least value of this map over red to pale
-    yellow at its greatest, see :func:`stretch`.
-
-    Args:
-        image (np.ndarray): RGB, uint8, (H, W, 3).
-        values (np.ndarray): Map (h, w) that covers the picture.
-        scale (int): Enlargement. Defaults to 1.
-        box (tuple, optional): x1, y1, x2, y2 of an outline in pixels.
-
-    Returns:
-        np.ndarray: RGB, uint8, (H * scale, W * scale, 3).
+    yellow at its greatest, see :func:`stretch`; ``box`` is an outline in
+    pixels.
     """
     picture = enlarge(image, scale)
     # Bilinear, as cv2.resize is unless told otherwise.

@@ -71,8 +71,7 @@ class ShownObject:
     def crop(self, shape: tuple[int, int]) -> Crop | None:
         """The part of a picture (H, W) that the mask covers; None without.
 
-        Raises:
-            ValueError: If the mask is one of a picture of another shape.
+        ValueError if the mask is one of a picture of another shape.
         """
         if self.mask is None or isinstance(self.mask, tuple):
             return self.mask
@@ -97,13 +96,7 @@ def crop_pixels(mask: np.ndarray) -> Crop:
 def from_prediction(
     result: dict[str, Any], novel: Collection[str]
 ) -> list[ShownObject]:
-    """Objects of one image's result, in its order: best first.
-
-    Args:
-        result (dict): As :func:`dito.apis.results.to_dict` makes it, and as
-            ``dito detect`` writes it to ``preds/``.
-        novel (collection[str]): Names of the novel classes.
-    """
+    """Objects of a result of :func:`dito.apis.results.to_dict`, best first."""
     names, boxes = result['names'], result['bboxes']
     masks = result.get('masks') or [None] * len(names)
     return [
@@ -136,16 +129,8 @@ def judge(
 
     Each detection, best first, takes the annotated object that it overlaps
     most among those of its name that are free: a hit. Any other detection is
-    wrong. An object that no hit takes, and that no wrong detection lies on,
-    is missed.
-
-    Args:
-        found (Sequence[ShownObject]): Detections, best first.
-        truth (Sequence[ShownObject]): Annotations.
-
-    Returns:
-        list[ShownObject]: The detections with a verdict, then what was
-        missed.
+    wrong. An object that no hit takes, and that no wrong detection lies on, is
+    missed, and comes last.
     """
     overlaps = box_iou(_boxes(found), _boxes(truth)).numpy()
     free, covered, judged = set(range(len(truth))), set(), []

@@ -48,21 +48,14 @@ class BestCheckpointHook(CheckpointHook):
             ) from error
 
     def before_train(self, runner: Any) -> None:
-        """Prepare the folder.
-
-        Raises:
-            ValueError: If ``save_best`` names a metric that is not there.
-        """
+        """Prepare the folder; ValueError if ``save_best`` is not there."""
         self._check_best(runner)
         super().before_train(runner)
         if isinstance(self.file_backend, LocalBackend):
             self._find_best(runner)
 
     def _find_best(self, runner: Any) -> None:
-        """Look for best checkpoints here, where the folder was moved.
-
-        A better one would remove that of the folder this is a copy of.
-        """
+        """Look for best checkpoints here, where the folder was moved."""
         if not self.save_best:
             return
         keys = self.key_indicators
@@ -156,14 +149,9 @@ class BestCheckpointHook(CheckpointHook):
 
 
 def find_figure(name: str, figures: Mapping[str, Any]) -> str | None:
-    """Find a figure by its name here or in MMDetection.
+    """Key of a figure, by its name here or in MMDetection ('coco/bbox_mAP').
 
-    Args:
-        name (str): Such as 'coco/bbox_AP', 'bbox_AP', 'coco/bbox_mAP_50'.
-        figures (dict[str, Any]): Figures of a validation.
-
-    Returns:
-        str, optional: Its key; None if there is none, or several.
+    None if there is none, or several.
     """
     ours = re.sub(r'mAP(?:_(?=\w))?', 'AP', name)
     for wanted in (name, ours):

@@ -83,8 +83,7 @@ class DITOCheckpointHook(BestCheckpointHook):
     def before_run(self, runner: Any) -> None:
         """Choose the checkpoint that an automatic resume takes.
 
-        Raises:
-            ValueError: If the run would never come to an end.
+        ValueError if the run would never come to an end.
         """
         _require_an_end(runner)
         if isinstance(runner._train_loop, BaseLoop):
@@ -92,11 +91,7 @@ class DITOCheckpointHook(BestCheckpointHook):
         resolve_resume(runner)
 
     def before_train(self, runner: Any) -> None:
-        """Prepare the folder; remove what a killed run left half-written.
-
-        Raises:
-            ValueError: If ``save_best`` names a metric that is not there.
-        """
+        """Prepare the folder; remove what a killed run left half-written."""
         super().before_train(runner)
         _say_if_done(runner)
         if self.max_keep_ckpts == 1:
@@ -129,8 +124,7 @@ class DITOCheckpointHook(BestCheckpointHook):
     ) -> None:
         """Save at the interval, and where the run was asked to end.
 
-        Raises:
-            Interrupted: If it was, on any process.
+        Interrupted if it was, on any process.
         """
         # Gradients that wait for more batches are not in a checkpoint.
         wrapper = runner.optim_wrapper
@@ -211,8 +205,7 @@ class DITOCheckpointHook(BestCheckpointHook):
     ) -> None:
         """Go on from trained weights where nothing averages them now.
 
-        Raises:
-            ValueError: If a training cannot go on from the checkpoint.
+        ValueError if a training cannot go on from the checkpoint.
         """
         if runner._resume:
             check_training_state(runner, checkpoint)

@@ -190,14 +190,7 @@ def _is_training(runner: Any) -> bool:
 
 
 def vocabulary_sha256(vocabulary: Vocabulary) -> str:
-    """Hash what a vocabulary decides: names, groups and embeddings.
-
-    Args:
-        vocabulary (Vocabulary): Classes in label order.
-
-    Returns:
-        str: 64 hexadecimal digits.
-    """
+    """Hash what a vocabulary decides: names, groups and embeddings."""
     digest = hashlib.sha256(json.dumps(vocabulary.names).encode())
     for tensor in (
         vocabulary.novel,
@@ -209,14 +202,7 @@ def vocabulary_sha256(vocabulary: Vocabulary) -> str:
 
 
 def model_facts(model: Any) -> dict[str, Any]:
-    """What of a detector belongs to the protocol of its evaluation.
-
-    Args:
-        model (nn.Module): A detector; what it does not have is left out.
-
-    Returns:
-        dict: Values that json can hold.
-    """
+    """What of a detector, as far as it has it, json can say of a test."""
     model = unwrap_model(model)
     head = getattr(model, 'roi_head', None)
     facts = {
@@ -266,14 +252,7 @@ def _proposals(model: Any) -> str | None:
 
 
 def input_size(dataset: Any) -> str | None:
-    """Size that a detection set's pipeline brings images to.
-
-    Args:
-        dataset (Dataset): With an MMDetection pipeline, or without.
-
-    Returns:
-        str | None: Such as '1024 x 1024, ratio kept'; None if nothing says.
-    """
+    """Size a pipeline brings images to: '1024 x 1024, ratio kept'."""
     steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
     for step in steps:
         scale = getattr(step, 'scale', None)

@@ -21,17 +21,11 @@ def fit_state_dict(
     checkpoint: dict[str, Any],
     resampled: MutableMapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
-    """Resize what can be resized, in place.
+    """Resize what can be resized, in place; returns the state dict.
 
-    Args:
-        model (nn.Module): Model that will get the weights. Modules with a
-            method ``adapt_state_dict(state_dict, prefix)`` fit their own.
-        checkpoint (dict): With ``state_dict``, or a bare state dict.
-        resampled (dict, optional): Gets the names of what was resized, and
-            from what to what.
-
-    Returns:
-        dict[str, Tensor]: The weights by the model's names.
+    Modules with a method ``adapt_state_dict(state_dict, prefix)`` fit their
+    own. ``resampled`` gets the names of what was resized, and from what to
+    what.
     """
     state: MutableMapping[str, Any] = checkpoint.get('state_dict', checkpoint)
     for key in [k for k in state if k.startswith('module.')]:
@@ -52,15 +46,10 @@ def fit_state_dict(
 
 
 def fit_pos_embed(value: Tensor, target: Tensor) -> Tensor:
-    """Resize a positional embedding between square grids.
+    """Resize a positional embedding (1, g * g, C) between square grids.
 
-    Args:
-        value (Tensor): Shape (1, g * g, C).
-        target (Tensor): Shape (1, h * h, C), or any other.
-
-    Returns:
-        Tensor: Shape of ``target``; ``value`` if the shapes are one already
-        or are not both square grids of one width.
+    It stays as it is if the shapes are one already or are not both square
+    grids of one width.
     """
     if value.shape == target.shape or value.dim() != 3 or target.dim() != 3:
         return value
@@ -147,13 +136,7 @@ class LoadReport:
         checkpoint: Mapping[str, Tensor],
         resampled: Mapping[str, str] | None = None,
     ) -> 'LoadReport':
-        """Compare two state dicts by name and shape.
-
-        Args:
-            model (dict[str, Tensor]): The model's.
-            checkpoint (dict[str, Tensor]): The checkpoint's, fitted.
-            resampled (dict[str, str], optional): What the fitting resized.
-        """
+        """Compare two state dicts by name and shape; the second is fitted."""
         report = cls(resampled=dict(resampled or {}))
         for key, value in model.items():
             if key not in checkpoint:
@@ -254,15 +237,9 @@ class DITOLoadReportHook(Hook):
     def after_load_checkpoint(
         self, runner: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Compare, report, and refuse what must not be.
+        """Compare, report, and refuse, by a ValueError, what must not be.
 
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): Read from the file, not yet loaded; its state
-                dict is fitted to the model in place.
-
-        Raises:
-            ValueError: If keys that must be there are not.
+        The state dict, not yet loaded, is fitted to the model in place.
         """
         if runner._resume:
             return

@@ -26,14 +26,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def non_finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Pick the scalars that are not finite.
-
-    Args:
-        values (dict): Tensors of one element, or numbers, by name.
-
-    Returns:
-        dict[str, float]: Those that are NaN or infinite.
-    """
+    """Pick the scalars, tensors or numbers, that are NaN or infinite."""
     tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
     numbers = {n: float(v) for n, v in values.items() if n not in tensors}
     if tensors:
@@ -53,14 +46,7 @@ def anywhere(flag: bool) -> bool:
 
 
 def non_finite_weights(model: nn.Module) -> list[str]:
-    """Name the parameters of this process that are not finite.
-
-    Args:
-        model (nn.Module): Of sharded parameters the own part is looked at.
-
-    Returns:
-        list[str]: Names in order.
-    """
+    """Name the parameters that are not finite, of sharded ones here."""
     named = [(n, local_part(p.detach())) for n, p in model.named_parameters()]
     if not named:
         return []
@@ -80,10 +66,7 @@ def require_finite_weights(
 ) -> None:
     """Refuse weights that are not finite; every process must call this.
 
-    Args:
-        model (nn.Module): Model to be saved.
-        step (int): Step it would be saved at.
-        last (str, optional): The checkpoint before.
+    ``step`` is where they would be saved, ``last`` the checkpoint before.
 
     Raises:
         NonFiniteError: On all processes, if a weight on any is not finite.
@@ -127,17 +110,7 @@ class DITONonFiniteGuardHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Look at the values of a step.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Number of the batch.
-            data_batch (dict): The batch, with ``keys`` or ``data_samples``.
-            outputs (dict, optional): What ``train_step`` returned.
-
-        Raises:
-            NonFiniteError: If a value on any rank is not finite.
-        """
+        """Look at a step; NonFiniteError if a value on any rank is bad."""
         bad = non_finite(self._values(runner, outputs or {}))
         if not anywhere(bool(bad)):
             return
@@ -175,15 +148,7 @@ class DITONonFiniteGuardHook(Hook):
 
 
 def sample_names(batch: Any) -> list[str]:
-    """Name the samples of a batch.
-
-    Args:
-        batch (dict): Image-text batch with ``keys``, or detection batch
-            with ``data_samples``.
-
-    Returns:
-        list[str]: Keys, or paths of images; empty if neither is known.
-    """
+    """``keys`` of an image-text batch, or paths of ``data_samples``."""
     if not isinstance(batch, dict):
         return []
     if 'keys' in batch:

@@ -65,8 +65,7 @@ class DITOVocabularyHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Set the classes of the training set; none may be novel.
 
-        Raises:
-            ValueError: If the validation set calls one of them novel.
+        ValueError if the validation set calls one of them novel.
         """
         loop = getattr(runner, '_val_loop', None)
         if isinstance(loop, BaseLoop) and not self.novel_in_training:
@@ -121,13 +120,7 @@ class DITOVocabularyHook(Hook):
     def make_vocabulary(
         self, model: Any, names: tuple[str, ...], novel: Sequence[bool]
     ) -> Vocabulary:
-        """Make what a test of some classes would set; nothing is kept.
-
-        Args:
-            model (DITO): The detector.
-            names (tuple[str]): Its classes.
-            novel (Sequence[bool]): Which of them are novel.
-        """
+        """Make what a test of some classes would set; nothing is kept."""
         return self._make(
             model,
             self.files['test'],
@@ -234,11 +227,8 @@ class DITOZeroShotHook(Hook):
     def set_vocabulary(self, runner: Any, dataloader: DataLoader) -> None:
         """Embed the names of a loader's set and hand them to the model.
 
-        Args:
-            runner (Runner): Its model has ``text_encoder`` and
-                ``set_vocabulary``.
-            dataloader (DataLoader): Its set's ``metainfo`` has ``classes``;
-                one without, for retrieval, is passed over.
+        A set without ``classes`` in its ``metainfo``, for retrieval, is passed
+        over.
         """
         model = unwrap_model(runner.model)
         meta = getattr(dataloader.dataset, 'metainfo', {})
@@ -266,15 +256,6 @@ def embed_names(
     """Embed class names, each process a share of them.
 
     ImageNet with 80 prompts a class is 80,000 texts.
-
-    Args:
-        names (sequence[str]): Class names.
-        novel (sequence[str]): Those that are novel.
-        text_encoder (DITOTextEncoder): The tower, the same everywhere.
-        templates (str or list[str]): Prompts.
-
-    Returns:
-        Vocabulary: All names, on every process.
     """
     rank, world_size = get_dist_info()
     if world_size == 1 or len(names) < world_size:

@@ -29,16 +29,7 @@ Features = dict[str, Tensor]
 
 
 def split_batch(batch: Batch, size: int) -> list[Batch]:
-    """Cut a batch into micro-batches.
-
-    Args:
-        batch (dict): ``inputs`` (B, ...) tensor, lists and tensors of length
-            B, and ``place`` (:class:`BatchPlace`), which is moved along.
-        size (int): Largest micro-batch.
-
-    Returns:
-        list[dict]: Micro-batches in order.
-    """
+    """Cut a batch, with its ``place``, into micro-batches in order."""
     total = len(batch['inputs'])
     pieces = []
     for start in range(0, total, size):
@@ -60,16 +51,8 @@ def cached_train_step(
 ) -> dict[str, Tensor]:
     """Do one optimisation step of a pretrainer, by feature caching.
 
-    Args:
-        model (nn.Module): An :class:`ImageTextPretrainer`, or a distributed
-            wrapper around one.
-        batch (dict): Batch as the loader gives it, with ``place``.
-        optim_wrapper (OptimWrapper): Optimiser; its own accumulation must be
-            off.
-        micro_batch (int): Number of samples that are embedded at a time.
-
-    Returns:
-        dict[str, Tensor]: Values to log, those of the whole batch.
+    The model may be in a distributed wrapper; the optimiser's own accumulation
+    must be off. Returns values to log, those of the whole batch.
     """
     core = unwrap_model(model)
     # Each goes to the device when it is embedded, and the whole never does.

@@ -112,13 +112,10 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Train to ``max_iters``, from the place the checkpoint names.
 
-        Returns:
-            nn.Module: The trained model.
-
         Raises:
             RuntimeError: If the data ends before.
-            ValueError: If the optimizer accumulates gradients, a batch is
-                a single pair, or the data have an end.
+            ValueError: If the optimizer accumulates gradients, a batch is a
+                single pair, or the data have an end.
         """
         if self.plan is not None:
             print_log(str(self.plan), logger='current')
@@ -150,13 +147,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         data_batch: dict[str, Any],
         counts: dict[str, float] | None = None,
     ) -> None:
-        """Train on one batch.
-
-        Args:
-            data_batch (dict): ``inputs`` (B, 3, H, W) uint8, ``texts``.
-            counts (dict[str, float], optional): What else to log, such as
-                the number of broken samples met so far.
-        """
+        """Train on ``inputs`` (B, 3, H, W) uint8 and ``texts``; log counts."""
         self.runner.call_hook(
             'before_train_iter', batch_idx=self._iter, data_batch=data_batch
         )
@@ -274,11 +265,7 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         return max(1, self.dataloader.num_workers)
 
     def _fit_workers(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Begin to take turns anew where the number of workers differs.
-
-        No sample is lost or comes twice, since each stream goes on where it
-        was. The number of processes does not even change the order.
-        """
+        """Begin to take turns anew where the number of workers differs."""
         before, now = state.get('workers'), self._workers()
         if before is None or before == now:
             return state

@@ -43,19 +43,12 @@ _CGROUPS = (
 
 
 def turn_of(total: int, processes: int) -> int:
-    """Size of the part of a batch that workers make at a time.
+    """Size of the part of a batch, of all processes, made at a time.
 
-    Workers own streams and take turns, so which samples are in a step
-    depends on this number: it is the same for all numbers of processes up to
-    64 that can share the batch, and for more where they divide it.
-
-    Args:
-        total (int): Batch of the schedule.
-        processes (int): Number of processes; divides the batch.
-
-    Returns:
-        int: Pairs of all processes; a divisor of the batch, and a multiple
-        of the number of processes.
+    Workers own streams and take turns, so which samples are in a step depends
+    on this number: it is the same for all numbers of processes up to 64 that
+    can share the batch, and for more where they divide it. It divides the
+    batch, and is a multiple of the number of processes.
     """
     shared = [n for n in divisors(total) if n <= _PROCESSES]
     step = math.lcm(processes, *shared)
@@ -65,17 +58,9 @@ def turn_of(total: int, processes: int) -> int:
 
 
 def load_in_turns(loader: Any, plan: BatchPlan) -> Any:
-    """Let a loader give the share of a process in turns.
+    """Let a loader, or its config, give the share of a process in turns.
 
-    Args:
-        loader (DataLoader or dict): Loader, or its config.
-        plan (BatchPlan): Of the run.
-
-    Returns:
-        DataLoader or dict: The loader, or a changed config.
-
-    Raises:
-        ValueError: If a loader that is built gives other batches.
+    ValueError if a loader that is built gives other batches.
     """
     size = turn_of(plan.total, plan.processes) // plan.processes
     if not isinstance(loader, DataLoader):
@@ -92,9 +77,7 @@ def load_in_turns(loader: Any, plan: BatchPlan) -> Any:
 class TokenizedCollate:
     """Collates samples and tokenises their captions, in the workers.
 
-    Args:
-        collate (callable): From samples to a batch with ``texts``.
-        tokenizer (callable): From texts to tokens, int64 (B, L).
+    ``tokenizer`` makes int64 (B, L) of texts.
     """
 
     def __init__(
@@ -114,12 +97,7 @@ class TokenizedCollate:
 
 
 def tokenize_in_workers(loader: DataLoader, model: Any) -> None:
-    """Let the workers of a loader tokenise for a model, where it can.
-
-    Args:
-        loader (DataLoader): Of pairs; changed in place.
-        model (nn.Module): A pretrainer with its weights, or a wrapper.
-    """
+    """Let the workers of a loader tokenise for a model, where it can."""
     tower = getattr(unwrap_model(model), 'text_encoder', None)
     collate = loader.collate_fn
     if isinstance(collate, TokenizedCollate):
@@ -130,15 +108,10 @@ def tokenize_in_workers(loader: DataLoader, model: Any) -> None:
 
 
 def read_share(batches: Iterator[Batch], turns: int) -> Batch | None:
-    """Take the share of a process in a step from its loader.
+    """Take the share of a process in a step from ``turns`` batches.
 
-    Args:
-        batches (iterator[dict]): Of the loader.
-        turns (int): How many of its batches make a share.
-
-    Returns:
-        dict, optional: One batch; None where the data ends before. Tensors
-        are filled piece by piece, so that there is no second copy.
+    None where the data ends before. Tensors are filled piece by piece, so that
+    there is no second copy.
     """
     share: Batch = {}
     for turn in range(turns):
@@ -182,18 +155,9 @@ def plan_of_loader(
 ) -> BatchPlan:
     """Share a batch of stages 1 and 2 out to the processes of this run.
 
-    Data with fewer pairs than the batch give a smaller one: a pair that
-    stands in a batch twice would be a negative of itself.
-
-    Args:
-        loader (DataLoader or dict): Loader, or its config; its data set is
-            built in place.
-        total (int): Batch of the schedule.
-        micro_batch (int, optional): Most pairs embedded at a time, where it
-            is less than the loader's ``batch_size``.
-
-    Returns:
-        BatchPlan: In micro-batches.
+    Data with fewer pairs than the batch give a smaller one: a pair that stands
+    in a batch twice would be a negative of itself. The data set of the loader,
+    or of its config, is built in place.
 
     Raises:
         ValueError: If the batch cannot come out.
@@ -244,10 +208,7 @@ def _count(dataset: Any, limit: int) -> int:
 def warn_of_memory(plan: BatchPlan, loader: DataLoader, model: Any) -> None:
     """Say how much main memory the step of a run needs if it is not there.
 
-    Args:
-        plan (BatchPlan): Of the run.
-        loader (DataLoader): With an :class:`ImageTextShards`.
-        model (nn.Module): A pretrainer; on a CPU its loss counts too.
+    On a CPU the loss of the model counts too.
     """
     free, dataset = free_memory(), loader.dataset
     if free is None or not isinstance(dataset, ImageTextShards):
@@ -290,11 +251,9 @@ def _smaller(plan: BatchPlan, factor: float) -> int:
 
 
 def free_memory() -> int | None:
-    """Count the bytes that can be taken without swapping.
+    """Bytes that can be taken without swapping; None where unknown.
 
-    Returns:
-        int, optional: The less of what Linux calls available and of what
-        the container leaves; None where it cannot be known.
+    The less of what Linux calls available and of what the container leaves.
     """
     try:
         lines = _MEMINFO.read_text().splitlines()

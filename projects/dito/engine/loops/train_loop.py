@@ -86,11 +86,7 @@ class DITOTrainLoop(IterBasedTrainLoop):
         self._meter = ThroughputMeter()
 
     def run(self) -> torch.nn.Module:
-        """Train to ``max_iters``.
-
-        Returns:
-            nn.Module: The trained model.
-        """
+        """Train to ``max_iters``."""
         print_log(str(self.plan), logger='current')
         self._set_accumulation()
         self.runner.call_hook('before_train')
@@ -109,12 +105,7 @@ class DITOTrainLoop(IterBasedTrainLoop):
         return self.runner.model
 
     def run_iter(self, data_batch: Batch) -> None:
-        """Make one step.
-
-        Args:
-            data_batch (dict): First batch of this process; the others are
-                taken from the loader.
-        """
+        """Make one step; batches after the first come from the loader."""
         runner = self.runner
         runner.call_hook(
             'before_train_iter', batch_idx=self._iter, data_batch=data_batch
@@ -302,14 +293,7 @@ class DITOMultiValLoop(ValLoop):
         )
 
     def run(self) -> dict[str, float]:
-        """Evaluate all sets.
-
-        Returns:
-            dict[str, float]: Metrics of all sets.
-
-        Raises:
-            ValueError: If two sets have a metric of one name.
-        """
+        """Evaluate all sets; ValueError if two have a metric of one name."""
         self.runner.call_hook('before_val')
         self.runner.call_hook('before_val_epoch')
         self.runner.model.eval()

@@ -66,19 +66,12 @@ class BatchPlan(NamedTuple):
 def plan_batch(
     total: int, processes: int, largest: int, kind: str = ACCUMULATED
 ) -> BatchPlan:
-    """Share a batch out.
+    """Share a batch out, of which a device takes ``largest`` images at a time.
 
-    Args:
-        total (int): Batch of the schedule.
-        processes (int): Number of processes.
-        largest (int): Most images that a device takes at a time.
-        kind (str): See :class:`BatchPlan`.
-
-    Returns:
-        BatchPlan: Accumulated pieces have one number of images, the largest
-        that divides a process' share: each counts as much in the mean of
-        their losses. The last of the micro-batches may be smaller, since
-        they have no losses of their own.
+    Accumulated pieces have one number of images, the largest that divides a
+    process' share: each counts as much in the mean of their losses. The last
+    of the micro-batches may be smaller, since they have no losses of their
+    own.
 
     Raises:
         ValueError: If the batch cannot come out.
@@ -128,16 +121,8 @@ def scales_lr(runner: Any) -> bool:
 def plan_of_config(cfg: Mapping[str, Any], launcher: str) -> BatchPlan | None:
     """Share the batch of a config out before anything is built.
 
-    Args:
-        cfg (Config): Config of a training.
-        launcher (str): As of ``--launcher``.
-
-    Returns:
-        BatchPlan, optional: None where the config leaves the batch to the
-        number of processes.
-
-    Raises:
-        ValueError: As of :func:`plan_batch`.
+    None where the config leaves the batch to the number of processes;
+    ValueError as of :func:`plan_batch`.
     """
     total = (cfg.get('train_cfg') or {}).get('total_batch_size')
     scale = cfg.get('auto_scale_lr') or {}

@@ -39,16 +39,10 @@ class HubMixin:
         revision: str | None = None,
         device: str = 'cpu',
     ) -> Any:
-        """Load a published detector.
+        """Load a published detector, a folder or 'owner/name' on the hub.
 
-        Args:
-            source (str | Path): Folder of a published model, or 'owner/name'
-                on the hub.
-            revision (str, optional): Branch, tag or commit on the hub.
-            device (str): Defaults to 'cpu'.
-
-        Returns:
-            DITO: In evaluation mode, with the published vocabulary.
+        It is in evaluation mode, with the published vocabulary; ``revision``
+        is a branch, tag or commit on the hub.
         """
         load = cls.hub().load_pretrained
         return load(source, revision=revision, device=device).model
@@ -123,17 +117,9 @@ class MMDetClientsMixin:
     ) -> Vocabulary:
         """Embed class names with the text tower; nothing is set.
 
-        Args:
-            names (Sequence[str]): Class names, in label order.
-            novel (Iterable[str | bool], optional): Names of the novel
-                classes, or a flag a class. Defaults to None: those outside
-                the training, where a checkpoint told its classes.
-            templates (str | Sequence[str], optional): See
-                :meth:`Vocabulary.from_names`. Defaults to those of the
-                config, or 'openai'.
-
-        Returns:
-            Vocabulary: The classes.
+        ``novel`` has names or a flag a class; by default those outside the
+        training, where a checkpoint told its classes. ``templates`` are by
+        default those of the config, or 'openai'.
 
         Raises:
             ValueError: If the model has no text tower.
@@ -196,10 +182,7 @@ class MMDetClientsMixin:
         return self.__dict__.get('_train_meta') or {}
 
     def _note_names(self, names: Sequence[str]) -> None:
-        """Write the names that labels stand for where clients read them.
-
-        In place: a visualiser of ``DetInferencer`` shares the dict.
-        """
+        """Write the names of labels, in place, where clients read them."""
         if self._vocabulary is None:
             self._train_meta = dict(self.dataset_meta or {})
         meta = self.dataset_meta = self.dataset_meta or {}

@@ -13,12 +13,10 @@ from ..roi_heads.dito_roi_head import Regions
 class Maps(NamedTuple):
     """Maps of B images.
 
-    Attributes:
-        feats (tuple[Tensor]): Of the backbone, (B, D, h, w) each.
-        vlm_feat (Tensor): What the VLM score is taken from: the last of
-            these, or that of a frozen backbone, (B, D, h, w).
-        pyramid (tuple[Tensor]): P2 to P5, (B, C, h, w) each; empty where it
-            is still to be made.
+    ``feats`` are the backbone's, (B, D, h, w) each; ``vlm_feat`` is what the
+    VLM score is taken from: the last of these, or that of a frozen backbone.
+    The ``pyramid``, P2 to P5, (B, C, h, w) each, is empty where it is still to
+    be made.
     """
 
     feats: tuple[Tensor, ...]
@@ -41,11 +39,8 @@ class Maps(NamedTuple):
 class EncodedImage:
     """An image that can be asked for any names.
 
-    Attributes:
-        regions (Regions): Proposals and their embeddings.
-        metainfo (dict): Image sizes, scale factor, and the form of masks.
-        maps (Maps): What masks and given boxes need, with a batch of size
-            1; None if they were left out.
+    ``metainfo`` has image sizes, scale factor, and the form of masks; ``maps``
+    are what masks and given boxes need, of a batch of 1, or None.
     """
 
     regions: Regions
@@ -53,11 +48,7 @@ class EncodedImage:
     maps: Maps | None
 
     def require_maps(self) -> Maps:
-        """The maps.
-
-        Raises:
-            ValueError: If they were left out.
-        """
+        """The maps; ValueError if they were left out."""
         if self.maps is None:
             raise ValueError(
                 'This scene was encoded without maps, which masks and boxes '
@@ -68,14 +59,7 @@ class EncodedImage:
     def pyramid_by(
         self, neck: Callable[[Sequence[Tensor]], Sequence[Tensor]]
     ) -> tuple[Tensor, ...]:
-        """The pyramid, made once by the detector's neck where it is not kept.
-
-        Args:
-            neck (callable): Makes it of the maps of the backbone.
-
-        Returns:
-            tuple[Tensor]: P2 to P5, (1, C, h, w) each.
-        """
+        """The pyramid, (1, C, h, w) each, made once by the neck if need be."""
         maps = self.require_maps()
         if not maps.pyramid:
             maps = maps._replace(pyramid=tuple(neck(maps.feats)))

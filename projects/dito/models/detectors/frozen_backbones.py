@@ -62,9 +62,6 @@ class FrozenTeacher:
     def build(self, device: torch.device) -> None:
         """Build the backbone and load its weights, unless already done.
 
-        Args:
-            device (torch.device): Where the backbone is wanted.
-
         Raises:
             FileNotFoundError: If the checkpoint does not exist.
             ValueError: If it does not hold exactly this backbone.
@@ -93,14 +90,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Any:
-        """Final map of the frozen backbone.
-
-        Args:
-            inputs (Tensor): The student's input images, (B, 3, H, W).
-
-        Returns:
-            Tensor: Shape (B, D, h, w), without gradient.
-        """
+        """Final map (B, D, h, w) of the student's images, without gradient."""
         self.build(inputs.device)
         return self.backbone(inputs)[-1]
 
@@ -127,16 +117,13 @@ class VLMBackboneMixin:
     def build_vlm_backbone(
         self, backbone: ConfigType, cfg: OptConfigType
     ) -> None:
-        """Build the frozen backbone.
+        """Build the frozen backbone, of what differs from ``backbone``.
 
-        Args:
-            backbone (dict): Config of the trained backbone.
-            cfg (dict, optional): Arguments in which the frozen one differs;
-                nothing is reset by itself, the shift neither. Besides these,
-                ``checkpoint`` is a file of its weights, for trainings and
-                for checkpoints that lack them, not looked at where a
-                checkpoint has them; ``prefix`` is that of the backbone's
-                keys in it, 'backbone.' by default. None: no frozen backbone.
+        Nothing is reset by itself, the shift neither. ``checkpoint`` is a file
+        of its weights, for trainings and for checkpoints that lack them, not
+        looked at where a checkpoint has them; ``prefix`` is that of the
+        backbone's keys in it, 'backbone.' by default. None: no frozen
+        backbone.
         """
         self.vlm_backbone = self._vlm_file = None
         if cfg is None:
@@ -158,10 +145,6 @@ class VLMBackboneMixin:
         self, state: MutableMapping[str, Tensor], prefix: str = ''
     ) -> None:
         """Complete weights that lack the frozen backbone, in place.
-
-        Args:
-            state (dict): Weights about to be loaded.
-            prefix (str): Of the detector in them. Defaults to ''.
 
         Raises:
             FileNotFoundError: If the file of the frozen weights is missing.
@@ -197,15 +180,7 @@ class VLMBackboneMixin:
 
     @torch.no_grad()
     def vlm_map(self, batch_inputs: Tensor, feat: Tensor) -> Tensor:
-        """Map that the VLM score is taken from.
-
-        Args:
-            batch_inputs (Tensor): Images, shape (B, 3, H, W).
-            feat (Tensor): Final map of the trained backbone, (B, D, h, w).
-
-        Returns:
-            Tensor: That of the frozen one if there is one, else ``feat``.
-        """
+        """Map of the VLM score: the frozen backbone's, else ``feat``."""
         if self.vlm_backbone is None:
             return feat
         return self.vlm_backbone(batch_inputs)[-1]
@@ -216,15 +191,12 @@ def connect_regions(detector: nn.Module) -> None:
 
     The backbone that gives the VLM score, frozen or trained, also says how
     regions of its map become embeddings. What follows its pooling stays as
-    pretrained: texts are frozen, and without distillation nothing would
-    train it.
-
-    Args:
-        detector (DITO): With ``backbone``, ``vlm_backbone`` and ``roi_head``.
+    pretrained: texts are frozen, and without distillation nothing would train
+    it.
 
     Raises:
-        ValueError: If embeddings of regions and texts, or regions and the
-            RoI extractor do not fit.
+        ValueError: If embeddings of regions and texts, or regions and the RoI
+            extractor do not fit.
     """
     head = getattr(detector.backbone, 'head', None)
     if isinstance(head, EmbedHead):

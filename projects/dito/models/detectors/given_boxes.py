@@ -13,16 +13,7 @@ SCORES = ('vlm', 'det', 'ensemble')
 
 
 def check_score(model: Any, score: str) -> None:
-    """Refuse a score that a detector does not have.
-
-    Args:
-        model (DITO): The detector.
-        score (str): Which score is wanted.
-
-    Raises:
-        ValueError: If it is none of ``SCORES``, or the detector has no VLM
-            score.
-    """
+    """Refuse, by a ValueError, a score that a detector does not have."""
     if score not in SCORES:
         raise ValueError(
             f'score is {score!r}; use one of {", ".join(map(repr, SCORES))}.'
@@ -37,16 +28,7 @@ def check_score(model: Any, score: str) -> None:
 def annotated_boxes(
     samples: SampleList, like: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Boxes of the ground truth, as they are and in the input's pixels.
-
-    Args:
-        samples (SampleList): With ``gt_instances.bboxes`` in pixels of the
-            original image and ``scale_factor``.
-        like (Tensor): Of the wanted device and dtype.
-
-    Returns:
-        tuple[list[Tensor], list[Tensor]]: (N, 4) an image, twice.
-    """
+    """Boxes of the ground truth in the original's and the input's pixels."""
     original, scaled = [], []
     for sample in samples:
         boxes = sample.gt_instances.bboxes
@@ -66,19 +48,10 @@ def score_boxes(
 ) -> tuple[Tensor, ...]:
     """Score all classes of a detector's vocabulary for given boxes.
 
-    Args:
-        model (DITO): The detector.
-        score (str): 'vlm': ``z``; 'det': ``p``; 'ensemble': both, as in
-            detection, where a given box has no objectness.
-        boxes (Sequence[Tensor]): In pixels of the input, (N, 4) an image.
-        metas (Sequence[dict]): Image sizes.
-        vlm_feat (Tensor, optional): Map for ``z``, (B, D, h, w); not needed
-            for 'det'.
-        pyramid (Sequence[Tensor], optional): Not needed for 'vlm'.
-
-    Returns:
-        tuple[Tensor]: Scores of (N, K) an image, float32, without the
-        background.
+    'vlm' is ``z``, of ``vlm_feat``, (B, D, h, w); 'det' is ``p``, of the
+    pyramid; 'ensemble' both, as in detection, where a given box has no
+    objectness. Boxes are in pixels of the input, (N, 4) an image; scores
+    float32, (N, K), without the background.
     """
     head, rois = model.roi_head, bbox2roi(list(boxes))
     det = vlm = None
@@ -104,13 +77,7 @@ def score_boxes(
 def note_scores(
     samples: SampleList, scores: Sequence[Tensor], score: str
 ) -> None:
-    """Keep scores as ``pred_regions`` of the samples, with their name.
-
-    Args:
-        samples (SampleList): Changed in place.
-        scores (Sequence[Tensor]): (N, K) each.
-        score (str): Which score it is.
-    """
+    """Keep scores, (N, K) each, as ``pred_regions``, with their name."""
     for sample, values in zip(samples, scores, strict=True):
         sample.pred_regions = InstanceData(
             scores=values, metainfo=dict(score=score)

@@ -53,16 +53,8 @@ class DITORegionClassifier(DITO):
     ) -> SampleList:
         """Classify the annotated boxes.
 
-        Args:
-            batch_inputs (Tensor): Images, shape (B, 3, H, W).
-            batch_data_samples (SampleList): With ``gt_instances.bboxes``.
-            rescale (bool): Whether ``pred_instances`` are wanted in pixels
-                of the original image. Defaults to True.
-
-        Returns:
-            SampleList: The samples with ``pred_regions``, whose ``scores``
-            are (N, K), float32, for the N boxes in their order, and with
-            ``pred_instances``.
+        The samples get ``pred_regions``, whose ``scores`` are (N, K), float32,
+        for the N boxes in their order, and ``pred_instances``.
         """
         original, scaled = annotated_boxes(batch_data_samples, batch_inputs)
         feats = self.backbone(batch_inputs)

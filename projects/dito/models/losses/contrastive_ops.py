@@ -30,14 +30,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def normalize(x: Tensor) -> Tensor:
-    """L2-normalise the last axis in full precision; a zero row stays zero.
-
-    Args:
-        x (Tensor): Features, shape (..., D), any floating type.
-
-    Returns:
-        Tensor: Shape (..., D), float32 or float64.
-    """
+    """L2-normalise the last axis in full precision; a zero row stays zero."""
     return F.normalize(full_precision(x), dim=-1)
 
 
@@ -84,14 +77,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(x: Tensor) -> Gathered:
-    """Concatenate the rows of all ranks, with gradient.
+    """Concatenate the rows (n, D) of all ranks, with gradient.
 
-    Args:
-        x (Tensor): This rank's rows, shape (n, D). ``n`` may differ between
-            ranks and may be 0; every rank must call this.
-
-    Returns:
-        Gathered: All rows; with one process, ``x`` itself.
+    ``n`` may differ between ranks and may be 0; every rank must call this.
     """
     world_size = get_world_size()
     if world_size == 1:
@@ -144,18 +132,10 @@ def gather_pairs(
 ) -> list[Pairs]:
     """Normalise embeddings and gather them from all ranks at one go.
 
-    Several image embeddings may share one text, such as those of pyramid
-    levels: the texts are normalised and sent once, and everything travels
-    in one message.
-
-    Args:
-        images (sequence[Tensor]): Image embeddings, shape (n, D) each.
-        text (Tensor): Embeddings of their texts, shape (n, D).
-        gather_images (bool): Whether image columns are needed; losses that
-            are sums over the matrix do without. Defaults to True.
-
-    Returns:
-        list[Pairs]: One for each of ``images``.
+    Several image embeddings, (n, D) each, may share one text, such as those of
+    pyramid levels: the texts are normalised and sent once, and everything
+    travels in one message. Losses that are sums over the matrix do without
+    image columns.
 
     Raises:
         ValueError: If the shapes differ.
@@ -192,15 +172,8 @@ def sum_over_rows(
 ) -> Tensor:
     """Sum a loss over rows, with the matrix of ``chunk`` rows at a time.
 
-    Args:
-        share (callable): Loss of some rows, additive over rows.
-        pairs (Pairs): All rows.
-        chunk (int, optional): Rows at a time. Their part of the matrix is
-            computed again in the backward pass, so that memory grows with
-            ``chunk * N`` instead of ``n * N``. Defaults to None, all.
-
-    Returns:
-        Tensor: Scalar.
+    Their part of the matrix is computed again in the backward pass, so that
+    memory grows with ``chunk * N`` instead of ``n * N``.
     """
     num_rows = len(pairs.image)
     if chunk is None or num_rows <= chunk:
@@ -215,16 +188,7 @@ def sum_over_rows(
 
 
 def similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor) -> Tensor:
-    """Scaled similarity matrix outside autocast.
-
-    Args:
-        rows (Tensor): Shape (n, D), L2-normalised.
-        columns (Tensor): Shape (N, D), L2-normalised.
-        logit_scale (Tensor): Factor on the cosine (1 / temperature), scalar.
-
-    Returns:
-        Tensor: Logits of shape (n, N), float32 or float64.
-    """
+    """Scaled cosines (n, N) of unit rows and columns, outside autocast."""
     with torch.autocast(rows.device.type, enabled=False):
         scale = full_precision(torch.as_tensor(logit_scale))
         return (full_precision(rows) * scale) @ full_precision(columns).t()
@@ -240,21 +204,11 @@ def info_nce_rows(
 ) -> Tensor:
     """Sum over some rows of the symmetric InfoNCE loss, paper Eq. (1).
 
-    Rows and columns are separate arguments: columns may come from other
-    ranks, or from a cache of features without gradient. Row ``i`` belongs
-    to column ``start + i``.
-
-    Args:
-        image_rows (Tensor): Normalised image embeddings, shape (n, D).
-        text_rows (Tensor): Normalised text embeddings, shape (n, D).
-        image_columns (Tensor): Normalised, shape (N, D).
-        text_columns (Tensor): Normalised, shape (N, D).
-        logit_scale (Tensor): Factor on the cosine, scalar.
-        start (int): Column of the first row. Defaults to 0.
-
-    Returns:
-        Tensor: Scalar: sum over the n rows of the mean of the image-to-text
-        and the text-to-image cross entropy. Divide by N for the loss.
+    Rows, (n, D), and columns, (N, D), all normalised, are separate arguments:
+    columns may come from other ranks, or from a cache of features without
+    gradient. Row ``i`` belongs to column ``start + i``. It is the sum over the
+    n rows of the mean of the image-to-text and the text-to-image cross
+    entropy; divide by N for the loss.
     """
     num_rows = image_rows.shape[0]
     targets = torch.arange(start, start + num_rows, device=image_rows.device)
@@ -278,16 +232,9 @@ def focal_matrix_loss(
     """Sum of the sigmoid focal loss over a similarity matrix, times two.
 
     The focal contrastive loss of RO-ViT as in the authors' release: every
-    entry is a yes/no decision, the pair is the positive one.
-
-    Args:
-        logits (Tensor): Shape (..., n, N), temperature included.
-        targets (Tensor): Column of the positive, shape (..., n), int64.
-        alpha (float): Weight of positives; negatives get ``1 - alpha``.
-        gamma (float): Exponent of the error probability.
-
-    Returns:
-        Tensor: Scalar sum.
+    entry of (..., n, N) is a yes/no decision, the pair in the column of
+    ``targets`` the positive one, of weight ``alpha``; negatives get ``1 -
+    alpha``. ``gamma`` is the exponent of the error probability.
     """
     logits = full_precision(logits)
     positive = _is_target(logits, targets)
@@ -300,14 +247,9 @@ def focal_matrix_loss(
 
 
 def sigmoid_pair_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum over a matrix of the pairwise sigmoid loss of SigLIP.
+    """Sum over (n, N) of SigLIP's loss, ``-log sigmoid(+-logit)``.
 
-    Args:
-        logits (Tensor): Shape (n, N), with scale and bias applied.
-        targets (Tensor): Column of the positive, shape (n,), int64.
-
-    Returns:
-        Tensor: Scalar sum of ``-log sigmoid(+-logit)``.
+    Scale and bias are applied; ``targets`` are columns of the positives.
     """
     logits = full_precision(logits)
     positive = _is_target(logits, targets)

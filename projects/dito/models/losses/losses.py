@@ -58,19 +58,10 @@ class PairLoss(nn.Module):
         logit_scale: Tensor,
         logit_bias: Tensor | None = None,
     ) -> Tensor:
-        """Compute the loss in float32.
+        """Compute this rank's share of the loss in float32.
 
-        Args:
-            image (Tensor): This rank's image embeddings, shape (n, D), not
-                necessarily normalised.
-            text (Tensor): Embeddings of their texts, shape (n, D).
-            logit_scale (Tensor): Factor on the cosine, already
-                exponentiated (1 / temperature), scalar.
-            logit_bias (Tensor, optional): Learnt bias, scalar, for losses
-                that have one. Defaults to None.
-
-        Returns:
-            Tensor: Scalar share of this rank.
+        Embeddings, (n, D), need not be normalised; ``logit_scale`` is the
+        factor on the cosine, already exponentiated (1 / temperature).
         """
         (pairs,) = gather_pairs([image], text, self.uses_image_columns)
         return self.of_pairs(pairs, logit_scale, logit_bias)
@@ -81,16 +72,7 @@ class PairLoss(nn.Module):
         logit_scale: Tensor,
         logit_bias: Tensor | None = None,
     ) -> Tensor:
-        """Compute the loss of embeddings that are gathered already.
-
-        Args:
-            pairs (Pairs): From :func:`gather_pairs`.
-            logit_scale (Tensor): Factor on the cosine, scalar.
-            logit_bias (Tensor, optional): Learnt bias, scalar.
-
-        Returns:
-            Tensor: Scalar share of this rank.
-        """
+        """Compute the share of pairs that are gathered already."""
         total = sum_over_rows(
             lambda part: self.row_sum(part, logit_scale, logit_bias),
             pairs,
@@ -242,17 +224,9 @@ class DITOCosineDistillLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Compute the loss in float32; the teacher gets no gradient.
+        """Compute the loss of (N, D) in float32; the teacher gets no gradient.
 
-        Args:
-            student (Tensor): Region embeddings, shape (N, D). N may be 0.
-            teacher (Tensor): Their targets, shape (N, D).
-
-        Returns:
-            Tensor: Scalar; 0 with a gradient of 0 if N is 0.
-
-        Raises:
-            ValueError: If the shapes differ.
+        Of no region it is 0 with a gradient of 0; ValueError if shapes differ.
         """
         if student.shape != teacher.shape:
             raise ValueError(

@@ -52,18 +52,9 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
     def forward(
         self, data: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Normalise a batch.
+        """Normalise ``inputs`` (B, 3, H, W), RGB in [0, 255], to float32.
 
-        Args:
-            data (dict): ``inputs`` (B, 3, H, W) uint8 or float RGB in
-                [0, 255], and what else the model takes.
-            training (bool): Unused; part of the interface.
-
-        Returns:
-            dict: The same with ``inputs`` float32.
-
-        Raises:
-            ValueError: If ``inputs`` is not a (B, 3, H, W) tensor.
+        ValueError if they have another shape.
         """
         # The text tower cuts tokens on the host, then sends them itself.
         tokens = {k: data[k] for k in ('tokens',) if k in data}

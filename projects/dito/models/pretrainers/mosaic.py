@@ -60,12 +60,7 @@ class Mosaic:
         self.global_prob = global_prob
 
     def wanted(self, place: BatchPlace | None) -> bool:
-        """Tell whether this iteration uses mosaics, on all ranks alike.
-
-        Args:
-            place (BatchPlace, optional): Seed; None draws from torch's
-                global generator.
-        """
+        """Tell whether this iteration uses mosaics, on all ranks alike."""
         return self._uniform(place, 0) < self.prob
 
     def attends_globally(self, place: BatchPlace | None) -> bool:
@@ -85,15 +80,8 @@ class Mosaic:
     ) -> Tensor:
         """Draw the borders of the tiles in whole pixels.
 
-        Args:
-            count (int): Number of mosaics M.
-            side (int): Side of an image in pixels.
-            place (BatchPlace, optional): Seed; None draws from torch's
-                global generator.
-
-        Returns:
-            Tensor: (M, 2, grid + 1) int64, vertical then horizontal, from 0
-            to ``grid * side``.
+        int64 (M, 2, grid + 1), vertical then horizontal, from 0 to ``grid *
+        side``.
         """
         tiles = self.grid**2
         shape = (2, self.grid - 1)
@@ -110,19 +98,11 @@ class Mosaic:
     def compose(
         self, inputs: Tensor, place: BatchPlace | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Make mosaics of neighbouring images.
+        """Make mosaics (B / grid², 3, grid S, grid S) of neighbouring images.
 
-        Args:
-            inputs (Tensor): Square images (B, 3, S, S).
-            place (BatchPlace, optional): Seed of the borders.
-
-        Returns:
-            tuple[Tensor, Tensor]: Pictures (B / grid², 3, grid S, grid S),
-            and for every image its tile as RoI (picture, x1, y1, x2, y2) in
-            pixels, (B, 5) float32.
-
-        Raises:
-            ValueError: If B is no multiple of grid² or images are not square.
+        Also the tile of every image as RoI (picture, x1, y1, x2, y2) in
+        pixels, (B, 5) float32. ValueError if B is no multiple of grid² or
+        images are not square.
         """
         batch, _, height, width = inputs.shape
         tiles = self.grid**2
@@ -156,15 +136,6 @@ class Mosaic:
 
     @staticmethod
     def pool(feat: Tensor, rois: Tensor, stride: int) -> Tensor:
-        """Average a map over RoIs, as the detector's VLM score does.
-
-        Args:
-            feat (Tensor): (M, C, h, w).
-            rois (Tensor): (picture, x1, y1, x2, y2) in pixels, (B, 5).
-            stride (int): Pixels a cell.
-
-        Returns:
-            Tensor: (B, C) float32.
-        """
+        """Average a map (M, C, h, w) over RoIs, as for the VLM score."""
         pooled = roi_align(feat.float(), rois, 7, 1 / stride, 2, True)
         return pooled.mean(dim=(2, 3))

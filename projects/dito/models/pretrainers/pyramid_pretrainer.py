@@ -24,11 +24,7 @@ class FrozenTowerPretrainer(ImageTextPretrainer):
     """
 
     def freeze(self, prefixes: Sequence[str] = ()) -> None:
-        """Freeze the towers and further parameters.
-
-        Args:
-            prefixes (sequence[str]): Beginnings of parameters' names.
-        """
+        """Freeze the towers and parameters whose names begin so."""
         frozen = ('backbone.', 'text_encoder.', *prefixes)
         for name, parameter in self.named_parameters():
             if name.startswith(frozen):
@@ -42,15 +38,7 @@ class FrozenTowerPretrainer(ImageTextPretrainer):
         return self
 
     def pyramid(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of all levels.
-
-        Args:
-            inputs (Tensor): Normalised images (B, 3, H, W).
-
-        Returns:
-            tuple[Tensor]: Maps (B, C, h, w), finest first, with gradient to
-            the pyramid but not to the tower.
-        """
+        """Maps (B, C, h, w), finest first, with gradient to the neck alone."""
         with torch.no_grad():
             feats = maps_of(self.backbone, inputs)
         return self.neck(feats)

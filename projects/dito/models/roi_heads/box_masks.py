@@ -93,16 +93,10 @@ class RunLengthMasks:
 def paste_masks(
     masks: Tensor, boxes: Tensor, shape: Shape, threshold: float = 0.5
 ) -> RunLengthMasks:
-    """Paste masks into their image, one at a time.
+    """Paste masks (N, h, w) into their image, one at a time.
 
-    Args:
-        masks (Tensor): Probabilities within the boxes, shape (N, h, w).
-        boxes (Tensor): x1, y1, x2, y2 in pixels of the image, (N, 4).
-        shape (tuple[int, int]): Height and width of the image.
-        threshold (float): Least probability of the object. Defaults to 0.5.
-
-    Returns:
-        RunLengthMasks: What MMDetection's pasting gives, encoded.
+    What MMDetection's pasting gives, as run lengths; boxes are in pixels of
+    the image, masks probabilities.
     """
     masks, boxes = masks.detach().float().cpu(), boxes.detach().float().cpu()
     return RunLengthMasks(
@@ -119,15 +113,7 @@ def paste_crop(
 ) -> tuple[int, int, np.ndarray]:
     """The part of an image that a pasted mask may cover.
 
-    Args:
-        mask (Tensor): As of :func:`paste_masks`, shape (h, w).
-        box (Tensor): Shape (4, ).
-        shape (tuple[int, int]): Height and width of the image.
-        threshold (float): Least probability of the object. Defaults to 0.5.
-
-    Returns:
-        tuple: Column and row of its corner, and bool pixels (rows, columns),
-        of which there may be none.
+    Column and row of its corner, and bool pixels, of which there may be none.
     """
     mask, box = mask.detach().float().cpu(), box.detach().float().cpu()
     left, top, right, bottom = _region(box, shape) or (0, 0, 0, 0)
@@ -143,14 +129,7 @@ def paste_crop(
 
 
 def crop_rle(rle: dict) -> tuple[int, int, np.ndarray]:
-    """The part of an image that a mask of run lengths covers.
-
-    Args:
-        rle (dict): ``size`` and ``counts``.
-
-    Returns:
-        tuple: Column and row of its corner, and bool pixels (rows, columns).
-    """
+    """Corner (column, row) and bool pixels that run lengths cover."""
     left, top, width, height = map(int, coco_mask.toBbox(rle))
     pixels = coco_mask.decode(rle)[top : top + height, left : left + width]
     return left, top, pixels.astype(bool)
@@ -184,11 +163,7 @@ def _paste_rle(
 
 
 def _region(box: Tensor, shape: Shape) -> Region | None:
-    """Pixels that a box may reach: first and end of columns and rows.
-
-    None for an inverted box and one in the padding of the input alone, on
-    which MMDetection's pasting fails.
-    """
+    """First and end of columns and rows a box may reach, None of none."""
     left, top, right, bottom = box.tolist()
     if not (left <= right and top <= bottom):
         return None

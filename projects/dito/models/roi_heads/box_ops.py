@@ -48,17 +48,7 @@ class DITOPlusOneBBoxCoder(DeltaXYWHBBoxCoder):
         pred_bboxes: Tensor,
         max_shape: Sequence[int] | None = None,
     ) -> Tensor:
-        """Boxes of deltas.
-
-        Args:
-            bboxes (Tensor): Proposals, shape (N, 4).
-            pred_bboxes (Tensor): Deltas, shape (N, 4).
-            max_shape (Sequence[int], optional): Height and width to clip
-                to.
-
-        Returns:
-            Tensor: Boxes (x1, y1, x2, y2), shape (N, 4).
-        """
+        """Boxes of deltas (N, 4), clipped to a height and width."""
         boxes = super().decode(_exclusive(bboxes), pred_bboxes)
         boxes = boxes - boxes.new_tensor([0, 0, 1, 1])
         if max_shape is None:
@@ -75,12 +65,7 @@ def _exclusive(boxes: Tensor) -> Tensor:
 def _nms_by_class(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_thr: float
 ) -> Tensor:
-    """NMS within each class: indices kept, best first.
-
-    Boxes of different classes are moved apart. With 1,203 classes the shift
-    is above a million pixels, hence float64: in float32 only an eighth of a
-    pixel would be left.
-    """
+    """NMS within each class: indices kept, best first."""
     shift = (boxes.max() - boxes.min().clamp(max=0) + 1).double()
     apart = boxes.double() + (labels * shift)[:, None]
     return nms(apart, scores.double(), iou_thr)
@@ -96,24 +81,14 @@ def topk_class_nms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Class-wise NMS of class-agnostic boxes, equal to the exhaustive one.
 
-    NMS is greedy: a detection depends on better ones only. So it is enough
-    to look at the best ``topk`` (box, class) pairs and to take twice as many
-    as long as fewer than ``max_num`` of them survive. The boxes are never
-    expanded to all N x K pairs.
+    NMS is greedy: a detection depends on better ones only. So it is enough to
+    look at the best ``topk`` (box, class) pairs and to take twice as many as
+    long as fewer than ``max_num`` of them survive. The boxes, (N, 4), are
+    never expanded to all N x K pairs.
 
-    Args:
-        boxes (Tensor): One box (x1, y1, x2, y2) a proposal, shape (N, 4).
-        scores (Tensor | ChunkedScores): Class scores without background,
-            shape (N, K); or what computes the best of them.
-        score_thr (float): Only scores above it count.
-        iou_thr (float): A box is dropped when its IoU with a better one of
-            the same class is above this.
-        max_num (int): Number of detections to return at most.
-        topk (int): Number of pairs tried first. Defaults to 4000.
-
-    Returns:
-        Tuple[Tensor, Tensor, Tensor, Tensor]: Boxes (M, 4), scores (M, ),
-        labels int64 (M, ), indices of the proposals int64 (M, ); best first.
+    ``scores`` are (N, K) without background, or what computes the best of
+    them. Returns boxes (M, 4), scores (M, ), labels int64 (M, ), indices of
+    the proposals int64 (M, ); best first.
     """
     total, num_classes = scores.shape[0] * scores.shape[1], scores.shape[1]
     while True:
@@ -168,16 +143,10 @@ class DITOCellAlign(nn.Module):
         self.sampling_ratio = sampling_ratio
 
     def forward(self, feats: Tensor, rois: Tensor) -> Tensor:
-        """Sample RoIs.
+        """Sample RoIs (batch index, x1, y1, x2, y2): (N, C, *output_size).
 
-        Args:
-            feats (Tensor): Shape (B, C, h, w), float32.
-            rois (Tensor): RoIs (batch index, x1, y1, x2, y2) in pixels,
-                shape (N, 5), float32. The far corner may lie before the
-                near one; the crop is then mirrored, as in the release.
-
-        Returns:
-            Tensor: Shape (N, C, *output_size).
+        All is float32. The far corner may lie before the near one; the crop is
+        then mirrored, as in the release.
         """
         shift = torch.full_like(rois[:1], 0.5 / self.spatial_scale)
         shift[:, 0] = 0
@@ -221,15 +190,7 @@ class DITORoIExtractor(SingleRoIExtractor):
         )
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
-        """Level of each RoI.
-
-        Args:
-            rois (Tensor): RoIs (batch index, x1, y1, x2, y2), shape (N, 5).
-            num_levels (int): Number of levels.
-
-        Returns:
-            Tensor: 0-based levels, int64, shape (N, ).
-        """
+        """Level of each RoI, from 0, int64, (N, )."""
         sides = (rois[:, 3:] - rois[:, 1:3]).clamp(min=0)
         rois = torch.cat([torch.zeros_like(rois[:, :3]), sides], dim=1)
         return super().map_roi_levels(rois, num_levels)
@@ -240,18 +201,10 @@ class DITORoIExtractor(SingleRoIExtractor):
         rois: Tensor,
         roi_scale_factor: float | None = None,
     ) -> Tensor:
-        """Extract RoI features.
+        """Extract float32 features (N, C, size, size) of maps of any type.
 
-        Args:
-            feats (Tuple[Tensor, ...]): Maps of all levels, (B, C, h, w)
-                each, of any floating type.
-            rois (Tensor): RoIs (batch index, x1, y1, x2, y2) in pixels of
-                the network input, shape (N, 5).
-            roi_scale_factor (float, optional): Scales RoIs about their
-                centres after their level was chosen. Ignored for one level.
-
-        Returns:
-            Tensor: Features, float32, shape (N, C, size, size).
+        ``roi_scale_factor`` scales RoIs about their centres after their level
+        was chosen; it is ignored for one level.
         """
         with torch.autocast(rois.device.type, enabled=False):
             feats = tuple(feat.float() for feat in feats)
@@ -296,11 +249,7 @@ class DITORoIExtractor(SingleRoIExtractor):
     def _from_all_levels(
         self, feats: tuple[Tensor, ...], rois: Tensor
     ) -> Tensor:
-        """The same where an exported graph leaves the number of RoIs open.
-
-        Every RoI is cut from every level, as its level is not known before
-        the graph runs, and what belongs to other levels is left out.
-        """
+        """The same where an exported graph leaves the number of RoIs open."""
         crops = [
             layer(feat, rois)
             for layer, feat in zip(self.roi_layers, feats, strict=False)

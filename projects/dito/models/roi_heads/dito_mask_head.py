@@ -78,14 +78,7 @@ class DITOMaskHead(FCNMaskHead):
         self.upsample_norm = DITOLayerNorm2d(conv_out_channels, eps=norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mask logits of RoI features.
-
-        Args:
-            x (Tensor): Shape (N, C, size, size).
-
-        Returns:
-            Tensor: float32, shape (N, 1, 2 * size, 2 * size).
-        """
+        """Mask logits, float32 (N, 1, 2 * size, 2 * size), of RoI features."""
         for conv in self.convs:
             x = conv(x)
         x = F.relu(self.upsample_norm(self.upsample(x)))
@@ -97,21 +90,12 @@ class DITOMaskHead(FCNMaskHead):
         batch_gt_instances: InstanceList,
         rcnn_train_cfg: ConfigType,
     ) -> Tensor:
-        """Masks of the objects within their foreground RoIs.
+        """Masks of the objects within their foreground RoIs, float32.
 
         MMDetection fetches the RoIs of each image from the device. Here its
         pixels, which the loader's workers have drawn, are sent there and
-        cropped; the numbers are the same. Objects kept as polygons are left
-        to MMDetection.
-
-        Args:
-            sampling_results (list[SamplingResult]): RoIs of each image.
-            batch_gt_instances (InstanceList): ``masks`` of the objects.
-            rcnn_train_cfg (dict): ``mask_size``, cells a side;
-                ``soft_mask_target``: shares instead of 0 or 1.
-
-        Returns:
-            Tensor: float32, shape (N, mask_size, mask_size).
+        cropped; the numbers are the same. Objects kept as polygons are left to
+        MMDetection.
         """
         masks = [gt.masks for gt in batch_gt_instances]
         if not all(isinstance(m, BitmapMasks) for m in masks):
@@ -139,21 +123,10 @@ class DITOMaskHead(FCNMaskHead):
     ) -> InstanceList:
         """Masks of detections in the form that their image asks for.
 
-        Args:
-            mask_preds (Sequence[Tensor]): Logits, (N, 1, h, w) an image.
-            results_list (InstanceList): Their boxes.
-            batch_img_metas (List[dict]): Image sizes and scale factors; and
-                ``mask_form``: 'dense', MMDetection's arrays; 'rle', run
-                lengths, pasted one at a time; or 'box', within the boxes
-                alone. Defaults to 'dense'.
-            rcnn_test_cfg (dict): ``mask_thr_binary``.
-            rescale (bool): Whether masks have the original size.
-            activate_map (bool): Whether ``mask_preds`` are probabilities.
-
-        Returns:
-            InstanceList: With ``masks``, bool (N, H, W) or
-            :class:`.RunLengthMasks`; or ``box_masks``, probabilities
-            (N, h, w), with ``mask_thr`` among their meta data.
+        Its ``mask_form`` is 'dense' (default), MMDetection's bool (N, H, W);
+        'rle', :class:`.RunLengthMasks`, pasted one at a time; or 'box':
+        ``box_masks``, probabilities (N, h, w), with ``mask_thr`` among their
+        meta data.
         """
         for preds, found, meta in zip(
             mask_preds, results_list, batch_img_metas, strict=True
@@ -202,12 +175,7 @@ class DITOMaskHead(FCNMaskHead):
         rescale: bool = False,
         activate_map: bool = False,
     ) -> Tensor:
-        """Paste the masks of one image into it, bool (N, H, W).
-
-        Boxes clipped to the padded input (release) may lie in the padding
-        alone, or be inverted, on which MMDetection's pasting fails on CPUs;
-        their masks are empty. Boxes are rescaled in place, as there.
-        """
+        """Paste the masks of one image into it, bool (N, H, W)."""
         scale = bboxes.new_tensor(img_meta['scale_factor'])
         limit = bboxes.new_tensor(img_meta['ori_shape'][1::-1]) * scale
         near, far = bboxes[:, :2], bboxes[:, 2:]

@@ -51,15 +51,9 @@ class BaseTextEncoder(BaseModule):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Embed texts without gradient, in evaluation mode, in float32.
+        """Embed texts without gradient, in evaluation mode.
 
-        Args:
-            texts (Sequence[str]): N texts.
-            batch_size (int): Texts a batch. Defaults to 256.
-
-        Returns:
-            Tensor: Unit vectors, float32, shape (N, embed_dims), on the
-            tower's device.
+        Unit vectors, float32, (N, embed_dims), on the tower's device.
         """
         tokens = self.tokenize(texts)
         weight = next(self.parameters(), None)
@@ -78,16 +72,13 @@ class BaseTextEncoder(BaseModule):
         return result
 
     def fingerprint(self) -> str:
-        """Hash of all that decides an embedding.
+        """Hex sha256 of what decides an embedding, :meth:`facts` and weights.
 
         Hashing takes about a second for a ViT-L tower. The result is kept
         while no parameter requires a gradient and every tensor is the same
-        one, unwritten: ``load_state_dict``, ``.to()`` and operations in
-        place make it anew, also under ``no_grad``. Only a write around
-        torch's version counters, through ``.data``, goes unseen.
-
-        Returns:
-            str: Hex sha256 over :meth:`facts` and weights.
+        one, unwritten: ``load_state_dict``, ``.to()`` and operations in place
+        make it anew, also under ``no_grad``. Only a write around torch's
+        version counters, through ``.data``, goes unseen.
         """
         state = self._weights_key()
         if state is None or state != self._hashed[0]:

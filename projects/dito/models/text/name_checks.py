@@ -46,15 +46,10 @@ def readable_name(name: str) -> str:
 def resolve_templates(
     templates: str | Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """Look up a named set, or check own templates.
+    """Look up a named set, or check own templates, with ``{}`` each.
 
-    Args:
-        templates (str | Sequence[str], optional): 'openai' (the 80 prompts
-            of CLIP), 'simple' (7 of them), 'none' (the bare name), one text
-            with a ``{}``, or several. None means 'openai'.
-
-    Returns:
-        tuple[str]: Texts with one or more ``{}`` each.
+    'openai' or None (the 80 prompts of CLIP), 'simple' (7 of them), 'none'
+    (the bare name), or one's own.
 
     Raises:
         ValueError: If a set is unknown, empty, or a text has no ``{}``.
@@ -90,18 +85,9 @@ def embed_phrases(
 ) -> Tensor:
     """Embed groups of phrases, each group by its mean over all prompts.
 
-    A phrase that stands in several groups is embedded once.
-
-    Args:
-        groups (Sequence[tuple[str]]): Phrases of each class.
-        templates (Sequence[str]): Prompts with ``{}``.
-        text_encoder (VocabularySource): Tower.
-        fingerprint (str): Of the tower.
-        chunk (int): Phrases encoded at a time.
-        cache_dir (str | Path, optional): Folder of the cache.
-
-    Returns:
-        Tensor: Unit vectors on the CPU, float32, shape (len(groups), D).
+    A phrase that stands in several groups is embedded once, ``chunk`` at a
+    time; ``cache_dir`` keeps them. Unit vectors on the CPU, float32, (groups,
+    D).
     """
     if chunk < 1:
         raise ValueError(f'chunk must be at least 1, got {chunk}.')
@@ -182,15 +168,7 @@ def name_key(name: str) -> str:
 
 
 def trained_names(meta: Mapping[str, Any]) -> list[str]:
-    """Base classes of a training.
-
-    Args:
-        meta (dict): ``dataset_meta`` of its checkpoint: ``base_classes``, or
-            ``classes`` and the ``novel_classes`` among them.
-
-    Returns:
-        list[str]: Empty if that is not known.
-    """
+    """Base classes of a training by its ``dataset_meta``, if it has them."""
     novel = set(map(name_key, meta.get('novel_classes') or ()))
     classes = meta.get('base_classes') or meta.get('classes') or ()
     return [n for n in classes if name_key(n) not in novel]
@@ -212,12 +190,6 @@ def shorten(names: Sequence[str], limit: int = 5) -> str:
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Refuse a list of names that no vocabulary can be made of.
-
-    Args:
-        names (Sequence[str]): Class names.
-
-    Returns:
-        tuple[str]: The same.
 
     Raises:
         TypeError: If it is one text, or an entry is no text.
@@ -277,19 +249,11 @@ def _check_double(names: Sequence[str]) -> None:
 def novel_flags(
     novel: Iterable[str | bool] | None, names: Sequence[str]
 ) -> Tensor:
-    """Turn names or flags into flags.
-
-    Args:
-        novel (Iterable[str] | Iterable[bool], optional): None or nothing:
-            no class is novel.
-        names (Sequence[str]): All K class names.
-
-    Returns:
-        Tensor: bool, shape (K,).
+    """Turn names of novel classes, or flags, into flags, bool (K,).
 
     Raises:
-        ValueError: If a name is not among ``names``, or the number of flags
-            is not K.
+        ValueError: If a name is not among ``names``, or the number of flags is
+            not K.
     """
     if isinstance(novel, Tensor):
         novel = novel.tolist()
@@ -321,14 +285,7 @@ def novel_flags(
 def resolve_synonyms(
     synonyms: Mapping[str, Sequence[str]] | None, names: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Sort synonyms by class.
-
-    Args:
-        synonyms (dict[str, Sequence[str]], optional): By class name.
-        names (Sequence[str]): All K class names.
-
-    Returns:
-        tuple[tuple[str]]: K entries, most of them empty.
+    """Sort synonyms by class, K entries, most of them empty.
 
     Raises:
         ValueError: If a key is not among ``names``, or a synonym is blank.
@@ -352,15 +309,7 @@ def resolve_synonyms(
 
 
 def say_unread(count: int, unread: Mapping[str, Sequence[str]]) -> str:
-    """Sentence about names with words that a text tower has not learnt.
-
-    Args:
-        count (int): Number of all names.
-        unread (dict[str, Sequence[str]]): What it has not learnt, by name.
-
-    Returns:
-        str: All of these names, and what to do.
-    """
+    """Sentence about names with words that a text tower has not learnt."""
     shown = ', '.join(map(repr, unread))
     pieces = sorted({p for found in unread.values() for p in found})
     return (

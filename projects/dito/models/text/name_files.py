@@ -86,12 +86,8 @@ _PROMPT = re.compile(r'\s\.(\s|$)')
 def parse_names(names: Names) -> tuple[str, ...]:
     """Read class names from a list, a text, or a file.
 
-    Args:
-        names (str | Path | Sequence[str]): A list; or 'red umbrella, anchor';
-            or the path of a file of names, see :func:`read_names`.
-
-    Returns:
-        tuple[str]: Names without surrounding blanks.
+    That is 'red umbrella, anchor', or a path, see :func:`read_names`; names
+    have no blanks around them.
 
     Raises:
         FileNotFoundError: If what looks like a file is not there.
@@ -105,14 +101,8 @@ def parse_names(names: Names) -> tuple[str, ...]:
 def typed_names(text: str) -> tuple[str, ...]:
     """Read names out of a text alone: no file is looked at.
 
-    Args:
-        text (str): 'red umbrella, anchor', a name a line, or both.
-
-    Returns:
-        tuple[str]: Names without surrounding blanks.
-
-    Raises:
-        ValueError: As of :func:`parse_names`.
+    'red umbrella, anchor', a name a line, or both; ValueError as of
+    :func:`parse_names`.
     """
     lines = (line.strip().rstrip(',') for line in text.splitlines())
     text = ', '.join(line for line in lines if line)
@@ -154,9 +144,7 @@ def name_list(names: Names) -> NameList:
 def as_file(names: Any) -> Path | None:
     """The file that is meant, if names are given as one.
 
-    Raises:
-        FileNotFoundError: If a text looks like a file and there is none.
-        ValueError: If it is an address of another machine.
+    ValueError if it is an address of another machine.
     """
     if isinstance(names, Path):
         return Path(os.path.expanduser(names))
@@ -257,14 +245,9 @@ def _refuse_other_marks(text: str, count: int) -> None:
 
 
 def split_prompt(text: str) -> str | list[str]:
-    """Take a prompt of MMDetection's, 'red umbrella . anchor .', apart.
+    """Take a prompt of Grounding DINO's, 'red umbrella . anchor .', apart.
 
-    Args:
-        text (str): As for Grounding DINO, or anything else.
-
-    Returns:
-        list[str] | str: The names; the text itself where no free dot
-        separates any, for :func:`parse_names`.
+    A text in which no free dot separates any names stays.
     """
     if ',' in text or as_file(text) is not None or not _FREE_DOT.search(text):
         return text
@@ -278,12 +261,6 @@ def _with_commas(text: str, mark: str) -> str:
 
 def read_names(path: str | Path) -> NameList:
     """Read class names from a file; the module lists the kinds.
-
-    Args:
-        path (str | Path): The file; capitals in its suffix do not matter.
-
-    Returns:
-        NameList: The names, without surrounding blanks.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -32,18 +32,8 @@ def from_table(text: str, path: Path) -> list[str]:
     """Read names of a table, in the order of their numbers if it has those.
 
     Numbers are ids where a title says so; without a header where they come
-    first or count from 0 or 1.
-
-    Args:
-        text (str): Content of a .csv or .tsv.
-        path (Path): Named in errors; '.tsv' has tabs.
-
-    Returns:
-        list[str]: Names, as they stand there.
-
-    Raises:
-        ValueError: If it is no table, or one without a clear column of
-            names.
+    first or count from 0 or 1. ValueError if it is no table, or one without a
+    clear column of names.
     """
     rows = _rows(text, path)
     titles = [re.sub(r'[\W_]', '', cell.lower()) for cell in rows[0]]
@@ -236,14 +226,7 @@ _TextLoader.add_constructor(
 
 
 def parse(text: str, suffix: str) -> Any:
-    """Parse a text; no key may stand twice.
-
-    Args:
-        text (str): Content of a file.
-        suffix (str): '.json', or one of yaml.
-
-    Returns:
-        Any: Dicts, lists and texts; in json also numbers and flags.
+    """Parse json or yaml; no key may stand twice.
 
     Raises:
         ValueError, yaml.YAMLError, RecursionError: If it is none.

@@ -138,13 +138,8 @@ class DITOTextEncoder(BaseTextEncoder):
     def caption_tokenizer(self) -> PieceTokenizer | ForeignTokenizer:
         """What tokenises for this tower, follows loaded weights.
 
-        It works without the tower, in the workers of a loader.
-
-        Returns:
-            callable: From N texts to tokens, see :meth:`tokenize`.
-
-        Raises:
-            ValueError: If the tower's tokenizer is not known.
+        It works without the tower, in the workers of a loader. ValueError if
+        the tower's tokenizer is not known.
         """
         if self.foreign is not None:
             return self._own_tokenizer()
@@ -182,15 +177,9 @@ class DITOTextEncoder(BaseTextEncoder):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into rows of the token embedding.
 
-        Texts of many times the context are cut before anything is done with
-        them (:func:`cut_text`).
-
-        Args:
-            texts (Sequence[str]): N texts.
-
-        Returns:
-            Tensor: int64 on the CPU, shape (N, context_length), padded with
-            0; the end of the text is the largest number of a row.
+        int64 on the CPU, (N, context_length), padded with 0; the end of the
+        text is the largest number of a row. Texts of many times the context
+        are cut before anything is done with them (:func:`cut_text`).
         """
         if isinstance(texts, str):
             raise TypeError(
@@ -201,12 +190,8 @@ class DITOTextEncoder(BaseTextEncoder):
     def shorten(self, tokens: Tensor) -> Tensor:
         """Cut tokens to the longest text, where that changes nothing.
 
-        Args:
-            tokens (Tensor): From :meth:`tokenize`, on the CPU: of tokens on
-                a device the host would have to wait for their length.
-
-        Returns:
-            Tensor: Shape (N, L), L up to ``context_length``.
+        They are on the CPU: of tokens on a device the host would have to wait
+        for their length.
         """
         if not is_plain(self.arch):
             return tokens
@@ -215,14 +200,7 @@ class DITOTextEncoder(BaseTextEncoder):
         return tokens[:, : -(-length // 8) * 8]
 
     def unknown_pieces(self, texts: Iterable[str]) -> list[str]:
-        """Word pieces of some texts that the tower has no embedding for.
-
-        Args:
-            texts (Iterable[str]): Any texts.
-
-        Returns:
-            list[str]: Sorted pieces; empty with the whole table.
-        """
+        """Word pieces, sorted, that the tower has no embedding for."""
         if self.foreign is not None:
             return self._own_tokenizer().unknown_words(texts)
         if self.token_ids is None:
@@ -230,11 +208,7 @@ class DITOTextEncoder(BaseTextEncoder):
         return self.caption_tokenizer().unknown_pieces(texts)
 
     def warn_unread(self, names: Sequence[str]) -> None:
-        """Say which names have words that the tower has not learnt.
-
-        Args:
-            names (Sequence[str]): All names, as they are read.
-        """
+        """Say which names have words that the tower has not learnt."""
         found = {n: self.unknown_pieces([n]) for n in names}
         unread = {n: pieces for n, pieces in found.items() if pieces}
         if unread:
@@ -249,15 +223,10 @@ class DITOTextEncoder(BaseTextEncoder):
     # -------------------------------------------------------- embeddings
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embed tokenised texts.
+        """Embed tokens (N, L), not normalised, (N, embed_dims).
 
-        Args:
-            tokens (Tensor): From :meth:`tokenize`, shape (N, L). On the CPU
-                they are cut, see :meth:`shorten`; others are taken as they
-                are.
-
-        Returns:
-            Tensor: Embeddings, not normalised, shape (N, embed_dims).
+        On the CPU they are cut, see :meth:`shorten`; others are taken as they
+        are.
         """
         tower = self.tower
         device = tower.positional_embedding.device
@@ -288,12 +257,8 @@ class DITOTextEncoder(BaseTextEncoder):
     ) -> None:
         """Fit a checkpoint's token table to this tower's, in place.
 
-        Rows are picked where the checkpoint's table holds all of the rows
-        kept here. How texts are cleaned is the checkpoint's to say.
-
-        Args:
-            state_dict (dict): Checkpoint, keys starting with ``prefix``.
-            prefix (str): Prefix of this module.
+        Rows are picked where the checkpoint's table holds all of the rows kept
+        here. How texts are cleaned is the checkpoint's to say.
 
         Raises:
             ValueError: If rows kept here are not in the checkpoint, or it

@@ -30,19 +30,14 @@ _POOLS = ('argmax', 'first', 'last', 'eos')
 def resolve_text_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     """Look up an open_clip model's text tower, or check a given one.
 
-    Args:
-        arch (str | dict): Model name, or dict(width, layers, heads[,
-            mlp_ratio, act]). Towers unlike CLIP's have further keys: causal
-            (True), pool ('argmax', 'first', 'last' or 'eos'), eos_id (2),
-            proj_bias (False), norm_eps (1e-5), vocab_size (49408).
-
-    Returns:
-        dict: All of width, layers, heads, mlp_ratio and act, and of the
-        further keys those with another value than CLIP's.
+    That has width, layers, heads and maybe mlp_ratio and act. Towers unlike
+    CLIP's have further keys: causal (True), pool ('argmax', 'first', 'last' or
+    'eos'), eos_id (2), proj_bias (False), norm_eps (1e-5), vocab_size (49408);
+    of these the result has those with another value.
 
     Raises:
-        ValueError: If the name is unknown, the tower is of another kind, or
-            a key is missing, unknown or does not fit.
+        ValueError: If the name is unknown, the tower is of another kind, or a
+            key is missing, unknown or does not fit.
     """
     if isinstance(arch, str):
         config = open_clip.get_model_config(arch)
@@ -80,18 +75,10 @@ def is_plain(arch: Mapping[str, Any]) -> bool:
 
 
 def text_arch_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Text tower of an open_clip model's config.
+    """Text tower of an open_clip config, for :func:`resolve_text_arch`.
 
-    Args:
-        config (dict): The content of an open_clip config file.
-        name (str): Its name, for messages.
-
-    Returns:
-        dict: For :func:`resolve_text_arch`.
-
-    Raises:
-        ValueError: If the tower is no transformer of open_clip's own, or has
-            options that are not supported.
+    ValueError if it is no transformer of open_clip's own, or has options that
+    are not supported.
     """
     text = dict(config['text_cfg'])
     for key in (
@@ -137,17 +124,10 @@ def build_text_tower(
     context_length: int,
     num_rows: int | None = None,
 ) -> tuple[TextTransformer, dict[str, Any]]:
-    """Build open_clip's causal text transformer with its initialisation.
+    """Build open_clip's causal text transformer, initialised; also its arch.
 
-    Args:
-        arch (str | dict): See :func:`resolve_text_arch`.
-        embed_dims (int): Channels after the linear projection.
-        context_length (int): Most tokens a text, at least 3.
-        num_rows (int, optional): Rows of the token embedding. None for as
-            many as the tokenizer has pieces.
-
-    Returns:
-        tuple: The transformer and the resolved arch.
+    The token embedding has ``num_rows``, by default as many as the tokenizer
+    has pieces.
     """
     if context_length < 3:
         raise ValueError(

@@ -40,15 +40,7 @@ def special_ids() -> list[int]:
 
 
 def cut_text(text: str, context_length: int = 77) -> str:
-    """Cut a text that is far too long, before it is tokenized.
-
-    Args:
-        text (str): Any text.
-        context_length (int): Tokens of which the rest has no effect.
-
-    Returns:
-        str: The text; of a very long one the start, without runs of blanks.
-    """
+    """Cut a text that is far too long, and its runs of blanks."""
     limit = _LETTERS_PER_TOKEN * context_length
     if len(text) <= limit:
         return text
@@ -57,14 +49,7 @@ def cut_text(text: str, context_length: int = 77) -> str:
 
 
 def collect_token_ids(texts: Iterable[str]) -> list[int]:
-    """Find the ids that some texts need.
-
-    Args:
-        texts (Iterable[str]): Captions, prompts or names.
-
-    Returns:
-        list[int]: Sorted ids, with padding, start and end of text.
-    """
+    """Ids that some texts need, sorted, with padding, start and end."""
     tokenizer = bpe_tokenizer()
     ids = set(special_ids())
     for text in texts:
@@ -73,18 +58,13 @@ def collect_token_ids(texts: Iterable[str]) -> list[int]:
 
 
 def resolve_token_ids(spec: TokenIds) -> Tensor | None:
-    """Turn the ``token_ids`` of a config into kept ids.
+    """Turn the ``token_ids`` of a config into kept ids, sorted int64.
 
-    Args:
-        spec (None | int | list[int] | str | dict): None keeps all rows. A
-            number keeps that many, to be read from a checkpoint; the ids
-            are -1 until then. A list, or a path to a json list or to a text
-            file with an id a line, names the ids. ``dict(texts_file=...)``
-            collects them from a file with a text a line.
-
-    Returns:
-        Tensor | None: Sorted int64 ids, shape (rows,); the end-of-text id
-        is the last. None for the whole table.
+    None keeps all rows. A number keeps that many, to be read from a
+    checkpoint; the ids are -1 until then. A list, or a path to a json list or
+    to a text file with an id a line, names the ids. ``dict(texts_file=...)``
+    collects them from a file with a text a line. The end-of-text id is the
+    last.
 
     Raises:
         ValueError: If the ids are not ids of the tokenizer.
@@ -180,14 +160,7 @@ class PieceTokenizer:
         self.warned = False
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Turn texts into rows of the table; see the tower's ``tokenize``.
-
-        Args:
-            texts (Sequence[str]): N texts.
-
-        Returns:
-            Tensor: int64, shape (N, context_length).
-        """
+        """Turn N texts into rows of the table, int64, (N, context_length)."""
         tokens = np.zeros((len(texts), self.context_length), np.int64)
         for out, text in zip(tokens, texts, strict=True):
             text = cut_text(text, self.context_length)
@@ -218,11 +191,7 @@ class PieceTokenizer:
         return np.maximum(found, 0)
 
     def unknown_pieces(self, texts: Iterable[str]) -> list[str]:
-        """Pieces of some texts that have no row, sorted.
-
-        Args:
-            texts (Iterable[str]): Any texts.
-        """
+        """Pieces of some texts that have no row, sorted."""
         tokenizer = bpe_tokenizer()
         ids = {
             i
