@@ -257,6 +257,56 @@ def test_array_input_is_the_same(parts: dict[str, Any]) -> None:
     np.testing.assert_array_equal(array, before)
 
 
+def test_pictures_in_memory_are_the_same(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes, Pillow images and tensors, and Pillow's of a turned photo."""
+    inferencer = DITOInferencer(parts['weights'], vocabulary=NAMES)
+    path = parts['images'][1]
+    rgb = cv2.imread(str(path))[..., ::-1].copy()
+    turned = Image.fromarray(np.rot90(rgb, 1).copy())
+    coded = io.BytesIO()
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(coded, 'png', exif=exif)
+    forms = [
+        path,
+        path.read_bytes(),
+        memoryview(path.read_bytes()),
+        Image.open(path),
+        Image.fromarray(rgb),
+        torch.from_numpy(rgb).permute(2, 0, 1),
+        coded.getvalue(),
+        Image.open(coded),
+    ]
+    first, *others = inferencer(forms, score_thr=0)['predictions']
+    assert first['names'] and all(one == first for one in others)
+    assert inferencer(Image.open(path), score_thr=0)['predictions'] == [first]
+    # Larger ones are reduced, and boxes are in pixels of the whole.
+    monkeypatch.setattr(reduced_image, 'FULL_PIXELS', rgb.size // 6)
+    found = inferencer(forms, score_thr=0)['predictions']
+    assert {tuple(m['size']) for f in found for m in f['masks']} == {(90, 70)}
+    with pytest.raises(ValueError, match='Pillow image of 70 x 90 .* cannot'):
+        inferencer(Image.open(io.BytesIO(path.read_bytes()[:9000])))
+
+
+def test_patterns_of_files(parts: dict[str, Any], tmp_path: Path) -> None:
+    for name in ('b.png', 'a.png', 'a.txt', 'in/c.png', 'x[1].png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(parts['images'][0].read_bytes())
+
+    def names(pattern: str) -> list[str]:
+        found = list_images(str(tmp_path / pattern))
+        return [str(Path(p).relative_to(tmp_path)) for p in found]
+
+    assert names('?.png') == ['a.png', 'b.png']
+    assert names('**/[a-c].png') == ['a.png', 'b.png', 'in/c.png']
+    with pytest.raises(FileNotFoundError, match='No file fits .*none'):
+        names('none*')
+    # A file of this name comes before what the pattern fits.
+    assert names('x[1].png') == ['x[1].png']
+
+
 def test_vocabulary_of_call_and_of_inferencer(parts: dict[str, Any]) -> None:
     inferencer = DITOInferencer(parts['weights'])
     image = parts['images'][0]
@@ -566,12 +616,16 @@ def test_sound_images_beside_a_broken_one(
         (np.ones((4, 4, 3), complex), 'numbers from 0 to 255'),
         (np.array(5, np.uint8), r'got \(\)'),
         (np.ma.masked_less(np.zeros((4, 4, 3), np.uint8), 1), r'filled\(0\)'),
-        # Tensors are red first, so that the hint must turn them.
-        (torch.zeros(3, 4, 4), r'permute\(1, 2, 0\).*\[..., ::-1\]'),
-        (Image.new('LA', (4, 4)), "convert\\('RGB'"),
+        (torch.zeros(3, 4, 4), r'\(image \* 255\).*not normalised'),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), r'permute\(2, 0, 1\)'),
+        (torch.zeros(2, 3, 4, 4), r'got \(2, 3, 4, 4\); of a batch give list'),
+        (torch.zeros(1, 4, 4), r'expand\(3, -1, -1\)'),
+        (torch.zeros(3, 0, 4, dtype=torch.uint8), r'got \(3, 0, 4\)'),
         (Image.new('I;16', (4, 4)), "mode 'I;16' must be scaled"),
-        (b'encoded', 'cv2.imdecode'),
-        (io.BytesIO(b'encoded'), 'not the open file'),
+        (Image.new('RGB', (0, 4)), 'of 0 x 4 has no pixels'),
+        (b'encoded', r'given as bytes \(7 bytes\) cannot be decoded'),
+        (b'', r'given as bytes \(0 bytes\) cannot be decoded'),
+        (io.BytesIO(b'encoded'), r'or file.read\(\)'),
         ({'a.jpg'}, 'got set; several images go into one list'),
         (5, 'got int; give one of these'),
         ('', 'path of the image is empty'),

@@ -224,9 +224,11 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         """Detect.
 
         Args:
-            inputs: Image path, folder, ``file://`` or ``http(s)://`` address,
-                (H, W, 3) uint8 array in OpenCV's BGR order, or a sequence of
-                paths and arrays.
+            inputs: Image path, folder, pattern such as 'photos/*.jpg',
+                ``file://`` or ``http(s)://`` address, bytes of a file,
+                Pillow image, (H, W, 3) uint8 array in OpenCV's BGR order or
+                (3, H, W) uint8 RGB tensor; or a sequence of these, folders
+                and patterns aside.
             vocabulary (optional): Names for this call alone, in any of the
                 forms of the class.
             vocabularies (optional): Names for each image, in these forms.
@@ -485,8 +487,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
 
     def list_images(
         self, inputs: Image | Sequence[Image], check: bool = True
-    ) -> list[str | np.ndarray]:
-        """Expand folders; check what can be checked before any work.
+    ) -> list[Image]:
+        """Expand folders and patterns; check what can be before any work.
 
         Args:
             inputs: As in a call. Of a folder all files count whose suffix,
@@ -494,7 +496,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             check (bool): Whether a file that is missing raises.
 
         Returns:
-            list[str | np.ndarray]: Paths and arrays.
+            list[Image]: Paths, and pictures in memory as they were given.
 
         Raises:
             FileNotFoundError: If a file does not exist.
@@ -504,7 +506,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         return list_images(inputs, check)
 
     def _load_image(
-        self, image: str | np.ndarray, draw: bool, on_error: str
+        self, image: Image, draw: bool, on_error: str
     ) -> dict[str, Any]:
         """Data of an image for the model, and a picture to draw on."""
         try:

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Pictures that are given: listed, checked and read."""
 
+import glob
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import torch
+from mmcv.image.io import _pillow2array
 from mmengine.dataset import Compose
 from mmengine.fileio import get_file_backend
 from mmengine.logging import print_log
@@ -21,7 +23,19 @@ from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.reduced_image import reading_plan, reduction, shrink
 
-Image = str | Path | np.ndarray
+Image = (
+    str
+    | Path
+    | np.ndarray
+    | torch.Tensor
+    | PIL.Image.Image
+    | bytes
+    | bytearray
+    | memoryview
+)
+_ENCODED = (bytes, bytearray, memoryview)
+# Of EXIF.
+_ORIENTATION = 0x0112
 
 
 def file_stems(inputs: Sequence[Any]) -> list[str]:
@@ -63,17 +77,18 @@ def _scheme(item: Any) -> str:
 
 
 def list_images(inputs: Any, check: bool = True) -> list[Any]:
-    """Expand folders and addresses of files; check arrays and paths.
+    """Expand folders, patterns and addresses of files; check what is given.
 
     Args:
         inputs: See :class:`DITOInferencer`.
         check (bool): Whether a file that is missing raises.
 
     Returns:
-        list[str | ndarray]: Paths, addresses and arrays.
+        list[str | ndarray | Tensor | Image | bytes]: Paths, addresses and
+        pictures in memory.
 
     Raises:
-        FileNotFoundError: If a file does not exist.
+        FileNotFoundError: If a file does not exist, or a pattern fits none.
         ValueError: If an array is no picture, an address cannot be read, or
             there is no picture at all.
     """
@@ -81,6 +96,8 @@ def list_images(inputs: Any, check: bool = True) -> list[Any]:
         path = _local(str(inputs))
         if not _scheme(path) and Path(path).is_dir():
             inputs = _pictures_of(Path(path))
+        elif _is_pattern(path):
+            inputs = _files_of(path)
     elif (
         isinstance(inputs, Iterator)
         and not hasattr(inputs, 'read')
@@ -98,7 +115,7 @@ def list_images(inputs: Any, check: bool = True) -> list[Any]:
         raise ValueError('There is no image in an empty list; give one.')
     for item in images:
         if not isinstance(item, str):
-            _check_array(item)
+            _check_pixels(item)
         elif check and not _scheme(item):
             check_file(item)
     return images
@@ -177,12 +194,84 @@ def _pictures_of(folder: Path) -> list[str]:
     return images
 
 
+def _is_pattern(path: str) -> bool:
+    """Whether a path stands for others: photos/*.jpg; no file has its name."""
+    return (
+        not _scheme(path) and glob.has_magic(path) and not Path(path).exists()
+    )
+
+
+def _files_of(pattern: str) -> list[str]:
+    """Files that fit a pattern, in the order of their names."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    files = [path for path in found if not Path(path).is_dir()]
+    if not files:
+        raise FileNotFoundError(
+            f'No file fits the pattern {pattern}; check it, and write ** for '
+            'folders of any depth.'
+        )
+    return files
+
+
+def _check_pixels(item: Any) -> None:
+    """Refuse what is no picture, and say how to make one of it."""
+    if isinstance(item, _ENCODED):
+        return
+    if isinstance(item, torch.Tensor):
+        _check_tensor(item)
+    elif isinstance(item, PIL.Image.Image):
+        _check_pillow(item)
+    else:
+        _check_array(item)
+
+
+def _check_tensor(item: torch.Tensor) -> None:
+    """Refuse a tensor of which it is not clear what its numbers mean."""
+    shape = tuple(item.shape)
+    if item.ndim != 3 or shape[0] != 3 or 0 in shape:
+        raise ValueError(
+            'An image tensor must be of shape (3, H, W), red first, got '
+            f'{shape}; {_as_tensor(shape)}.'
+        )
+    if item.dtype != torch.uint8:
+        raise ValueError(
+            'An image tensor must be of uint8, from 0 to 255, got '
+            f'{item.dtype}; give (image * 255).round().to(torch.uint8) if its '
+            'values are from 0 to 1 and not normalised.'
+        )
+
+
+def _as_tensor(shape: tuple[int, ...]) -> str:
+    """How to bring a tensor of a shape into the one that is wanted."""
+    if len(shape) == 4:
+        return 'of a batch give list(images)'
+    if len(shape) == 3 and shape[2] == 3:
+        return 'give image.permute(2, 0, 1)'
+    if len(shape) == 3 and shape[0] == 1:
+        return 'give image.expand(3, -1, -1)'
+    return 'bring it into this shape'
+
+
+def _check_pillow(item: PIL.Image.Image) -> None:
+    """Refuse an image of a scale that its mode does not say."""
+    if item.mode.startswith(('I', 'F')):
+        raise ValueError(
+            f"A Pillow image of mode '{item.mode}' must be scaled to values "
+            'from 0 to 255 first; or give its file.'
+        )
+    if 0 in item.size:
+        raise ValueError(
+            f'The Pillow image of {item.width} x {item.height} has no pixels.'
+        )
+
+
 def _check_array(item: Any) -> None:
     """Refuse what is no picture in OpenCV's form, and say how to make it."""
     if not isinstance(item, np.ndarray):
         raise ValueError(
-            'An image must be a path or an array of shape (H, W, 3), got '
-            f'{type(item).__name__}; {_as_array(item)}.'
+            'An image must be a path, an array of shape (H, W, 3), a tensor '
+            '(3, H, W), a Pillow image or the bytes of a file, got '
+            f'{type(item).__name__}; {_as_picture(item)}.'
         )
     if np.ma.is_masked(item):
         raise ValueError(
@@ -202,29 +291,10 @@ def _check_array(item: Any) -> None:
     )
 
 
-def _as_array(item: Any) -> str:
-    """How to make an array in OpenCV's form of something else."""
-    if isinstance(item, torch.Tensor):
-        return (
-            'of a tensor (3, H, W) in RGB give tensor.permute(1, 2, 0)'
-            '.cpu().numpy()[..., ::-1] in uint8'
-        )
-    if isinstance(item, PIL.Image.Image):
-        if item.mode.startswith(('I', 'F')):
-            return (
-                f"a Pillow image of mode '{item.mode}' must be scaled to "
-                'values from 0 to 255 first; or give its file'
-            )
-        return (
-            "of a Pillow image give np.array(image.convert('RGB'))[..., ::-1]"
-        )
-    if isinstance(item, (bytes, bytearray, memoryview)):
-        return (
-            'of an encoded image give '
-            'cv2.imdecode(np.frombuffer(data, np.uint8), 1)'
-        )
+def _as_picture(item: Any) -> str:
+    """How to give a picture that came in another form."""
     if hasattr(item, 'read'):
-        return 'give the path of a file, and not the open file'
+        return 'of an open file give its path, or file.read()'
     if isinstance(item, Iterable):
         return 'several images go into one list or generator'
     return 'give one of these, or a list of them'
@@ -258,11 +328,12 @@ class PictureReader:
         self._loader = DITOLoadImageFromFile(**dict(options, on_error='raise'))
         self._pipeline = pipeline
 
-    def read(self, image: str | np.ndarray) -> dict[str, Any]:
+    def read(self, image: Image) -> dict[str, Any]:
         """Read a picture as the data set would, without annotations.
 
         Args:
-            image (str | ndarray): Path, address or (H, W, 3) uint8, BGR.
+            image (Image): Path, address, picture in memory or bytes, as
+                :func:`list_images` gives it.
 
         Returns:
             dict: ``img`` (h, w, 3), which is a copy; ``ori_shape``, height
@@ -272,13 +343,15 @@ class PictureReader:
             FileNotFoundError: If it does not exist.
             ValueError: If it cannot be decoded, or takes too much memory.
         """
-        path = ''
-        if isinstance(image, str):
-            path = image
-            pixels, size = self._decode(path)
+        path = image if isinstance(image, str) else ''
+        if path:
+            if not _scheme(path):
+                check_file(path)
+            pixels, size = self._decode(path, self._loader.fetch(path))
+        elif isinstance(image, _ENCODED):
+            pixels, size = self._decode('given as bytes', bytes(image))
         else:
-            size = image.shape[:2]
-            pixels = shrink(image, reduction(size))
+            pixels, size = _bgr(image)
             # A copy: transforms may work in place.
             pixels = np.array(
                 pixels, np.float32 if self._loader.to_float32 else np.uint8
@@ -291,11 +364,8 @@ class PictureReader:
             instances=[],
         )
 
-    def _decode(self, path: str) -> Any:
+    def _decode(self, path: str, content: bytes) -> Any:
         """Pixels of a file, and height and width of the whole picture."""
-        if not _scheme(path):
-            check_file(path)
-        content = self._loader.fetch(path)
         try:
             factor, size = reading_plan(content)
         except ValueError as error:
@@ -341,3 +411,35 @@ class PictureReader:
             ]
             sample.set_metainfo(dict(scale_factor=tuple(factors)))
         return data
+
+
+def _bgr(image: Any) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture in memory in OpenCV's form, reduced, and its whole size."""
+    if isinstance(image, PIL.Image.Image):
+        return _bgr_of_pillow(image)
+    if isinstance(image, torch.Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy()[..., ::-1]
+    size = image.shape[:2]
+    return shrink(image, reduction(size)), size
+
+
+def _bgr_of_pillow(
+    image: PIL.Image.Image,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """As :func:`_bgr`; upright by EXIF, as files are."""
+    width, height = image.size
+    factor = reduction((height, width))
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        if factor > 1:
+            image = image.convert('RGB').reduce(factor)
+        pixels = _pillow2array(image)
+    except (OSError, SyntaxError) as error:  # of a file that is not whole
+        reason = ' '.join(str(error).split())
+        raise ValueError(
+            f'The Pillow image of {width} x {height} pixels cannot be loaded '
+            f'({reason}); open its file again.'
+        ) from error
+    if factor == 1:
+        return pixels, pixels.shape[:2]
+    return pixels, (width, height) if turned else (height, width)

@@ -13,6 +13,7 @@ SCORES = ('vlm', 'det', 'ensemble')
 # Iterations of the quickstart's stage 2: from its shipped result, and from
 # the tower alone.
 REP_ITERS, TOWER_ITERS = 150, 450
+_IMAGES = "image files, addresses, folders, or patterns ('photos/*.jpg')"
 _SHIPPED = 'the shipped detector, which knows drawn symbols only'
 # Of what a visitor of the page may ask.
 DEMO_LIMITS = dict(
@@ -134,7 +135,7 @@ def detect(parser: ToolParser) -> None:
     Exits with 3 where some of several pictures could not be read.
     """
     add = parser.add_argument
-    add('image', nargs='+', help='image files, addresses, or folders')
+    add('image', nargs='+', help=_IMAGES)
     shared.add_names(parser, 'what to look for')
     _add_detector(parser)
     shared.add_out_dir(
@@ -175,7 +176,7 @@ def index(parser: ToolParser) -> None:
     Exits with 3 where some of several pictures could not be read.
     """
     add = parser.add_argument
-    add('image', nargs='+', help='image files, addresses, or folders')
+    add('image', nargs='+', help=_IMAGES)
     add(
         '--out',
         type=ending('.safetensors'),
