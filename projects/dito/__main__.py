@@ -14,15 +14,7 @@ from dito.cli.options import TOOLS, parse, summary
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand over to one tool.
-
-    Args:
-        argv (Sequence[str], optional): Tool and its arguments. Defaults to
-            those of the process.
-
-    Returns:
-        int: Exit code, see :class:`ExitCode`.
-    """
+    """Hand over to one tool, and return its :class:`ExitCode`."""
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] in ('-h', '--help'):
         print(

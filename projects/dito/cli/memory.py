@@ -55,15 +55,9 @@ _HEADS = (
 class Setting:
     """A training step of the backbone.
 
-    Args:
-        arch (str): 'small', 'base', 'large', ...
-        batch (int): Images.
-        img_size (int): Side of the square images in pixels.
-        with_cp (bool): Activation checkpointing.
-        swl (str): 'none', or shifted windows as one 'batched' pass or two
-            'sequential' ones.
-        bf16 (bool): Under bfloat16 autocast.
-        patch_size (int): Side of a patch in pixels.
+    Images have the side ``img_size`` in pixels; ``with_cp`` checkpoints
+    activations; ``swl`` is 'none', or shifted windows as one 'batched' pass or
+    two 'sequential' ones; ``bf16`` runs under bfloat16 autocast.
     """
 
     arch: str

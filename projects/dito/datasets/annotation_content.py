@@ -126,11 +126,8 @@ _REFUSED = dict(
 class Faults:
     """What is wrong with a file: how often, and the first of each kind.
 
-    Attributes:
-        numbers (Counter): Entries with a fault, by its kind.
-        sentences (Counter): Sentences about them: one an entry, or one an id
-            that many entries share.
-        examples (dict[str, list[str]]): The first five sentences.
+    ``sentences`` counts those about the entries with a fault: one an entry, or
+    one an id that many entries share. ``examples`` are the first five.
     """
 
     def __init__(self) -> None:

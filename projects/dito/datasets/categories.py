@@ -21,16 +21,9 @@ _MAX_NAME = 200  # letters
 class CategoryTable:
     """The classes of a data set in label order.
 
-    Args:
-        names (tuple[str]): Class names; the index is the label.
-        ids (tuple[int]): Category ids in the annotation file, aligned with
-            ``names``.
-        frequency (tuple[str]): LVIS frequency group of each class ('r', 'c',
-            'f'), or '' where the file has none.
-        novel (tuple[bool]): Whether each class is novel, that is, never
-            annotated in training.
-        names_in_file (tuple[str]): The classes as the annotation file
-            spells them.
+    With their category ids, LVIS frequency group ('r', 'c', 'f', or '' where
+    the file has none), whether they are novel, that is, never annotated in
+    training, and their names as the file spells them.
     """
 
     names: tuple[str, ...]

@@ -113,10 +113,6 @@ class PlacedLoading:
     The loader calls it in place of ``dataset[index]`` once it is the
     ``__getitems__`` of a data set, so that the set stays what it is for all
     others.
-
-    Args:
-        dataset (Dataset): The data set.
-        seed (int): Seed of the run.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:

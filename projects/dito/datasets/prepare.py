@@ -24,16 +24,12 @@ _O365_V2 = 'https://data.baai.ac.cn/details/Objects365_2020 (registration)'
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that a config reads.
+    """A file or folder that a config reads, and who publishes it.
 
-    Args:
-        path (str): Below the root of the data set; its name is also what is
-            looked for in the sources.
-        owner (str): Where its owner publishes it.
-        archive (str): Name of the published archive.
-        images (int, optional): Of a folder: images it holds when complete.
-        patches (str, optional): Of a folder that is put together from
-            folders patch0, patch1 ...: folder above them in the sources.
+    The name of ``path``, below the root of the data set, is looked for in the
+    sources. Of a folder: ``images`` that it holds when complete, and
+    ``patches``, the folder in the sources above patch0, patch1 ... it is put
+    together from.
     """
 
     path: str
@@ -50,13 +46,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A file made from another one, on demand.
-
-    Args:
-        source (str): Below the root.
-        target (str): Below the root.
-        function (Callable[[str, str], Any]): Makes it.
-    """
+    """A file made from another one, both below the root, on demand."""
 
     source: str
     target: str
@@ -65,13 +55,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Layout:
-    """One data set.
-
-    Args:
-        root (str): Where the configs expect it.
-        items (tuple[Item]): What they read.
-        conversions (tuple[Conversion]): What other programs may want.
-    """
+    """A data set: where the configs expect it, and what they read."""
 
     root: str
     items: tuple[Item, ...]
@@ -263,11 +247,8 @@ def _find_in_archive(item: Item, sources: Sequence[str]) -> tuple[str, str]:
 class Step:
     """What became of one file or folder.
 
-    Args:
-        path (str): Where the configs look for it.
-        state (str): 'there', 'linked', 'unpacked', 'converted' or
-            'missing'.
-        detail (str): Where it came from, or where to get it.
+    The state is 'there', 'linked', 'unpacked', 'converted' or 'missing'; the
+    detail where it came from, or where to get it.
     """
 
     path: str

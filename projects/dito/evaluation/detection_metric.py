@@ -32,13 +32,9 @@ _WRITTEN = 10_000
 class ImageDetections:
     """What a metric holds of an image until it is evaluated.
 
-    Args:
-        image_id (int | str): Image.
-        kept (LVISDetections): With any number for the image and what the
-            metric says for the categories.
-        seen (int): Number of detections of the image, those not kept too.
-        lowest (float): Lowest score seen, or infinity.
-        truth (tuple, optional): Image and objects, where no file has them.
+    ``kept`` has any number for the image and what the metric says for the
+    categories; ``seen`` counts all, ``lowest`` is their lowest score, or
+    infinity; ``truth`` is image and objects, where no file has them.
     """
 
     image_id: Id

@@ -21,11 +21,8 @@ class PackedMasks:
     """Run lengths of masks in few pieces: a sequence of RLE dicts.
 
     As Python objects they would take 300 bytes each beside the run lengths.
-
-    Args:
-        pieces (Sequence[bytes]): Run lengths, many masks in each.
-        columns (np.ndarray): Piece, first byte, one behind the last, height
-            and width of each mask, shape (N, 5), int64.
+    ``columns`` are piece, first byte, one behind the last, height and width of
+    each mask, (N, 5), int64.
     """
 
     def __init__(self, pieces: Sequence[bytes], columns: np.ndarray) -> None:

@@ -41,13 +41,9 @@ class DITONormedConv2d(nn.Conv2d):
     """Convolution of unit channels by filters of unit channels.
 
     MMDetection's ``NormedConv2d``, which asks in every call what PyTorch it
-    runs on and so cannot be compiled.
-
-    Args:
-        *args: See :class:`torch.nn.Conv2d`.
-        temperature (float): Factor on the input. Defaults to 20.
-        eps (float): Added to both lengths. Defaults to 1e-6.
-        **kwargs: See :class:`torch.nn.Conv2d`.
+    runs on and so cannot be compiled. ``temperature`` is a factor on the
+    input, ``eps`` is added to both lengths; for the rest see
+    :class:`torch.nn.Conv2d`.
     """
 
     def __init__(

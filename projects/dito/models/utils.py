@@ -35,18 +35,9 @@ _SLOTS = 64
 
 
 def reduce_log_vars(log_vars: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average scalars over ranks with one all-reduce.
+    """Average scalars, without gradient, over ranks with one all-reduce.
 
-    Args:
-        log_vars (dict[str, Tensor]): Scalars by name; every rank has the
-            same names.
-
-    Returns:
-        dict[str, Tensor]: Means over ranks, without gradient; with one
-        process the input.
-
-    Raises:
-        RuntimeError: If the names differ between ranks.
+    RuntimeError if their names differ between ranks.
     """
     if get_world_size() == 1 or not log_vars:
         return log_vars
@@ -87,14 +78,7 @@ class DistributedLogMixin:
     def parse_losses(
         self, losses: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum the losses of a step and average what is logged.
-
-        Args:
-            losses (dict[str, Tensor | list[Tensor]]): Of ``loss``.
-
-        Returns:
-            tuple: This rank's total loss, and the scalars to log.
-        """
+        """This rank's total loss, and the scalars of a step to log."""
         loss, log_vars = super().parse_losses(losses)
         self.local_log_vars = {n: v.detach() for n, v in log_vars.items()}
         return loss, reduce_log_vars(log_vars)

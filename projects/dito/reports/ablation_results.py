@@ -79,9 +79,6 @@ class Store:
     ``ROOT/RUN/seedN.py`` is the config of a training, ``ROOT/RUN/seedN/``
     holds its logs and checkpoints, ``train.json`` once it is finished, and
     ``EVALUATION.json`` once it is evaluated.
-
-    Args:
-        root (Path): Folder of the runs.
     """
 
     def __init__(self, root: Path) -> None:

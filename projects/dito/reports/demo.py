@@ -117,11 +117,7 @@ def read_names(text: str, limits: Limits) -> tuple[str, ...]:
 class Demo:
     """A detector that answers within limits, one question at a time.
 
-    Args:
-        detector (DITOInferencer): Finds.
-        similarity (TextSimilarity, optional): Makes the similarity maps;
-            None where the detector has no text tower.
-        limits (Limits): Of a visitor.
+    Without a text tower there are no similarity maps.
     """
 
     def __init__(

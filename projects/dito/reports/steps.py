@@ -69,13 +69,9 @@ class TimeLeft:
 
     The pace is seconds here for a second of :class:`Cost`. It is one number
     for all steps: a machine that draws slowly trains slowly too, so that the
-    first step already says how long the last will take. What is long ago
-    counts less, as machines get other work to do.
-
-    Args:
-        half_life (float): Seconds after which an observation counts half.
-        prior (float): Seconds of observation that the assumed pace of 1 at
-            the start counts for.
+    first step already says how long the last will take. An observation counts
+    half after ``half_life`` seconds; the assumed pace of 1 at the start counts
+    for ``prior`` of them.
     """
 
     def __init__(self, half_life: float = 60.0, prior: float = 4.0) -> None:

@@ -51,12 +51,8 @@ INSTALL = 'pip install -c requirements/constraints.txt -e .'
 class Check:
     """One finding.
 
-    Attributes:
-        name (str): What was looked at.
-        status (str): ``ok``, ``note`` (works, but worth knowing) or ``FAIL``
-            (DITO cannot run).
-        text (str): What was found.
-        remedy (str): What to do; empty when nothing need be done.
+    ``status`` is ``ok``, ``note`` (works, but worth knowing) or ``FAIL`` (DITO
+    cannot run); there is a remedy where something need be done.
     """
 
     name: str

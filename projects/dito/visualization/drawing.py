@@ -144,16 +144,12 @@ def _draw_labels(
 
 
 class LabelPlaces:
-    """Places for the labels of a picture's boxes.
+    """Places for the labels of a picture's boxes, in pixels.
 
     A label lies in the picture and on no other label. Among such places it
     takes one near its box, beside all boxes if there is room: covering an
-    object costs as much as a long way. Where no place is left, a
-    label is left out; the first to ask are served first.
-
-    Args:
-        size (tuple[int, int]): Width and height of the picture in pixels.
-        boxes (Sequence[tuple]): All boxes, x1, y1, x2, y2 in pixels.
+    object costs as much as a long way. Where no place is left, a label is left
+    out; the first to ask are served first.
     """
 
     def __init__(self, size: tuple[int, int], boxes: Sequence[Box]) -> None:

@@ -22,14 +22,9 @@ from .vision import convert_open_clip_vision, convert_timm_vision, refuse
 
 @dataclass
 class ConvertedTower:
-    """Weights and configs of one or two towers.
+    """Weights, by DITO's names with where they are from, and configs.
 
-    Attributes:
-        report (KeyReport): Weights by DITO's names, and where they are from.
-        backbone (dict): Config of the image tower.
-        text_encoder (dict, optional): Config of the text tower. None where
-            the source has none.
-        meta (dict): Metadata of the checkpoint; see :meth:`metadata`.
+    There may be no text tower; for ``meta`` see :meth:`metadata`.
     """
 
     report: KeyReport

@@ -41,17 +41,15 @@ _NUMBERS = ('input_resolution', 'context_length', 'vocab_size')
 
 @dataclass
 class TowerSource:
-    """A public model with its weights.
+    """A public model with its weights, in evaluation mode, on the CPU.
 
     Attributes:
-        name (str): open_clip's or timm's name, or that of a folder.
-        library (str): 'open_clip' or 'timm'.
-        model (nn.Module): The model, in evaluation mode, on the CPU.
-        state (dict[str, Tensor]): Its weights as in the file.
-        config (dict): open_clip's config of the model; empty for timm.
-        preprocess (dict): ``mean`` and ``std`` of RGB in [0, 1],
-            ``interpolation``, ``resize_mode``.
-        meta (dict): Where it is from: names, file, sha256.
+        name: open_clip's or timm's name, or that of a folder.
+        state: Weights as in the file.
+        config: open_clip's config of the model; empty for timm.
+        preprocess: ``mean`` and ``std`` of RGB in [0, 1], ``interpolation``,
+            ``resize_mode``.
+        meta: Where it is from: names, file, sha256.
     """
 
     name: str

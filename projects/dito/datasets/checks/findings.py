@@ -58,13 +58,9 @@ NOTES: dict[str, str] = {
 
 @dataclass
 class Finding:
-    """One kind of problem or note in one data set.
+    """One kind, of :data:`KINDS` or :data:`NOTES`, in one data set.
 
-    Args:
-        kind (str): A key of :data:`KINDS` or :data:`NOTES`.
-        number (int): How many there are.
-        examples (list[str]): The first of them.
-        note (bool): Whether it is no problem. Defaults to False.
+    How many there are and the first of them; a note is no problem.
     """
 
     kind: str
@@ -91,13 +87,9 @@ def gather(
 
 @dataclass
 class SetReport:
-    """What was found in one data set.
+    """What was found in one data set, such as 'train_dataloader'.
 
-    Args:
-        name (str): Where the config has it, such as 'train_dataloader'.
-        ann_file (str): Its annotation file.
-        counts (dict[str, int]): Images, boxes, classes and so on.
-        findings (list[Finding]): Problems and notes.
+    ``counts`` has images, boxes, classes and so on.
     """
 
     name: str

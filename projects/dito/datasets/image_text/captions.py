@@ -220,13 +220,10 @@ class FieldFilter:
 
 
 class SampleFilter:
-    """Several filters, applied in their order.
-
-    Args:
-        filters (list[dict]): Arguments of :class:`FieldFilter`.
+    """Several :class:`FieldFilter` s, applied in their order.
 
     Attributes:
-        wanted (frozenset[str]): Extensions to read from the shards.
+        wanted: Extensions to read from the shards.
     """
 
     def __init__(self, filters: Sequence[dict[str, Any]] = ()) -> None:

@@ -156,24 +156,12 @@ class ImageTextShards(IterableDataset):
                 )
 
     def follow_seed(self, seed: int) -> None:
-        """Use the seed of a run, unless the set was given one of its own.
-
-        Args:
-            seed (int): The same on all processes; to be called before
-                workers start.
-        """
+        """Use the seed of a run, before workers start, if there is no own."""
         if self.seed is None:
             self.plans = [replace(plan, seed=seed) for plan in self.plans]
 
     def check_split(self, num_workers: int) -> None:
-        """Check that the streams can be shared out evenly.
-
-        Args:
-            num_workers (int): Of the loader of each process.
-
-        Raises:
-            ValueError: If they cannot.
-        """
+        """Check that the streams can be shared out evenly, or a ValueError."""
         workers, (_, world_size) = max(1, num_workers), get_dist_info()
         step = workers * world_size
         if self.num_streams % step:
@@ -203,14 +191,10 @@ class ImageTextShards(IterableDataset):
         return self._length
 
     def count_pairs(self, limit: int) -> int:
-        """Count the pairs of an epoch by the headers of the shards.
+        """Count the pairs of an epoch by headers, broken ones too.
 
-        Args:
-            limit (int): Where counting ends.
-
-        Returns:
-            int: At most ``limit``, broken ones included. Shards that are not
-            local are not read for this: they count as enough.
+        At most ``limit``. Shards that are not local are not read for this:
+        they count as enough.
         """
         found = 0
         for url in (url for plan in self.plans for url in plan.shards):
@@ -224,13 +208,10 @@ class ImageTextShards(IterableDataset):
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start reading at a state; to be called before workers start.
+        """Start at a state of :meth:`StreamPosition.state_dict`.
 
-        Args:
-            state (dict): From :meth:`StreamPosition.state_dict`.
-
-        Raises:
-            ValueError: If the state has another number of streams.
+        To be called before workers start; ValueError for another number of
+        streams.
         """
         found, needed = len(state['cursors']), len(self._state['cursors'])
         if found != needed:
@@ -245,12 +226,11 @@ class ImageTextShards(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield samples of the streams this worker of this process owns.
 
-        Yields:
-            dict: ``inputs`` (3, size, size) uint8 array RGB, ``texts`` str,
-            ``keys`` str (SOURCE/SHARD/KEY, without SOURCE where that has no
-            name), ``cursors`` (4,) int64 array of stream x sources + source
-            and the :class:`Cursor` after the sample, ``skipped`` and
-            ``filtered`` int, broken and filtered samples since the last one.
+        ``inputs`` (3, size, size) uint8 array RGB, ``texts`` str, ``keys`` str
+        (SOURCE/SHARD/KEY, without SOURCE where that has no name), ``cursors``
+        (4,) int64 array of stream x sources + source and the :class:`Cursor`
+        after the sample, ``skipped`` and ``filtered`` int, broken and filtered
+        samples since the last one.
         """
         streams = {m: self._open_stream(m) for m in self._owned_streams()}
         broken, left_out = self.counter.num_broken, self.counter.num_filtered

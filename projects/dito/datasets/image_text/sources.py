@@ -21,12 +21,8 @@ ShardsType = str | Sequence[str | dict[str, Any]]
 class Source:
     """Shards of one origin with their own captions and filters.
 
-    Attributes:
-        shards (tuple[str, ...]): Addresses.
-        name (str): First part of its samples' keys; '' for none.
-        weight (float): Its share of the samples is weight / sum of weights.
-        captions (CaptionPicker): Where its captions stand.
-        filters (SampleFilter): What of it is left out.
+    The name, if any, begins the keys of its samples; its share of the samples
+    is weight / sum of weights.
     """
 
     shards: Sequence[str]

@@ -89,11 +89,9 @@ class StreamPosition:
 class Cursor(NamedTuple):
     """The next sample of a stream.
 
-    Attributes:
-        epoch (int): How often the stream has gone through the shards.
-        shard (int): Number of the shard within the stream's epoch.
-        offset (int): Number of the sample within the stream's share of that
-            shard, in the order of delivery.
+    ``epoch`` counts how often it has gone through the shards, ``shard`` is
+    within its epoch, ``offset`` within its share of that shard, in order of
+    delivery.
     """
 
     epoch: int = 0
@@ -107,11 +105,8 @@ START = Cursor()
 class SamplePlace(NamedTuple):
     """Where a sample stands; the seed of its randomness.
 
-    Attributes:
-        seed (int): Seed of the run.
-        epoch (int): How often its stream has gone through the shards.
-        shard (int): Number of its shard among all.
-        index (int): Number of the sample in its shard.
+    Seed of the run, epoch of its stream, number of its shard among all, and of
+    the sample in that.
     """
 
     seed: int

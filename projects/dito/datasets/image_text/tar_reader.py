@@ -38,14 +38,11 @@ class RawSample:
     """The members of one key, still encoded.
 
     Attributes:
-        key (str): Common part of the member names.
-        index (int): Place of the sample in its shard, from 0.
-        parts (dict[str, bytes]): Extension to content; empty for samples
-            before the asked start.
-        places (dict[str, int]): Extension to the place of its content in a
-            plain, local file.
-        fault (tuple[str, str], optional): Reason and detail of why it cannot
-            be used, known from the names and sizes of its members.
+        index: Place of the sample in its shard, from 0.
+        parts: Extension to content; empty for samples before the asked start.
+        places: Extension to the place of its content in a plain, local file.
+        fault: Reason and detail of why it cannot be used, known from the names
+            and sizes of its members.
     """
 
     key: str

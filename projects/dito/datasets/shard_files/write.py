@@ -31,13 +31,9 @@ _FIELDS = dict(name=str, samples=int, bytes=int, sha256=str)
 class ShardOptions:
     """How shards are written.
 
-    Attributes:
-        shard_size (int): Pairs a shard, those left out included.
-        prefix (str): Of the file names, as in ``PREFIX000000.tar``.
-        seed (int, optional): Of the order; None keeps that of the list.
-        max_side (int, optional): Shorter sides above it are shrunk to it.
-        quality (int): Of JPEGs that are encoded anew.
-        max_broken_share (float): Share of pairs left out that is an error.
+    ``shard_size`` counts pairs, those left out included; without a seed the
+    order is that of the list; sides shorter than ``max_side`` are shrunk to
+    it.
     """
 
     shard_size: int = 10_000

@@ -225,13 +225,7 @@ _TABLE = """
 
 @dataclass(frozen=True)
 class Drawing:
-    """One icon of a font.
-
-    Args:
-        font (str): Key of the font, see ``fonts.FONTS``.
-        icon (str): Name of the icon there; of DejaVu Sans, which has no
-            names, the hexadecimal code point.
-    """
+    """One icon of a font of ``FONTS``; of DejaVu Sans a code point, in hex."""
 
     font: str
     icon: str
@@ -243,16 +237,10 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Glyph:
-    """One category.
+    """One category: id (from 1 in order of names), name, 'r', 'c' or 'f'.
 
-    Args:
-        category_id (int): Id in the json files, from 1 in order of names.
-        name (str): Readable English name.
-        frequency (str): 'r' (novel), 'c' or 'f'.
-        drawings (tuple[Drawing]): What its objects look like.
-        synonyms (tuple[str]): Other names for the same thing, without
-            ``name``.
-        held_out (Drawing | None): A further drawing, for validation only.
+    ``drawings`` are what its objects look like, ``held_out`` one for
+    validation only; synonyms do not have its name.
     """
 
     category_id: int

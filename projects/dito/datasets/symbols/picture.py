@@ -11,11 +11,8 @@ import numpy as np
 class Placed:
     """One object of a picture.
 
-    Args:
-        index (int): Position of its glyph in the atlas.
-        colour (str): Name of its colour.
-        total (int): Pixels of its glyph, hidden ones included.
-        mask (np.ndarray): Visible pixels, (size, size) bool.
+    ``index`` is the place of its glyph in the atlas, ``total`` its pixels,
+    hidden ones included, ``mask`` the visible ones, (size, size) bool.
     """
 
     index: int
@@ -40,12 +37,7 @@ class Placed:
 
 @dataclass
 class Picture:
-    """A rendered picture and what is in it.
-
-    Args:
-        image (np.ndarray): RGB, (size, size, 3), uint8.
-        objects (list[Placed]): The painted objects, back to front.
-    """
+    """A rendered RGB picture, and its objects, back to front."""
 
     image: np.ndarray
     objects: list[Placed] = field(default_factory=list)

@@ -16,14 +16,11 @@ from .glyphs import Drawing, Glyph
 class Font:
     """Where a font and the names of its icons are.
 
-    Args:
-        package (str): What to install.
-        module (str): Module with the class below.
-        names (str): Class whose attributes are the icons, 'prefix.CHARACTER'
-            each, and whose ``__font_file__`` is the font; '' for DejaVu Sans
-            in matplotlib, whose icons are code points.
-        stroke (int): Pixels, at 256, by which strokes grow: outlines of a
-            hair's breadth vanish at 24 pixels.
+    ``names`` is a class in ``module`` whose attributes are the icons,
+    'prefix.CHARACTER' each, and whose ``__font_file__`` is the font; '' for
+    DejaVu Sans in matplotlib, whose icons are code points. Strokes grow by
+    ``stroke`` pixels, at 256: outlines of a hair's breadth vanish at 24
+    pixels.
     """
 
     package: str
@@ -134,15 +131,10 @@ def _pyramid(mask: np.ndarray) -> Levels:
 
 
 class GlyphAtlas:
-    """Masks of all drawings at several sizes.
+    """Masks of all drawings, or of the held-out ones, at several sizes.
 
     The fonts are rasterised once; a picture then costs one small affine warp
     an object.
-
-    Args:
-        glyphs (Sequence[Glyph]): The categories, ids 1, 2, ...
-        held_out (bool): Take the held-out drawings of the categories that
-            have one instead of their others. Defaults to False.
     """
 
     def __init__(

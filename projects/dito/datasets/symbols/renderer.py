@@ -23,14 +23,10 @@ _ANGLE = 20.0
 class Light:
     """How light falls on the objects of a picture.
 
-    Args:
-        x (float): Where it comes from, unit vector in the picture.
-        y (float): The same, downwards.
-        ramp (float): How much brighter an object's lit side is.
-        relief (float): How much its edges catch light.
-        shadow (float): Share of light that a shadow takes away.
-        offset (float): How far a shadow lies from its object, as a share of
-            the object's side.
+    It comes from (x, y), a unit vector; ``ramp`` is how much brighter a lit
+    side is, ``relief`` how much edges catch, ``shadow`` the share of light
+    that a shadow takes, ``offset`` its way from the object as a share of its
+    side.
     """
 
     x: float

@@ -109,17 +109,11 @@ def is_grid_mismatch(key: str, value: Tensor, target: Tensor) -> bool:
 
 @dataclass
 class LoadReport:
-    """Keys of one loading, in five lists.
+    """Keys of one loading: loaded, missing, unused, mismatched, resampled.
 
-    Attributes:
-        loaded (list[str]): In both, with one shape; those resampled too.
-        missing (list[str]): In the model only; they keep their start values.
-        unused (list[str]): In the checkpoint only.
-        mismatched (dict[str, str]): In both with two shapes, told by text.
-        resampled (dict[str, str]): Resized to the model's shape, told by
-            text.
-        tower (list[str]): Those of ``mismatched`` that come from another
-            patch size or position grid.
+    Loaded ones are in both, with one shape, those resampled too; missing ones
+    keep their start values. Texts tell of two shapes; ``tower`` are those of
+    ``mismatched`` that come from another patch size or position grid.
     """
 
     loaded: list[str] = field(default_factory=list)

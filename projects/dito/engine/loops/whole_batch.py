@@ -23,15 +23,11 @@ ACCUMULATED, MICRO_BATCHES = 'accumulated', 'micro-batches'
 
 
 class BatchPlan(NamedTuple):
-    """Shares of a batch.
+    """Shares of the batch of ``total`` images that one step sees.
 
-    Attributes:
-        total (int): Images that one step of the optimizer sees.
-        processes (int): Number of processes.
-        images (int): Images a process takes at a time.
-        pieces (int): How many times it does that in a step.
-        kind (str): What the pieces are: ``ACCUMULATED`` have losses of their
-            own, whose mean is trained; ``MICRO_BATCHES`` share one loss.
+    A process takes ``images`` at a time, ``pieces`` times. They are
+    ``ACCUMULATED``, with losses of their own, whose mean is trained, or
+    ``MICRO_BATCHES``, which share one loss.
     """
 
     total: int

@@ -199,9 +199,6 @@ def prepare_for_clients(cfg: Any) -> None:
     which is :class:`DITOLoadImageFromFile` in the scope ``dito``. A file made
     for inference says nothing of data sets, which they ask for a palette
     (MMDetection) and for masks (sahi).
-
-    Args:
-        cfg (Config | ConfigDict): Of a training, a test or a saved model.
     """
     loader = cfg.get('test_dataloader') or {}
     for dataset in _datasets(loader.get('dataset')):

@@ -35,13 +35,7 @@ def normalize(x: Tensor) -> Tensor:
 
 
 class Gathered(NamedTuple):
-    """Rows of all ranks, and where this rank's rows are among them.
-
-    Attributes:
-        rows (Tensor): Shape (N, D), rank after rank.
-        start (int): Index of the first row of this rank.
-        world_size (int): Number of ranks.
-    """
+    """Rows of all ranks, (N, D), and the index of the first of this rank."""
 
     rows: Tensor
     start: int
@@ -95,14 +89,9 @@ def gather_rows(x: Tensor) -> Gathered:
 class Pairs(NamedTuple):
     """This rank's pairs beside those of all ranks, all L2-normalised.
 
-    Attributes:
-        image (Tensor): Image embeddings of this rank, shape (n, D).
-        text (Tensor): Their texts, shape (n, D).
-        images (Tensor, optional): Of all ranks, shape (N, D); None where
-            they were not asked for.
-        texts (Tensor): Of all ranks, shape (N, D).
-        start (int): Column of this rank's first pair.
-        world_size (int): Number of ranks.
+    ``image`` and ``text`` are (n, D); ``images`` (None where they were not
+    asked for) and ``texts`` those of all ranks, (N, D), of which this rank's
+    first is ``start``.
     """
 
     image: Tensor

@@ -187,11 +187,7 @@ class RandomRegions:
         self.sampling, self.position = sampling, position
 
     def counts(self, image_size: tuple[int, int]) -> tuple[int, ...]:
-        """Return the number of boxes of each level.
-
-        Args:
-            image_size (tuple[int, int]): Height and width in pixels.
-        """
+        """Number of boxes of each level, of an image of (height, width)."""
         if not self.scale_regions:
             return self.num_regions
         factor = image_size[0] * image_size[1] / self.reference_size**2
@@ -203,17 +199,10 @@ class RandomRegions:
         image_size: tuple[int, int],
         place: BatchPlace | None = None,
     ) -> list[Tensor]:
-        """Draw the boxes of a batch.
+        """Draw the boxes of a batch, (B, n, 4) float32 on the CPU, by level.
 
-        Args:
-            batch (int): Number of images B.
-            image_size (tuple[int, int]): Height and width in pixels.
-            place (BatchPlace, optional): Seed; None draws from torch's
-                global generator.
-
-        Returns:
-            list[Tensor]: For each level boxes (x1, y1, x2, y2) in pixels,
-            (B, n, 4) float32 on the CPU.
+        (x1, y1, x2, y2) in pixels of an image of (height, width); ``place`` is
+        the seed, None draws from torch's global generator.
         """
         counts = self.counts(image_size)
         shape = (sum(counts), 4)

@@ -13,16 +13,10 @@ from torch import Tensor
 def cosine_logits(
     features: Tensor, text: Tensor, temperature: Tensor | float
 ) -> Tensor:
-    """Cosine of every feature with every text, over a temperature.
+    """Cosine of features (N, D) with texts (K, D), over a temperature.
 
-    Args:
-        features (Tensor): Region features of any scale, shape (N, D). A zero
-            row has cosine 0 with everything.
-        text (Tensor): Text features of any scale, shape (K, D).
-        temperature (Tensor | float): A positive scalar.
-
-    Returns:
-        Tensor: Logits, float32, shape (N, K).
+    Both are of any scale; a zero row has cosine 0 with everything. float32,
+    (N, K).
     """
     with torch.autocast(features.device.type, enabled=False):
         features = F.normalize(features.float(), dim=-1)
@@ -33,15 +27,10 @@ def cosine_logits(
 def join_logits(logits: Tensor, groups: Tensor | None) -> Tensor:
     """Logits of groups of classes, whose probabilities add up.
 
-    Args:
-        logits (Tensor): Of K classes, and maybe of the background behind
-            them, float32, (N, K) or (N, K + 1).
-        groups (Tensor, optional): Label of each class, int64, (K, ); all of
-            0 to L - 1 are there. None: each is a label of its own.
-
-    Returns:
-        Tensor: Shape (N, L) or (N, L + 1). The softmax over it is the sum of
-        that over ``logits``, and a group of one has the very logit.
+    Of K classes, and maybe of the background behind them; ``groups`` is the
+    label of each class, int64, (K, ), with all of 0 to L - 1. The softmax over
+    the result, (N, L) or (N, L + 1), is the sum of that over ``logits``, and a
+    group of one has the very logit.
     """
     if groups is None:
         return logits
@@ -154,14 +143,9 @@ class ChunkedScores:
         )
 
     def best(self, topk: int) -> tuple[Tensor, Tensor]:
-        """The best pairs of region and class.
+        """The best scores, float32, and their pairs ``region * K + class``.
 
-        Args:
-            topk (int): How many at most.
-
-        Returns:
-            Tuple[Tensor, Tensor]: Scores, float32, best first, and pairs
-            ``region * K + class``, int64; of shape (min(topk, N * K), ).
+        Best first, at most ``topk``.
         """
         num_classes = len(self.novel)
         values = self._det.new_zeros(0)
@@ -253,19 +237,12 @@ class GeometricEnsemble:
         novel: Tensor,
         objectness: Tensor | None = None,
     ) -> Tensor:
-        """Scores of all classes at once.
+        """Scores of all classes at once, float32, (N, K + 1).
 
-        Args:
-            det_logits (Tensor): Shape (N, K + 1), background last.
-            vlm_logits (Tensor, optional): Shape (N, K), or (N, K + 1) where
-                the background takes part in the softmax. None: the score is
-                ``p``.
-            novel (Tensor): Which classes are novel, bool, shape (K, ).
-            objectness (Tensor, optional): Of the proposals, within [0, 1],
-                shape (N, ); needed unless ``objectness_power`` is 0.
-
-        Returns:
-            Tensor: Scores, float32, shape (N, K + 1), background last.
+        Logits of the detector are (N, K + 1), background last; of the VLM (N,
+        K), or (N, K + 1) where the background takes part in the softmax;
+        without these the score is ``p``. ``novel`` is bool (K, ); objectness
+        within [0, 1], (N, ), is needed unless ``objectness_power`` is 0.
         """
         det = det_logits.float()
         # Without a VLM, z is p: equation 2 then gives p for any exponent.
@@ -290,33 +267,16 @@ class GeometricEnsemble:
         return ChunkedScores(self, *args, **kwargs)
 
     def mix(self, det: Tensor, vlm: Tensor, novel: Tensor) -> Tensor:
-        """Mix the logits of classes by their exponents.
-
-        Args:
-            det (Tensor): Of the detector, float32, (N, k).
-            vlm (Tensor): Of the VLM, float32, (N, k).
-            novel (Tensor): Which of these classes are novel, bool, (k, ).
-
-        Returns:
-            Tensor: Shape (N, k).
-        """
+        """Mix float32 logits (N, k) of classes by their exponents."""
         weight = torch.where(novel, self.beta, self.alpha)
         return torch.lerp(det, vlm, weight.to(det))
 
     def sums(self, det: Tensor, vlm: Tensor, novel: Tensor) -> Tensor:
-        """Log of sums of exponentials over classes.
+        """Log of sums of exponentials over classes, -inf over none.
 
-        Those of several sets of classes add up by ``torch.logaddexp``.
-
-        Args:
-            det (Tensor): See :meth:`mix`, as the others.
-            vlm (Tensor): Logits of the VLM.
-            novel (Tensor): Which classes are novel.
-
-        Returns:
-            Tensor: Shape (2, N): of the detector's logits and of the VLM's;
-            to renormalise (4, N), also of the mix over base and over novel
-            classes. Over no class it is -inf.
+        Those of several sets of classes add up by ``torch.logaddexp``. (2, N):
+        of the detector's logits and of the VLM's; to renormalise (4, N), also
+        of the mix over base and over novel classes.
         """
         sums = [det.logsumexp(dim=1), vlm.logsumexp(dim=1)]
         if self.renormalise:
@@ -337,17 +297,9 @@ class GeometricEnsemble:
     ) -> Tensor:
         """What the mixed logits of a region miss to the log of its scores.
 
-        Args:
-            sums (Tensor): See :meth:`sums`, over all classes.
-            det_background (Tensor): The detector's logit of the background,
-                (N, ).
-            vlm_background (Tensor, optional): That of the VLM, (N, ); None
-                where it takes no part in the softmax of ``z``.
-            objectness (Tensor, optional): See :meth:`__call__`.
-
-        Returns:
-            Tensor: Shape (3, N): for base classes, for novel ones and for
-            the background.
+        (3, N): for base classes, for novel ones and for the background, of the
+        :meth:`sums` over all classes and the logits (N, ) of the background;
+        the VLM has none where it takes no part in the softmax of ``z``.
         """
         det_sum = torch.logaddexp(sums[0], det_background)
         vlm_sum = (

@@ -164,14 +164,10 @@ HOW = 'write a name a line into a .txt file'
 
 @dataclass
 class NameList:
-    """Class names of a file.
+    """Class names of a file, in its order, or that of its ids.
 
-    Attributes:
-        names (list[str]): In the order of the file, or of its ids where it
-            maps ids to names.
-        synonyms (dict[str, list[str]]): More phrases by name, where the
-            file has them.
-        rare (list[str]): Names of frequency 'r' (LVIS).
+    ``synonyms`` are more phrases by name, where the file has them, ``rare``
+    the names of frequency 'r' (LVIS).
     """
 
     names: list[str]

@@ -138,12 +138,8 @@ def _existing(path: Path) -> Path:
 class PieceTokenizer:
     """CLIP's tokenizer for a tower that keeps some rows of its table.
 
-    It has no part of the tower, so that a loader's workers can have it.
-
-    Args:
-        token_ids (np.ndarray, optional): Ids of the kept rows, int64. None
-            for the whole table.
-        context_length (int): Most tokens a text.
+    It has no part of the tower, so that a loader's workers can have it;
+    ``token_ids`` are the kept rows, int64, None for the whole table.
     """
 
     def __init__(
@@ -211,17 +207,9 @@ CLEANINGS = ('whitespace', 'lower', 'canonicalize')
 def cleaning_numbers(options: Mapping[str, Any]) -> list[int]:
     """What is done to texts and tokens, as weights can hold it.
 
-    Args:
-        options (dict): ``clean`` and ``strip_sep_token``, as in the
-            ``tokenizer_kwargs`` of open_clip's configs; others are not
-            looked at.
-
-    Returns:
-        list[int]: Number in :data:`CLEANINGS`, and 1 where separators become
-        padding, else 0.
-
-    Raises:
-        ValueError: If the cleaning is not known.
+    Of ``clean`` and ``strip_sep_token``, as in the ``tokenizer_kwargs`` of
+    open_clip's configs, come the number in :data:`CLEANINGS`, and 1 where
+    separators become padding, else 0. ValueError if the cleaning is not known.
     """
     clean = options.get('clean', CLEANINGS[0])
     if clean not in CLEANINGS:
@@ -304,15 +292,7 @@ class ForeignTokenizer:
         )
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        """Words that become the tokenizer's token of the unknown.
-
-        Args:
-            texts (Iterable[str]): Any texts.
-
-        Returns:
-            list[str]: Sorted; empty where every text can be written, as with
-            pieces of bytes.
-        """
+        """Words, sorted, that become the token of the unknown."""
         if self._tokenizer is None:
             self._tokenizer = self._load()
         tokenizer = getattr(self._tokenizer, 'tokenizer', None)

@@ -204,16 +204,9 @@ class Vocabulary:
         )
 
     def subset(self, names: Sequence[str]) -> 'Vocabulary':
-        """Take some classes, in the order given; all of them reorders.
+        """Take some classes, in either spelling, in the order given.
 
-        Args:
-            names (Sequence[str]): Names, in either spelling.
-
-        Returns:
-            Vocabulary: Without a new pass through the text tower.
-
-        Raises:
-            ValueError: If a name is not in the vocabulary, or given twice.
+        ValueError if a name is not in the vocabulary, or given twice.
         """
         names = check_names(names)
         index = {name_key(n): i for i, n in enumerate(self.names)}
@@ -312,15 +305,9 @@ class Vocabulary:
     def join(self, other: 'Vocabulary') -> 'Vocabulary':
         """Append the classes of another vocabulary that this one lacks.
 
-        Args:
-            other (Vocabulary): Made by the same text tower.
-
-        Returns:
-            Vocabulary: Its first classes are those of this one, with their
-            labels; templates and background are this one's.
-
-        Raises:
-            ValueError: If the other was made by another text tower.
+        The first classes are those of this one, with their labels, as are
+        templates and background. ValueError if the other was made by another
+        text tower.
         """
         if other.fingerprint != self.fingerprint:
             raise ValueError(
@@ -360,14 +347,7 @@ class Vocabulary:
     def mix(self, examples: 'Vocabulary') -> 'Vocabulary':
         """Add what pictures show; a class in both gets the mean of both.
 
-        Args:
-            examples (Vocabulary): Classes made of examples.
-
-        Returns:
-            Vocabulary: The classes of this one, then new ones.
-
-        Raises:
-            ValueError: If the other goes with another text tower.
+        New classes come last. ValueError if they go with another text tower.
         """
         joined = self.join(examples)
         place = {name_key(n): i for i, n in enumerate(self.names)}

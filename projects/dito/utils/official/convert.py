@@ -44,10 +44,8 @@ _BESIDE_PRETRAINED = (
 class ParamTree:
     """A flat parameter tree that knows which of its arrays were read.
 
-    Args:
-        params (Mapping[str, ndarray]): Arrays by path, such as
-            'transformer/resblocks.0/ln_1/scale'.
-        part (str): What the tree belongs to, for error messages.
+    Paths are such as 'transformer/resblocks.0/ln_1/scale'; errors name the
+    part.
     """
 
     def __init__(self, params: Mapping[str, np.ndarray], part: str) -> None:
@@ -220,13 +218,9 @@ def convert_box_head(
     """Convert the box head to :class:`DITOBBoxHead`.
 
     RoI features are flattened as (height, width, channel) in Flax and as
-    (channel, height, width) here, and box deltas change places.
-
-    Args:
-        params (dict[str, ndarray]): Paths such as 'conv_0/kernel',
-            'fc6_bn/scale', 'class-predict/kernel'.
-        temperature (ndarray, optional): The learnt scalar, one number, which
-            the release keeps outside of this tree; without it 1, its start.
+    (channel, height, width) here, and box deltas change places. Paths are such
+    as 'conv_0/kernel', 'fc6_bn/scale', 'class-predict/kernel'; the learnt
+    temperature, one number, is outside of this tree, 1 at the start.
     """
     tree = ParamTree(params, 'box head')
     state: StateDict = {}
