@@ -145,3 +145,24 @@ def detector_config(folder: Path, annotations: Path) -> Config:
             work_dir=str(folder / 'work'),
         )
     )
+
+
+def write_film(path: Path, count: int = 12, side: int = 48) -> np.ndarray:
+    """Write a film of noise with a moving block, 10 frames a second.
+
+    Returns:
+        ndarray: The frames before they were encoded, (N, side, 1.5 * side, 3).
+    """
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 60, (count, side, side * 3 // 2, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        frame[10:30, 2 * number : 2 * number + 20] = (40, 200, 240)
+    kind = 'MJPG' if path.suffix == '.avi' else 'mp4v'
+    size = frames.shape[2], frames.shape[1]
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter.fourcc(*kind), 10, size
+    )
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return frames

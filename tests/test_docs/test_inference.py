@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import pytest
-from tiny_api import write_detector
+from tiny_api import write_detector, write_film
 
 PAGE = (Path(__file__).parents[2] / 'docs' / 'inference.md').read_text()
 BLOCKS = re.findall(r'^```python\n(.*?)^```', PAGE, re.M | re.S)
@@ -72,8 +72,19 @@ def test_scenes_examples_and_search(
     assert len(names['index']) > 5
 
 
+def test_films(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_film(here / 'clip.mp4', 6, 32)
+    run([0, 6])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(':')[0] for line in said if 'clip' in line] == [
+        'clip.mp4 0 0.00 s',
+        'clip.mp4 5 0.50 s',
+    ]
+    assert len((here / 'found/preds/clip.jsonl').read_text().split('\n')) == 3
+
+
 def test_clients_of_mmdetection(here: Path) -> None:
-    names = run([0, 6])
+    names = run([0, 7])
     assert names['client'].model.dataset_meta['classes'] == (
         'red umbrella',
         'anchor',
@@ -84,7 +95,7 @@ def test_clients_of_mmdetection(here: Path) -> None:
 def test_sahi_and_supervision(here: Path) -> None:
     pytest.importorskip('sahi')
     pytest.importorskip('supervision')
-    names = run([0, 7, 8])
+    names = run([0, 8, 9])
     found = names['result'].object_prediction_list
     assert {f.category.name for f in found} <= {'red umbrella', 'anchor'}
     assert (
@@ -94,4 +105,4 @@ def test_sahi_and_supervision(here: Path) -> None:
 
 
 def test_all_blocks_are_run() -> None:
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10

@@ -1,15 +1,18 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of tools/detect.py."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pycocotools.coco import COCO
-from tiny_api import write_detector
+from tiny_api import write_detector, write_film
 
+from dito.apis import Film
 from dito.cli import detect
+from dito.utils.printable import Console
 
 TWENTY = Path(__file__).parents[1] / 'data/twenty'
 
@@ -245,6 +248,59 @@ def test_a_broken_image_of_a_folder_ends_nothing(
         'c.jpg',
         'c.json',
     ]
+
+
+def test_films(
+    parts: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A whole one, one that breaks off, and a camera that is not there."""
+    monkeypatch.chdir(tmp_path)
+    write_film(Path('whole.avi'), 8, 32)
+    content = Path('whole.avi').read_bytes()
+    Path('broken.avi').write_bytes(content[: len(content) // 2])
+    options = [
+        *('--names', 'anchor, red umbrella', '--checkpoint', parts['weights']),
+        *('--score-thr', '0', '--every', '3', '--batch-size', '2'),
+    ]
+    code = detect.main(['whole.avi', 'broken.avi', *options])
+    said = capsys.readouterr()
+    assert code == 3
+    reports = [x for x in said.out.splitlines() if x.startswith(('wh', 'br'))]
+    lines = Path('outputs/preds/whole.jsonl').read_text().splitlines()
+    frames = [json.loads(line) for line in lines]
+    assert [frame['frame'] for frame in frames] == [0, 3, 6]
+    names = [name for frame in frames for name in frame['names']]
+    assert 'whole.avi: in 3 frames ' in reports[0] and len(reports) == 2
+    for name in set(names):
+        assert f'{names.count(name)} {name}' in reports[0]
+    assert Film('outputs/vis/whole.mp4').count == 3
+    assert Path('outputs/vis/broken.mp4').is_file()
+    errors = [x for x in said.err.splitlines() if x.startswith('error')]
+    assert 'broken.avi breaks off' in errors[0]
+    assert '1 of 2 images could not be read' in errors[1] and len(errors) == 2
+    assert 'detecting' not in said.err  # no terminal
+    # Alone, the beginning of a film is something; no camera ends all at once.
+    assert detect.main(['broken.avi', *options]) == 3
+    assert detect.main(['whole.avi', 'camera:99', *options]) == 2
+    said = capsys.readouterr()
+    assert 'error: There is no camera:99' in said.err.splitlines()[-1]
+    assert 'whole.avi' not in said.out
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        detect,
+        'Console',
+        lambda **_: Console(force_terminal=True, file=shown, width=90),
+    )
+    with detect._progress(['a.jpg', 'b.jpg', Film('gone.mp4')]) as advance:
+        advance()
+        advance()
+    assert 'detecting' in shown.getvalue() and '2/2' in shown.getvalue()
 
 
 @pytest.mark.parametrize(

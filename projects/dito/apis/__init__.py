@@ -3,6 +3,7 @@
 
 from dito.models.text.name_files import parse_names
 
+from .films import Film
 from .hub import (
     load_pretrained,
     package_model,
@@ -17,6 +18,7 @@ from .similarity import SimilarityMaps, TextSimilarity
 
 __all__ = [
     'DITOInferencer',
+    'Film',
     'Hit',
     'Index',
     'Scene',

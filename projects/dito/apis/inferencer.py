@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from dito.engine.hooks.load_report_hook import (
 )
 from dito.models.text.name_checks import readable_name
 from dito.utils.checkpoint import hash_of, state_dict_of
-from dito.utils.files import write_json
 from dito.visualization.local_visualizer import (
     DITOLocalVisualizer,
     reduce_picture,
 )
 
+from .films import Film, Frame
 from .mmdet_names import refuse_device_as_names, refuse_mmdet_arguments
 from .model_file import (
     Source,
@@ -39,17 +39,35 @@ from .model_file import (
     set_token_rows,
     test_dataset,
 )
-from .pictures import Image, PictureReader, file_stems, list_images
+from .pictures import (
+    Image,
+    PictureReader,
+    as_image,
+    is_sequence,
+    list_images,
+    with_stems,
+)
 from .published import resolve_published
 from .results import (
     Detections,
+    Query,
     check_options,
     prediction,
     with_masks,
-    write_picture,
 )
 from .scene import Scene
 from .vocabulary_mixin import Names, VocabularyMixin
+from .writers import OutputFolder
+
+
+class _Job(NamedTuple):
+    """A picture to detect in, or the error in its place."""
+
+    image: Any
+    stem: str = ''
+    query: Query | None = None
+    film: Film | None = None
+    frame: Frame | None = None
 
 
 class DITOInferencer(VocabularyMixin, DetInferencer):
@@ -228,7 +246,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 ``file://`` or ``http(s)://`` address, bytes of a file,
                 Pillow image, (H, W, 3) uint8 array in OpenCV's BGR order or
                 (3, H, W) uint8 RGB tensor; or a sequence of these, folders
-                and patterns aside.
+                and patterns aside. A film, 'camera:0' or a :class:`Film`
+                is its frames.
             vocabulary (optional): Names for this call alone, in any of the
                 forms of the class.
             vocabularies (optional): Names for each image, in these forms.
@@ -236,7 +255,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             score_thr (float): Least score of what is returned and drawn; 0
                 returns all that ``dito test`` counts. Defaults to 0.3.
             out_dir (str | Path): Folder that gets ``vis/NAME.jpg`` and
-                ``preds/NAME.json``. Defaults to none.
+                ``preds/NAME.json``, of films ``NAME.mp4`` and
+                ``NAME.jsonl``. Defaults to none.
             batch_size (int): Images that pass the model together.
             agnostic_nms (float, optional): IoU in (0, 1] above which only
                 the best of overlapping detections stays, whatever their
@@ -314,6 +334,10 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
     ) -> Iterator[Detections]:
         """Detect as a call does, and give each image's result when it is made.
 
+        Frames of films, and pictures of a generator, are read as they are
+        wanted and not kept. After the last frame of a film that breaks off
+        the error is given or raised.
+
         Args:
             inputs: As in a call, like all that is not named here.
             vocabulary (optional): Names for this call alone.
@@ -331,29 +355,64 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             Detections: Of one image; masks are not pasted yet.
         """
         check_options(score_thr, batch_size, agnostic_nms, on_error, out_dir)
-        images = self.list_images(inputs, check=on_error == 'raise')
-        stems = file_stems(images)
-        queries = self._queries(
-            vocabulary, vocabularies, negative_names, objects, len(images)
+        jobs = self._jobs(
+            inputs,
+            on_error == 'raise',
+            vocabulary,
+            vocabularies,
+            negative_names,
+            objects,
         )
-        jobs = zip(images, stems, queries, strict=True)
-        for scene, item, (_, stem, query) in self._encode(
-            jobs, batch_size, bool(out_dir or draw), on_error
-        ):
-            if scene is None:
-                yield Detections(error=item['error'])
-                continue
-            found = scene.detect(query, score_thr, agnostic_nms)
-            if item['picture'] is not None:
-                found.drawn = self.draw(item['picture'], found)
-            if out_dir:
-                write_json(
-                    Path(out_dir) / 'preds' / f'{stem}.json', found.result
-                )
-                write_picture(
-                    Path(out_dir) / 'vis' / f'{stem}.jpg', found.drawn
-                )
-            yield found
+        with OutputFolder(out_dir) as out:
+            for scene, item, job in self._encode(
+                jobs, batch_size, bool(out_dir or draw)
+            ):
+                if scene is None:
+                    out.end_film()  # what was read of it is kept
+                    if on_error == 'raise':
+                        raise item['error']
+                    found = Detections(error=str(item['error']))
+                else:
+                    found = scene.detect(job.query, score_thr, agnostic_nms)
+                _say_where(found, job)
+                if scene is not None and item['picture'] is not None:
+                    found.drawn = self.draw(item['picture'], found)
+                    out.add(job.stem, found, job.film)
+                yield found
+
+    def _jobs(
+        self,
+        inputs: Any,
+        check: bool,
+        vocabulary: Names | None,
+        vocabularies: Sequence[Names] | None,
+        negative_names: Names | None,
+        objects: bool,
+    ) -> Iterator[_Job]:
+        """Pictures with what is looked for in them; slips are told now."""
+        images: Iterable[Any]
+        lazy = is_sequence(inputs) and vocabularies is None
+        if lazy:
+            images = (as_image(item, check) for item in inputs)
+        else:
+            images = self.list_images(inputs, check)
+        queries: Iterable[Query] = self._queries(
+            vocabulary,
+            vocabularies,
+            negative_names,
+            objects,
+            1 if lazy else len(images),
+        )
+        if lazy:
+            (query,) = queries
+            queries = repeat(query)
+        return (
+            job
+            for (image, stem), query in zip(
+                with_stems(images), queries, strict=not lazy
+            )
+            for job in _jobs_of(image, stem, query)
+        )
 
     # ------------------------------------------------------------- encoding
 
@@ -408,29 +467,26 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         """
         check_options(0, batch_size, None, on_error, '')
         images = self.list_images(inputs, check=on_error == 'raise')
-        jobs = ((image,) for image in images)
-        for scene, item, _ in self._encode(jobs, batch_size, False, on_error):
-            if scene is None:
-                yield item['error']
-            else:
+        for scene, item, _ in self._encode(
+            map(_Job, images), batch_size, False
+        ):
+            if scene is not None:
                 yield scene if maps else scene.without_maps()
+            elif on_error == 'raise':
+                raise item['error']
+            else:
+                yield str(item['error'])
 
     def _encode(
-        self,
-        jobs: Iterable[tuple[Any, ...]],
-        batch_size: int,
-        draw: bool,
-        on_error: str,
-    ) -> Iterator[tuple[Scene | None, dict[str, Any], tuple[Any, ...]]]:
-        """Scene, what was loaded, and the job of each; jobs begin with images.
+        self, jobs: Iterable[_Job], batch_size: int, draw: bool
+    ) -> Iterator[tuple[Scene | None, dict[str, Any], _Job]]:
+        """Scene, what was loaded, and the job of each.
 
         The scene of a picture that cannot be read is None.
         """
         jobs = iter(jobs)
         while batch := list(islice(jobs, batch_size)):
-            loaded = [
-                self._load_image(job[0], draw, on_error) for job in batch
-            ]
+            loaded = [self._load_image(job.image, draw) for job in batch]
             data = [item['data'] for item in loaded if item['error'] is None]
             scenes: Iterator[Scene] = iter(())
             if data:
@@ -505,18 +561,16 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         """
         return list_images(inputs, check)
 
-    def _load_image(
-        self, image: Image, draw: bool, on_error: str
-    ) -> dict[str, Any]:
+    def _load_image(self, image: Any, draw: bool) -> dict[str, Any]:
         """Data of an image for the model, and a picture to draw on."""
         try:
+            if isinstance(image, Exception):
+                raise image
             item = self._reader.read(image)
             picture = self._to_draw_on(item['img']) if draw else None
             data = self._reader.prepare(item)
         except (ImportError, OSError, ValueError) as error:
-            if on_error == 'raise':
-                raise
-            return dict(error=str(error))
+            return dict(error=error)
         data['data_samples'].set_metainfo(dict(mask_form='box'))
         return dict(data=data, picture=picture, error=None)
 
@@ -559,3 +613,25 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 'image', picture, kept, draw_gt=False, pred_score_thr=-1
             )
             return self.visualizer.get_image()
+
+
+def _jobs_of(image: Any, stem: str, query: Query) -> Iterator[_Job]:
+    """A picture, or the frames of a film and the error that ends it."""
+    if not isinstance(image, Film):
+        yield _Job(image, stem, query)
+        return
+    try:
+        for frame in image:
+            yield _Job(frame.pixels, stem, query, image, frame)
+    except (OSError, ValueError) as error:
+        yield _Job(error, stem, query, image)
+
+
+def _say_where(found: Detections, job: _Job) -> None:
+    """Note which picture or frame something was found in."""
+    if job.film is not None:
+        found.source = job.film.name
+    elif isinstance(job.image, str):
+        found.source = job.image
+    if job.frame is not None:
+        found.frame, found.time = job.frame.number, job.frame.time

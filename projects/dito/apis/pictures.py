@@ -4,7 +4,7 @@
 import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,8 @@ from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.datasets.reduced_image import reading_plan, reduction, shrink
 
+from .films import Film, is_film
+
 Image = (
     str
     | Path
@@ -32,34 +34,37 @@ Image = (
     | bytes
     | bytearray
     | memoryview
+    | Film
 )
 _ENCODED = (bytes, bytearray, memoryview)
 # Of EXIF.
 _ORIENTATION = 0x0112
 
 
-def file_stems(inputs: Sequence[Any]) -> list[str]:
-    """Names for the output files of some images, no two the same.
+def with_stems(images: Iterable[Any]) -> Iterator[tuple[Any, str]]:
+    """Give images names for their output files, no two the same.
 
     Args:
-        inputs (Sequence): Paths, or arrays, which are named by number.
+        images (Iterable): As :func:`list_images` has them.
 
-    Returns:
-        list[str]: The image's name without suffix; what comes again under
-        one name gets a number.
+    Yields:
+        tuple: The image, and its name without suffix, of a picture in memory
+        its number; what comes again under one name gets a number.
     """
     used: set[str] = set()
-    stems = []
-    for number, item in enumerate(inputs):
-        path = urlsplit(item).path if _scheme(item) else item
-        stem = Path(path).stem if isinstance(item, str) else f'{number:06d}'
+    for number, item in enumerate(images):
+        if isinstance(item, Film):
+            stem = item.stem
+        elif isinstance(item, str):
+            stem = Path(urlsplit(item).path if _scheme(item) else item).stem
+        else:
+            stem = f'{number:06d}'
         name, more = stem, 1
         while name in used:
             more += 1
             name = f'{stem}_{more}'
         used.add(name)
-        stems.append(name)
-    return stems
+        yield item, name
 
 
 def _scheme(item: Any) -> str:
@@ -84,41 +89,66 @@ def list_images(inputs: Any, check: bool = True) -> list[Any]:
         check (bool): Whether a file that is missing raises.
 
     Returns:
-        list[str | ndarray | Tensor | Image | bytes]: Paths, addresses and
-        pictures in memory.
+        list[str | Film | ndarray | Tensor | Image | bytes]: Paths, addresses
+        and pictures in memory; a film for its path.
 
     Raises:
         FileNotFoundError: If a file does not exist, or a pattern fits none.
         ValueError: If an array is no picture, an address cannot be read, or
             there is no picture at all.
     """
-    if isinstance(inputs, (str, Path)):
+    if isinstance(inputs, (str, Path)) and not is_film(inputs):
         path = _local(str(inputs))
         if not _scheme(path) and Path(path).is_dir():
             inputs = _pictures_of(Path(path))
         elif _is_pattern(path):
             inputs = _files_of(path)
     elif (
-        isinstance(inputs, Iterator)
-        and not hasattr(inputs, 'read')
+        is_sequence(inputs)
         or isinstance(inputs, np.ndarray)
         and inputs.ndim == 1
     ):
         inputs = list(inputs)
     if not isinstance(inputs, (list, tuple)):
         inputs = [inputs]
-    images = [
-        _local(str(item)) if isinstance(item, (str, Path)) else item
-        for item in inputs
-    ]
+    images = [as_image(item, check) for item in inputs]
     if not images:
         raise ValueError('There is no image in an empty list; give one.')
-    for item in images:
-        if not isinstance(item, str):
-            _check_pixels(item)
-        elif check and not _scheme(item):
-            check_file(item)
     return images
+
+
+def is_sequence(inputs: Any) -> bool:
+    """Whether images come one after the other, as of a generator."""
+    return isinstance(inputs, Iterator) and not hasattr(inputs, 'read')
+
+
+def as_image(item: Any, check: bool = True) -> Any:
+    """One of the images that :func:`list_images` gives.
+
+    Args:
+        item: Anything but a folder and a pattern.
+        check (bool): Whether a file that is missing raises.
+
+    Returns:
+        str | Film | ndarray | Tensor | Image | bytes: The image.
+
+    Raises:
+        FileNotFoundError: If its file does not exist.
+        ValueError: If it is no picture, or an address that cannot be read.
+    """
+    if isinstance(item, (str, Path)):
+        item = str(item)
+        if not is_film(item) or item.lower().startswith('file:'):
+            item = _local(item)
+        if is_film(item):
+            item = Film(item)
+    if isinstance(item, Film):
+        return item.check() if check else item
+    if not isinstance(item, str):
+        _check_pixels(item)
+    elif check and not _scheme(item):
+        check_file(item)
+    return item
 
 
 def check_file(path: str) -> None:
@@ -344,6 +374,11 @@ class PictureReader:
             ValueError: If it cannot be decoded, or takes too much memory.
         """
         path = image if isinstance(image, str) else ''
+        if isinstance(image, Film):
+            raise ValueError(
+                f'{image.name} is a film, and a picture is wanted here; '
+                'detectors take it: stream(...) or dito detect.'
+            )
         if path:
             if not _scheme(path):
                 check_file(path)

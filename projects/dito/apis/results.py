@@ -67,7 +67,12 @@ class Detections:
         query (Query): The names that labels stand for.
         negative (int): Detections that went to negative names.
         drawn (ndarray): RGB picture (H, W, 3) if it was wanted.
-        error (str): Why the image could not be read; else None.
+        error (str): Why the image could not be read, or why a film breaks
+            off; else None.
+        source (str): Path or address of the image or film; '' of pictures
+            in memory.
+        frame (int): Place in the film, from 0 on; None of a picture.
+        time (float): Seconds since the beginning of the film, or None.
     """
 
     every: Any = None
@@ -76,6 +81,9 @@ class Detections:
     negative: int = 0
     drawn: np.ndarray | None = None
     error: str | None = None
+    source: str = ''
+    frame: int | None = None
+    time: float | None = None
 
     @classmethod
     def of(
@@ -106,8 +114,15 @@ class Detections:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """What is kept, as :func:`to_dict` has it."""
-        return to_dict(self.kept, self.names)
+        """What is kept, as :func:`to_dict` has it; of a frame, which."""
+        return self.as_dict(self.kept)
+
+    def as_dict(self, sample: DetDataSample) -> dict[str, Any]:
+        """:func:`to_dict` of ``every`` or ``kept``; of a frame, which."""
+        found = to_dict(sample, self.names)
+        if self.frame is None:
+            return found
+        return dict(frame=self.frame, time=self.time, **found)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,7 +150,7 @@ def prediction(item: Detections, every: bool, as_sample: bool) -> Any:
         return None
     if as_sample:
         return with_masks(item.every if every else item.kept)
-    return to_dict(item.every, item.names) if every else item.result
+    return item.as_dict(item.every) if every else item.result
 
 
 def with_masks(sample: DetDataSample) -> DetDataSample:

@@ -2,17 +2,29 @@
 """Named objects, found in pictures."""
 
 import os
+import signal
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
-from dito.apis import DITOInferencer, parse_names
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from dito.apis import DITOInferencer, Film, parse_names
 from dito.apis.results import Detections, to_coco, to_dict
 from dito.utils.configs import config_root
 from dito.utils.files import write_json
-from dito.utils.printable import printable
+from dito.utils.printable import Console, printable
 
 from .errors import ExitCode
 from .options import command
@@ -121,36 +133,30 @@ def main(args: Namespace) -> int:
     images = [
         path for item in args.image for path in inferencer.list_images(item)
     ]
+    films = [image for image in images if isinstance(image, Film)]
+    for film in films:
+        film.every = args.every
     broken = []
     kept: list[tuple[str, tuple[int, int], dict[str, Any]]] = []
-    for image, found in zip(
-        images,
-        inferencer.stream(
+    said = Reports(args.score_thr, args.list_top_k)
+    with _progress(images) as advance, _stopped_by_signals(films):
+        for found in inferencer.stream(
             images,
             score_thr=args.score_thr,
             out_dir=args.out_dir,
+            batch_size=args.batch_size,
             agnostic_nms=args.agnostic_nms,
             on_error='collect',
-        ),
-        strict=True,
-    ):
-        if found.error is not None:
-            broken.append(found.error)
-            continue
-        if args.save_json:
-            kept.append((image, found.shape, found.result))
-        print(
-            printable(
-                report(
-                    image,
-                    plain_result(found),
-                    args.score_thr,
-                    args.list_top_k,
-                    found.negative,
-                )
-            )
-        )
-    if len(broken) < len(images):
+        ):
+            if found.error is not None:
+                broken.append(found.error)
+                continue
+            if args.save_json:
+                kept.append((found.source, found.shape, found.result))
+            said.add(found)
+            advance()
+        said.end_film()
+    if said.count:
         print(f'Pictures and results are in {args.out_dir}.')
     if args.save_json and kept:
         # From the folder that all images lie in.
@@ -163,7 +169,109 @@ def main(args: Namespace) -> int:
             ),
         )
         print(f'All detections in the format of COCO are in {args.save_json}.')
-    return say_broken(broken, len(images))
+    return say_broken(broken, len(images), said.count > 0)
+
+
+class Reports:
+    """Print what was found: of a picture its boxes, of a film the numbers.
+
+    Args:
+        score_thr (float): Least score that counts as found.
+        top_k (int, optional): See :func:`report`.
+    """
+
+    def __init__(self, score_thr: float, top_k: int | None) -> None:
+        self._options = score_thr, top_k
+        self._film, self._frames = '', 0
+        self._found: Counter[str] = Counter()
+        self.count = 0
+
+    def add(self, found: Detections) -> None:
+        """Take what was found in a picture or frame."""
+        self.count += 1
+        if found.frame is None:
+            self.end_film()
+            text = report(
+                found.source,
+                plain_result(found),
+                *self._options,
+                found.negative,
+            )
+            print(printable(text))
+            return
+        if found.frame == 0:
+            self.end_film()
+        self._film, self._frames = found.source, self._frames + 1
+        labels = found.kept.pred_instances.labels.tolist()
+        self._found.update(found.names[i] for i in labels)
+
+    def end_film(self) -> None:
+        """Print what was found in the film whose frames came."""
+        if self._frames:
+            names = ', '.join(
+                f'{count} {name}' for name, count in self._found.most_common()
+            )
+            print(
+                printable(
+                    f'{self._film}: in {self._frames} frames '
+                    f'{names or "nothing"} with a score of '
+                    f'{self._options[0]} or more'
+                )
+            )
+        self._frames = 0
+        self._found.clear()
+
+
+@contextmanager
+def _progress(images: Sequence[Any]) -> Iterator[Callable[[], None]]:
+    """Show on a terminal how many images are done and the time left."""
+    console = Console(stderr=True)
+    counts = [
+        _frames_of(image) if isinstance(image, Film) else 1 for image in images
+    ]
+    with Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # What goes into a file or pipe stays there.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
+        total = None if None in counts else sum(counts)
+        task = bar.add_task('detecting', total=total)
+        yield lambda: bar.advance(task)
+
+
+def _frames_of(film: Film) -> int | None:
+    """Frames of a film; 0 of one that cannot be opened, which comes later."""
+    try:
+        return film.count
+    except (OSError, ValueError):
+        return 0
+
+
+@contextmanager
+def _stopped_by_signals(films: Sequence[Film]) -> Iterator[None]:
+    """End cameras by Ctrl-C or SIGTERM, and keep what was read."""
+    live = [film for film in films if film.live]
+    before = {}
+
+    def stop(number: int, _: Any) -> None:
+        for film in live:
+            film.stop()
+        signal.signal(number, before[number])  # a second one ends at once
+
+    if live and current_thread() is main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def common_folder(images: Sequence[str]) -> str:
@@ -180,8 +288,16 @@ def plain_result(found: Detections) -> dict[str, Any]:
     return to_dict(sample, found.names)
 
 
-def say_broken(errors: Sequence[str], count: int) -> ExitCode:
+def say_broken(
+    errors: Sequence[str], count: int, begun: bool = False
+) -> ExitCode:
     """Name at the end the images that could not be read.
+
+    Args:
+        errors (Sequence[str]): A sentence of each.
+        count (int): Images in all.
+        begun (bool): Whether something was read, such as the beginning of a
+            film that breaks off.
 
     Returns:
         ExitCode: ``PARTIAL`` where some were read and some were not.
@@ -197,4 +313,4 @@ def say_broken(errors: Sequence[str], count: int) -> ExitCode:
             file=sys.stderr,
         )
         return ExitCode.PARTIAL
-    return ExitCode.USAGE
+    return ExitCode.PARTIAL if begun else ExitCode.USAGE

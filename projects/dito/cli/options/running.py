@@ -130,16 +130,36 @@ def test(parser: ToolParser) -> None:
 
 
 def detect(parser: ToolParser) -> None:
-    """Find named objects in pictures; write what was found.
+    """Find named objects in pictures and films; write what was found.
 
-    Exits with 3 where some of several pictures could not be read.
+    Exits with 3 where some of several pictures could not be read, or a film
+    breaks off. A camera is read until Ctrl-C.
     """
     add = parser.add_argument
-    add('image', nargs='+', help=_IMAGES)
+    add(
+        'image',
+        nargs='+',
+        help=f'{_IMAGES}; films (.mp4, .avi, .mkv ...); camera:0, the first '
+        'camera, or rtsp:// addresses',
+    )
     shared.add_names(parser, 'what to look for')
     _add_detector(parser)
     shared.add_out_dir(
         parser, 'folder for pictures (vis/) and results (preds/)', 'outputs'
+    )
+    add(
+        '--every',
+        type=natural,
+        default=1,
+        metavar='N',
+        help='look at every so many-th frame of films',
+    )
+    add(
+        '--batch-size',
+        type=natural,
+        default=1,
+        metavar='N',
+        help='pictures or frames that pass the detector together',
     )
     add(
         '--save-json',
