@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 
 from dito.engine.hooks.load_report_hook import LoadReport, under
 from dito.models import DITOViT
-from dito.reports.ablation_results import run_config
+from dito.reports.ablation_runner import run_config
 from dito.reports.ablation_tables import RUNS
 from dito.utils.configs import list_configs
 

@@ -48,7 +48,7 @@ from dito.datasets.image_text.image_header import (
 )
 from dito.datasets.image_text.transforms import CropTransform
 from dito.datasets.load_image import DITOLoadImageFromFile
-from dito.datasets.shard_files.encode import prepare_image
+from dito.datasets.shard_files.write import prepare_image
 from dito.models.text import Vocabulary
 from dito.reports.report import ReportData, write_report
 from dito.reports.samples import DetectionSample, SimilaritySample

@@ -18,7 +18,7 @@ from dito.datasets.annotations import (
     read_annotations,
 )
 from dito.datasets.categories import build_category_table
-from dito.datasets.checks.findings import gather
+from dito.datasets.checks.annotation_checks import gather
 from dito.datasets.masks import read_mask, run_lengths, to_rle
 
 NAN = float('nan')

@@ -15,8 +15,8 @@ from dito.datasets.image_text.captions import (
     CaptionPicker,
     FieldFilter,
     SampleFilter,
+    SourceDraw,
 )
-from dito.datasets.image_text.sources import SourceDraw
 from dito.datasets.image_text.tar_reader import RawSample
 from dito.datasets.image_text.tar_walk import shard_names
 from dito.utils.errors import BrokenDataError

@@ -17,7 +17,7 @@ from PIL import Image
 from dito.cli import check_shards, pairs2shards, shard_stats
 from dito.datasets.image_text import ImageTextShards
 from dito.datasets.shard_files import read_pairs
-from dito.datasets.shard_files.encode import prepare_image
+from dito.datasets.shard_files.write import prepare_image
 
 
 def write_folder(root, number=7):

@@ -17,8 +17,7 @@ from dito.cli import test as test_tool
 from dito.cli import train as train_tool
 from dito.cli.options import running
 from dito.reports import ablation_runner as runner
-from dito.reports.ablation_results import Store, run_config
-from dito.reports.ablation_runner import Planner, Settings
+from dito.reports.ablation_runner import Planner, Settings, Store, run_config
 from dito.reports.ablation_tables import RUNS, TABLES, Row, Run, Table
 from dito.reports.steps import Reporter, Stage
 from dito.utils.checkpoint import save_safetensors

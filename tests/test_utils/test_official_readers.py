@@ -14,9 +14,9 @@ from tensor_bundle_writer import write_bundle, write_saved_model
 from dito.converters.official.readers import (
     flatten,
     name_variables,
+    read_bundle,
     read_checkpoint,
 )
-from dito.converters.official.tensor_bundle import read_bundle
 from dito.utils.official import OfficialSizes, convert_official
 from dito.utils.official.layout import leaf_order
 

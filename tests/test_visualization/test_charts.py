@@ -6,14 +6,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dito.reports.charts import (
+from dito.reports.logs import StageLog
+from dito.reports.report import (
     Chart,
     Series,
     chart_svg,
     draw_chart,
     stage_charts,
 )
-from dito.reports.logs import StageLog
 
 SVG = '{http://www.w3.org/2000/svg}'
 

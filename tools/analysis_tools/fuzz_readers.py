@@ -27,7 +27,7 @@ def _images(folder: Path, rng: np.random.Generator) -> Steps:
     """Images, to the transform of pretraining and to the detector's."""
     from dito.datasets import DITOLoadImageFromFile
     from dito.datasets.image_text import CropTransform
-    from dito.datasets.shard_files.encode import prepare_image
+    from dito.datasets.shard_files.write import prepare_image
 
     sound = inputs.images()
     suffix = inputs.pick(rng, sorted(sound))

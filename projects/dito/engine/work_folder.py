@@ -25,12 +25,15 @@ import threading
 import time
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.logging import print_log
+from mmengine.runner import FlexibleRunner
 
+from dito.models.utils import unwrap_model
 from dito.utils.files import PathLike, replacing
 
 LAST = 'last_checkpoint'
@@ -39,6 +42,13 @@ BEAT_SECONDS = 10.0
 _NUMBERED = re.compile(r'(.+_)(\d+)\.pth')
 _PREFIXES = ('iter_', 'epoch_')
 _MAX_PATH = 4096
+# Settings by which optimizers tell their states apart.
+_SETTINGS = frozenset(('betas', 'momentum', 'alpha', 'rho', 'lr_decay'))
+_WEIGHTS = (
+    'it holds weights, not the state of a training; start from them '
+    'with --cfg-options load_from={path}, or give --resume a '
+    'checkpoint that a training wrote'
+)
 
 
 def fault_of(path: PathLike) -> str | None:
@@ -132,19 +142,24 @@ def resolve_resume(runner: Any) -> None:
     folder = Path(runner.work_dir)
     if '://' in _pointer(folder) and not _has_numbered(folder):
         return  # in an object store, which writes and checks whole files
-    answer: list[str | None] = [None, None]
+    found = on_first(find_resumable, runner.work_dir)
+    runner._load_from = None if found is None else str(found)
+    # Without any, MMEngine would look for one after its own rules.
+    runner._resume = found is not None
+
+
+def on_first(function: Callable[[Any], Any], folder: PathLike) -> Any:
+    """What a function gives on the first process; all raise its ValueError."""
+    answer: list[Any] = [None, None]
     if get_rank() == 0:
         try:
-            found = find_resumable(runner.work_dir)
-            answer = [None if found is None else str(found), None]
+            answer[0] = function(folder)
         except ValueError as error:
-            answer = [None, str(error)]
+            answer[1] = str(error)
     broadcast_object_list(answer, src=0)
     if answer[1] is not None:
         raise ValueError(answer[1])
-    runner._load_from = answer[0]
-    # Without any, MMEngine would look for one after its own rules.
-    runner._resume = answer[0] is not None
+    return answer[0]
 
 
 def write_last(work_dir: PathLike, checkpoint: str) -> None:
@@ -188,6 +203,106 @@ def _last_checkpoint(work_dir: Path) -> Path | None:
         named = _NUMBERED.fullmatch(path.name)
         return own if named and named[1] in _PREFIXES else None
     return path
+
+
+def check_training_state(runner: Any, checkpoint: dict[str, Any]) -> None:
+    """Refuse to resume from what is no training of this model.
+
+    MMEngine takes what it finds: a weight that is missing or of another shape
+    stays random, and an optimizer that is not there starts anew, while the
+    count of iterations goes on. ValueError if the checkpoint, not yet loaded,
+    holds weights alone, or the state of another model or optimizer.
+    """
+    path = runner._load_from
+    fault = _incomplete(checkpoint)
+    # Strategies shard weights and optimizer, and compare them themselves.
+    if fault is None and not isinstance(runner, FlexibleRunner):
+        fault = _other_model(
+            runner.model, checkpoint['state_dict']
+        ) or _other_optimizer(
+            runner.optim_wrapper, checkpoint.get('optimizer')
+        )
+    if fault is not None:
+        raise ValueError(
+            f'{path} cannot be resumed: {fault.format(path=path)}.'
+        )
+    schedulers = getattr(runner, 'param_schedulers', None)
+    wanted = dict(optimizer=True, param_schedulers=bool(schedulers))
+    for part in [k for k, v in wanted.items() if v and k not in checkpoint]:
+        runner.logger.warning(
+            f'{path} was saved without the state of the {part} '
+            f'(save_{part.rstrip("s")}=False), which begins anew.'
+        )
+
+
+def _incomplete(checkpoint: dict[str, Any]) -> Any:
+    """What a training has not written so."""
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, Mapping) or not all(
+        type(meta.get(key)) is int for key in ('epoch', 'iter')
+    ):
+        return _WEIGHTS
+    if not isinstance(checkpoint.get('message_hub'), Mapping):
+        return _WEIGHTS
+    for key in ('state_dict', 'optimizer'):
+        if not isinstance(checkpoint.get(key, {}), Mapping):
+            return f'its {key} is a {type(checkpoint[key]).__name__}'
+    return None if 'state_dict' in checkpoint else 'it has no weights'
+
+
+def _other_model(model: Any, state: Mapping[str, Any]) -> Any:
+    """Which trained weights are not in the file, or are others."""
+    model = unwrap_model(model)
+    state = {
+        key.removeprefix('module.'): value
+        for key, value in state.items()
+        if isinstance(key, str)
+    }
+    faults = [
+        f'{name} {tuple(value.shape)}'
+        + (f', there {tuple(state[name].shape)}' if name in state else '')
+        for name, value in model.named_parameters()
+        if getattr(state.get(name), 'shape', None) != value.shape
+    ]
+    if not faults:
+        return None
+    more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
+    return (
+        f'it is of another model, {len(faults)} weights are not in it or '
+        f'of another shape: {"; ".join(faults[:3])}{more}; resume with '
+        'the config it was trained with, or start from its weights with '
+        '--cfg-options load_from={path}'
+    )
+
+
+def _other_optimizer(wrapper: Any, state: Any) -> Any:
+    """How the groups of parameters differ."""
+    own = (
+        _groups(wrapper.state_dict())
+        if hasattr(wrapper, 'state_dict')
+        else None
+    )
+    if not state or own is None or own == _groups(state):
+        return None
+    return (
+        'its optimizer is another or has other groups of parameters; '
+        'resume with the optim_wrapper it was trained with, or start from '
+        'its weights with --cfg-options load_from={path}'
+    )
+
+
+def _groups(state: Mapping[str, Any]) -> list[Any]:
+    """Sizes and kinds of the groups of one or several optimizers."""
+    if 'param_groups' in state:
+        return [
+            (len(group['params']), _SETTINGS.intersection(group))
+            for group in state['param_groups']
+        ]
+    return [
+        (name, _groups(part))
+        for name, part in state.items()
+        if isinstance(part, Mapping) and 'param_groups' in part
+    ]
 
 
 # ------------------------------------------------------------ one at a time

@@ -3,7 +3,7 @@ import pytest
 import torch
 from pretrainer_models import build, clip_cfg, make_batch
 
-from dito.models.pretrainers.mosaic import Mosaic
+from dito.models.pretrainers.clip_pretrainer import Mosaic
 from dito.models.pretrainers.random_regions import BatchPlace
 
 PLACE = BatchPlace(seed=0, iteration=3, start=0, total=8)

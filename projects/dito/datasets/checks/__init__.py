@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-from .annotation_checks import check_annotations
+from .annotation_checks import KINDS, Finding, SetReport, check_annotations
 from .config_checks import check_config, check_files
-from .findings import KINDS, Finding, SetReport
 
 __all__ = [
     'Finding',

@@ -21,8 +21,14 @@ from ..annotations import (
 )
 from ..categories import CategoryTable, build_category_table
 from ..ov_dataset import OpenVocabularyDataset, reads_masks
-from .annotation_checks import Expected, check_annotations, check_images
-from .findings import Finding, SetReport, gather
+from .annotation_checks import (
+    Expected,
+    Finding,
+    SetReport,
+    check_annotations,
+    check_images,
+    gather,
+)
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # A report, its classes and the paths of its images.

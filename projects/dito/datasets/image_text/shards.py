@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from dito.utils.errors import BrokenDataError
 
 from .bad_samples import BadSample, SampleCounter, blame_sample
-from .sources import ShardsType, SourceDraw, build_sources
+from .captions import ShardsType, SourceDraw, build_sources
 from .streams import (
     Cursor,
     SamplePlace,

@@ -11,9 +11,8 @@ from pycocotools import mask as mask_utils
 from .backgrounds import COLOUR_NAMES
 from .config import Purpose, rng_for
 from .glyphs import Glyph
-from .picture import Placed
 from .rasterizer import GlyphAtlas
-from .renderer import render_scene
+from .renderer import Placed, render_scene
 from .shards import with_article
 
 #: Objects with a smaller visible share are not annotated.

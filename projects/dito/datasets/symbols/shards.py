@@ -12,9 +12,8 @@ from dito.utils.files import replacing
 
 from .backgrounds import COLOUR_NAMES
 from .config import Purpose, rng_for
-from .picture import Picture
 from .rasterizer import GlyphAtlas
-from .renderer import render_scene, render_single
+from .renderer import Picture, render_scene, render_single
 
 _ONE = (
     'a photo of {a_colour} {name}',

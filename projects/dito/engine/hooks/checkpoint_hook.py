@@ -14,7 +14,6 @@ from mmdet.registry import HOOKS
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import (
     barrier,
-    broadcast_object_list,
     get_world_size,
     is_main_process,
     master_only,
@@ -25,12 +24,16 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from dito.engine import work_folder
-from dito.engine.work_folder import resolve_resume, write_last
 from dito.utils.errors import FULL
 from dito.utils.files import put_in_place
 
 from ..interruption import Interrupted, StopSignals, shield_workers
-from ..training_state import check_training_state
+from ..work_folder import (
+    check_training_state,
+    on_first,
+    resolve_resume,
+    write_last,
+)
 from .best_checkpoint import BestCheckpointHook
 from .iteration_seed_hook import is_endless
 from .non_finite_guard_hook import anywhere, require_finite_weights
@@ -87,7 +90,7 @@ class DITOCheckpointHook(BestCheckpointHook):
         """
         _require_an_end(runner)
         if isinstance(runner._train_loop, BaseLoop):
-            _claim(runner.work_dir)
+            on_first(work_folder.claim, runner.work_dir)
         resolve_resume(runner)
 
     def before_train(self, runner: Any) -> None:
@@ -101,7 +104,7 @@ class DITOCheckpointHook(BestCheckpointHook):
             )
         if self._local:
             if self.out_dir != runner.work_dir:
-                _claim(self.out_dir)
+                on_first(work_folder.claim, self.out_dir)
             self._remove_leftovers()
         self._signals.install(runner.train_loop)
         for loader in _loaders(runner):
@@ -307,19 +310,6 @@ def _named_if_full(path: Path, last: str | None) -> Iterator[None]:
             f'({os.strerror(error.errno).lower()}; {free:,.0f} MiB are '
             f'free): {kept}. Make room, then go on with --resume.'
         ) from error
-
-
-def _claim(folder: str) -> None:
-    """Take a folder on the first process; all refuse together."""
-    answer: list[str | None] = [None]
-    if is_main_process():
-        try:
-            work_folder.claim(folder)
-        except ValueError as error:
-            answer = [str(error)]
-    broadcast_object_list(answer, src=0)
-    if answer[0] is not None:
-        raise ValueError(answer[0])
 
 
 def _say_if_done(runner: Any) -> None:

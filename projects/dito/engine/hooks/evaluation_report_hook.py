@@ -292,22 +292,16 @@ class DITORunLengthMasksHook(Hook):
     time (:class:`.RunLengthMasks`).
     """
 
-    def before_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: dict | None = None
+    def _before_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        mode: str = 'train',
     ) -> None:
-        """Ask in the samples of a validation."""
-        self._ask(data_batch)
-
-    def before_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
-        """Ask in the samples of a test."""
-        self._ask(data_batch)
-
-    @staticmethod
-    def _ask(data_batch: Any) -> None:
+        """Ask in the samples of a validation or test."""
         samples: Any = ()
-        if isinstance(data_batch, dict):
+        if mode != 'train' and isinstance(data_batch, dict):
             samples = data_batch.get('data_samples') or ()
         for sample in samples:
             # Test-time augmentation has a list for each image.

@@ -216,13 +216,10 @@ class DITOZeroShotHook(Hook):
     def __init__(self, templates: str | list[str] = 'openai') -> None:
         self.templates = templates
 
-    def before_val_epoch(self, runner: Any) -> None:
-        """Set the validation set's class names."""
-        self.set_vocabulary(runner, runner.val_dataloader)
-
-    def before_test_epoch(self, runner: Any) -> None:
-        """Set the test set's class names."""
-        self.set_vocabulary(runner, runner.test_dataloader)
+    def _before_epoch(self, runner: Any, mode: str = 'train') -> None:
+        """Set the class names of a validation or test set."""
+        if mode != 'train':
+            self.set_vocabulary(runner, getattr(runner, f'{mode}_dataloader'))
 
     def set_vocabulary(self, runner: Any, dataloader: DataLoader) -> None:
         """Embed the names of a loader's set and hand them to the model.

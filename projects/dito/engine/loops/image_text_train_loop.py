@@ -9,7 +9,6 @@ import torch
 from mmdet.registry import LOOPS
 from mmengine.dist import all_gather, get_world_size
 from mmengine.logging import print_log
-from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
 from dito.datasets.image_text.streams import StreamPosition
@@ -21,7 +20,6 @@ from dito.datasets.placed_samples import (
 from dito.models.pretrainers.random_regions import BatchPlace
 from dito.models.utils import unwrap_model
 
-from ..throughput import ThroughputMeter
 from .cached_step import cached_train_step
 from .pair_loading import (
     check_pairs_batch,
@@ -31,7 +29,7 @@ from .pair_loading import (
     tokenize_in_workers,
     warn_of_memory,
 )
-from .whole_batch import BatchPlan, scales_lr
+from .whole_batch import BatchPlan, WholeBatchLoop, scales_lr
 
 _POSITION_KEY = 'image_text_position'
 # Samples that a reader passed over since the last one, by reason.
@@ -39,7 +37,7 @@ _COUNTS = ('skipped', 'filtered')
 
 
 @LOOPS.register_module()
-class ImageTextTrainLoop(IterBasedTrainLoop):
+class ImageTextTrainLoop(WholeBatchLoop):
     """Iterations over an endless image-text loader.
 
     The data are :class:`ImageTextShards`, or any data set with indices whose
@@ -107,40 +105,26 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
             else (self.plan.share // self.dataloader.batch_size)
         )
         self.seed = seed
-        self._meter = ThroughputMeter()
+        self._position: StreamPosition | None = None
 
-    def run(self) -> torch.nn.Module:
-        """Train to ``max_iters``, from the place the checkpoint names.
-
-        Raises:
-            RuntimeError: If the data ends before.
-            ValueError: If the optimizer accumulates gradients, a batch is a
-                single pair, or the data have an end.
-        """
+    def _check(self) -> None:
         if self.plan is not None:
             print_log(str(self.plan), logger='current')
             warn_of_memory(self.plan, self.dataloader, self.runner.model)
         _check_accumulation(self.runner.optim_wrapper)
         _check_batch(self.turns * (self.dataloader.batch_size or 0))
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
-        position = self._restore_position()
+
+    def _go_on(self) -> None:
+        self._position = self._restore_position()
         # After the hooks: they may have loaded weights, with other rows.
         tokenize_in_workers(self.dataloader, self.runner.model)
-        self._meter.start()
-        batches = iter(self.dataloader)
-        while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
-            batch = self._next_batch(batches)
-            self.run_iter(batch, self._note(position, batch))
-            del batch  # its pictures, before others take their place
-            self._decide_current_val_interval()
-            if self._must_validate():
-                self.runner.val_loop.run()
-                self._meter.start()
-        self.runner.call_hook('after_train_epoch')
-        self.runner.call_hook('after_train')
-        return self.runner.model
+        self._batches = None
+
+    def _step(self) -> None:
+        if self._batches is None:
+            self._batches = iter(self.dataloader)
+        batch = self._next_batch()
+        self.run_iter(batch, self._note(self._position, batch))
 
     def run_iter(
         self,
@@ -174,19 +158,10 @@ class ImageTextTrainLoop(IterBasedTrainLoop):
         )
         self._iter += 1
 
-    def _must_validate(self) -> bool:
-        """Return whether it is time to validate."""
-        if self.runner.val_loop is None or self._iter < self.val_begin:
-            return False
-        return (
-            self._iter % self.val_interval == 0
-            or self._iter == self._max_iters
-        )
-
-    def _next_batch(self, batches: Any) -> dict[str, Any]:
+    def _next_batch(self) -> dict[str, Any]:
         """Take a batch from the loader and measure the wait."""
         begin = time.perf_counter()
-        batch = read_share(batches, self.turns)
+        batch = read_share(self._batches, self.turns)
         self._meter.wait(time.perf_counter() - begin)
         if batch is None:
             raise RuntimeError(

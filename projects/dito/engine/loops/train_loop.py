@@ -11,7 +11,7 @@ from mmdet.registry import LOOPS
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner import IterBasedTrainLoop, ValLoop
+from mmengine.runner import ValLoop
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,14 +24,13 @@ from dito.models.utils import unwrap_model
 
 from ..hooks.iteration_seed_hook import seed_generators
 from ..hooks.vocabulary_hook import DITOZeroShotHook
-from ..throughput import ThroughputMeter
-from .whole_batch import BatchPlan, plan_batch, scales_lr
+from .whole_batch import BatchPlan, WholeBatchLoop, plan_batch, scales_lr
 
 Batch = dict[str, Any]
 
 
 @LOOPS.register_module()
-class DITOTrainLoop(IterBasedTrainLoop):
+class DITOTrainLoop(WholeBatchLoop):
     """Iterations that train the batch of the schedule, on any machine.
 
     ``total_batch_size`` images make a step, however many processes share
@@ -81,28 +80,10 @@ class DITOTrainLoop(IterBasedTrainLoop):
                 dict(dataloader, batch_size=self.plan.images), self.plan.images
             )
         super().__init__(runner, dataloader, **kwargs)
-        self._batches: Any = None
         self._passes = 0
-        self._meter = ThroughputMeter()
 
-    def run(self) -> torch.nn.Module:
-        """Train to ``max_iters``."""
-        print_log(str(self.plan), logger='current')
-        self._set_accumulation()
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
-        self._go_on()
-        self._meter.start()
-        while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
-            self.run_iter(self._next_batch())
-            self._decide_current_val_interval()
-            if self._must_validate():
-                self.runner.val_loop.run()
-                self._meter.start()
-        self.runner.call_hook('after_train_epoch')
-        self.runner.call_hook('after_train')
-        return self.runner.model
+    def _step(self) -> None:
+        self.run_iter(self._next_batch())
 
     def run_iter(self, data_batch: Batch) -> None:
         """Make one step; batches after the first come from the loader."""
@@ -139,8 +120,9 @@ class DITOTrainLoop(IterBasedTrainLoop):
         )
         self._iter += 1
 
-    def _set_accumulation(self) -> None:
+    def _check(self) -> None:
         """Let the optimizer wrapper step once in as many batches."""
+        print_log(str(self.plan), logger='current')
         pieces, wrapper = self.plan.pieces, self.runner.optim_wrapper
         counts = getattr(wrapper, '_accumulative_counts', None)
         if pieces == 1:
@@ -188,15 +170,6 @@ class DITOTrainLoop(IterBasedTrainLoop):
             batch = next(self._batches)
         self._meter.wait(time.perf_counter() - begin)
         return batch
-
-    def _must_validate(self) -> bool:
-        """Return whether it is time to validate."""
-        if self.runner.val_loop is None or self._iter < self.val_begin:
-            return False
-        return (
-            self._iter % self.val_interval == 0
-            or self._iter == self._max_iters
-        )
 
 
 def _check_smaller_batch(plan: BatchPlan, size: int, built: bool) -> None:

@@ -12,7 +12,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.dist import get_world_size
+from mmengine.runner import IterBasedTrainLoop
+
+from ..throughput import ThroughputMeter
 
 # Where a launcher says how many processes it has started.
 _NUMBER = dict(
@@ -56,6 +60,42 @@ class BatchPlan(NamedTuple):
             line
             if self.pieces == 1
             else (f'{line} x {self.pieces} {self.kind}')
+        )
+
+
+class WholeBatchLoop(IterBasedTrainLoop):
+    """Iterations that are steps of the whole batch; subclasses make them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._meter = ThroughputMeter()
+        self._batches: Any = None
+
+    def run(self) -> torch.nn.Module:
+        """Train to ``max_iters``."""
+        self._check()
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self._go_on()
+        self._meter.start()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self._step()
+            self._decide_current_val_interval()
+            if self._must_validate():
+                self.runner.val_loop.run()
+                self._meter.start()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _must_validate(self) -> bool:
+        """Return whether it is time to validate."""
+        if self.runner.val_loop is None or self._iter < self.val_begin:
+            return False
+        return (
+            self._iter % self.val_interval == 0
+            or self._iter == self._max_iters
         )
 
 

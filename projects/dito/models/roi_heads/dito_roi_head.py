@@ -2,7 +2,7 @@
 """RoI head with VLM scores and distillation from a frozen backbone."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -358,18 +358,14 @@ class DITORoIHead(StandardRoIHead):
         boxes = [res.bboxes for res in rpn_results_list]
         counts = [len(b) for b in boxes]
         rois = bbox2roi(boxes)
-        vlm: Sequence[Tensor | None] = [None] * len(boxes)
         if len(rois) == 0:
             # Extractors and convolutions fail on no crop at all.
-            embeds = rois.new_zeros(0, self.bbox_head.embed_dims)
+            vlm = embeds = rois.new_zeros(0, self.bbox_head.embed_dims)
             deltas = rois.new_zeros(0, 4)
-            if self.vlm_roi_extractor is not None:
-                vlm = [embeds] * len(boxes)
         else:
+            extract = self.bbox_roi_extractor
             embeds, deltas = self.bbox_head.regions(
-                self.bbox_roi_extractor(
-                    x[: self.bbox_roi_extractor.num_inputs], rois
-                )
+                extract(x[: extract.num_inputs], rois)
             )
             if self.vlm_roi_extractor is not None:
                 if vlm_feat is None:
@@ -379,15 +375,17 @@ class DITORoIHead(StandardRoIHead):
                     )
                 vlm = self.vlm_embed(
                     self.project(vlm_feat), rois, batch_img_metas
-                ).split(counts)
+                )
         return [
             Regions(*parts)
             for parts in zip(
                 boxes,
                 [res.scores for res in rpn_results_list],
-                embeds.split(counts) if len(rois) else [embeds] * len(boxes),
-                deltas.split(counts) if len(rois) else [deltas] * len(boxes),
-                vlm,
+                embeds.split(counts),
+                deltas.split(counts),
+                [None] * len(boxes)
+                if self.vlm_roi_extractor is None
+                else vlm.split(counts),
                 strict=True,
             )
         ]

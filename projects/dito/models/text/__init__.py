@@ -1,9 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Text tower, prompts and vocabularies."""
 
-from .base_text_encoder import BaseTextEncoder
 from .name_checks import readable_name, resolve_templates
-from .text_encoder import DITOTextEncoder
+from .text_encoder import BaseTextEncoder, DITOTextEncoder
 from .vocabulary import Vocabulary
 
 __all__ = [

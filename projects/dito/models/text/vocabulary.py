@@ -253,7 +253,7 @@ class Vocabulary:
                 fit one.
         """
         names = check_names(names)
-        rows = [self._row(name) for name in names]
+        rows = [self._index.get(name_key(name), []) for name in names]
         absent = [n for n, found in zip(names, rows, strict=True) if not found]
         if absent:
             close = [
@@ -284,22 +284,17 @@ class Vocabulary:
                 )
         return self._take(list(first), names)
 
-    def _row(self, name: str) -> list[int]:
-        """Classes that a name fits, of the best kind of fit alone."""
-        key = name_key(name)
-        return next((kind[key] for kind in self._index if key in kind), [])
-
     @cached_property
-    def _index(self) -> tuple[dict[str, list[int]], ...]:
-        """Classes by name, by name without suffix, and by synonym."""
-        index: tuple[dict[str, list[int]], ...] = ({}, {}, {})
-        for i, own in enumerate(self.names):
-            short = own.partition('(')[0] or own
-            for kind, forms in zip(
-                index, ((own,), (short,), self.synonyms[i]), strict=True
-            ):
-                for key in set(map(name_key, forms)):
+    def _index(self) -> dict[str, list[int]]:
+        """Classes by name, else by name without suffix, else by synonym."""
+        short = [(own.partition('(')[0] or own,) for own in self.names]
+        index: dict[str, list[int]] = {}
+        for forms in ([(own,) for own in self.names], short, self.synonyms):
+            kind: dict[str, list[int]] = {}
+            for i, names in enumerate(forms):
+                for key in set(map(name_key, names)):
                     kind.setdefault(key, []).append(i)
+            index = {**kind, **index}
         return index
 
     def join(self, other: 'Vocabulary') -> 'Vocabulary':
@@ -323,9 +318,9 @@ class Vocabulary:
             )
             if name_key(name) not in own and name_key(label) not in own
         ]
-        more = other._take(rows) if rows else None
-        if more is None:
+        if not rows:
             return self
+        more = other._take(rows)
         result = dict(
             names=(*self.names, *more.names),
             embeddings=torch.cat([self.embeddings, more.embeddings]),
