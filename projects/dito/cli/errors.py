@@ -151,10 +151,8 @@ def has_the_word() -> bool:
 
 
 def _end_quietly() -> int:
-    """End after the reader of the output has gone, as in ``| head``.
-
-    What is left in the buffer would fail once more when Python ends.
-    """
+    """End after the reader of the output has gone, as in ``| head``."""
+    # What is left in the buffer would fail once more when Python ends.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     return ExitCode.BROKEN_PIPE

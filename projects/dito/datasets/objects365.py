@@ -1,12 +1,11 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Objects365, the target of the paper's transfer experiment.
 
-Of category names that are misspelt in its annotation files only the spelling
-is repaired: a name is also the prompt of a text tower, which knows 'camel' and
-not 'campel'. What an object is called stays as it is, for figures of others
-were computed with it. The two versions of the data set are two sets of
-categories, each of 365; :data:`O365_SAME_IN_BOTH` pairs what both have under
-different names.
+Of misspelt category names only the spelling is repaired: a name is also the
+prompt of a text tower, which knows 'camel' and not 'campel'. What an object is
+called stays, for figures of others were computed with it. The two versions are
+two sets of 365 categories; :data:`O365_SAME_IN_BOTH` pairs what both have
+under different names.
 """
 
 import posixpath

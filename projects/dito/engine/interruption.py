@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Signals that ask a training to end, and its orderly end.
 
-Schedulers send SIGTERM some time before they take a machine away (Slurm's
-pre-emption and time limits, Kubernetes, ``docker stop``), jobs of Slurm ask
-for SIGUSR1 (``--signal``), and a person sends SIGINT by Ctrl-C. The step is
-finished, a checkpoint written, and the process exits with :data:`REQUEUE`, on
-which a job can be started again with ``--resume``.
+Schedulers send SIGTERM before they take a machine away (Slurm, Kubernetes,
+``docker stop``), jobs of Slurm ask for SIGUSR1 (``--signal``), and a person
+sends SIGINT by Ctrl-C. The step is finished, a checkpoint written, and the
+process exits with :data:`REQUEUE`, to be started again with ``--resume``.
 """
 
 import atexit

@@ -1,15 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The speed of a training, and the operations of a pretraining step.
 
-Operations are counted by PyTorch without any data. A multiplication with its
-addition counts as two. Counted are matrix products and convolutions, and the
-two products of attention (over all pairs of a set, causal or not); norms,
-activations and the loss are not.
-
-A trained part counts three times in a step (forward, and twice that
-backward), a frozen one once. Passes that save memory, by activation
-checkpointing or feature caching, are no useful work and are not counted, as
-is usual for the model FLOP utilisation (Chowdhery et al., "PaLM", 2022).
+Operations are counted by PyTorch without any data: matrix products and
+convolutions, a multiplication with its addition as two, and the two products
+of attention (over all pairs of a set, causal or not). A trained part counts
+three times in a step (forward, and twice that backward), a frozen one once.
+Passes that save memory are no useful work and are not counted, as is usual for
+the model FLOP utilisation (Chowdhery et al., "PaLM", 2022).
 """
 
 import time

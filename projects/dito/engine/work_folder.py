@@ -1,16 +1,15 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The work folder of a training: what it goes on from, and who runs in it.
 
-A checkpoint is a zip archive with a checksum for every tensor. torch does not
-compare them when it loads one, so that a file with a flipped bit or with a
-page of zeros gives wrong weights without a word; here they are compared.
+A checkpoint is a zip archive with a checksum for every tensor, which torch
+does not compare: a flipped bit gives wrong weights without a word. Here they
+are compared.
 
-Two trainings in one folder would overwrite each other's checkpoints. The file
-``.running`` is locked by the one that runs there and says which it is. The
-lock is the system's and ends with the process, however that ends. File
-systems of several machines need not share locks, so the file's time is
-renewed as long as the run lives, and is watched for a while where the run is
-of another machine.
+Two trainings in one folder would overwrite each other's checkpoints, so the
+file ``.running`` is locked by the one that runs there. The system's lock ends
+with the process. File systems of several machines need not share locks, so the
+file's time is renewed as long as the run lives, and is watched for a while
+where the run is of another machine.
 """
 
 import atexit

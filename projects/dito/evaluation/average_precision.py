@@ -41,13 +41,10 @@ class PrecisionRecall:
     recall: np.ndarray
 
 
+# With the library's own look-up by image and category an evaluation of LVIS's
+# size takes twice the time (docs/benchmarks/evaluation.md).
 class _Entries(COCO):
-    """Objects or detections that the library is to take all, in order.
-
-    With its own look-up by image and category an evaluation of LVIS's size
-    takes twice the time of one with arrays (docs/benchmarks/evaluation.md);
-    without it a sixth less, and there is nothing to look up.
-    """
+    """Objects or detections that the library is to take all, in order."""
 
     def createIndex(self) -> None:
         """Index the images and categories alone."""

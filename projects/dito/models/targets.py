@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Training targets that do not ask the device about every object.
 
-On a GPU the host runs ahead of the device until it needs a result: the size
-of what a mask selects, or a number for an ``if``. MMDetection's assigner asks
-twice an object and its sampler four times an image. Here a batch asks once,
-whatever is in it, and the results are MMDetection's, ties and random numbers
-included.
+On a GPU the host runs ahead of the device until it needs a result.
+MMDetection's assigner asks for one twice an object and its sampler four times
+an image. Here a batch asks once, and the results are MMDetection's, ties and
+random numbers included.
 """
 
 from collections.abc import Sequence

@@ -2,11 +2,10 @@
 """Reading and writing of weights that never runs code from a file.
 
 :func:`install` gives mmengine's ``load_from``, ``--resume``,
-``init_cfg=dict(type='Pretrained', ...)`` and ``dito test`` two things:
-files named ``*.safetensors``, and loaders of ``.pth`` files, local,
-downloaded, stored at ``s3://`` or found by a name such as ``torchvision://``,
-that refuse what is more than weights and plain values.
-mmengine's own falls back to unpickling, which runs whatever the file says.
+``init_cfg=dict(type='Pretrained', ...)`` and ``dito test`` files named
+``*.safetensors``, and loaders of ``.pth`` files, from wherever, that refuse
+what is more than weights and plain values. mmengine's own falls back to
+unpickling, which runs whatever the file says.
 """
 
 import hashlib
@@ -235,6 +234,7 @@ def state_dict_of(
             '; give a file with a state dict.'
         )
     for key, value in state.items():
+        # A kilobyte may hold one number in the shape of a terabyte.
         if not _holds_its_numbers(value):
             raise ValueError(
                 f'{path} does not hold the numbers of {key!r} '
@@ -259,11 +259,7 @@ def hash_of(facts: str, state: Mapping[str, Tensor]) -> str:
 
 
 def _holds_its_numbers(value: Tensor) -> bool:
-    """Whether a tensor is as large as it says, but for small ones.
-
-    A file of a kilobyte may hold one number with a shape of a terabyte,
-    which is taken as soon as the tensor is copied.
-    """
+    """Whether a tensor is as large as it says, but for small ones."""
     if value.is_meta or value.layout is not torch.strided:
         return False
     size = value.numel() * value.element_size()

@@ -2,12 +2,11 @@
 """What a ``.pth`` may hold beside weights: plain values, and nothing callable.
 
 Torch's safe reader (``weights_only=True``) calls and fills what is on its list
-of names and nothing else. MMEngine's own list is too long and too short: it
-has ``getattr``, which reaches into any module, and numpy's constructors, which
-make arrays over foreign memory; and it lacks what training states and
-``meta`` hold. Here each name leads to a function that takes values alone.
-numpy's are read by ``frombuffer``, so that files of numpy 1 and 2, which
-differ in the place of two functions, are the same.
+of names. MMEngine's own list is too long, with ``getattr`` and numpy's
+constructors over foreign memory, and too short, without what training states
+and ``meta`` hold. Here each name leads to a function that takes values alone.
+numpy's are read by ``frombuffer``, so that files of numpy 1 and 2 are the
+same.
 """
 
 import pickle

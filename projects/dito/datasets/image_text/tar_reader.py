@@ -2,11 +2,10 @@
 """Read image-text pairs from one tar shard, from a given place on.
 
 webdataset's rule splits member names into key and extension: the key ends at
-the first dot of the file name. Members are walked here rather than by
-webdataset's iterator, because a resumed run must step over the samples it has
-seen: a local tar is then walked from header to header without reading the data
-between; a pipe is read but nothing is decoded. Loader, check, statistics and
-counting all walk by :func:`read_shard`.
+the first dot of the file name. Members are walked here, since a resumed run
+must step over the samples it has seen: a local tar is then walked from header
+to header without reading the data between; a pipe is read but nothing is
+decoded. Loader, check, statistics and counting all walk by :func:`read_shard`.
 """
 
 import json

@@ -1,14 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Open shards, and walk through their members, reading only what is asked for.
 
-Headers are parsed by Python's ``tarfile``. The rest of it does not serve for
-shards that come from anywhere and are read for weeks: it takes a damaged
+Headers are parsed by Python's ``tarfile``. The rest of it takes a damaged
 header for the end of the archive and what stands behind an end mark for
-nothing, so that samples are missing without a word; before Python 3.11.10 it
-reads damaged attributes as names, and hostile ones in quadratic time
-(CVE-2024-6232); and on a pipe it cannot tell a tar that was cut off between
-two members from a whole one. This walker does, in the formats in use for
-shards (ustar, GNU with long names, pax).
+nothing, so that samples are missing without a word; reads, before 3.11.10,
+hostile attributes in quadratic time (CVE-2024-6232); and cannot tell a pipe
+cut off between two members from a whole tar. This walker does, in the formats
+in use for shards (ustar, GNU with long names, pax).
 """
 
 import bz2

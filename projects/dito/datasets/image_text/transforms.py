@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Decode, crop and batch images for contrastive pretraining, in uint8.
 
-Three things make it fast. The crop is resized by PyTorch's uint8 kernel, which
-gives Pillow's antialiased bicubic picture to a rounding error at a fifth of
-the time (OpenCV's area average, at three times this kernel's, was the slowest
-step). A large JPEG is decoded by libjpeg at a half, a quarter or an eighth of
-its size where that still covers the crop. Normalisation is left to the device
+The crop is resized by PyTorch's uint8 kernel, which gives Pillow's antialiased
+bicubic picture to a rounding error at a fifth of the time. A large JPEG is
+decoded by libjpeg at a half, a quarter or an eighth of its size where that
+still covers the crop. Normalisation is left to the device
 (:class:`ImageTextPreprocessor`), so that a batch travels as uint8.
 """
 

@@ -1,20 +1,17 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The categories of the ``symbols`` data set: everyday things and drawings.
 
-Every category has one drawing or more, each an icon of a font that comes with
-a Python package (``rasterizer.py``). The table was chosen by hand from contact
-sheets: names a person would type, solid shapes that are recognised at 40
-pixels, no letters, brands, or religious, political or national emblems.
-Drawings of different names were compared as band-pass filtered silhouettes
-over small scales, rotations and a flip; no pair reaches a correlation of
-0.90, which a test measures. Drawings of one name that hardly differ count as
-one, so only one of them is here.
+Every category has one drawing or more, each an icon of a font
+(``rasterizer.py``), chosen by hand: names a person would type, solid shapes
+that are recognised at 40 pixels, no letters, brands, or religious, political
+or national emblems. No two drawings of different names correlate by 0.90 as
+band-pass filtered silhouettes, over small scales, rotations and a flip, which
+a test measures; of drawings of one name that hardly differ one is here.
 
 The frequency group is fixed here rather than drawn from a seed, so that a
-vocabulary and a trained tower stay valid for every build of the set:
-``r`` = rare = novel (a quarter of the categories), ``c`` = common,
-``f`` = frequent. Drawings marked ``*`` are held out: they are only in the
-second validation set, which asks for known names in drawings never seen.
+vocabulary and a trained tower stay valid for every build of the set: ``r`` =
+rare = novel (a quarter of the categories), ``c`` = common, ``f`` = frequent.
+Drawings marked ``*`` are held out, for the second validation set.
 """
 
 from dataclasses import dataclass

@@ -1,18 +1,14 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """One optimisation step of a large contrastive batch in small pieces.
 
-The contrastive loss couples all samples of a batch, so averaging the losses
-of micro-batches is another objective. Caching the embeddings is exact (Gao
-et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-Setup", RepL4NLP 2021):
-
-1. embed all micro-batches without gradient;
-2. take the loss of the whole batch and its gradient to the embeddings;
-3. embed each micro-batch again, with gradient, and backpropagate the cached
-   gradient of its embeddings.
-
-Memory is that of one micro-batch plus the embeddings; the price is a second
-forward pass.
+The contrastive loss couples all samples of a batch, so averaging the losses of
+micro-batches is another objective. Caching the embeddings is exact (Gao et
+al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+RepL4NLP 2021): embed all micro-batches without gradient; take the loss of the
+whole batch and its gradient to the embeddings; embed each micro-batch again,
+with gradient, and backpropagate the cached gradient of its embeddings. Memory
+is that of one micro-batch plus the embeddings; the price is a second forward
+pass.
 """
 
 from contextlib import nullcontext

@@ -1,11 +1,10 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """How the batch of a schedule is shared out to the processes of a run.
 
-A learning rate belongs to a batch, and both belong to the schedule: the
-config says ``train_cfg.total_batch_size``, and ``train_dataloader.batch_size``
-is only how many images a device can take at a time. What is left, the number
-of pieces that a process takes one after the other, follows from the number
-of processes.
+A learning rate belongs to a batch, and both to the schedule:
+``train_cfg.total_batch_size``. ``train_dataloader.batch_size`` is only how
+many images a device can take at a time; the number of pieces that a process
+takes one after the other follows.
 """
 
 import os

@@ -2,10 +2,9 @@
 """What the Hugging Face hub and MMDetection's clients ask of a detector.
 
 ``DetInferencer``, ``inference_detector`` and what is built on them (sahi,
-``demo/image_demo.py``) know a detector by two attributes that they set:
-``cfg``, of which they run the test pipeline, and ``dataset_meta``, with the
-classes of the checkpoint. Names of a call, their ``texts``, travel through
-the pipeline as meta data of a sample.
+``demo/image_demo.py``) set two attributes: ``cfg``, of which they run the test
+pipeline, and ``dataset_meta``, with the classes of the checkpoint. Names of a
+call, their ``texts``, travel as meta data of a sample.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -42,12 +42,9 @@ class Gathered(NamedTuple):
     world_size: int
 
 
+# Backward sums over ranks what each has to say about a row, for its owner.
 class _GatherRows(torch.autograd.Function):
-    """All-gather of row blocks of any height, with gradient.
-
-    Backward sums over ranks what each of them has to say about a row and
-    returns the sum to the rank that owns the row.
-    """
+    """All-gather of row blocks of any height, with gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor, counts: list[int]) -> Tensor:

@@ -201,12 +201,9 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
     def _embed_regions(
         self, feats: tuple[Tensor, ...], boxes: list[Tensor]
     ) -> list[Tensor]:
-        """Embed the boxes of each level, (B, n, D) each.
-
-        All levels go through the head together: it has no part of a level's
-        own, and one large call is faster than four.
-        """
+        """Embed the boxes of each level, (B, n, D) each."""
         layers = self.roi_head.bbox_roi_extractor.roi_layers
+        # One large call of the head is faster than one a level.
         with torch.autocast(feats[0].device.type, enabled=False):
             pooled = torch.cat(
                 [
