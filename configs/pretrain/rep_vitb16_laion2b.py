@@ -1,28 +1,17 @@
 # Stage 2: region-centric pretraining with ViT-B/16 on LAION-2B, as
-# rep_vitl16_laion2b.py. Not run here.
+# rep_vitl16_laion2b.py with other towers. Not run here.
 #
 #   tools/dist_train.sh configs/pretrain/rep_vitb16_laion2b.py GPUS
-_base_ = [
-    '../_base_/models/rep_vitb16.py',
-    '../_base_/datasets/image_text_shards.py',
-    '../_base_/schedules/rep_30k.py',
-    '../_base_/pretrain_runtime.py',
-]
+_base_ = './rep_vitl16_laion2b.py'
 
-crop_size = 256
+embed_dims = 768
 
 # Result of stage 1, clip_vitb16_laion2b.py.
 load_from = 'work_dirs/clip_vitb16_laion2b/iter_500000.pth'
 
-# 750 boxes per image: few are embedded at a time.
-train_dataloader = dict(
-    batch_size=32, num_workers=8, dataset=dict(size=crop_size)
+model = dict(
+    backbone=dict(arch='base'),
+    neck=dict(in_channels=embed_dims),
+    roi_head=dict(bbox_head=dict(embed_dims=embed_dims)),
+    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims),
 )
-
-custom_hooks = [
-    dict(
-        type='DITOLoadReportHook',
-        required=['backbone', 'text_encoder', 'logit_scale'],
-        allowed_missing=['neck', 'rpn_head', 'roi_head'],
-    ),
-]
