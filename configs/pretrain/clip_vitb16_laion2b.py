@@ -1,14 +1,15 @@
-# Stage 1: CLIP pretraining of ViT-B/16 on LAION-2B, as clip_vitl16_laion2b.py.
-# Not run here.
+# Stage 1: CLIP pretraining of ViT-B/16 on LAION-2B, as clip_vitl16_laion2b.py
+# with other towers. Not run here.
 #
 #   tools/dist_train.sh configs/pretrain/clip_vitb16_laion2b.py GPUS
-_base_ = [
-    '../_base_/models/clip_vitb16.py',
-    '../_base_/datasets/image_text_shards.py',
-    '../_base_/datasets/imagenet_test.py',
-    '../_base_/schedules/clip_500k.py',
-    '../_base_/pretrain_runtime.py',
-]
+_base_ = './clip_vitl16_laion2b.py'
+
+embed_dims = 768
+
+model = dict(
+    backbone=dict(arch='base', with_cp=False),
+    text_encoder=dict(arch='ViT-B-16', embed_dims=embed_dims),
+)
 
 # CLIP's rate for its smaller towers.
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
