@@ -109,7 +109,8 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
             if debug:
                 raise
             if not is_user_error(error):
-                if _has_been_refused():
+                # Another process of this machine has refused to go on.
+                if os.path.exists(os.environ.get(REFUSED, '')):
                     return ExitCode.USAGE
                 raise
             if has_the_word():
@@ -127,11 +128,6 @@ def rank_of_launcher() -> int:
     """Number this process as its launcher does, before they meet."""
     names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
     return next((int(os.environ[n]) for n in names if n in os.environ), 0)
-
-
-def _has_been_refused() -> bool:
-    """Whether another process of this machine has refused to go on."""
-    return os.path.exists(os.environ.get(REFUSED, ''))
 
 
 def has_the_word() -> bool:

@@ -9,6 +9,8 @@ between releases of the same data set (Objects365) and between splits.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 
 from .annotations import sort_key
 
@@ -38,14 +40,12 @@ class CategoryTable:
     @property
     def base_classes(self) -> tuple[str, ...]:
         """Names of the base classes, in label order."""
-        pairs = zip(self.names, self.novel, strict=True)
-        return tuple(name for name, new in pairs if not new)
+        return tuple(compress(self.names, map(not_, self.novel)))
 
     @property
     def novel_classes(self) -> tuple[str, ...]:
         """Names of the novel classes, in label order."""
-        pairs = zip(self.names, self.novel, strict=True)
-        return tuple(name for name, new in pairs if new)
+        return tuple(compress(self.names, self.novel))
 
     def metainfo(self) -> dict[str, tuple]:
         """Meta information as MMEngine's data sets carry it."""
@@ -99,11 +99,6 @@ def index_categories(categories: Sequence[dict]) -> dict[str, dict]:
     return by_name
 
 
-def _fold(name: str) -> str:
-    """Drop what differs between releases: case and surrounding blanks."""
-    return ' '.join(name.split()).casefold()
-
-
 def match_names(
     names: Sequence[str],
     by_name: dict[str, dict],
@@ -118,7 +113,8 @@ def match_names(
     """
 
     def fold(name: str) -> str:
-        return _fold(name if repair is None else repair(name))
+        """Drop what differs between releases: case and blanks around it."""
+        return ' '.join((repair(name) if repair else name).split()).casefold()
 
     folded: dict[str, list[dict]] = {}
     for name, category in by_name.items():
