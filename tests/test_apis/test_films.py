@@ -2,6 +2,7 @@
 """Films and cameras: read, detected in and written a frame at a time."""
 
 import json
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.structures import InstanceData
 from tiny_api import write_detector, write_film
 
 from dito.apis import DITOInferencer, Film
 from dito.apis import films as films_module
 from dito.apis.films import is_film, writing_film
+from dito.apis.results import to_supervision
+from dito.apis.tracks import Tracks
+from dito.visualization import ShownObject
 
 NAMES = 'anchor, red umbrella'
 # Frames of the fixture.
@@ -254,3 +260,67 @@ def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
     assert film.fps == pytest.approx(12.5)
     assert {f.pixels.shape for f in film} == {(30, 44, 3)}
     assert [p.name for p in tmp_path.iterdir()] == ['a.mp4']
+
+
+def moving(number: int, hidden: bool = False) -> InstanceData:
+    """Two objects that cross a picture, the first found twice, and a weak."""
+    step = 4.0 * number
+    boxes = [[step, 10, step + 30, 40], [200 - step, 100, 240 - step, 150]]
+    boxes += [[step + 1, 11, step + 31, 40], [300, 300, 310, 310]]
+    scores = torch.tensor([0.9, 0.8, 0.5, 0.2])
+    found = InstanceData(bboxes=torch.tensor(boxes), scores=scores)
+    return found[torch.tensor([0, 2, 3])] if hidden else found
+
+
+def test_objects_keep_their_numbers() -> None:
+    pytest.importorskip('trackers')
+    tracks = Tracks(30, 0.3)
+    numbers = [tracks.follow(moving(n)).tolist() for n in range(6)]
+    assert numbers[0] == [-1] * 4  # one frame is no track
+    first, second, twice, weak = numbers[1]
+    assert first != second and min(first, second) >= 0 > max(twice, weak)
+    assert numbers[1:] == [numbers[1]] * 5
+    assert tracks.follow(InstanceData(**moving(6)[:0])).tolist() == []
+    # Hidden for some frames, it is the same one when it is back.
+    for n in range(7, 10):
+        assert tracks.follow(moving(n, hidden=True)).tolist()[0] == first
+    assert tracks.follow(moving(10)).tolist() == numbers[1]
+
+
+def test_tracks_of_films(
+    detector: DITOInferencer, clip: Path, tmp_path: Path
+) -> None:
+    """Each film has its own; pictures have none."""
+    pytest.importorskip('trackers')
+    options = dict(score_thr=0.1, track=True)
+    given = [clip, np.zeros((40, 40, 3), np.uint8), Film(clip)]
+    found = list(detector.stream(given, out_dir=tmp_path, **options))
+    assert 'track_ids' not in found[COUNT].result
+    first, again = found[:COUNT], found[COUNT + 1 :]
+    ids = [item.result['track_ids'] for item in first]
+    assert [item.result['track_ids'] for item in again] == ids
+    assert ids[0] == [None] * len(ids[0]) and any(map(any, ids))
+    for item in first:
+        result = item.result
+        own = [t for t in result['track_ids'] if t is not None]
+        assert len(own) == len(set(own))
+        assert len(result['track_ids']) == len(result['names'])
+        supervised = to_supervision(result)
+        assert [t for t in supervised.tracker_id if t >= 0] == own
+    line = (tmp_path / 'preds/clip.jsonl').read_text().splitlines()[-1]
+    assert json.loads(line)['track_ids'] == ids[-1]
+    # The numbers are drawn.
+    plain = list(detector.stream(clip, score_thr=0.1, draw=True))
+    assert (plain[0].drawn == first[0].drawn).all()
+    assert (plain[-1].drawn != first[-1].drawn).any()
+    assert ShownObject((0, 0, 1, 1), 'a', False, 0.5, track=3).label == (
+        '#3 a 50 %'
+    )
+
+
+def test_trackers_are_optional(
+    detector: DITOInferencer, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'trackers', None)
+    with pytest.raises(ValueError, match='trackers, which is not installed'):
+        next(detector.stream(clip, track=True))

@@ -56,6 +56,7 @@ from .results import (
     with_masks,
 )
 from .scene import Scene
+from .tracks import Followed
 from .vocabulary_mixin import Names, VocabularyMixin
 from .writers import OutputFolder
 
@@ -237,6 +238,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         return_all: bool = False,
         return_datasamples: bool = False,
         on_error: str = 'raise',
+        track: bool = False,
         **unknown: Any,
     ) -> dict[str, list]:
         """Detect.
@@ -275,6 +277,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             on_error (str): 'raise', or 'collect': go on after an image that
                 cannot be read, with None in its place, and say in
                 ``errors`` why. Defaults to 'raise'.
+            track (bool): Number the objects of films, see :class:`Tracks`.
             **unknown: Refused; an argument of DetInferencer is answered by
                 what it is called here.
 
@@ -307,6 +310,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             objects=objects,
             draw=return_vis,
             on_error=on_error,
+            track=track,
         ):
             if on_error == 'collect':
                 results['errors'].append(item.error)
@@ -331,6 +335,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         objects: bool = False,
         draw: bool = False,
         on_error: str = 'raise',
+        track: bool = False,
     ) -> Iterator[Detections]:
         """Detect as a call does, and give each image's result when it is made.
 
@@ -350,6 +355,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             objects (bool): Look for objects without names.
             draw (bool): Draw, beside what ``out_dir`` gets.
             on_error (str): 'raise' or 'collect'.
+            track (bool): Number the objects of films.
 
         Yields:
             Detections: Of one image; masks are not pasted yet.
@@ -363,6 +369,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             negative_names,
             objects,
         )
+        tracks = Followed(score_thr) if track else None
         with OutputFolder(out_dir) as out:
             for scene, item, job in self._encode(
                 jobs, batch_size, bool(out_dir or draw)
@@ -375,6 +382,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 else:
                     found = scene.detect(job.query, score_thr, agnostic_nms)
                 _say_where(found, job)
+                if tracks is not None and job.frame is not None:
+                    tracks.number(found, job.film)
                 if scene is not None and item['picture'] is not None:
                     found.drawn = self.draw(item['picture'], found)
                     out.add(job.stem, found, job.film)

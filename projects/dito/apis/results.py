@@ -73,6 +73,7 @@ class Detections:
             in memory.
         frame (int): Place in the film, from 0 on; None of a picture.
         time (float): Seconds since the beginning of the film, or None.
+        score_thr (float): Least score of ``kept``.
     """
 
     every: Any = None
@@ -84,6 +85,7 @@ class Detections:
     source: str = ''
     frame: int | None = None
     time: float | None = None
+    score_thr: float = 0.0
 
     @classmethod
     def of(
@@ -110,7 +112,20 @@ class Detections:
         every.pred_instances = asked
         kept = every.new()
         kept.pred_instances = asked[asked.scores >= score_thr]
-        return cls(every, kept, query, len(found) - len(asked))
+        return cls(
+            every, kept, query, len(found) - len(asked), score_thr=score_thr
+        )
+
+    def number(self, numbers: torch.Tensor) -> None:
+        """Note the tracks of all objects, ``instances_id`` as in MMDetection.
+
+        Args:
+            numbers (Tensor): int64 (N, ), -1 where there is none.
+        """
+        found = self.every.pred_instances
+        found.instances_id = numbers.to(found.labels.device)
+        kept = self.kept.pred_instances
+        kept.instances_id = found.instances_id[found.scores >= self.score_thr]
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -177,8 +192,9 @@ def to_dict(sample: DetDataSample, names: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         dict: ``labels``, ``names``, ``scores``, ``bboxes`` (x1, y1, x2, y2
-        in pixels of the image) and, with masks, ``masks`` as COCO's
-        compressed run lengths. One entry per detection, best score first.
+        in pixels of the image); with tracks ``track_ids``, numbers or None;
+        and with masks ``masks`` as COCO's compressed run lengths. One entry
+        per detection, best score first.
     """
     found = with_masks(sample).pred_instances.cpu()
     found = found[found.scores.argsort(descending=True, stable=True)]
@@ -189,6 +205,11 @@ def to_dict(sample: DetDataSample, names: Sequence[str]) -> dict[str, Any]:
         scores=found.scores.tolist(),
         bboxes=found.bboxes.tolist(),
     )
+    if 'instances_id' in found:
+        result['track_ids'] = [
+            number if number >= 0 else None
+            for number in found.instances_id.tolist()
+        ]
     if 'masks' in found:
         masks = found.masks
         if not isinstance(masks, RunLengthMasks):
@@ -249,7 +270,8 @@ def to_supervision(result: Mapping[str, Any]) -> Any:
 
     Returns:
         supervision.Detections: With ``confidence``, ``class_id``, masks as
-        arrays (N, H, W) where there are some, and ``data['class_name']``.
+        arrays (N, H, W) where there are some, ``tracker_id`` of tracks, -1
+        where there is none, and ``data['class_name']``.
 
     Raises:
         ValueError: If the library is not installed.
@@ -261,7 +283,7 @@ def to_supervision(result: Mapping[str, Any]) -> Any:
             'to_supervision needs supervision, which is not installed: pip '
             'install supervision.'
         ) from error
-    masks = result.get('masks')
+    masks, tracks = result.get('masks'), result.get('track_ids')
     return Supervised(
         xyxy=np.reshape(result['bboxes'], (-1, 4)).astype(np.float32),
         confidence=np.asarray(result['scores'], np.float32),
@@ -269,6 +291,9 @@ def to_supervision(result: Mapping[str, Any]) -> Any:
         mask=np.stack([mask_utils.decode(m) for m in masks]).astype(bool)
         if masks
         else None,
+        tracker_id=None
+        if tracks is None
+        else np.asarray([-1 if t is None else t for t in tracks], int),
         data=dict(class_name=np.asarray(result['names'], str)),
     )
 

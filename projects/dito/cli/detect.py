@@ -147,6 +147,7 @@ def main(args: Namespace) -> int:
             batch_size=args.batch_size,
             agnostic_nms=args.agnostic_nms,
             on_error='collect',
+            track=args.track,
         ):
             if found.error is not None:
                 broken.append(found.error)

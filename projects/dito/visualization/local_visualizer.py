@@ -96,12 +96,18 @@ class DITOLocalVisualizer(DetLocalVisualizer):
         scores = instances.scores.tolist() if found else blank
         labels = instances.labels.tolist()
         crops = list(_crops(instances, image.shape[:2])) or blank
+        numbers = instances.get('instances_id')
+        tracks = [-1] * len(boxes) if numbers is None else numbers.tolist()
         objects = []
-        for box, label, *rest in zip(
-            boxes, labels, scores, crops, strict=True
+        for box, label, score, crop, track in zip(
+            boxes, labels, scores, crops, tracks, strict=True
         ):
             name = names[label] if label < len(names) else f'class {label}'
-            objects.append(ShownObject(tuple(box), name, name in novel, *rest))
+            objects.append(
+                ShownObject(
+                    tuple(box), name, name in novel, score, crop, track=track
+                )
+            )
         if found:
             objects = distinct(objects, self.shown_iou)
         return draw_objects(np.ascontiguousarray(image), objects)

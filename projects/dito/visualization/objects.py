@@ -53,11 +53,14 @@ class ShownObject:
     #: drawn; or a part of the picture.
     mask: np.ndarray | dict | Crop | None = None
     verdict: str = ''  #: HIT, WRONG or MISSED; empty if it was not judged.
+    track: int = -1  #: Its number in a film, if it has one.
 
     @property
     def label(self) -> str:
         """What is written at the box, with the score in percent."""
         name = _SIGNS.get(self.verdict, '') + readable_name(self.name)
+        if self.track >= 0:
+            name = f'#{self.track} {name}'
         if self.score is None:
             return name
         return f'{name} {100 * self.score:.0f} %'

@@ -155,6 +155,12 @@ def detect(parser: ToolParser) -> None:
         help='look at every so many-th frame of films',
     )
     add(
+        '--track',
+        action='store_true',
+        help='number the objects of films from frame to frame (needs '
+        'trackers: pip install "dito-mmdet[track]")',
+    )
+    add(
         '--batch-size',
         type=natural,
         default=1,
