@@ -42,7 +42,7 @@ def run(numbers: list[int]) -> dict[str, Any]:
 def test_pictures_one_and_many(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = run([0, 4, 5])
+    names = run([0, 4, 5, 7])
     said = capsys.readouterr().out
     # The broken one is in the middle by its name.
     assert [p is None for p in names['found']['predictions']] == [
@@ -58,6 +58,10 @@ def test_pictures_one_and_many(
         if 'broken' not in path
     ]
     assert names['count'] == sum(len(p['scores']) for p in alone) > 0
+    rows = (here / 'found.csv').read_text().splitlines()[1:]
+    assert {row.split(',')[0] for row in rows} == set(
+        path for path in names['paths'] if 'broken' not in path
+    )
 
 
 def test_scenes_examples_and_search(
@@ -84,7 +88,7 @@ def test_films(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_clients_of_mmdetection(here: Path) -> None:
-    names = run([0, 7])
+    names = run([0, 8])
     assert names['client'].model.dataset_meta['classes'] == (
         'red umbrella',
         'anchor',
@@ -95,7 +99,7 @@ def test_clients_of_mmdetection(here: Path) -> None:
 def test_sahi_and_supervision(here: Path) -> None:
     pytest.importorskip('sahi')
     pytest.importorskip('supervision')
-    names = run([0, 8, 9])
+    names = run([0, 9, 10])
     found = names['result'].object_prediction_list
     assert {f.category.name for f in found} <= {'red umbrella', 'anchor'}
     assert (
@@ -105,4 +109,4 @@ def test_sahi_and_supervision(here: Path) -> None:
 
 
 def test_all_blocks_are_run() -> None:
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 11

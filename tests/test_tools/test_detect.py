@@ -1,10 +1,12 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of tools/detect.py."""
 
+import csv
 import io
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from pycocotools.coco import COCO
@@ -61,6 +63,59 @@ def test_detect(
     assert (tmp_path / 'vis' / '0.jpg').is_file()
 
 
+def check_table(folder: Path) -> None:
+    """Rows of the table are what the json files have, to the last digit."""
+    with open(folder / 'f.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    for image, number, size in (
+        ('b/0.png', 0, '80x48'),
+        ('1.png', 1, '70x90'),
+    ):
+        one = json.loads((folder / f'preds/{number}.json').read_text())
+        own = [row for row in rows if row['image'] == image]
+        assert [float(r['score']) for r in own] == one['scores'] != []
+        assert [r['name'] for r in own] == one['names']
+        assert [
+            [float(r[k]) for k in ('x1', 'y1', 'x2', 'y2')] for r in own
+        ] == one['bboxes']
+        assert {f'{r["width"]}x{r["height"]}' for r in own} == {size}
+        assert {r['frame'] + r['time'] + r['track'] for r in own} == {''}
+
+
+def check_tasks(folder: Path) -> None:
+    """Label Studio's tasks fit its labelling interface and give the boxes."""
+    tasks = json.loads((folder / 'tasks.json').read_text())
+    view = ElementTree.parse(folder / 'tasks.xml').getroot()
+    image, control = view.find('Image'), view.find('RectangleLabels')
+    labels = [label.get('value') for label in control]
+    assert labels == ['red umbrella', 'anchor']
+    assert image.get('value') == '$image'
+    assert control.get('toName') == image.get('name')
+    assert [task['data']['image'] for task in tasks] == [
+        '/data/local-files/?d=photos/b/0.png',
+        '/data/local-files/?d=photos/1.png',
+    ]
+    for number, task in enumerate(tasks):
+        one = json.loads((folder / f'preds/{number}.json').read_text())
+        (prediction,) = task['predictions']
+        regions = prediction['result']
+        assert len({region['id'] for region in regions}) == len(regions)
+        assert prediction['score'] == one['scores'][0]
+        for region, box, name in zip(
+            regions, one['bboxes'], one['names'], strict=True
+        ):
+            value = region['value']
+            assert region['type'] == 'rectanglelabels'
+            assert region['from_name'] == control.get('name')
+            assert region['to_name'] == image.get('name')
+            assert value['rectanglelabels'] == [name]
+            width, height = region['original_width'], region['original_height']
+            x, y = value['x'] * width / 100, value['y'] * height / 100
+            right = x + value['width'] * width / 100
+            bottom = y + value['height'] * height / 100
+            assert [x, y, right, bottom] == pytest.approx(box, abs=1e-3)
+
+
 def test_all_detections_in_one_file_of_coco(
     parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,10 +131,15 @@ def test_all_detections_in_one_file_of_coco(
             *('--names', 'red umbrella, anchor'),
             *('--checkpoint', parts['weights']),
             *('--out-dir', str(tmp_path), '--score-thr', '0.1'),
-            *('--save-json', str(out)),
+            *('--save-json', str(out), '--save-csv', str(tmp_path / 'f.csv')),
+            *('--save-label-studio', str(tmp_path / 'tasks.json')),
         ]
     )
-    assert code == 0 and f'COCO are in {out}' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert code == 0 and f'COCO are in {out}' in said
+    assert f'DOCUMENT_ROOT={tmp_path}.' in said
+    check_table(tmp_path)
+    check_tasks(tmp_path)
     content = json.loads(out.read_text())
     assert [
         (i['file_name'], i['height'], i['width']) for i in (content['images'])
@@ -264,6 +324,7 @@ def test_films(
     options = [
         *('--names', 'anchor, red umbrella', '--checkpoint', parts['weights']),
         *('--score-thr', '0', '--every', '3', '--batch-size', '2'),
+        *('--save-csv', 'all.csv', '--save-json', 'all.json'),
     ]
     code = detect.main(['whole.avi', 'broken.avi', *options])
     said = capsys.readouterr()
@@ -282,6 +343,15 @@ def test_films(
     assert 'broken.avi breaks off' in errors[0]
     assert '1 of 2 images could not be read' in errors[1] and len(errors) == 2
     assert 'detecting' not in said.err  # no terminal
+    with open('all.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert {(r['image'], r['frame']) for r in rows} >= {
+        ('whole.avi', '6'),
+        ('broken.avi', '0'),
+    }
+    coco = json.loads(Path('all.json').read_text())
+    assert coco['images'][2]['file_name'] == 'whole/000006.jpg'
+    assert coco['images'][2]['time'] == pytest.approx(0.6)
     # Alone, the beginning of a film is something; no camera ends all at once.
     assert detect.main(['broken.avi', *options]) == 3
     assert detect.main(['whole.avi', 'camera:99', *options]) == 2

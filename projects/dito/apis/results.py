@@ -221,47 +221,6 @@ def to_dict(sample: DetDataSample, names: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def to_coco(
-    found: Sequence[tuple[str, tuple[int, int], Mapping[str, Any]]],
-    names: Sequence[str],
-) -> dict[str, list]:
-    """Make a file of COCO's format of the detections of several images.
-
-    Args:
-        found (Sequence[tuple]): File name, height and width, and the
-            :func:`to_dict` of each image.
-        names (Sequence[str]): Class names by label.
-
-    Returns:
-        dict: ``images`` and ``categories``, with ids from 1 on, and
-        ``annotations``, which have a ``score`` and are a list of results as
-        pycocotools loads it: boxes are x, y, width, height.
-    """
-    annotations: list[dict[str, Any]] = []
-    for image, (_, _, result) in enumerate(found, 1):
-        for i, (x1, y1, x2, y2) in enumerate(result['bboxes']):
-            record = dict(
-                id=len(annotations) + 1,
-                image_id=image,
-                category_id=result['labels'][i] + 1,
-                bbox=[x1, y1, x2 - x1, y2 - y1],
-                area=(x2 - x1) * (y2 - y1),
-                iscrowd=0,
-                score=result['scores'][i],
-            )
-            if 'masks' in result:
-                record['segmentation'] = result['masks'][i]
-            annotations.append(record)
-    return dict(
-        images=[
-            dict(id=i, file_name=name, height=size[0], width=size[1])
-            for i, (name, size, _) in enumerate(found, 1)
-        ],
-        categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)],
-        annotations=annotations,
-    )
-
-
 def to_supervision(result: Mapping[str, Any]) -> Any:
     """Make ``supervision.Detections`` of the detections of one image.
 

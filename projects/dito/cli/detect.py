@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -21,9 +21,14 @@ from rich.progress import (
 )
 
 from dito.apis import DITOInferencer, Film, parse_names
-from dito.apis.results import Detections, to_coco, to_dict
+from dito.apis.results import Detections, to_dict
+from dito.apis.writers import (
+    CocoWriter,
+    CsvWriter,
+    FileWriter,
+    LabelStudioWriter,
+)
 from dito.utils.configs import config_root
-from dito.utils.files import write_json
 from dito.utils.printable import Console, printable
 
 from .errors import ExitCode
@@ -137,9 +142,13 @@ def main(args: Namespace) -> int:
     for film in films:
         film.every = args.every
     broken = []
-    kept: list[tuple[str, tuple[int, int], dict[str, Any]]] = []
     said = Reports(args.score_thr, args.list_top_k)
-    with _progress(images) as advance, _stopped_by_signals(films):
+    writers = _writers(args, images)
+    with ExitStack() as stack:
+        for writer in writers:
+            stack.enter_context(writer)
+        advance = stack.enter_context(_progress(images))
+        stack.enter_context(_stopped_by_signals(films))
         for found in inferencer.stream(
             images,
             score_thr=args.score_thr,
@@ -152,25 +161,44 @@ def main(args: Namespace) -> int:
             if found.error is not None:
                 broken.append(found.error)
                 continue
-            if args.save_json:
-                kept.append((found.source, found.shape, found.result))
+            for writer in writers:
+                writer.add(found)
             said.add(found)
             advance()
         said.end_film()
     if said.count:
         print(f'Pictures and results are in {args.out_dir}.')
-    if args.save_json and kept:
-        # From the folder that all images lie in.
-        root = common_folder([image for image, _, _ in kept])
-        write_json(
-            args.save_json,
-            to_coco(
-                [(image.removeprefix(root), *rest) for image, *rest in kept],
-                inferencer.vocabulary.names,
-            ),
-        )
-        print(f'All detections in the format of COCO are in {args.save_json}.')
+        _say_files(args, writers)
     return say_broken(broken, len(images), said.count > 0)
+
+
+def _writers(args: Namespace, images: Sequence[Any]) -> list[FileWriter]:
+    """The files of all detections that are wanted."""
+    # From the folder that all images lie in.
+    root = common_folder([getattr(image, 'name', image) for image in images])
+    kinds = (
+        (CocoWriter, args.save_json),
+        (CsvWriter, args.save_csv),
+        (LabelStudioWriter, args.save_label_studio),
+    )
+    return [kind(path, root) for kind, path in kinds if path]
+
+
+def _say_files(args: Namespace, writers: Sequence[FileWriter]) -> None:
+    """Name the files of all detections."""
+    if args.save_json:
+        print(f'All detections in the format of COCO are in {args.save_json}.')
+    if args.save_csv:
+        print(f'All detections as a table are in {args.save_csv}.')
+    for writer in writers:
+        if isinstance(writer, LabelStudioWriter):
+            print(
+                f'Tasks for Label Studio are in {args.save_label_studio}, '
+                f'its labelling interface in {writer.interface}; start it '
+                'with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true '
+                'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT='
+                f'{writer.document_root}.'
+            )
 
 
 class Reports:

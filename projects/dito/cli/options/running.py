@@ -174,6 +174,18 @@ def detect(parser: ToolParser) -> None:
         'format, with names, image files and sizes',
     )
     add(
+        '--save-csv',
+        metavar='FILE',
+        help='write it to a table with a row for each box',
+    )
+    add(
+        '--save-label-studio',
+        type=ending('.json'),
+        metavar='FILE',
+        help='write it as tasks with predictions for Label Studio, and the '
+        'labelling interface beside (.xml)',
+    )
+    add(
         '--score-thr',
         type=float,
         default=0.3,
