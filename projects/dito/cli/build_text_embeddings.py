@@ -20,9 +20,7 @@ from .options import command
 def load_text_encoder(cfg: Config, checkpoint: str) -> Any:
     """Build the text tower of a config and load its weights alone.
 
-    Raises:
-        ValueError: If the config or the file has no text tower, or they do not
-            fit.
+    ValueError if the config or the file has no text tower, or they do not fit.
     """
     tower = (cfg.get('model') or {}).get('text_encoder')
     if tower is None:

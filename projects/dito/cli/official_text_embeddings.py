@@ -32,9 +32,7 @@ def build(
 
     ``encode`` gives (D, ) of a prompt; ``background`` has the embeddings of
     background and padding, (2, D); ``pad_to`` counts rows with both.
-
-    Raises:
-        ValueError: If the sizes do not go together.
+    ValueError if the sizes do not go together.
     """
     if background.ndim != 2 or len(background) != 2:
         raise ValueError(

@@ -76,9 +76,7 @@ def list_names(names: Collection[str]) -> str:
 def index_categories(categories: Sequence[dict]) -> dict[str, dict]:
     """Index the categories of an annotation file by name, in order of id.
 
-    Raises:
-        ValueError: If two categories share a name or an id, or one has
-            neither.
+    ValueError if two categories share a name or an id, or one has neither.
     """
     by_name: dict[str, dict] = {}
     seen_ids: set = set()
@@ -183,12 +181,9 @@ def build_category_table(
     these only. Without ``classes``, in label order, every category of the file
     is taken, in order of id. With neither base nor novel classes, those of
     LVIS frequency 'r' are novel (paper, section 4.1). ``repair`` corrects the
-    spelling of the file's names; given names are matched in either.
-
-    Raises:
-        ValueError: If ``split`` is unknown, a class is not in the file or
-            appears twice, or if a split is asked for and nothing says which
-            classes are base.
+    spelling of the file's names; given names are matched in either. ValueError
+    if ``split`` is unknown, a class is not in the file or appears twice, or if
+    a split is asked for and nothing says which classes are base.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, but got {split!r}')

@@ -40,10 +40,8 @@ def reading_plan(content: bytes) -> tuple[int, tuple[int, int] | None]:
     at a half, a quarter, an eighth and so on, at the most that is within 50. A
     JPEG and JPEG 2000 are decoded at this size; other kinds are reduced after
     they were decoded, if memory allows. The size is height and width, None
-    where the header cannot be read.
-
-    Raises:
-        ValueError: If decoding would take too much memory.
+    where the header cannot be read. ValueError if decoding would take too much
+    memory.
     """
     size = image_size(content)
     if size is None:

@@ -74,11 +74,8 @@ def evaluate_lvis(
     ``max_dets_per_class`` this is fixed AP (Dave et al., "Evaluating
     Large-Vocabulary Object Detectors: The Devil is in the Details"): no limit
     per image, but one of 10,000 per category over all images, so that
-    categories do not compete for a place.
-
-    Raises:
-        ValueError: If the type is unknown, or if the detections have not the
-            boxes or masks asked for.
+    categories do not compete for a place. ValueError if the type is unknown,
+    or if the detections have not the boxes or masks asked for.
     """
     if iou_type not in ('bbox', 'segm'):
         raise ValueError(f"iou_type must be 'bbox' or 'segm', not {iou_type}")

@@ -208,10 +208,7 @@ def pack_predictions(
     ``pred`` has ``bboxes`` (N, 4), ``scores`` (N,) and, where masks are
     wanted, ``masks``: (N, H, W) or N RLE dicts. ``category`` is of each, (N,);
     ``masked`` says which keep their mask, bool (M,); ``truth`` is image and
-    objects, where no file has them.
-
-    Raises:
-        ValueError: If there are no masks.
+    objects, where no file has them. ValueError if there are no masks.
     """
     scores = to_numpy(pred['scores']).astype(np.float64)
     boxes = to_numpy(pred['bboxes'])[order].astype(np.float64)

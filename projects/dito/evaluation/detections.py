@@ -109,10 +109,7 @@ class LVISDetections:
         """Take the entries of a result file, with boxes and/or masks (RLE).
 
         Without the ground truth's ``images`` and ``categories`` ids must be
-        whole numbers.
-
-        Raises:
-            ValueError: If an id is unknown or a number not finite.
+        whole numbers. ValueError if an id is unknown or a number not finite.
         """
         masks = boxes = None
         number = len(results)

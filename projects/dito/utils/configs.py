@@ -144,10 +144,8 @@ def scale_schedule(cfg: Config, factor: float) -> None:
     """Shorten or lengthen a training, in place.
 
     The number of iterations and all times of the learning rate are multiplied
-    and rounded.
-
-    Raises:
-        ValueError: If the config counts epochs, or nothing would be left.
+    and rounded. ValueError if the config counts epochs, or nothing would be
+    left.
     """
     iters = cfg.train_cfg.get('max_iters')
     if iters is None or factor <= 0:

@@ -30,11 +30,8 @@ def download(url: str, path: Path, progress: Progress | None = None) -> Path:
     """Fetch a file; what an earlier attempt left is gone on with.
 
     The part that is there lies in ``path`` with ``.part`` appended, and only a
-    whole file gets the name; one that is there is kept.
-
-    Raises:
-        ValueError: If it cannot be fetched, or has another size than the
-            server says.
+    whole file gets the name; one that is there is kept. ValueError if it
+    cannot be fetched, or has another size than the server says.
     """
     if path.is_file():
         return path

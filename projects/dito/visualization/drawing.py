@@ -56,11 +56,8 @@ def draw_objects(
     Labels cover neither each other nor, where there is room, an object; see
     :class:`LabelPlaces`. A line leads from a label to a box farther off. The
     first objects are drawn last, so a better detection lies over a worse one;
-    ``scale`` enlarges small pictures.
-
-    Raises:
-        ValueError: If the image is no RGB picture, or a mask has not its
-            shape.
+    ``scale`` enlarges small pictures. ValueError if the image is no RGB
+    picture, or a mask has not its shape.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(

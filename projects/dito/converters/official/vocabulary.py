@@ -134,10 +134,8 @@ def convert_vocabulary(
     It has unit vectors in the order of the rows. ``novel`` names novel classes
     besides the rare ones. With ``keep_rest`` rows without a class, unused ids
     and padding, become classes 'empty 1', 'empty 2' and so on: in the release
-    they take part in every softmax, and can be detected.
-
-    Raises:
-        ValueError: If rows are missing, zero or not finite.
+    they take part in every softmax, and can be detected. ValueError if rows
+    are missing, zero or not finite.
     """
     if embeddings.ndim != 2 or embeddings.dtype.kind != 'f':
         raise ValueError(

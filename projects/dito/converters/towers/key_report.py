@@ -160,11 +160,8 @@ def resample_tower(
     """Give a converted tower another patch or image size, in place.
 
     None keeps the patch; without ``img_size`` the position grid is kept, so
-    that with another patch the image size changes.
-
-    Raises:
-        ValueError: If a size is not positive or the patch does not divide the
-            image.
+    that with another patch the image size changes. ValueError if a size is not
+    positive or the patch does not divide the image.
     """
     backbone = tower.backbone
     old_patch, old_size = backbone['patch_size'], backbone['img_size']

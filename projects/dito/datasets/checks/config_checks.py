@@ -47,9 +47,7 @@ def check_config(
     looked through and images (``max_images`` of a set) decoded.
     ``load_vocabulary`` is :meth:`Vocabulary.load`, of the models, which data
     sets know nothing of; without it files of vocabularies are not looked at.
-
-    Raises:
-        ValueError: If there is no detection data set.
+    ValueError if there is no detection data set.
     """
     # The two halves of one file need not be read twice.
     read = lru_cache(maxsize=1)(read_annotations)

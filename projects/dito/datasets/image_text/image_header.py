@@ -37,11 +37,8 @@ def open_image(
     """Open an image of one of the wanted formats by Pillow, header alone.
 
     Of more than ``max_pixels`` it is refused; None, where pixels are not read
-    or at reduced size: none is.
-
-    Raises:
-        OSError: If it is of no such format, too large, or damaged; Pillow has
-            further errors for damaged headers.
+    or at reduced size: none is. OSError if it is of no such format, too large,
+    or damaged; Pillow has further errors for damaged headers.
     """
     Image.init()
     stream = io.BytesIO(data)

@@ -86,11 +86,9 @@ def read_shard(
 
     ``wanted`` are lower-case extensions of parts that are read; ``retries``,
     how often a shard that is not local is opened anew after an error, to go on
-    with the sample it broke off at.
-
-    Raises:
-        OSError, tarfile.TarError: If the file cannot be opened or ends within
-            a member; the samples before have been yielded by then.
+    with the sample it broke off at. OSError, tarfile.TarError if the file
+    cannot be opened or ends within a member; the samples before have been
+    yielded by then.
     """
     wait = 1.0
     while True:

@@ -93,9 +93,8 @@ class TarWalker:
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Yield (name, size in bytes) of each regular file.
 
-        Raises:
-            tarfile.ReadError: If the stream is no tar, is damaged, or ends
-                within a member.
+        tarfile.ReadError if the stream is no tar, is damaged, or ends within a
+        member.
         """
         attributes: dict[str, str] = {}
         for header in self._headers():
@@ -283,10 +282,8 @@ def open_shard(url: str) -> Iterator[BinaryIO]:
 
     A command behind an address is checked at the end: after its output was
     read whole, an exit status other than 0 is an error; one that is left early
-    may complain about that without consequence.
-
-    Raises:
-        OSError: If it cannot be opened, or its command fails.
+    may complain about that without consequence. OSError if it cannot be
+    opened, or its command fails.
     """
     if is_local(url):
         with open(_local_path(url), 'rb', _BUFFER) as file:

@@ -60,9 +60,7 @@ def decode_reduced(
     Where the optional package simplejpeg is installed it decodes JPEGs at full
     size: the same pixels, a tenth faster. ``size`` is that of
     :func:`jpeg_size`, None where ``factor`` (1, 2, 4 or 8) does not apply.
-
-    Raises:
-        BadSample: If the data cannot be decoded, or is over ``max_pixels``.
+    BadSample if the data cannot be decoded, or is over ``max_pixels``.
     """
     if not data:
         raise BadSample('empty image file')

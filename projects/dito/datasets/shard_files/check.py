@@ -203,10 +203,7 @@ def shard_statistics(
     ``aspect`` (width over height), ``image_bytes`` (each ``mean`` and
     quantiles), ``shorter_side`` (histogram), ``duplicate_keys`` and
     ``duplicate_captions`` (samples whose key, or caption, came before),
-    ``total_image_bytes``.
-
-    Raises:
-        FileNotFoundError: If there is no shard.
+    ``total_image_bytes``. FileNotFoundError if there is no shard.
     """
     tasks = [(shard, tuple(captions)) for shard in find_shards(sources)]
     parts = list(map_in_processes(_figures_of, tasks, workers))

@@ -157,10 +157,8 @@ def plan_of_loader(
 
     Data with fewer pairs than the batch give a smaller one: a pair that stands
     in a batch twice would be a negative of itself. The data set of the loader,
-    or of its config, is built in place.
-
-    Raises:
-        ValueError: If the batch cannot come out.
+    or of its config, is built in place. ValueError if the batch cannot come
+    out.
     """
     built = isinstance(loader, DataLoader)
     size = micro_batch or (

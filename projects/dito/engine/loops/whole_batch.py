@@ -106,10 +106,7 @@ def plan_batch(
     Accumulated pieces have one number of images, the largest that divides a
     process' share: each counts as much in the mean of their losses. The last
     of the micro-batches may be smaller, since they have no losses of their
-    own.
-
-    Raises:
-        ValueError: If the batch cannot come out.
+    own. ValueError if the batch cannot come out.
     """
     for name, value in (
         ('train_cfg.total_batch_size', total),

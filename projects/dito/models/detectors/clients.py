@@ -118,10 +118,8 @@ class MMDetClientsMixin:
 
         ``novel`` has names or a flag a class; by default those outside the
         training, where a checkpoint told its classes. ``templates`` are by
-        default those of the config, or 'openai'.
-
-        Raises:
-            ValueError: If the model has no text tower.
+        default those of the config, or 'openai'. ValueError if the model has
+        no text tower.
         """
         if self.text_encoder is None:
             raise ValueError(

@@ -192,11 +192,8 @@ def connect_regions(detector: nn.Module) -> None:
     The backbone that gives the VLM score, frozen or trained, also says how
     regions of its map become embeddings. What follows its pooling stays as
     pretrained: texts are frozen, and without distillation nothing would train
-    it.
-
-    Raises:
-        ValueError: If embeddings of regions and texts, or regions and the RoI
-            extractor do not fit.
+    it. ValueError if embeddings of regions and texts, or regions and the RoI
+    extractor do not fit.
     """
     head = getattr(detector.backbone, 'head', None)
     if isinstance(head, EmbedHead):

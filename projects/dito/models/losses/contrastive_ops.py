@@ -121,10 +121,7 @@ def gather_pairs(
     Several image embeddings, (n, D) each, may share one text, such as those of
     pyramid levels: the texts are normalised and sent once, and everything
     travels in one message. Losses that are sums over the matrix do without
-    image columns.
-
-    Raises:
-        ValueError: If the shapes differ.
+    image columns. ValueError if the shapes differ.
     """
     for image in images:
         _check_pairs(image, text)

@@ -239,11 +239,8 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         embeddings (B, D); 'predict': embeddings of images and captions, one or
         several an image, where ``texts`` but no ``labels`` (B,) are given,
         else zero-shot classes. ``keys`` name the samples, ``tokens`` are those
-        of ``texts``, int64 (B, L) on the CPU.
-
-        Raises:
-            ValueError: If the mode is unknown, the batch is empty or does not
-                have one caption an image.
+        of ``texts``, int64 (B, L) on the CPU. ValueError if the mode is
+        unknown, the batch is empty or does not have one caption an image.
         """
         if mode in ('loss', 'embed'):
             _check_captions(inputs, texts)

@@ -49,10 +49,8 @@ def resolve_templates(
     """Look up a named set, or check own templates, with ``{}`` each.
 
     'openai' or None (the 80 prompts of CLIP), 'simple' (7 of them), 'none'
-    (the bare name), or one's own.
-
-    Raises:
-        ValueError: If a set is unknown, empty, or a text has no ``{}``.
+    (the bare name), or one's own. ValueError if a set is unknown, empty, or a
+    text has no ``{}``.
     """
     if templates is None:
         templates = 'openai'
@@ -251,9 +249,8 @@ def novel_flags(
 ) -> Tensor:
     """Turn names of novel classes, or flags, into flags, bool (K,).
 
-    Raises:
-        ValueError: If a name is not among ``names``, or the number of flags is
-            not K.
+    ValueError if a name is not among ``names``, or the number of flags is not
+    K.
     """
     if isinstance(novel, Tensor):
         novel = novel.tolist()
@@ -287,8 +284,7 @@ def resolve_synonyms(
 ) -> tuple[tuple[str, ...], ...]:
     """Sort synonyms by class, K entries, most of them empty.
 
-    Raises:
-        ValueError: If a key is not among ``names``, or a synonym is blank.
+    ValueError if a key is not among ``names``, or a synonym is blank.
     """
     given = {name_key(k): (k, tuple(v)) for k, v in (synonyms or {}).items()}
     known = {name_key(n) for n in names}

@@ -224,8 +224,7 @@ _TextLoader.add_constructor(
 def parse(text: str, suffix: str) -> Any:
     """Parse json or yaml; no key may stand twice.
 
-    Raises:
-        ValueError, yaml.YAMLError, RecursionError: If it is none.
+    ValueError, yaml.YAMLError, RecursionError if it is none.
     """
     if suffix == '.json':
         return json.loads(text, object_pairs_hook=_no_duplicates)

@@ -365,11 +365,9 @@ class DITOTextEncoder(BaseTextEncoder):
         """Fit a checkpoint's token table to this tower's, in place.
 
         Rows are picked where the checkpoint's table holds all of the rows kept
-        here. How texts are cleaned is the checkpoint's to say.
-
-        Raises:
-            ValueError: If rows kept here are not in the checkpoint, or it
-                cleans texts otherwise than the config says.
+        here. How texts are cleaned is the checkpoint's to say. ValueError if
+        rows kept here are not in the checkpoint, or it cleans texts otherwise
+        than the config says.
         """
         weight = state_dict.get(prefix + _EMBEDDING)
         if weight is None:

@@ -33,11 +33,9 @@ def resolve_text_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     That has width, layers, heads and maybe mlp_ratio and act. Towers unlike
     CLIP's have further keys: causal (True), pool ('argmax', 'first', 'last' or
     'eos'), eos_id (2), proj_bias (False), norm_eps (1e-5), vocab_size (49408);
-    of these the result has those with another value.
-
-    Raises:
-        ValueError: If the name is unknown, the tower is of another kind, or a
-            key is missing, unknown or does not fit.
+    of these the result has those with another value. ValueError if the name is
+    unknown, the tower is of another kind, or a key is missing, unknown or does
+    not fit.
     """
     if isinstance(arch, str):
         config = open_clip.get_model_config(arch)

@@ -255,8 +255,7 @@ class ForeignTokenizer:
     def set_cleaning(self, numbers: Sequence[int]) -> None:
         """Clean texts as weights say, see :func:`cleaning_numbers`.
 
-        Raises:
-            ValueError: If they say something unknown.
+        ValueError if they say something unknown.
         """
         numbers = list(numbers)
         if numbers == self.cleaning:

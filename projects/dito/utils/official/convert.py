@@ -289,11 +289,8 @@ def convert_official(params: Mapping[str, np.ndarray]) -> StateDict:
 
     Names are such as 'optimizer/target/vision_model/conv1/kernel',
     'vision_model/conv1/kernel' or 'model_state/params/visual/conv1/kernel'.
-    Step counter, optimiser state and text tower are left out.
-
-    Raises:
-        ValueError: If a name is missing or not known or an array has another
-            shape; each is listed.
+    Step counter, optimiser state and text tower are left out. ValueError if a
+    name is missing or not known or an array has another shape; each is listed.
     """
     kind, tree = _select_tree(params)
     if kind == 'pretrained':

@@ -212,9 +212,8 @@ def leaf_order(names: Iterable[str]) -> list[str]:
 def compare(shapes: Shapes, arrays: Mapping[str, np.ndarray]) -> None:
     """Check that a tree has exactly the expected arrays.
 
-    Raises:
-        ValueError: If names are missing or not known or shapes differ; it
-            lists each.
+    ValueError if names are missing or not known or shapes differ; it lists
+    each.
     """
     missing = [k for k in shapes if k not in arrays]
     unknown = [k for k in arrays if k not in shapes]
