@@ -13,11 +13,6 @@ import pytest
 from PIL import Image
 
 from dito.datasets.symbols import load_glyphs
-from dito.datasets.symbols.backgrounds import (
-    COLOUR_NAMES,
-    COLOURS,
-    contrasting_background,
-)
 from dito.datasets.symbols.detection import (
     TRAIN_WEIGHTS,
     VAL_WEIGHTS,
@@ -31,8 +26,11 @@ from dito.datasets.symbols.rasterizer import (
     font_path,
 )
 from dito.datasets.symbols.renderer import (
+    COLOUR_NAMES,
+    COLOURS,
     Light,
     _paint,
+    contrasting_background,
     render_scene,
     render_single,
 )

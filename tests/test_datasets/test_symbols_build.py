@@ -17,8 +17,8 @@ from dito.datasets.symbols import (
     build_symbols,
     load_glyphs,
 )
-from dito.datasets.symbols.backgrounds import COLOUR_NAMES
 from dito.datasets.symbols.rasterizer import GlyphAtlas
+from dito.datasets.symbols.renderer import COLOUR_NAMES
 from dito.datasets.symbols.shards import (
     lone_samples,
     retrieval_samples,

@@ -14,7 +14,6 @@ import cv2
 
 from dito.utils.files import new_folder, sha256_of, write_json
 
-from .backgrounds import COLOUR_NAMES
 from .config import Purpose, SymbolsConfig, rng_for
 from .detection import (
     SIDES,
@@ -28,7 +27,7 @@ from .detection import (
 )
 from .glyphs import load_glyphs
 from .rasterizer import FONTS, GlyphAtlas
-from .renderer import render_single
+from .renderer import COLOUR_NAMES, render_single
 from .shards import (
     lone_samples,
     retrieval_samples,

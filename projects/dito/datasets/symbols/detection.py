@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from .backgrounds import COLOUR_NAMES
 from .config import Purpose, rng_for
 from .glyphs import Glyph
 from .rasterizer import GlyphAtlas
-from .renderer import Placed, render_scene
+from .renderer import COLOUR_NAMES, Placed, render_scene
 from .shards import with_article
 
 #: Objects with a smaller visible share are not annotated.

@@ -10,10 +10,9 @@ import numpy as np
 
 from dito.utils.files import replacing
 
-from .backgrounds import COLOUR_NAMES
 from .config import Purpose, rng_for
 from .rasterizer import GlyphAtlas
-from .renderer import Picture, render_scene, render_single
+from .renderer import COLOUR_NAMES, Picture, render_scene, render_single
 
 _ONE = (
     'a photo of {a_colour} {name}',
