@@ -240,13 +240,8 @@ class Vocabulary:
         """Look names up, as somebody types them who has no text tower.
 
         A name is that of a class, or the class without its suffix in
-        parentheses, or a synonym, in this order of preference.
-
-        Args:
-            names (Sequence[str]): Names.
-
-        Returns:
-            Vocabulary: Classes in this order, under the names given.
+        parentheses, or a synonym, in this order of preference. Classes come in
+        this order, under the names given.
 
         Raises:
             ValueError: If a name is not there, fits several classes, or two
@@ -415,11 +410,9 @@ class Vocabulary:
     def check_encoder(self, fingerprint: str) -> None:
         """Refuse a detector that was trained with another text tower.
 
-        Args:
-            fingerprint (str): Of the tower the detector goes with.
-
         Raises:
-            ValueError: If the embeddings come from another tower.
+            ValueError: If the fingerprint is not that of the embeddings'
+                tower.
         """
         if fingerprint != self.fingerprint:
             raise ValueError(
@@ -430,11 +423,7 @@ class Vocabulary:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; it appears whole or not at all.
-
-        Args:
-            path (str | Path): Target, ending in ``.safetensors``.
-        """
+        """Write a ``.safetensors`` file; it appears whole or not at all."""
         check_suffix(path, 'A vocabulary')
         save_safetensors(
             dict(
@@ -458,13 +447,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> 'Vocabulary':
-        """Read a file written by :meth:`save`.
-
-        Args:
-            path (str | Path): A ``.safetensors`` file.
-
-        Returns:
-            Vocabulary: On the CPU.
+        """Read a ``.safetensors`` file of :meth:`save`, on the CPU.
 
         Raises:
             FileNotFoundError: If there is no such file.
