@@ -170,11 +170,10 @@ class DITORoIHead(StandardRoIHead):
         embed = embed or self.region_embed or _mean
         # Large crops of a thousand regions do not all fit at once.
         size = self.vlm_roi_extractor.roi_layers[0].output_size[0]
-        if size == 1 or is_symbolic(count):
-            return embed(self.vlm_roi_extractor((feat,), rois))
+        whole = size == 1 or is_symbolic(count)
         parts = [
             embed(self.vlm_roi_extractor((feat,), part))
-            for part in rois.split(_CHUNK)
+            for part in ([rois] if whole else rois.split(_CHUNK))
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
