@@ -33,11 +33,9 @@ def main(args: Namespace) -> int:
         args.out,
         inferencer.model.vocabulary if args.names else None,
         args.licence or licence_of(args.checkpoint),
+        args.dtype,
     )
     size = Path(args.out).stat().st_size / 1e6
-    print(
-        f'{args.out}: {size:.1f} MB; differs from PyTorch by at most '
-        f'{found.boxes:.1g} pixels, {found.scores:.1g} in scores, '
-        f'{found.masks:.1g} in masks'
-    )
+    most = 'at most' if args.dtype == 'float32' else 'on average'
+    print(f'{args.out}: {size:.1f} MB; differs from PyTorch {most} by {found}')
     return 0

@@ -180,6 +180,38 @@ class DetectorGraph(nn.Module):
             self.detector.backbone.patch_size,
         )
 
+    def example_inputs(self) -> dict[str, Tensor]:
+        """Tensors that the graph is traced with, all sizes different."""
+        inputs = dict(
+            images=torch.zeros(2, 3, 2 * self.step, 3 * self.step),
+            sizes=torch.tensor([[2.0, 3.0]] * 2) * self.step,
+        )
+        if not self.folded:
+            dims = self.detector.roi_head.bbox_head.embed_dims
+            inputs.update(
+                embeddings=torch.eye(7, dims),
+                background=torch.ones(dims),
+                novel=torch.zeros(7, dtype=torch.bool),
+            )
+        return inputs
+
+    def dynamic_shapes(self) -> dict[str, Any]:
+        """Which sizes of the inputs are open, and their rules."""
+        batch = torch.export.Dim('batch', min=1, max=1024)
+        rows, columns = (
+            self.step * torch.export.Dim(name, min=1, max=1024)
+            for name in ('rows', 'columns')
+        )
+        shapes: dict[str, Any] = dict(
+            images={0: batch, 2: rows, 3: columns}, sizes={0: batch}
+        )
+        if not self.folded:
+            names = torch.export.Dim('names', min=1)
+            shapes.update(
+                embeddings={0: names}, background=None, novel={0: names}
+            )
+        return shapes
+
     def _in_steps(self, images: Tensor) -> Tensor:
         """The same images, (B, 3, r * step, c * step).
 

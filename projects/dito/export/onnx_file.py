@@ -3,50 +3,25 @@
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
-from torch import Tensor, nn
 
 from dito.apis import DITOInferencer
 from dito.apis.model_file import templates_of, test_dataset
 from dito.models.text import Vocabulary
 from dito.utils.checkpoint import hash_of
-from dito.utils.files import replacing
 from dito.version import __version__
 
 from .graph import DetectorGraph, Found
-from .runner import FORMAT, Names, Runner
+from .runner import FORMAT
+from .self_test import Differences, write_tested
 
 OPSET = 18
-# How far boxes (pixels), scores and masks of a file may be from PyTorch's.
-TOLERANCE = 1e-3
-# Batch, rows and columns in steps of the size, and names of each test.
-CASES = ((1, 1, 1, 1), (2, 1, 2, 3), (3, 2, 1, 20))
-
-
-class Differences(NamedTuple):
-    """How far detections are from PyTorch's, at most.
-
-    Attributes:
-        boxes (float): Pixels of the input.
-        scores (float): Of detections in both; or the score of one that has no
-            counterpart, as far as it is above the last of a full list.
-        masks (float): Probabilities.
-    """
-
-    boxes: float = 0.0
-    scores: float = 0.0
-    masks: float = 0.0
-
-    def worst(self, other: 'Differences') -> 'Differences':
-        """The larger of each."""
-        return Differences(*map(max, self, other))
+# Products with weights: what is computed in less than float32 in such a file.
+_PRODUCTS = ('Conv', 'ConvTranspose', 'Gemm')
 
 
 def export_onnx(
@@ -54,13 +29,13 @@ def export_onnx(
     path: str | Path,
     vocabulary: Vocabulary | None = None,
     licence: str = 'unknown',
-    tolerance: float = TOLERANCE,
+    precision: str = 'float32',
 ) -> Differences:
     """Write a detector as an ONNX file that has passed its test.
 
     The file is run in onnxruntime on drawn images of several sizes, batches
     and vocabularies first, and is not written where boxes, scores or masks
-    are further from the detector's than the tolerance.
+    are further from the detector's than :data:`.TOLERANCES` allow.
 
     Args:
         inferencer (DITOInferencer): The detector, on the CPU.
@@ -68,10 +43,11 @@ def export_onnx(
         vocabulary (Vocabulary, optional): Names to fold in. None: names are
             an input of any number.
         licence (str): Of the weights, for the metadata.
-        tolerance (float): See :data:`TOLERANCE`.
+        precision (str): 'float32'; 'float16', see :func:`halve`; or 'int8',
+            see :func:`quantize`.
 
     Returns:
-        Differences: The largest that were found.
+        Differences: As of :func:`.self_test`.
 
     Raises:
         ValueError: If a setting of the detector has no form in the file, a
@@ -80,22 +56,24 @@ def export_onnx(
     require_packages()
     if Path(path).suffix != '.onnx':
         raise ValueError(f'An ONNX file ends in .onnx, got {path}.')
-    model = inferencer.model.eval()
-    graph = DetectorGraph(model, vocabulary).eval()
-    meta = metadata(inferencer, graph, vocabulary, licence)
+    reduce = dict(float32=None, float16=halve, int8=quantize)[precision]
+    graph = DetectorGraph(inferencer.model.eval(), vocabulary).eval()
+    meta = metadata(inferencer, graph, vocabulary, licence, precision)
     program = _convert(graph)
     program.model.metadata_props['dito'] = json.dumps(meta)
-    with replacing(path) as unfinished:
+
+    def write(unfinished: Path) -> None:
         program.save(unfinished, external_data=False)
-        found = self_test(unfinished, inferencer, vocabulary)
-        if max(found) > tolerance:
-            raise ValueError(
-                f'The file differs from PyTorch by {found.boxes:.2g} pixels, '
-                f'{found.scores:.2g} in scores and {found.masks:.2g} in '
-                f'masks, more than {tolerance}, and was not written; try '
-                'other versions of torch and onnxruntime.'
-            )
-    return found
+        if reduce is not None:
+            reduce(unfinished)
+
+    return write_tested(
+        path,
+        write,
+        inferencer,
+        vocabulary,
+        precision=precision,
+    )
 
 
 def require_packages() -> None:
@@ -119,6 +97,7 @@ def metadata(
     graph: DetectorGraph,
     vocabulary: Vocabulary | None,
     licence: str,
+    precision: str = 'float32',
 ) -> dict[str, Any]:
     """What a file says of itself, see :func:`.runner.parse_metadata`.
 
@@ -135,7 +114,7 @@ def metadata(
     return dict(
         format=FORMAT,
         version=__version__,
-        precision='float32',
+        precision=precision,
         names=None if asked is None else list(asked.names),
         novel=None if asked is None else asked.novel.tolist(),
         mean=prepare.mean.flatten().tolist(),
@@ -184,39 +163,6 @@ def _resize_of(cfg: Any) -> dict[str, Any]:
 # -------------------------------------------------------------- conversion
 
 
-def example_inputs(graph: DetectorGraph) -> dict[str, Tensor]:
-    """Tensors that a graph is traced with, all sizes different."""
-    step = graph.step
-    inputs = dict(
-        images=torch.zeros(2, 3, 2 * step, 3 * step),
-        sizes=torch.tensor([[2.0, 3.0]] * 2) * step,
-    )
-    if not graph.folded:
-        dims = graph.detector.roi_head.bbox_head.embed_dims
-        inputs.update(
-            embeddings=torch.eye(7, dims),
-            background=torch.ones(dims),
-            novel=torch.zeros(7, dtype=torch.bool),
-        )
-    return inputs
-
-
-def dynamic_shapes(graph: DetectorGraph) -> dict[str, Any]:
-    """Which sizes of the inputs are open, and their rules."""
-    batch = torch.export.Dim('batch', min=1, max=1024)
-    rows, columns = (
-        graph.step * torch.export.Dim(name, min=1, max=1024)
-        for name in ('rows', 'columns')
-    )
-    shapes: dict[str, Any] = dict(
-        images={0: batch, 2: rows, 3: columns}, sizes={0: batch}
-    )
-    if not graph.folded:
-        names = torch.export.Dim('names', min=1)
-        shapes.update(embeddings={0: names}, background=None, novel={0: names})
-    return shapes
-
-
 def _convert(graph: DetectorGraph) -> Any:
     """Trace a graph and translate it to ONNX's standard operators."""
     outputs = [*Found._fields]
@@ -227,10 +173,10 @@ def _convert(graph: DetectorGraph) -> Any:
         warnings.simplefilter('ignore')
         program = torch.onnx.export(
             graph,
-            kwargs=example_inputs(graph),
+            kwargs=graph.example_inputs(),
             dynamo=True,
-            dynamic_shapes=dynamic_shapes(graph),
-            input_names=list(example_inputs(graph)),
+            dynamic_shapes=graph.dynamic_shapes(),
+            input_names=list(graph.example_inputs()),
             output_names=outputs,
             custom_translation_table={
                 torch.ops.dito.nms_mask.default: _nms_mask()
@@ -276,187 +222,109 @@ def _nms_mask() -> Any:
     return translated
 
 
-# --------------------------------------------------------------- self-test
+# --------------------------------------------------------------- precision
 
 
-def self_test(
-    path: str | Path,
-    inferencer: DITOInferencer,
-    vocabulary: Vocabulary | None,
-    engine: str = 'onnxruntime',
-) -> Differences:
-    """Compare a file with the detector it was made of.
+def halve(path: str | Path) -> None:
+    """Let a file compute its products with weights in float16.
+
+    Everything else stays in float32, above all RoiAlign, NonMaxSuppression,
+    TopK, Softmax, LayerNormalization, coordinates, attention and scores.
 
     Args:
-        path (str | Path): The file.
-        inferencer (DITOInferencer): The detector.
-        vocabulary (Vocabulary, optional): What was folded in, if anything.
-        engine (str): See :class:`.runner.Runner`.
-
-    Returns:
-        Differences: The largest.
+        path (str | Path): The file, which is replaced.
     """
-    worst = Differences()
-    rng = np.random.default_rng(0)
-    model = inferencer.model
-    runner: Runner | None = None
-    for batch, rows, columns, count in CASES:
-        names = vocabulary or _draw_names(model, count, rng)
-        given = None
-        if vocabulary is None:
-            given = Names(
-                names.names,
-                names.embeddings.numpy(),
-                names.background.numpy(),
-                names.novel.numpy(),
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[Any] = []
+    halved: set[str] = set()
+
+    def cast(source: str, target: str, kind: int) -> None:
+        nodes.append(helper.make_node('Cast', [source], [target], to=kind))
+
+    for node in graph.node:
+        if node.op_type not in _PRODUCTS:
+            nodes.append(node)
+            continue
+        for place, name in enumerate(node.input):
+            half = f'{name}_half'
+            if half not in halved and name in weights:
+                values = numpy_helper.to_array(weights[name])
+                graph.initializer.append(
+                    numpy_helper.from_array(values.astype(np.float16), half)
+                )
+            elif half not in halved:
+                cast(name, half, TensorProto.FLOAT16)
+            halved.add(half)
+            node.input[place] = half
+        result = node.output[0]
+        node.output[0] = half = f'{result}_half'
+        halved.add(half)
+        nodes.append(node)
+        cast(half, result, TensorProto.FLOAT)
+    _replace_nodes(graph, nodes)
+    onnx.save(model, path)
+
+
+def quantize(path: str | Path) -> None:
+    """Keep the weights of a file's products in int8, a scale a channel.
+
+    They become float32 again where they are used, and all is computed in
+    float32.
+
+    Args:
+        path (str | Path): The file, which is replaced.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[Any] = []
+    seen: set[str] = set()
+    for node in graph.node:
+        name = node.input[1] if node.op_type in _PRODUCTS else ''
+        if name not in weights:
+            nodes.append(node)
+            continue
+        node.input[1] = f'{name}_float'
+        if name not in seen:
+            seen.add(name)
+            parts = [f'{name}_int8', f'{name}_scale']
+            turned = any(a.name == 'transB' and a.i for a in node.attribute)
+            axis = 0 if node.op_type == 'Conv' or turned else 1
+            values = numpy_helper.to_array(weights[name])
+            graph.initializer.extend(
+                numpy_helper.from_array(array, part)
+                for array, part in zip(_int8(values, axis), parts, strict=True)
             )
-        if runner is None or given is not None:
-            runner = runner or Runner(path, given, engine)
-            runner.set_names(given)
-        step = runner.meta['step']
-        images = [
-            draw_image(rng, rows * step - cut, columns * step - 2 * cut)
-            for cut in range(batch)
-        ]
-        found = Found(*map(torch.from_numpy, runner.run(images)))
-        wanted = detect(model, images, step, names)
-        for number, own in enumerate(wanted):
-            one = Found(*(None if x is None else x[number] for x in found))
-            worst = worst.worst(compare(one, own))
-    return worst
-
-
-def _draw_names(model: nn.Module, count: int, rng: Any) -> Vocabulary:
-    """Classes with random embeddings, every third of them novel.
-
-    Like those of texts they are close to each other: of distant ones most
-    scores would be 0 or 1, and equal.
-    """
-    dims = model.roi_head.bbox_head.embed_dims
-    vectors = rng.normal(size=(1, dims))
-    vectors = vectors + 0.3 * rng.normal(size=(count + 1, dims))
-    vectors = torch.from_numpy(vectors).float()
-    vectors = nn.functional.normalize(vectors, dim=1)
-    tower = model.text_encoder
-    return Vocabulary(
-        tuple(f'name {i}' for i in range(count)),
-        vectors[1:],
-        vectors[0],
-        torch.arange(count) % 3 == 1,
-        '' if tower is None else tower.fingerprint(),
-    )
-
-
-def draw_image(rng: Any, height: int, width: int) -> np.ndarray:
-    """A normalised picture of plain shapes, float32 (3, H, W)."""
-    image = np.empty((3, height, width), np.float32)
-    image[:] = rng.normal(size=(3, 1, 1))
-    for _ in range(12):
-        top, left = rng.integers(height), rng.integers(width)
-        part = image[
-            :,
-            top : top + rng.integers(4, height // 2 + 5),
-            left : left + rng.integers(4, width // 2 + 5),
-        ]
-        part[:] = rng.normal(size=(3, 1, 1))
-    return image + rng.normal(size=image.shape, scale=0.05).astype(np.float32)
-
-
-@torch.no_grad()
-def detect(
-    model: nn.Module, images: list[np.ndarray], step: int, names: Vocabulary
-) -> Iterator[Found]:
-    """What the detector itself finds in prepared images.
-
-    Args:
-        model (DITO): The detector.
-        images (list[ndarray]): Normalised, float32 (3, h, w) each.
-        step (int): Both sides of a batch are a multiple of it.
-        names (Vocabulary): The classes.
-
-    Yields:
-        Found: Of one image; of boxes that were found only.
-    """
-    sizes = np.array([image.shape[1:] for image in images])
-    padded = tuple((-(-sizes.max(0) // step) * step).tolist())
-    inputs = torch.zeros(len(images), 3, *padded)
-    samples = []
-    for place, image in zip(inputs, images, strict=True):
-        size = image.shape[1:]
-        place[:, : size[0], : size[1]] = torch.from_numpy(image)
-        samples.append(
-            DetDataSample(
-                metainfo=dict(
-                    img_shape=size,
-                    ori_shape=size,
-                    batch_input_shape=padded,
-                    scale_factor=(1.0, 1.0),
-                    mask_form='box',
+            nodes.append(
+                helper.make_node(
+                    'DequantizeLinear', parts, [node.input[1]], axis=axis
                 )
             )
-        )
-        samples[-1].vocabulary = names
-    for sample in model.predict(inputs, samples):
-        found: InstanceData = sample.pred_instances
-        yield Found(
-            found.bboxes,
-            found.scores,
-            found.labels,
-            found.get('box_masks'),
-        )
+        nodes.append(node)
+    _replace_nodes(graph, nodes)
+    onnx.save(model, path)
 
 
-def compare(found: Found, wanted: Found) -> Differences:
-    """Differences between detections of one image.
-
-    Neither their order nor the end of a full list is compared where scores
-    are equal but for the tolerance: a detection is looked for among those of
-    its name.
-
-    Args:
-        found (Found): Of a graph, tensors without batch.
-        wanted (Found): Of the detector, no more places than ``found``.
-
-    Returns:
-        Differences: The largest.
-    """
-    places = len(found.labels)
-    there = found.labels >= 0
-    found = Found(*(None if x is None else x[there] for x in found))
-    full = places == len(wanted.labels) == len(found.labels)
-    least = 0.0
-    if full:
-        least = max(float(found.scores.min()), float(wanted.scores.min()))
-    apart = (found.boxes[:, None] - wanted.boxes).abs().amax(2)
-    apart = apart + (found.scores[:, None] - wanted.scores).abs()
-    other = found.labels[:, None] != wanted.labels
-    pairs = apart.masked_fill(other, torch.inf)
-    worst, rows, columns = Differences(), set(), set()
-    for place in pairs.flatten().argsort().tolist():
-        row, column = divmod(place, pairs.shape[1])
-        if pairs[row, column] > 1:
-            break
-        if row in rows or column in columns:
-            continue
-        rows.add(row)
-        columns.add(column)
-        worst = worst.worst(_differ(found, row, wanted, column))
-    for own, paired in ((found, rows), (wanted, columns)):
-        for i, score in enumerate(own.scores.tolist()):
-            if i not in paired:
-                worst = worst.worst(Differences(scores=max(score - least, 0)))
-    return worst
+def _int8(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights as int8, and the scale of each channel along the axis."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    most = np.abs(values).max(others, keepdims=True)
+    scale = np.maximum(most, np.finfo(np.float32).tiny * 127) / 127
+    return np.rint(values / scale).astype(np.int8), scale.ravel()
 
 
-def _differ(one: Found, i: int, two: Found, j: int) -> Differences:
-    """Differences of two detections."""
-    return Differences(
-        *(
-            0.0 if a is None or b is None else float((a[i] - b[j]).abs().max())
-            for a, b in (
-                (one.boxes, two.boxes),
-                (one.scores, two.scores),
-                (one.masks, two.masks),
-            )
-        )
-    )
+def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
+    """Give a graph these nodes, and drop the weights that none of them has."""
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)

@@ -223,6 +223,13 @@ def export(parser: ToolParser) -> None:
     parser.add_argument(
         'out', type=shared.ending('.onnx'), help='.onnx file to write'
     )
+    parser.add_argument(
+        '--dtype',
+        choices=('float32', 'float16', 'int8'),
+        default='float32',
+        help='of weights in the file; float16 and int8 are '
+        'allowed to differ more (docs/deploy.md)',
+    )
     shared.add_config_of_checkpoint(parser)
     shared.add_names(parser, 'names to fold in', required=False)
     shared.add_negative_names(parser)
