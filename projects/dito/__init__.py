@@ -26,12 +26,15 @@ def register() -> None:
     configs.register_config_scope()
     compat.leave_out_multimodal()
     printable.install()
-    # Printed at each import, on the level of debugging: mmdet without the
-    # optional client of a data-set service. It reads as if the installation
-    # were broken.
-    compat.import_without_line(
-        'mmdet.datasets', 'Could not import OneDL. Skipping OneDL datasets.'
-    )
+    # Printed at each import, on the level of debugging: mmdet, and mmpretrain
+    # beside transformers, without the optional client of a data-set service.
+    # It reads as if the installation were broken.
+    for module in 'mmdet.datasets', 'mmdet.models':
+        compat.import_without_lines(
+            module,
+            'Could not import OneDL. Skipping OneDL datasets.',
+            'Could not import OneDL',
+        )
     from . import datasets, engine, evaluation, models, visualization  # noqa: F401
 
     models.detectors.clients.HubMixin.hub = staticmethod(_hub)

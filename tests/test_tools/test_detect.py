@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from tiny_api import write_detector, write_film
 
-from dito.apis import Film
+from dito.apis import DITOInferencer, Film, parse_names
 from dito.cli import detect
 from dito.utils.printable import Console
 
@@ -217,6 +217,101 @@ def test_negative_names(
     alone, among = found
     assert set(alone['names']) == set(among['names']) == {'anchor'}
     assert max(among['scores']) < max(alone['scores'])
+
+
+def found_in(out: Path, image: str) -> dict[str, Any]:
+    """What a run wrote of a picture."""
+    return json.loads((out / 'preds' / f'{Path(image).stem}.json').read_text())
+
+
+def test_names_examples_and_groups(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    """As Python finds them, by the labels of all three."""
+    image, out = parts['image'], tmp_path / 'all.json'
+    code = detect.main(
+        [
+            image,
+            *('--names', 'anchor'),
+            *('--example', f'it={image}@5,5,35,35', '--example'),
+            *(f'it={image}', '--example', f'Anchor={image}'),
+            *('--group', 'toy=wheel, blue kite', '--group', 'toy=anchor'),
+            *('--checkpoint', parts['weights'], '--save-json', str(out)),
+            *('--out-dir', str(tmp_path), '--score-thr', '0'),
+        ]
+    )
+    assert code == 0
+    detector = DITOInferencer(parts['weights'])
+    asked = detector.embed(
+        'anchor',
+        examples={'it': [(image, (5, 5, 35, 35)), image], 'Anchor': image},
+        groups={'toy': ['wheel', 'blue kite', 'anchor']},
+    )
+    wanted = detector(image, asked, score_thr=0)['predictions'][0]
+    found = found_in(tmp_path, image)
+    assert set(found['names']) == {'it', 'toy'}
+    assert found['bboxes'] == wanted['bboxes']
+    content = json.loads(out.read_text())
+    assert {c['name'] for c in content['categories']} == {'it', 'toy'}
+
+
+def test_common_names(parts: dict[str, Any], tmp_path: Path) -> None:
+    """With a text tower, and of a detector that has few embeddings alone."""
+    image, out = parts['image'], tmp_path / 'all.json'
+    options = ['--out-dir', str(tmp_path), '--save-json', str(out)]
+    weights = ['--checkpoint', parts['weights'], '--names', 'common']
+    assert detect.main([image, *options, *weights]) == 0
+    names = [c['name'] for c in json.loads(out.read_text())['categories']]
+    assert names == list(parse_names('common'))
+    inferencer = DITOInferencer(parts['weights'])
+    inferencer._known = inferencer.embed('anchor, hovercraft, Umbrella')
+    inferencer.model.text_encoder = None
+    found = inferencer(image, 'common', return_all=True)['predictions'][0]
+    assert set(found['names']) <= {'anchor', 'umbrella'} and found['names']
+
+
+def test_objects_without_names(parts: dict[str, Any], tmp_path: Path) -> None:
+    image, out = parts['image'], tmp_path / 'all.json'
+    options = ['--out-dir', str(tmp_path), '--score-thr', '0', '--objects']
+    weights = ['--checkpoint', parts['weights'], '--save-json', str(out)]
+    assert detect.main([image, *options, *weights]) == 0
+    found = found_in(tmp_path, image)
+    assert set(found['names']) == {'object'} and len(found['scores']) > 5
+    (category,) = json.loads(out.read_text())['categories']
+    assert category['name'] == 'object'
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ([], 'there is nothing to look for; give --names, --example,'),
+        (['--objects', '--names', 'a'], '--objects looks for objects without'),
+        (['--example', '0.png'], "NAME=PICTURE@x1,y1,x2,y2, got '0.png'"),
+        (['--group', 'toy='], "is written LABEL=NAME,NAME, got 'toy='"),
+        (['--group', 'a=b, b'], 'more than once'),
+        (['--group', 'a=b', '--group', 'c=b'], "the groups 'a' and 'c'"),
+        (['--example', 'a=none.png'], 'none.png does not exist'),
+        (['--example', 'a=0.png@0,0,99,9'], 'does not lie in 0.png'),
+        (['--example', 'a=0.png@0,0,1,1'], 'of 1 x 1 pixels (0.png) shows'),
+        (['--example', 'a=0.png@0,0,1-,1'], 'has no box x1,y1,x2,y2'),
+    ],
+)
+def test_what_is_asked_for_wrongly(
+    parts: dict[str, Any],
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(parts['folder'])
+    weights = ['--checkpoint', parts['weights'], '--out-dir', 'none']
+    try:
+        code = detect.main(['0.png', *options, *weights])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not Path('none').exists()
 
 
 def test_report() -> None:

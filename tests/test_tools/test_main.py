@@ -127,7 +127,8 @@ def test_one_name_has_one_meaning() -> None:
         # What is written, shown or compared is each tool's own.
         *('--out', '--out-dir', '--work-dir', '--data', '--images', '--names'),
         *('--novel', '--from', '--workers', '--img-size', '--vocabulary'),
-        *('--seed', '--shard-size', '--rep-checkpoint'),
+        # An example has a name where it is detected, and none in a search.
+        *('--seed', '--shard-size', '--rep-checkpoint', '--example'),
     }
     several = {name for name, texts in by_name.items() if len(texts) > 1}
     assert several == own_words

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dito.utils import compat as quiet_import
-from dito.utils.compat import import_without_line
+from dito.utils.compat import import_without_lines
 
 EVERYTHING = """
 import importlib, pkgutil, dito
@@ -19,7 +19,7 @@ for module in pkgutil.walk_packages(dito.__path__, 'dito.'):
 """
 
 
-def test_only_the_line_is_left_out(
+def test_only_the_lines_are_left_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -27,8 +27,9 @@ def test_only_the_line_is_left_out(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / 'talks.py').write_text(
         'print("first")\nprint("noise")\nprint("noise, but more")\n'
+        'print("other")\n'
     )
-    import_without_line('talks', 'noise')
+    import_without_lines('talks', 'noise', 'other')
     assert capsys.readouterr().out == 'first\nnoise, but more\n'
 
 
@@ -40,7 +41,7 @@ def test_a_failure_stays_and_so_does_what_was_printed(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / 'fails.py').write_text('print("before")\nraise OSError("x")\n')
     with pytest.raises(OSError, match='x'):
-        import_without_line('fails', 'noise')
+        import_without_lines('fails', 'noise')
     assert capsys.readouterr().out == 'before\n'
 
 

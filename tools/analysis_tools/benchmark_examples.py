@@ -1,20 +1,23 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """AP of novel classes by their names and by pictures of them.
 
-Examples are annotated boxes of the training pictures. Pictures of the test are
-encoded once; each query then has all classes of the test, the novel ones by
-names, by examples or by both, the others by names. Prints a JSON line each.
+Examples are annotated boxes of the training pictures, or of --pool. The
+pictures of the test are encoded once; each query then has all its classes, the
+novel ones by names, by examples or by both, the others by names. Prints a JSON
+line each.
 
 Example:
+    dito make-symbols --out-dir data/symbols_1 --seed 1 --pictures 10 600
     python tools/analysis_tools/benchmark_examples.py data/symbols \
-        --pictures 150 --examples 1 5
+        --pictures 150 --examples 1 5 10 \
+        --pool data/symbols_1/annotations/val.json
 """
 
 import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,9 @@ from dito.models.text import Vocabulary
 from dito.utils.configs import config_root
 
 
-def read(folder: Path, file: str) -> dict[str, Any]:
-    """Annotations of the set; objects by picture are added."""
-    content = json.loads((folder / 'annotations' / file).read_text())
+def read(file: Path) -> dict[str, Any]:
+    """Annotations; objects by picture are added."""
+    content = json.loads(file.read_text())
     content['of'] = defaultdict(list)
     for one in content['annotations']:
         content['of'][one['image_id']].append(one)
@@ -44,17 +47,33 @@ def corners(one: dict[str, Any]) -> tuple[float, ...]:
     return x, y, x + width, y + height
 
 
+def objects_of(
+    files: Sequence[Path], names: Collection[str]
+) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
+    """Pictures and boxes of some classes, by name."""
+    found = defaultdict(list)
+    for file in files:
+        content = read(file)
+        name_of = {c['id']: c['name'] for c in content['categories']}
+        path_of = {i['id']: i['file_name'] for i in content['images']}
+        for one in content['annotations']:
+            name = name_of[one['category_id']]
+            if name in names:
+                # Paths are from the folder that annotations/ is in.
+                path = str(file.parents[1] / path_of[one['image_id']])
+                found[name].append((path, corners(one)))
+    return found
+
+
 def queries(
     detector: DITOInferencer,
-    folder: Path,
+    names: list[str],
+    pool: Sequence[Path],
     counts: list[int],
     seed: int,
 ) -> Iterator[tuple[str, Vocabulary]]:
     """All classes, with the novel ones named in several ways."""
-    content = read(folder, 'train_all.json')
-    names = {c['id']: c['name'] for c in content['categories']}
-    files = {i['id']: i['file_name'] for i in content['images']}
-    by_names = detector.embed(list(names.values()))
+    by_names = detector.embed(names)
     yield 'names', by_names
     novel = {
         name
@@ -63,18 +82,19 @@ def queries(
         )
         if new
     }
-    pool = defaultdict(list)
-    for one in content['annotations']:
-        name = names[one['category_id']]
-        if name in novel:
-            path = str(folder / files[one['image_id']])
-            pool[name].append((path, corners(one)))
+    shown = objects_of(pool, novel)
+    least = min(len(shown[name]) for name in novel)
+    if least < max(counts):
+        raise SystemExit(
+            f'Some novel class has only {least} objects in the pool, of which '
+            f'{max(counts)} examples cannot be taken; give a larger --pool.'
+        )
     rng = np.random.default_rng(seed)
-    order = {name: rng.permutation(len(pool[name])) for name in sorted(pool)}
-    base = by_names.subset([n for n in names.values() if n not in pool])
+    order = {name: rng.permutation(len(shown[name])) for name in sorted(shown)}
+    base = by_names.subset([n for n in names if n not in shown])
     for count in counts:
         examples = {
-            name: [pool[name][i] for i in places[:count]]
+            name: [shown[name][i] for i in places[:count]]
             for name, places in order.items()
         }
         yield (
@@ -91,11 +111,19 @@ def main() -> None:
     add('data', type=Path, help='folder of make_symbols.py')
     add('--pictures', type=int, default=150, help='of the test')
     add('--examples', type=int, nargs='+', default=[1, 5])
+    add(
+        '--pool',
+        type=Path,
+        nargs='+',
+        help='annotations that examples are taken of (default: those of the '
+        'training pictures)',
+    )
     add('--seed', type=int, default=0, help='of the choice of examples')
     add('--checkpoint', default=config_root() / 'symbols/assets/dito_symbols')
     args = parser.parse_args()
     detector = DITOInferencer(args.checkpoint)
-    test = read(args.data, 'val.json')
+    folder = args.data / 'annotations'
+    test = read(folder / 'val.json')
     images = test['images'][: args.pictures]
     scenes = list(
         detector.encode_each(
@@ -106,7 +134,11 @@ def main() -> None:
     truth = LVISGroundTruth(dict(test, images=images, annotations=kept))
     ids = {c['name']: c['id'] for c in test['categories']}
     for title, vocabulary in queries(
-        detector, args.data, args.examples, args.seed
+        detector,
+        [c['name'] for c in test['categories']],
+        args.pool or [folder / 'train_all.json'],
+        args.examples,
+        args.seed,
     ):
         start = time.perf_counter()
         results = []

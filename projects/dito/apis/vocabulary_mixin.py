@@ -16,7 +16,7 @@ from dito.models.text.name_checks import (
     trained_names,
     unseen_names,
 )
-from dito.models.text.name_files import as_file, parse_names
+from dito.models.text.name_files import COMMON, as_file, parse_names
 
 from .examples import Frame, check_examples, embed_examples, make_frame
 from .model_file import templates_of
@@ -269,13 +269,15 @@ class VocabularyMixin:
         )
 
     def _look_up(self, names: tuple[str, ...]) -> Vocabulary:
-        """Find names in the published vocabulary."""
+        """Find names in the published vocabulary, or common ones it has."""
         known = self._known
         if known is None:
             raise ValueError(
                 'This detector has no text tower to embed names with; give a '
                 'vocabulary file (dito build-text-embeddings).'
             )
+        if names == parse_names(COMMON):
+            names = tuple(known.known(names))
         try:
             return known.find(names)
         except ValueError as error:

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from dito.apis import DITOInferencer, Film, parse_names
+from dito.apis.examples import parse_example
 from dito.apis.results import Detections, to_dict
 from dito.apis.writers import (
     CocoWriter,
@@ -119,22 +120,47 @@ def report(
     return f'{text}\n{rows}' if rows else text
 
 
+def by_label(
+    given: Sequence[tuple[str, str]], read: Callable[[str], Sequence[Any]]
+) -> dict[str, list[Any]]:
+    """What was given for each label, in one or in several options."""
+    found: dict[str, list[Any]] = {}
+    for label, text in given:
+        found.setdefault(label, []).extend(read(text))
+    return found
+
+
+def load(args: Namespace) -> DITOInferencer:
+    """Detector that looks for what is asked for."""
+    # Errors in names come before anything loads.
+    for names in (args.names, args.negative_names):
+        if names not in (None, 'trained'):
+            parse_names(names)
+    groups = by_label(args.group, parse_names)
+    examples = by_label(args.example, lambda text: [parse_example(text)])
+    config, weights = model_source(args.config, args.checkpoint)
+    detector = DITOInferencer(
+        config,
+        weights,
+        device=args.device,
+        negative_names=args.negative_names,
+    )
+    if args.objects:
+        return detector
+    asked = detector.embed(args.names, examples=examples, groups=groups)
+    labels = detector.set_vocabulary(asked).labels
+    if len(labels) < FEW_NAMES and args.negative_names is None:
+        print(
+            f'Note: every object is taken for one of {len(labels)} names or '
+            'for background; --negative-names trained lets others compete.'
+        )
+    return detector
+
+
 @command
 def main(args: Namespace) -> int:
     """Detect."""
-    parse_names(args.names)  # Errors in names come before anything loads.
-    if args.negative_names not in (None, 'trained'):
-        parse_names(args.negative_names)
-    config, weights = model_source(args.config, args.checkpoint)
-    inferencer = DITOInferencer(
-        config, weights, args.names, args.device, args.negative_names
-    )
-    count = len(inferencer.vocabulary)
-    if count < FEW_NAMES and args.negative_names is None:
-        print(
-            f'Note: every object is taken for one of {count} names or for '
-            'background; --negative-names trained lets others compete.'
-        )
+    inferencer = load(args)
     images = [
         path for item in args.image for path in inferencer.list_images(item)
     ]
@@ -155,6 +181,7 @@ def main(args: Namespace) -> int:
             out_dir=args.out_dir,
             batch_size=args.batch_size,
             agnostic_nms=args.agnostic_nms,
+            objects=args.objects,
             on_error='collect',
             track=args.track,
         ):

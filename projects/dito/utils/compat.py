@@ -163,8 +163,8 @@ def install() -> bool:
     return True
 
 
-def import_without_line(module: str, line: str) -> None:
-    """Import a module; what it prints appears afterwards, but for a line."""
+def import_without_lines(module: str, *lines: str) -> None:
+    """Import a module; what it prints appears afterwards, but for lines."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
@@ -173,7 +173,7 @@ def import_without_line(module: str, line: str) -> None:
         sys.stdout.writelines(
             text
             for text in printed.getvalue().splitlines(keepends=True)
-            if text.rstrip('\r\n') != line
+            if text.rstrip('\r\n') not in lines
         )
 
 

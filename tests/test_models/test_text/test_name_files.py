@@ -5,7 +5,12 @@ import json
 
 import pytest
 
-from dito.models.text.name_files import NameList, parse_names, read_names
+from dito.models.text.name_files import (
+    NameList,
+    parse_names,
+    read_names,
+    typed_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -344,3 +349,12 @@ def test_files_without_names_are_refused(
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         parse_names(path)
+
+
+def test_common_names_come_with_the_package() -> None:
+    names = parse_names('common')
+    assert len(names) > 1200 and {'umbrella', 'bat (animal)'} < set(names)
+    assert list(names) == sorted(names, key=str.casefold)
+    # In a list, and among others, it is a name as any.
+    assert parse_names(['common']) == typed_names('common') == ('common',)
+    assert parse_names('common, rare') == ('common', 'rare')

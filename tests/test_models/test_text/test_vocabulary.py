@@ -165,6 +165,10 @@ def test_find_looks_up_what_people_type(encoder) -> None:
         known.find(['dog', 'trafic light', 'car'])
     with pytest.raises(ValueError, match="'car' and 'machine' are both"):
         known.find(['car', 'machine'])
+    assert known.known(['dog', 'machine', 'bow', 'car', 'auto']) == [
+        'machine',
+        'auto',
+    ]
 
 
 def test_join_appends_what_is_lacking(encoder) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dito.reports.ablation_tables import DATA_SETS, TABLES
 
 from . import shared
-from .shared import ToolParser, ending, natural
+from .shared import ToolParser, ending, named, natural
 
 SCORES = ('vlm', 'det', 'ensemble')
 # Iterations of the quickstart's stage 2: from its shipped result, and from
@@ -142,7 +142,30 @@ def detect(parser: ToolParser) -> None:
         help=f'{_IMAGES}; films (.mp4, .avi, .mkv ...); camera:0, the first '
         'camera, or rtsp:// addresses',
     )
-    shared.add_names(parser, 'what to look for')
+    shared.add_names(parser, 'what to look for', required=False)
+    add(
+        '--example',
+        type=named('NAME=PICTURE or NAME=PICTURE@x1,y1,x2,y2'),
+        action='append',
+        default=[],
+        metavar='NAME=PICTURE',
+        help='look for what a picture shows, or a box of it: "my '
+        'mug=desk.jpg@10,20,80,90"; several of a name are averaged, with the '
+        'name where it is one of --names',
+    )
+    add(
+        '--group',
+        type=named('LABEL=NAME,NAME'),
+        action='append',
+        default=[],
+        metavar='LABEL=NAMES',
+        help='names under one label, as synonyms: "bike=bicycle, tricycle"',
+    )
+    add(
+        '--objects',
+        action='store_true',
+        help="look for objects without names, by the detector's objectness",
+    )
     _add_detector(parser)
     shared.add_out_dir(
         parser, 'folder for pictures (vis/) and results (preds/)', 'outputs'
@@ -205,6 +228,25 @@ def detect(parser: ToolParser) -> None:
         metavar='K',
         help='print the K best of each image, whatever their score (default: '
         'those of --score-thr or more)',
+    )
+    parser.check(_something_to_look_for)
+
+
+def _something_to_look_for(args: Namespace) -> str | None:
+    """Refuse a search for nothing, or for all and something."""
+    asked = args.names or args.example or args.group
+    if not args.objects:
+        return (
+            None
+            if asked
+            else 'there is nothing to look for; give --names, --example, '
+            '--group or --objects'
+        )
+    return (
+        '--objects looks for objects without names; leave it out, or the '
+        'names, examples and groups'
+        if asked or args.negative_names
+        else None
     )
 
 

@@ -92,6 +92,18 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def named(form: str) -> Callable[[str], tuple[str, str]]:
+    """Two texts around the first '=', as ``form`` shows them."""
+
+    def pair(text: str) -> tuple[str, str]:
+        name, sign, value = text.partition('=')
+        if not (name.strip() and sign and value.strip()):
+            raise ArgumentTypeError(f'is written {form}, got {text!r}')
+        return name.strip(), value.strip()
+
+    return pair
+
+
 def ending(*suffixes: str) -> Callable[[str], str]:
     """A path with one of the suffixes."""
 
@@ -277,7 +289,7 @@ def add_names(parser: ToolParser, what: str, required: bool = True) -> None:
         required=required,
         help=f'{what}: "red umbrella, anchor"; or a file of names (.txt or '
         '.names with one a line, .json, .yaml, .pbtxt; annotations of COCO or '
-        'LVIS; a vocabulary)',
+        'LVIS; a vocabulary); or "common", over 1,200 everyday things',
     )
 
 

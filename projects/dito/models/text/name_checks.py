@@ -306,7 +306,7 @@ def resolve_synonyms(
 
 def say_unread(count: int, unread: Mapping[str, Sequence[str]]) -> str:
     """Sentence about names with words that a text tower has not learnt."""
-    shown = ', '.join(map(repr, unread))
+    shown = shorten(list(unread), 20)
     pieces = sorted({p for found in unread.values() for p in found})
     return (
         f'The text tower cannot read {len(unread)} of {count} names: '

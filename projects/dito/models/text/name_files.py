@@ -20,6 +20,8 @@ and others         with commas between; a list or map as in yaml; before
 ``.csv .tsv``      table with a column of names, see :mod:`.name_trees`
 ``.pbtxt``         label map of TensorFlow: ``display_name``, or ``name``
 ``.safetensors``   names of a vocabulary file
+``common``         over a thousand everyday things, which come with the
+                   package (``['common']`` is a name)
 ================== =====================================================
 
 Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Quotation marks
@@ -57,6 +59,9 @@ from .name_trees import (
 
 Names = str | Path | Sequence[str]
 
+#: What stands for the list of everyday things.
+COMMON = 'common'
+_COMMON_NAMES = Path(__file__).with_name('common_names.txt')
 _TEXT_FILES = {'.txt', '.names', '.list', '.labels', '.label', '.lst'}
 _TREES = {'.json', '.yaml', '.yml'}
 _LABEL_MAPS = {'.pbtxt', '.textproto'}
@@ -151,6 +156,8 @@ def as_file(names: Any) -> Path | None:
     if not isinstance(names, str) or '\n' in names:
         return None
     text = names.strip()
+    if text == COMMON:
+        return _COMMON_NAMES
     if '://' in text:
         address = urlsplit(text)
         if address.scheme != 'file' or address.netloc not in ('', 'localhost'):

@@ -279,6 +279,15 @@ class Vocabulary:
                 )
         return self._take(list(first), names)
 
+    def known(self, names: Sequence[str]) -> list[str]:
+        """Names that :meth:`find` takes together, the first of each class."""
+        rows: dict[int, str] = {}
+        for name in names:
+            found = self._index.get(name_key(name), [])
+            if len(found) == 1:
+                rows.setdefault(found[0], name)
+        return list(rows.values())
+
     @cached_property
     def _index(self) -> dict[str, list[int]]:
         """Classes by name, else by name without suffix, else by synonym."""
