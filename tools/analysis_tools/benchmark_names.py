@@ -2,46 +2,38 @@
 """Time and memory of asking one picture for few and for very many names.
 
 Encodes a picture of noise, then asks it for random embeddings, and for names
-through the text tower where their number is given. Prints a JSON line each:
-milliseconds of one ``Scene.find`` (median), of a call with new names, and the
-memory that it takes above what is held, in MB (Linux).
+through the text tower. Prints a JSON line for each size of the picture and
+number of names: milliseconds of one ``Scene.find`` (median), of a call with
+new names, of their parts, and the memory that it takes above what is held, in
+MB (Linux). The parts of a call without masks are the text tower
+(``embed_ms``), the backbone, the heads (with pyramid and scores) and what
+comes after them; above 4,096 names the scores are made in the last, in
+chunks.
 
 Example:
     python tools/analysis_tools/benchmark_names.py --names 80 1203 13000
+    python tools/analysis_tools/benchmark_names.py --img-sizes 192 384 768
     python tools/analysis_tools/benchmark_names.py --config dito_vitb_lvis
 """
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from benchmark_peers import noise, peak
+from mmengine.config import Config
 
 from dito.apis import DITOInferencer
 from dito.models.text import Vocabulary
-from dito.utils.configs import config_root
+from dito.utils.configs import config_root, find_config
 
-
-def peak(work: Callable[[], Any]) -> float:
-    """Memory that something takes above what is held before, in MB."""
-    Path('/proc/self/clear_refs').write_text('5')
-    before = resident('VmHWM')
-    work()
-    return resident('VmHWM') - before
-
-
-def resident(key: str) -> float:
-    """A figure of this process, in MB."""
-    text = Path('/proc/self/status').read_text()
-    return int(re.search(rf'{key}:\s+(\d+)', text)[1]) / 1024
+SHIPPED = 'symbols/assets/dito_symbols'
 
 
 def milliseconds(work: Callable[[], Any], times: int) -> float:
@@ -54,24 +46,59 @@ def milliseconds(work: Callable[[], Any], times: int) -> float:
     return round(statistics.median(taken), 1)
 
 
-def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser(description='Few and many names.')
-    add = parser.add_argument
-    add('--names', type=int, nargs='+', default=[80, 1203, 13000])
-    add('--config', help='with random weights (default: shipped detector)')
-    add('--size', type=int, nargs=2, default=[768, 1024], help='of the input')
-    add('--times', type=int, default=5)
-    add('--device', default='cpu')
-    args = parser.parse_args()
-    source = args.config or config_root() / 'symbols/assets/dito_symbols'
-    detector = DITOInferencer(source, device=args.device)
+class Timer:
+    """Time that is spent in a method, in milliseconds.
+
+    Args:
+        owner (Any): Whose method is measured from now on.
+        name (str): Of the method.
+    """
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.spent = 0.0
+        method = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.spent += 1e3 * (time.process_time() - start)
+
+        setattr(owner, name, timed)
+
+    def share(
+        self, work: Callable[[], Any], times: int
+    ) -> tuple[float, float]:
+        """Median time of some work, and the method's mean in it."""
+        self.spent = 0.0
+        total = milliseconds(work, times)
+        return total, round(self.spent / times, 1)
+
+
+def resized(config: str, size: int | None) -> Config:
+    """A config whose tests have pictures of another side."""
+    cfg = Config.fromfile(find_config(config))
+    if size is not None:
+        cfg.model.data_preprocessor.pad_size_divisor = size
+        for step in cfg.test_dataloader.dataset.pipeline:
+            if step['type'] == 'Resize':
+                step['scale'] = (size, size)
+    return cfg
+
+
+def measure(
+    args: argparse.Namespace, detector: Any, size: int | None, text: bool
+) -> None:
+    """Ask one detector for few and many names."""
     model = detector.model
-    noise = np.random.default_rng(0).integers(
-        0, 255, (*args.size, 3), dtype=np.uint8
+    picture = noise(size or 1024)
+    backbone = Timer(model.backbone, 'forward')
+    scoring = Timer(model.roi_head, 'scores')
+    scene = detector.encode(picture)
+    encoding, inside = backbone.share(
+        lambda: detector.encode(picture), args.times
     )
-    encoding = milliseconds(lambda: detector.encode(noise), 1)
-    scene = detector.encode(noise)
     tower = model.text_encoder
     dims = model.roi_head.bbox_head.embed_dims
     known = detector.train_meta.get('classes') or map(str, range(200))
@@ -93,22 +120,54 @@ def main() -> None:
             scene.find(vocabulary, masks=masks)
 
         find()
+        finding, scored = scoring.share(find, args.times)
         line = dict(
+            size=size,
             names=count,
             regions=len(scene),
             encode_ms=encoding,
-            find_ms=milliseconds(find, args.times),
+            backbone_ms=inside,
+            heads_ms=round(encoding - inside + scored, 1),
+            after_ms=round(finding - scored, 1),
+            find_ms=finding,
             with_masks_ms=milliseconds(lambda f=find: f(True), args.times),
             peak_mb=round(peak(find), 1),
             swap_ms=milliseconds(
                 lambda v=vocabulary: detector.set_vocabulary(v), args.times
             ),
         )
-        if args.config is None:
+        if text:
             line['embed_ms'] = milliseconds(
                 lambda n=names: detector.embed(list(n)), 1
             )
         print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description='Few and many names.')
+    add = parser.add_argument
+    add('--names', type=int, nargs='+', default=[80, 1203, 13000])
+    add('--config', help='with random weights (default: shipped detector)')
+    add(
+        '--img-sizes',
+        type=int,
+        nargs='+',
+        default=[None],
+        help="sides of the input (default: the config's, of 1,024 pixels)",
+    )
+    add('--times', type=int, default=5)
+    add('--device', default='cpu')
+    args = parser.parse_args()
+    weights = None if args.config else config_root() / SHIPPED
+    for number, size in enumerate(args.img_sizes):
+        detector = DITOInferencer(
+            resized(args.config or 'symbols/dito_symbols.py', size),
+            weights,
+            device=args.device,
+        )
+        # The text tower does not see the picture.
+        measure(args, detector, size, not args.config and not number)
 
 
 if __name__ == '__main__':
