@@ -27,7 +27,7 @@ def text_flops(encoder, length: int) -> int:
     """Operations of a text tower on one text of some tokens."""
     tokens = torch.zeros(1, encoder.context_length, dtype=torch.long)
     tokens[0, length - 1] = 1  # the largest number is the end
-    return flops._forward_flops(encoder, tokens)
+    return flops.forward_flops(encoder, tokens)
 
 
 def text_length(encoder, texts: list[str]) -> int:

@@ -88,7 +88,7 @@ def test_heads_keep_what_is_allocated(
             outputs.extend([box.regions(crops[0]), mask(crops[1])])
 
     # The largest transient is a map of the pyramid, here 4 MiB of float32.
-    measured = memory._peak_of_events(run) / 2**20
+    measured = memory.peak_of(run)
     assert head_memory.head_memory('tiny', 1, 256) == pytest.approx(
         measured, rel=0.15
     )

@@ -241,18 +241,29 @@ def measure(setting: Setting, device: str = 'cpu') -> float:
     """Peak of a step over the loaded model, in MiB, by PyTorch's allocator."""
     model = setting.tower().to(device)
     setting.step(model, 4 * setting.patch_size)
+    return peak_of(lambda: setting.step(model, setting.img_size), device)
+
+
+def peak_of(run: Callable[[], Any], device: str = 'cpu') -> float:
+    """Peak of what is allocated while something runs, in MiB.
+
+    Args:
+        run (callable): Runs once.
+        device (str): Such as 'cuda'. Defaults to 'cpu'.
+
+    Returns:
+        float: Over what was there before, as the allocator of PyTorch counts
+        it.
+    """
     if not device.startswith('cuda'):
-        return (
-            _peak_of_events(lambda: setting.step(model, setting.img_size))
-            / _MIB
-        )
+        return _peak_of_events(run) / _MIB
     start = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    setting.step(model, setting.img_size)
+    run()
     return (torch.cuda.max_memory_allocated(device) - start) / _MIB
 
 
-def _peak_of_events(run: Callable[[], None]) -> int:
+def _peak_of_events(run: Callable[[], Any]) -> int:
     """Peak of what is allocated on the CPU while something runs, in bytes."""
     with profile(
         activities=[ProfilerActivity.CPU], profile_memory=True

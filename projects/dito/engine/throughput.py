@@ -63,10 +63,13 @@ Size = tuple[int, int]
 
 
 @torch.no_grad()
-def _forward_flops(
+def forward_flops(
     module: nn.Module, *inputs: Any, method: str = 'forward'
 ) -> int:
-    """Count the operations of a method, run on a copy without weights."""
+    """Count the operations of a method, run on a copy without weights.
+
+    The module stays as it is; tensors may be of ``device='meta'``.
+    """
     # The counter knows plain products alone, not each fused attention.
     with (
         sdpa_kernel(SDPBackend.MATH),
@@ -116,7 +119,7 @@ def _zeros(like: nn.Module, *shape: int) -> Tensor:
 
 def vit_flops(tower: nn.Module, size: Size) -> int:
     """Count an image tower on one image, (height, width), forward."""
-    return _forward_flops(tower, _zeros(tower, 1, 3, *size))
+    return forward_flops(tower, _zeros(tower, 1, 3, *size))
 
 
 def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
@@ -124,19 +127,31 @@ def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
 
     Towers may be of any make; all texts count as long as the longest.
     """
+    parts = flops_by_part(model, batch)
+    return sum(
+        flops * (3 if _trained(getattr(model, name)) else 1)
+        for name, flops in parts.items()
+        if name != 'heads'
+    ) + 3 * parts.get('heads', 0)
+
+
+def flops_by_part(model: nn.Module, batch: dict[str, Any]) -> dict[str, int]:
+    """Count the forward pass of one image with its text; nothing of others.
+
+    The parts are ``backbone``, ``text_encoder`` and ``heads``.
+    """
     tower = getattr(model, 'backbone', None)
     encoder = getattr(model, 'text_encoder', None)
     if 'texts' not in batch or tower is None or encoder is None:
-        return 0
+        return {}
     size = tuple(batch['inputs'].shape[-2:])
     tokens = encoder.tokenize(batch['texts'])
     longest = tokens[tokens.argmax(dim=-1).argmax()]
-    towers = [
-        (tower, vit_flops(tower, size)),
-        (encoder, _forward_flops(encoder, longest[None])),
-    ]
-    total = sum(flops * (3 if _trained(part) else 1) for part, flops in towers)
-    return total + 3 * _heads_flops(model, size)
+    return dict(
+        backbone=vit_flops(tower, size),
+        text_encoder=forward_flops(encoder, longest[None]),
+        heads=_heads_flops(model, size),
+    )
 
 
 def _heads_flops(model: nn.Module, size: Size) -> int:
@@ -148,9 +163,9 @@ def _heads_flops(model: nn.Module, size: Size) -> int:
             _zeros(model.backbone, 1, 3, *size)
         )
         maps = _without_weights(model.neck)(feats)
-    total = _forward_flops(model.neck, feats)
+    total = forward_flops(model.neck, feats)
     if getattr(model, 'rpn_head', None) is not None:
-        total += _forward_flops(
+        total += forward_flops(
             model.rpn_head, maps, method='forward_objectness'
         )
     if getattr(model, 'roi_head', None) is not None:
@@ -160,7 +175,7 @@ def _heads_flops(model: nn.Module, size: Size) -> int:
             maps[0].shape[1],
             *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size,
         )
-        total += _forward_flops(
+        total += forward_flops(
             model.roi_head.bbox_head, crops, method='embed'
         )
     return total

@@ -31,7 +31,7 @@ def known_size(size: Any) -> Any:
 
 # The message has room for this many values, and is a multiple of it, so that
 # ranks with different keys still send messages of one size and can tell.
-_SLOTS = 64
+LOG_SLOTS = 64
 
 
 def reduce_log_vars(log_vars: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def reduce_log_vars(log_vars: dict[str, Tensor]) -> dict[str, Tensor]:
     names = list(log_vars)
     device = log_vars[names[0]].device
     check = float(zlib.crc32(','.join(names).encode()))
-    room = -(-(len(names) + 1) // _SLOTS) * _SLOTS
+    room = -(-(len(names) + 1) // LOG_SLOTS) * LOG_SLOTS
     message = torch.zeros(room, dtype=torch.float64, device=device)
     message[0] = check
     message[1 : 1 + len(names)] = torch.stack(
