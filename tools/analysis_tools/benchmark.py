@@ -276,8 +276,9 @@ def _updated(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
         rows.setdefault(row['name'], []).append(row)
     for name in {row['name'] for row in new['rows']}:
         rows[name] = [row for row in new['rows'] if row['name'] == name]
-    order = [case.name for case in PROFILES[new['profile']]]
-    kept = [row for name in order for row in rows.get(name, ())]
+    kept: list[Row] = []
+    for case in PROFILES[new['profile']]:
+        kept += rows.get(case.name) or [empty_row(case, 'not measured')]
     return dict(new, rows=kept, seconds=old['seconds'] + new['seconds'])
 
 
@@ -432,7 +433,7 @@ def _figures_page(result: dict[str, Any]) -> Iterator[str]:
     versions = ', '.join(f'{k} {v}' for k, v in result['versions'].items())
     yield _wrapped(
         f'Written by the command below in {result["seconds"]:.0f} s: '
-        f'{result["name"]}, {result["threads"]} threads, {result["dtype"]}, '
+        f'{result["name"]}, threads: {result["threads"]}, {result["dtype"]}, '
         f'Python {result["python"]}, {versions}. {result["note"]}'
     )
     yield f'```bash\n{_in_lines(result["command"])}\n```'

@@ -175,9 +175,7 @@ def _heads_flops(model: nn.Module, size: Size) -> int:
             maps[0].shape[1],
             *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size,
         )
-        total += forward_flops(
-            model.roi_head.bbox_head, crops, method='embed'
-        )
+        total += forward_flops(model.roi_head.bbox_head, crops, method='embed')
     return total
 
 
