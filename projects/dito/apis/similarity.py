@@ -216,8 +216,10 @@ class TextSimilarity:
 def input_size(cfg: Config) -> int:
     """Longer side of pictures at a model's input, in pixels.
 
-    A pretraining has it in its training set, a detector in its test's;
-    ValueError if the config does not say.
+    A pretraining has it in its training set, a detector in its test's.
+
+    Raises:
+        ValueError: If the config does not say.
     """
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     if 'size' in dataset:
@@ -250,7 +252,15 @@ def _load(
 
 
 def cosine_maps(features: Tensor, text: Tensor) -> Tensor:
-    """Cosine of a map (D, h, w) with texts (T, D): float32, (T, h, w)."""
+    """Cosine of every place of a map with every text.
+
+    Args:
+        features (Tensor): Shape (D, h, w), of any scale.
+        text (Tensor): Shape (T, D), of any scale.
+
+    Returns:
+        Tensor: float32, shape (T, h, w).
+    """
     features = F.normalize(features.float(), dim=0)
     return torch.einsum(
         'dhw,td->thw', features, F.normalize(text.float(), dim=1)
@@ -260,11 +270,17 @@ def cosine_maps(features: Tensor, text: Tensor) -> Tensor:
 def sliding_boxes(
     grid: tuple[int, int], stride: float, window: int, limit: tuple[int, int]
 ) -> Tensor:
-    """Boxes about the centres of all cells of a map, row by row, (h * w, 4).
+    """Boxes about the centres of all cells of a map.
 
-    ``stride`` is pixels a cell, ``window`` the side of a box in cells. Boxes
-    are clipped to ``limit``, height and width of the picture, as proposals
-    are.
+    Args:
+        grid (tuple[int, int]): Cells h and w of the map.
+        stride (float): Pixels a cell.
+        window (int): Side of a box, in cells.
+        limit (tuple[int, int]): Height and width of the picture in pixels,
+            to which boxes are clipped as proposals are.
+
+    Returns:
+        Tensor: Boxes (x1, y1, x2, y2) in pixels, row by row, (h * w, 4).
     """
     y, x = (stride * (torch.arange(n) + 0.5) for n in grid)
     y, x = (v.flatten() for v in torch.meshgrid(y, x, indexing='ij'))
@@ -288,8 +304,14 @@ def peak_in_box(
 ) -> bool:
     """Whether a map is highest inside a box (the pointing game).
 
-    The map (h, w) covers the picture, whose height and width are ``size``; of
-    cells equally high the first in reading order counts.
+    Args:
+        similarity (np.ndarray): Shape (h, w), covering the whole picture.
+        box (tuple): x1, y1, x2, y2 in pixels of the picture.
+        size (tuple[int, int]): Height and width of the picture in pixels.
+
+    Returns:
+        bool: True if the centre of the highest cell lies in the box; of
+        cells equally high the first in reading order counts.
     """
     height, width = similarity.shape
     cell = int(similarity.argmax())

@@ -137,9 +137,15 @@ def lacking(part: Any, contract: type) -> tuple[str, ...]:
 
 
 def require(part: Any, contract: type, user: str) -> None:
-    """Refuse, by a TypeError, a part that lacks members of its contract.
+    """Refuse a part that lacks members of its contract.
 
-    ``user`` is its role, for the message; towers are an nn.Module.
+    Args:
+        part (object): What was built.
+        contract (type): One of the protocols above.
+        user (str): Its role, for the message.
+
+    Raises:
+        TypeError: If a member is missing, or a tower is no nn.Module.
     """
     if 'forward' in members(contract) and not isinstance(part, nn.Module):
         raise TypeError(
@@ -156,10 +162,14 @@ def require(part: Any, contract: type, user: str) -> None:
 
 
 def require_image_tower(tower: Any, user: str) -> None:
-    """Refuse, by a TypeError, what cannot be a backbone.
+    """Refuse what cannot be a backbone.
 
     A tower that embeds images but not regions, or the other way round, would
     give embeddings that cannot be compared.
+
+    Raises:
+        TypeError: If a member of :class:`ImageTower` is missing, or some of
+            those of :class:`EmbeddingTower`.
     """
     require(tower, ImageTower, user)
     if len(lacking(tower, EmbeddingTower)) < (
@@ -169,7 +179,19 @@ def require_image_tower(tower: Any, user: str) -> None:
 
 
 def maps_of(tower: nn.Module, img: Tensor, *args: Any) -> Sequence[Tensor]:
-    """Run an image tower on (B, 3, H, W); TypeError if no maps come out."""
+    """Run an image tower and check that maps come out.
+
+    Args:
+        tower (nn.Module): An :class:`ImageTower`.
+        img (Tensor): Images (B, 3, H, W).
+        *args: Further arguments of the tower.
+
+    Returns:
+        Sequence[Tensor]: Its maps, the last of which is (B, C, h, w).
+
+    Raises:
+        TypeError: If something else comes out.
+    """
     maps = tower(img, *args)
     if isinstance(maps, Tensor) or not maps or maps[-1].ndim != 4:
         got = (
@@ -185,9 +207,14 @@ def maps_of(tower: nn.Module, img: Tensor, *args: Any) -> Sequence[Tensor]:
 
 
 def embed_cells(tower: nn.Module, feat: Tensor) -> Tensor:
-    """Embed every place of a map (B, C, h, w) as a region: float32.
+    """Embed every place of a map as a region of its own.
 
-    Of shape (B, D, h, w).
+    Args:
+        tower (nn.Module): An :class:`ImageTower`.
+        feat (Tensor): Its last map, (B, C, h, w).
+
+    Returns:
+        Tensor: float32, (B, D, h, w).
     """
     if lacking(tower, EmbeddingTower):
         return feat.float()

@@ -156,12 +156,24 @@ class ImageTextShards(IterableDataset):
                 )
 
     def follow_seed(self, seed: int) -> None:
-        """Use the seed of a run, before workers start, if there is no own."""
+        """Use the seed of a run, unless the set was given one of its own.
+
+        Args:
+            seed (int): The same on all processes; to be called before
+                workers start.
+        """
         if self.seed is None:
             self.plans = [replace(plan, seed=seed) for plan in self.plans]
 
     def check_split(self, num_workers: int) -> None:
-        """Check that the streams can be shared out evenly, or a ValueError."""
+        """Check that the streams can be shared out evenly.
+
+        Args:
+            num_workers (int): Of the loader of each process.
+
+        Raises:
+            ValueError: If they cannot.
+        """
         workers, (_, world_size) = max(1, num_workers), get_dist_info()
         step = workers * world_size
         if self.num_streams % step:
@@ -191,10 +203,14 @@ class ImageTextShards(IterableDataset):
         return self._length
 
     def count_pairs(self, limit: int) -> int:
-        """Count the pairs of an epoch by headers, broken ones too.
+        """Count the pairs of an epoch by the headers of the shards.
 
-        At most ``limit``. Shards that are not local are not read for this:
-        they count as enough.
+        Args:
+            limit (int): Where counting ends.
+
+        Returns:
+            int: At most ``limit``, broken ones included. Shards that are not
+            local are not read for this: they count as enough.
         """
         found = 0
         for url in (url for plan in self.plans for url in plan.shards):
@@ -208,10 +224,13 @@ class ImageTextShards(IterableDataset):
         return copy.deepcopy(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start at a state of :meth:`StreamPosition.state_dict`.
+        """Start reading at a state; to be called before workers start.
 
-        To be called before workers start; ValueError for another number of
-        streams.
+        Args:
+            state (dict): From :meth:`StreamPosition.state_dict`.
+
+        Raises:
+            ValueError: If the state has another number of streams.
         """
         found, needed = len(state['cursors']), len(self._state['cursors'])
         if found != needed:

@@ -231,9 +231,14 @@ class DITO(
     def extract_maps(
         self, batch_inputs: Tensor
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Pyramid P2 to P5, (B, C, h, w) each, and final backbone map.
+        """Pyramid and final backbone map.
 
-        The latter is (B, D, H / patch, W / patch) of images (B, 3, H, W).
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+
+        Returns:
+            Tuple[Tuple[Tensor, ...], Tensor]: Maps P2 to P5, (B, C, h, w)
+            each, and the backbone's, (B, D, H / patch, W / patch).
         """
         feats = maps_of(self.backbone, batch_inputs)
         return self.neck(feats), feats[-1]
@@ -250,7 +255,16 @@ class DITO(
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList
     ) -> dict:
-        """Losses by name of images (B, 3, H, W), with or without objects."""
+        """Losses of a batch.
+
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+            batch_data_samples (SampleList): Ground truth; an image may have
+                none.
+
+        Returns:
+            dict: Losses by name.
+        """
         pyramid, vlm_feat = self.extract_maps(batch_inputs)
         losses, proposals = self.rpn_head.loss_and_predict(
             pyramid,
@@ -290,9 +304,13 @@ class DITO(
     ) -> list[EncodedImage]:
         """Do all of a test that does not depend on names.
 
-        Of images (B, 3, H, W) and samples with image sizes, and ``proposals``
-        where the proposal head is not wanted. What comes can be asked by
-        :meth:`find` any number of times.
+        Args:
+            batch_inputs (Tensor): Images, shape (B, 3, H, W).
+            batch_data_samples (SampleList): Image sizes; ``proposals`` where
+                the proposal head is not wanted.
+
+        Returns:
+            list[EncodedImage]: For :meth:`find`, any number of times.
         """
         return self._encode(self._maps(batch_inputs), batch_data_samples)
 
@@ -350,8 +368,14 @@ class DITO(
     ) -> InstanceData:
         """Detections without names, by objectness alone.
 
-        As of :meth:`find`, all with the label 0; and ``regions``, int64 (N, ),
-        their places among those of the image.
+        Args:
+            image (EncodedImage): As :meth:`encode` gives it.
+            rescale (bool): As of :meth:`find`. Defaults to True.
+            masks (bool): As of :meth:`find`. Defaults to True.
+
+        Returns:
+            InstanceData: As of :meth:`find`, all with the label 0; and
+            ``regions``, int64 (N, ), their places among those of the image.
         """
         return self.roi_head.find_objects(
             self._pyramid(image) if masks else (),

@@ -52,9 +52,18 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
     def forward(
         self, data: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Normalise ``inputs`` (B, 3, H, W), RGB in [0, 255], to float32.
+        """Normalise a batch.
 
-        ValueError if they have another shape.
+        Args:
+            data (dict): ``inputs`` (B, 3, H, W) uint8 or float RGB in
+                [0, 255], and what else the model takes.
+            training (bool): Unused; part of the interface.
+
+        Returns:
+            dict: The same with ``inputs`` float32.
+
+        Raises:
+            ValueError: If ``inputs`` is not a (B, 3, H, W) tensor.
         """
         # The text tower cuts tokens on the host, then sends them itself.
         tokens = {k: data[k] for k in ('tokens',) if k in data}
@@ -157,25 +166,43 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         texts: list[str] | Tensor,
         place: BatchPlace | None,
     ) -> tuple[Features, Features]:
-        """Embed normalised images (B, 3, H, W) and B captions or their tokens.
+        """Embed images and texts.
 
-        Embeddings (B, D) by name, 'text' among them, and values that are means
-        over samples (losses have 'loss' in their name, others are logged
-        only). ``place`` is the seed of random draws; None draws from torch's
-        global generator.
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            texts (list[str] | Tensor): B captions, or their tokens, see
+                :meth:`encode_texts`.
+            place (BatchPlace, optional): Seed of random draws; None draws
+                from torch's global generator.
+
+        Returns:
+            tuple[dict, dict]: Embeddings (B, D) by name, 'text' among them,
+            and values that are means over samples (losses have 'loss' in
+            their name, others are logged only).
         """
 
     @abstractmethod
     def image_embedding(self, inputs: Tensor) -> Tensor:
-        """Embed normalised images for zero-shot, (B, D) float32."""
+        """Embed images for zero-shot classification.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+
+        Returns:
+            Tensor: (B, D) float32.
+        """
 
     def contrast(self, features: Features) -> Features:
         """Contrast every image embedding with the text embeddings.
 
-        Of the whole batch of this process; gives ``loss_NAME`` and
-        ``recall_NAME`` (share of this process' images whose own text is the
-        nearest of the batch of all processes) for each image embedding, and
-        ``logit_scale``.
+        Args:
+            features (dict[str, Tensor]): First result of :meth:`embed`, of
+                the whole batch of this process.
+
+        Returns:
+            dict[str, Tensor]: ``loss_NAME`` and ``recall_NAME`` (share of
+            this process' images whose own text is the nearest of the batch
+            of all processes) for each image embedding, and ``logit_scale``.
         """
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         names = [name for name in features if name != 'text']
@@ -206,7 +233,15 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         }
 
     def encode_texts(self, texts: list[str] | Tensor) -> Tensor:
-        """Embed captions, or their tokens on the CPU, (B, D)."""
+        """Embed captions, with gradient where the tower has one.
+
+        Args:
+            texts (list[str] | Tensor): B captions, or their tokens on the
+                CPU, int64 (B, L).
+
+        Returns:
+            Tensor: (B, D).
+        """
         tower = self.text_encoder
         tokens = texts if isinstance(texts, Tensor) else tower.tokenize(texts)
         if hasattr(tower, 'shorten'):
@@ -220,7 +255,12 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
     def set_vocabulary(self, vocabulary: Any) -> None:
-        """Set the names that 'predict' classifies into."""
+        """Set the names that 'predict' classifies into.
+
+        Args:
+            vocabulary (Vocabulary): Names with embeddings (K, D) of unit
+                norm from this model's text tower.
+        """
         self.vocabulary = vocabulary
 
     def forward(
@@ -233,14 +273,28 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
         tokens: Tensor | None = None,
         mode: str = 'tensor',
     ) -> Tensor | Features | list[dict[str, Any]] | tuple:
-        """Run one of the modes on normalised images (B, 3, H, W).
+        """Run one of the modes.
 
-        'loss': dict of losses; 'embed': see :meth:`embed`; 'tensor': image
-        embeddings (B, D); 'predict': embeddings of images and captions, one or
-        several an image, where ``texts`` but no ``labels`` (B,) are given,
-        else zero-shot classes. ``keys`` name the samples, ``tokens`` are those
-        of ``texts``, int64 (B, L) on the CPU. ValueError if the mode is
-        unknown, the batch is empty or does not have one caption an image.
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            texts (list, optional): A caption an image, for 'loss' and
+                'embed'; one or several, for 'predict'.
+            labels (Tensor, optional): (B,) class numbers, for 'predict'.
+            keys (sequence[str], optional): Names of the samples.
+            place (BatchPlace, optional): Seed of random draws.
+            tokens (Tensor, optional): Those of ``texts``, int64 (B, L) on
+                the CPU, for 'loss' and 'embed'; None tokenises here.
+            mode (str): 'loss': dict of losses; 'embed': see :meth:`embed`;
+                'tensor': image embeddings (B, D); 'predict': embeddings of
+                images and captions where ``texts`` but no ``labels`` are
+                given, else zero-shot classes.
+
+        Returns:
+            dict, tuple, Tensor or list: By mode.
+
+        Raises:
+            ValueError: If the mode is unknown, the batch is empty or does
+                not have one caption an image.
         """
         if mode in ('loss', 'embed'):
             _check_captions(inputs, texts)
@@ -265,10 +319,18 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
     ) -> list[dict[str, Any]]:
         """Classify images into the names of the vocabulary.
 
-        For each ``pred_labels`` (list of the five best class numbers, best
-        first), ``pred_score`` (float32 (K,), the cosine moved to [0, 1]: what
-        ``mmpretrain.Accuracy`` reads) and ``gt_label`` (int64 (1,), or None).
-        RuntimeError if no vocabulary is set.
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            labels (Tensor, optional): (B,) true class numbers.
+
+        Returns:
+            list[dict]: For each image ``pred_labels`` (list of the five best
+            class numbers, best first), ``pred_score`` (float32 (K,), the
+            cosine moved to [0, 1]: what ``mmpretrain.Accuracy`` reads) and
+            ``gt_label`` (int64 (1,), or None).
+
+        Raises:
+            RuntimeError: If no vocabulary is set.
         """
         if self.vocabulary is None:
             raise RuntimeError(
@@ -289,10 +351,16 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
     def predict_pairs(
         self, inputs: Tensor, texts: Captions, keys: Sequence[str] | None
     ) -> list[dict[str, Any]]:
-        """Embed images and their captions, one or several each, for retrieval.
+        """Embed images and their captions for retrieval.
 
-        For each ``image`` (D,) and ``captions`` (m, D), unit vectors,
-        ``texts`` (list of m captions) and ``key``.
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W).
+            texts (list): One caption (str) or several (list[str]) an image.
+            keys (sequence[str], optional): Names of the samples.
+
+        Returns:
+            list[dict]: For each image ``image`` (D,) and ``captions``
+            (m, D), unit vectors, ``texts`` (list of m captions) and ``key``.
         """
         _check_captions(inputs, texts)
         image = normalize(self.image_embedding(inputs))
@@ -325,9 +393,13 @@ def _check_captions(inputs: Tensor, texts: Captions | None) -> None:
 def recall_at_1(pairs: Pairs) -> Tensor:
     """Share of images whose own text is nearest within the batch.
 
-    n images of this process, N texts of all processes. Another text with the
-    same embedding, up to rounding (the same caption twice), does not count
-    against an image.
+    Args:
+        pairs (Pairs): n images of this process, N texts of all processes.
+
+    Returns:
+        Tensor: Scalar in [0, 1]. Another text with the same embedding, up
+        to rounding (the same caption twice), does not count against an
+        image.
     """
     found = pairs.image.new_zeros(())
     for begin in range(0, len(pairs.image), _ROWS):

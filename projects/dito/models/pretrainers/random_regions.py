@@ -44,7 +44,16 @@ class BatchPlace(NamedTuple):
     def draw(
         self, draw_global: Callable[[int, torch.Generator], Tensor], size: int
     ) -> Tensor:
-        """Draw for the global batch, on the CPU, and take this part."""
+        """Draw for the global batch and take out this part's share.
+
+        Args:
+            draw_global (callable): Given the global batch size and a CPU
+                generator, returns a tensor (global batch, ...).
+            size (int): Number of samples of this part.
+
+        Returns:
+            Tensor: (size, ...).
+        """
         rank, world_size = self._dist_info()
         seed = np.random.SeedSequence((self.seed, self.iteration))
         generator = torch.Generator()
@@ -53,9 +62,16 @@ class BatchPlace(NamedTuple):
         return values[rank::world_size][self.start : self.start + size]
 
     def rand(self, size: int, shape: tuple[int, ...]) -> Tensor:
-        """Draw uniform numbers in [0, 1), (size, *shape), sample by sample.
+        """Draw uniform numbers in [0, 1), sample by sample.
 
         Unlike :meth:`draw` this makes only the numbers of this part.
+
+        Args:
+            size (int): Number of samples of this part.
+            shape (tuple[int, ...]): Shape of one sample's numbers.
+
+        Returns:
+            Tensor: (size, *shape) float32.
         """
         rank, world_size = self._dist_info()
         values = np.empty((size, *shape), np.float32)
@@ -103,10 +119,18 @@ def boxes_from_uniform(
     sampling: str = 'sides',
     position: str = 'inside',
 ) -> Tensor:
-    """Turn numbers (..., 4) in [0, 1) into boxes inside the unit square.
+    """Turn uniform numbers into boxes inside the unit square.
 
-    Two are for the sides, then vertical and horizontal position; for the
-    options see :class:`RandomRegions`.
+    Args:
+        uniform (Tensor): Numbers in [0, 1), (..., 4): two for the sides,
+            vertical and horizontal position.
+        size (tuple[float, float]): See :class:`RandomRegions`, as the others.
+        ratio (tuple[float, float]): Range of height over width.
+        sampling (str): What is drawn.
+        position (str): Where boxes lie.
+
+    Returns:
+        Tensor: Boxes (x1, y1, x2, y2) within [0, 1], (..., 4).
     """
     height, width = _sides_from_uniform(
         uniform[..., :2], size, ratio, sampling
@@ -187,7 +211,11 @@ class RandomRegions:
         self.sampling, self.position = sampling, position
 
     def counts(self, image_size: tuple[int, int]) -> tuple[int, ...]:
-        """Number of boxes of each level, of an image of (height, width)."""
+        """Return the number of boxes of each level.
+
+        Args:
+            image_size (tuple[int, int]): Height and width in pixels.
+        """
         if not self.scale_regions:
             return self.num_regions
         factor = image_size[0] * image_size[1] / self.reference_size**2
@@ -219,7 +247,14 @@ class RandomRegions:
 
 
 def to_rois(boxes: Tensor) -> Tensor:
-    """Put the image number before each box: (B * n, 5)."""
+    """Put the image number before each box.
+
+    Args:
+        boxes (Tensor): (B, n, 4).
+
+    Returns:
+        Tensor: RoIs (image number, x1, y1, x2, y2), (B * n, 5).
+    """
     batch, count, _ = boxes.shape
     number = torch.arange(batch, dtype=boxes.dtype, device=boxes.device)
     number = number[:, None, None].expand(batch, count, 1)
@@ -229,10 +264,15 @@ def to_rois(boxes: Tensor) -> Tensor:
 def values_at_centers(
     maps: Tensor, boxes: Tensor, spatial_scale: float
 ) -> Tensor:
-    """Read a map (B, 1, h, w) at the cells of boxes' centres: (B, n).
+    """Read a map at the cells that hold the centres of boxes.
 
-    Boxes are in pixels, ``spatial_scale`` is cells a pixel; boxes with centres
-    in one cell read the same value.
+    Args:
+        maps (Tensor): (B, 1, h, w).
+        boxes (Tensor): Boxes in pixels (B, n, 4).
+        spatial_scale (float): Cells a pixel, 1 / stride.
+
+    Returns:
+        Tensor: (B, n); boxes with centres in one cell read the same value.
     """
     height, width = maps.shape[-2:]
     x = ((boxes[..., 0] + boxes[..., 2]) / 2 * spatial_scale).floor().long()
@@ -242,9 +282,14 @@ def values_at_centers(
 
 
 def objectness_targets(regions: Tensor, text: Tensor) -> Tensor:
-    """Cosine of regions (B, n, D) with their image's text, 0 if negative.
+    """Cosine of regions with their image's text, negatives set to zero.
 
-    (B, n) within [0, 1], float32, without gradient.
+    Args:
+        regions (Tensor): Region embeddings (B, n, D).
+        text (Tensor): Text embeddings (B, D).
+
+    Returns:
+        Tensor: (B, n) within [0, 1], float32, without gradient.
     """
     regions, text = normalize(regions.detach()), normalize(text.detach())
     return torch.einsum('bnd,bd->bn', regions, text).clamp(min=0, max=1)
@@ -260,8 +305,17 @@ def objectness_loss(
     """L1 between objectness at the centres of boxes and their targets.
 
     Other places of the map have no part in it. Boxes whose centres fall into
-    one cell contribute each, so that the cell learns their median. ``offset``
-    is added to the logits that are read.
+    one cell contribute each, so that the cell learns their median.
+
+    Args:
+        maps (Tensor): Objectness logits (B, 1, h, w).
+        boxes (Tensor): Boxes in pixels (B, n, 4).
+        targets (Tensor): (B, n) in [0, 1].
+        spatial_scale (float): Cells a pixel, 1 / stride.
+        offset (float): Added to the logits that are read.
+
+    Returns:
+        Tensor: Scalar, mean over all boxes.
     """
     logits = values_at_centers(maps, boxes, spatial_scale)
     scores = (logits + offset).sigmoid()
@@ -277,9 +331,16 @@ def winner_sizes(
 ) -> Tensor:
     """Share of the elements of a maximum that boxes of each size give.
 
-    The maximum over n of the regions (B, n, D) is the image embedding. The
-    size of a box is the square root of its share of the image's area; shares,
-    smallest size first, sum to 1.
+    Args:
+        regions (Tensor): Region embeddings (B, n, D); the maximum over n is
+            the image embedding.
+        boxes (Tensor): Boxes in pixels (B, n, 4).
+        image_size (tuple[int, int]): Height and width in pixels.
+        edges (tuple[float, ...]): Limits between sizes, ascending. The size
+            of a box is the square root of its share of the image's area.
+
+    Returns:
+        Tensor: float32 (len(edges) + 1,), sums to 1, smallest size first.
     """
     width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
     size = (width * height / (image_size[0] * image_size[1])).sqrt()

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 class Classes(NamedTuple):
     """Classes of an image, on the device of the box head.
 
-    Embeddings ``text`` (K, D) and of the background, (D, ); ``novel`` of
-    labels, bool, (L, ); ``groups``, the label of each class, int64, (K, ), or
-    None where each is a label of its own, L = K.
+    Attributes:
+        text (Tensor): Embeddings, float32, shape (K, D).
+        background (Tensor): That of the background, shape (D, ).
+        novel (Tensor): Of labels, bool, shape (L, ).
+        groups (Tensor): Label of each class, int64, shape (K, ); None where
+            each is a label of its own, L = K.
     """
 
     text: Tensor
@@ -160,15 +163,30 @@ class DITOBBoxHead(BaseModule):
         return len(self.novel)
 
     def set_vocabulary(self, vocabulary: 'Vocabulary') -> None:
-        """Replace the classes; ValueError if they are none or do not fit."""
+        """Replace the classes.
+
+        Args:
+            vocabulary (Vocabulary): Text embeddings (K, D), background
+                embedding (D, ) and novel flags (K, ).
+
+        Raises:
+            ValueError: If it is empty or its embeddings have another size.
+        """
         classes = self.classes(vocabulary)
         self.text, self.background = classes.text, classes.background
         self.novel, self.groups = classes.novel, classes.groups
 
     def classes(self, vocabulary: Optional['Vocabulary'] = None) -> Classes:
-        """Tensors of a vocabulary, or the own, on the head's device.
+        """Tensors of a vocabulary where the head is; nothing is changed.
 
-        Nothing is changed; ValueError if it is empty or does not fit.
+        Args:
+            vocabulary (Vocabulary, optional): None: the head's own.
+
+        Returns:
+            Classes: On the head's device.
+
+        Raises:
+            ValueError: If it is empty or its embeddings have another size.
         """
         if vocabulary is None:
             return Classes(self.text, self.background, self.novel, self.groups)
@@ -197,7 +215,11 @@ class DITOBBoxHead(BaseModule):
     def classifier(self, classes: Classes | None = None) -> Tensor:
         """Text embeddings of all classes, background last, (K + 1, D).
 
-        ValueError if no vocabulary was set.
+        Args:
+            classes (Classes, optional): None: those of the head.
+
+        Raises:
+            ValueError: If no vocabulary was set.
         """
         classes = classes or self.classes()
         if classes.text.shape[0] == 0:
@@ -214,20 +236,29 @@ class DITOBBoxHead(BaseModule):
         return F.relu(self.shared_norm(x))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Region embeddings alone, (N, D), not normalised, for stage 2.
+        """Region embeddings alone, for region-centric pretraining.
 
-        Of RoI features (N, C, size, size).
+        Args:
+            x (Tensor): RoI features, shape (N, C, size, size).
+
+        Returns:
+            Tensor: Embeddings, not normalised, shape (N, D).
         """
         return self.fc_embed(self._hidden(x))
 
     def classify(
         self, embeds: Tensor, classes: Classes | None = None
     ) -> Tensor:
-        """Class logits of region embeddings (N, D), background last.
+        """Class logits of region embeddings.
 
-        The cosine over ``temperature`` times the learnt scalar, float32, (N, K
-        + 1), of the head's classes by default; of groups of classes (N, L +
-        1), see :func:`join_logits`.
+        Args:
+            embeds (Tensor): Shape (N, D).
+            classes (Classes, optional): None: those of the head.
+
+        Returns:
+            Tensor: Cosine over ``temperature`` times the learnt scalar,
+            float32, shape (N, K + 1), background last; of groups of classes
+            (N, L + 1), see :func:`.join_logits`.
         """
         classes = classes or self.classes()
         return join_logits(
@@ -240,12 +271,28 @@ class DITOBBoxHead(BaseModule):
         )
 
     def regions(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (N, D) and float32 box deltas (N, 4) of RoI features."""
+        """What does not depend on the classes.
+
+        Args:
+            x (Tensor): RoI features, shape (N, C, size, size).
+
+        Returns:
+            Tuple[Tensor, Tensor]: Embeddings (N, D) and float32 box deltas
+            (N, 4).
+        """
         hidden = self._hidden(x)
         return self.fc_embed(hidden), self.fc_reg(hidden).float()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, K + 1) and deltas (N, 4), float32, of RoI features."""
+        """Class logits and box deltas of RoI features.
+
+        Args:
+            x (Tensor): Shape (N, C, size, size).
+
+        Returns:
+            Tuple[Tensor, Tensor]: Logits (N, K + 1) and deltas (N, 4), both
+            float32.
+        """
         embeds, deltas = self.regions(x)
         return self.classify(embeds), deltas
 
@@ -276,9 +323,18 @@ class DITOBBoxHead(BaseModule):
         sampling_results: list[SamplingResult],
         rcnn_train_cfg: ConfigType,
     ) -> dict:
-        """``loss_bbox``, a dict of losses, and ``bbox_targets``.
+        """Losses of sampled RoIs.
 
-        RoIs are sampled, foreground first; MMDetection passes what is unused.
+        Args:
+            cls_score (Tensor): Logits, shape (N, K + 1).
+            bbox_pred (Tensor): Deltas, shape (N, 4).
+            rois (Tensor): Unused; MMDetection passes them.
+            sampling_results (List[SamplingResult]): RoIs of each image,
+                foreground first.
+            rcnn_train_cfg (dict): Unused; MMDetection passes it.
+
+        Returns:
+            dict: ``loss_bbox``, a dict of losses, and ``bbox_targets``.
         """
         labels, deltas = self._get_targets(sampling_results)
         losses = self.loss(cls_score, bbox_pred, labels, deltas)
@@ -291,10 +347,16 @@ class DITOBBoxHead(BaseModule):
         labels: Tensor,
         bbox_targets: Tensor,
     ) -> dict:
-        """``loss_cls``, ``loss_bbox`` (release) and, for the log, ``acc``.
+        """Classification and box losses (release).
 
-        Of logits (N, K + 1), deltas (N, 4), labels, int64 (N, ), K for
-        background, and target deltas (N, 4).
+        Args:
+            cls_score (Tensor): Logits, shape (N, K + 1).
+            bbox_pred (Tensor): Deltas, shape (N, 4).
+            labels (Tensor): Classes, K for background, int64 (N, ).
+            bbox_targets (Tensor): Target deltas, shape (N, 4).
+
+        Returns:
+            dict: ``loss_cls``, ``loss_bbox`` and, for the log, ``acc``.
         """
         foreground = labels < self.num_classes
         weight = torch.where(foreground, 1.0, self.background_weight)
@@ -321,12 +383,21 @@ class DITOBBoxHead(BaseModule):
         rcnn_test_cfg: ConfigType | None = None,
         rescale: bool = False,
     ) -> InstanceList:
-        """Detections of each image, best first.
+        """Detections of each image.
 
-        RoIs are (N, 5), deltas (N, 4); ``scores`` are final ones, no logits,
-        (N, K + 1), or what computes the best of them. Without
-        ``rcnn_test_cfg`` (``score_thr``, ``nms``, ``max_per_img``) all boxes
-        have all scores. ``rescale``: in pixels of the original image.
+        Args:
+            rois (Tuple[Tensor, ...]): RoIs, (N, 5) each.
+            scores (Tuple[Tensor | ChunkedScores, ...]): Final scores, not
+                logits, (N, K + 1) each; or what computes the best of them.
+            bbox_preds (Tuple[Tensor, ...]): Deltas, (N, 4) each.
+            batch_img_metas (List[dict]): Image sizes and scale factors.
+            rcnn_test_cfg (dict, optional): ``score_thr``, ``nms``,
+                ``max_per_img``. None returns all boxes with all scores.
+            rescale (bool): Whether boxes are wanted in pixels of the
+                original image. Defaults to False.
+
+        Returns:
+            InstanceList: ``bboxes``, ``scores`` and ``labels``, best first.
         """
         return [
             self._predict_single(*image, rcnn_test_cfg, rescale)
@@ -338,10 +409,17 @@ class DITOBBoxHead(BaseModule):
     def decode(
         self, boxes: Tensor, deltas: Tensor, img_meta: dict, rescale: bool
     ) -> Tensor:
-        """Boxes of regions, the same for all classes, (N, 4).
+        """Boxes of regions, the same for all classes.
 
-        Proposals are in pixels of the input; ``rescale``: boxes are in the
-        original's.
+        Args:
+            boxes (Tensor): Proposals in pixels of the input, (N, 4).
+            deltas (Tensor): Shape (N, 4).
+            img_meta (dict): Image size and scale factor.
+            rescale (bool): Whether boxes are wanted in pixels of the
+                original image.
+
+        Returns:
+            Tensor: Boxes (x1, y1, x2, y2), (N, 4).
         """
         boxes = self.bbox_coder.decode(
             boxes, deltas, max_shape=img_meta['img_shape']

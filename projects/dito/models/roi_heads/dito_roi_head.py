@@ -54,10 +54,13 @@ def _moved_options(options: dict) -> dict:
 class Regions(NamedTuple):
     """The regions of an image, before they have names.
 
-    Proposals (N, 4) in pixels of the input, their objectness within [0, 1],
-    (N, ), embeddings for ``p`` by the box head, (N, D), and ``deltas`` to the
-    boxes, (N, 4); ``vlm`` are embeddings for ``z`` by the backbone, (N, D), if
-    any.
+    Attributes:
+        boxes (Tensor): Proposals in pixels of the input, (N, 4).
+        objectness (Tensor): Of the proposals, within [0, 1], (N, ).
+        embeds (Tensor): Embeddings by the box head, for ``p``, (N, D).
+        deltas (Tensor): From the proposals to the boxes, (N, 4).
+        vlm (Tensor): Embeddings by the backbone, for ``z``, (N, D); None
+            without a VLM score.
     """
 
     boxes: Tensor
@@ -138,7 +141,14 @@ class DITORoIHead(StandardRoIHead):
             nn.init.zeros_(self.vlm_proj.bias)
 
     def project(self, vlm_feat: Tensor) -> Tensor:
-        """The backbone map (B, D, h, w), after ``vlm_proj`` if there is."""
+        """The backbone map whose RoI features are compared with text.
+
+        Args:
+            vlm_feat (Tensor): Final map of the backbone, (B, D, h, w).
+
+        Returns:
+            Tensor: The same, after ``vlm_proj`` if there is one.
+        """
         return vlm_feat if self.vlm_proj is None else self.vlm_proj(vlm_feat)
 
     def vlm_embed(
@@ -148,11 +158,18 @@ class DITORoIHead(StandardRoIHead):
         batch_img_metas: list[dict] | Tensor,
         embed: RegionEmbed | None = None,
     ) -> Tensor:
-        """Embeddings of regions of a backbone map (B, C, h, w), (N, D).
+        """Embeddings of regions of a backbone map.
 
-        RoIs are (batch index, x1, y1, x2, y2), (N, 5); scaled ones are clipped
-        to the images' sizes, of meta data or (B, 2). ``embed`` takes the place
-        of :attr:`region_embed`. float32.
+        Args:
+            feat (Tensor): Shape (B, C, h, w).
+            rois (Tensor): RoIs (batch index, x1, y1, x2, y2), (N, 5).
+            batch_img_metas (List[dict] | Tensor): Image sizes, to clip
+                scaled RoIs; or their heights and widths, (B, 2).
+            embed (callable, optional): Takes the place of
+                :attr:`region_embed`.
+
+        Returns:
+            Tensor: float32, shape (N, D).
         """
         count = known_size(rois.shape[0])
         if self.vlm_roi_scale != 1 and count:
@@ -200,11 +217,19 @@ class DITORoIHead(StandardRoIHead):
         teacher_feat: Tensor | None = None,
         teacher_embed: RegionEmbed | None = None,
     ) -> dict:
-        """Losses of classes, boxes, masks and distillation, by name.
+        """Losses of classes, boxes, masks and distillation.
 
-        ``x`` are the maps of the pyramid, (B, C, h, w) each; ``vlm_feat`` is
-        the final backbone map, (B, D, h, w), ``teacher_feat`` that of the
-        frozen one, whose RoI features ``teacher_embed`` embeds.
+        Args:
+            x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
+            rpn_results_list (InstanceList): Proposals of each image.
+            batch_data_samples (SampleList): Ground truth.
+            vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w).
+            teacher_feat (Tensor, optional): That of the frozen backbone.
+            teacher_embed (callable, optional): How it embeds RoI features.
+                Defaults to :attr:`region_embed`.
+
+        Returns:
+            dict: Losses by name.
         """
         sampled = self.sample_rois(rpn_results_list, batch_data_samples)
         bbox_results = self.bbox_loss(x, sampled)
@@ -234,10 +259,16 @@ class DITORoIHead(StandardRoIHead):
     def vlm_logits(
         self, vlm_embeds: Tensor, classes: Classes | None = None
     ) -> Tensor:
-        """VLM logits, float32, of embeddings of :meth:`vlm_embed`, (N, D).
+        """VLM logits of RoIs.
 
-        They are (N, K), or (N, K + 1) with background; of groups of classes L
-        in the place of K. Without classes those of the box head count.
+        Args:
+            vlm_embeds (Tensor): Embeddings of regions of the projected
+                backbone map, see :meth:`vlm_embed`, (N, D).
+            classes (Classes, optional): None: those of the box head.
+
+        Returns:
+            Tensor: float32, shape (N, K), or (N, K + 1) with background; of
+            groups of classes L in the place of K.
         """
         classes = classes or self.bbox_head.classes()
         text = self.bbox_head.classifier(classes)
@@ -255,10 +286,16 @@ class DITORoIHead(StandardRoIHead):
         objectness: Tensor | None,
         classes: Classes | None = None,
     ) -> Tensor:
-        """Final scores of proposals (paper eq. 2), float32, (N, K + 1).
+        """Final scores of proposals (paper eq. 2).
 
-        Of logits (N, K + 1) and (N, K) or (N, K + 1), and sigmoid objectness,
-        (N, ).
+        Args:
+            det_logits (Tensor): Shape (N, K + 1).
+            vlm_logits (Tensor, optional): Shape (N, K) or (N, K + 1).
+            objectness (Tensor, optional): Sigmoid objectness, (N, ).
+            classes (Classes, optional): None: those of the box head.
+
+        Returns:
+            Tensor: float32, shape (N, K + 1).
         """
         classes = classes or self.bbox_head.classes()
         return self.ensemble(det_logits, vlm_logits, classes.novel, objectness)
@@ -270,7 +307,17 @@ class DITORoIHead(StandardRoIHead):
         objectness: Tensor | None,
         classes: Classes | None = None,
     ) -> ChunkedScores:
-        """The same over very many classes, without arrays of all of them."""
+        """The same over very many classes, without arrays of all of them.
+
+        Args:
+            det_embeds (Tensor): Region embeddings, (N, D).
+            vlm_embeds (Tensor, optional): See :meth:`vlm_embed`, (N, D).
+            objectness (Tensor, optional): Sigmoid objectness, (N, ).
+            classes (Classes, optional): None: those of the box head.
+
+        Returns:
+            ChunkedScores: Gives the best pairs of region and class.
+        """
         head = self.bbox_head
         classes = classes or head.classes()
         return self.ensemble.chunked(
@@ -293,13 +340,21 @@ class DITORoIHead(StandardRoIHead):
         rescale: bool = False,
         vlm_feat: Tensor | None = None,
     ) -> InstanceList:
-        """Detections of each image: boxes, scores, labels and maybe masks.
+        """Detections of each image.
 
-        ``x`` are the maps of the pyramid, (B, C, h, w) each. Samples have
-        image sizes and scale factors, and ``vocabulary`` where an image has
-        classes of its own. ``rescale``: in pixels of the original image. The
-        final backbone map ``vlm_feat``, (B, D, h, w), is needed unless
-        ``vlm_roi_extractor`` is None.
+        Args:
+            x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
+            rpn_results_list (InstanceList): Proposals of each image.
+            batch_data_samples (SampleList): Image sizes and scale factors,
+                and ``vocabulary`` where an image has classes of its own.
+            rescale (bool): Whether results are wanted in pixels of the
+                original image. Defaults to False.
+            vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w);
+                needed unless ``vlm_roi_extractor`` is None.
+
+        Returns:
+            InstanceList: ``bboxes``, ``scores``, ``labels``, and ``masks``
+            with a mask head.
         """
         metas = [sample.metainfo for sample in batch_data_samples]
         found = self.regions(x, rpn_results_list, metas, vlm_feat)
@@ -350,9 +405,18 @@ class DITORoIHead(StandardRoIHead):
     ) -> list[Regions]:
         """Embed proposals: all of a test that does not depend on names.
 
-        Arguments are as of :meth:`predict`; regions of each image are in the
-        order of its proposals. ValueError if ``vlm_feat`` is needed and not
-        given.
+        Args:
+            x (Tuple[Tensor, ...]): Maps of the pyramid, (B, C, h, w) each.
+            rpn_results_list (InstanceList): Proposals of each image.
+            batch_img_metas (List[dict]): Image sizes.
+            vlm_feat (Tensor, optional): Final backbone map, (B, D, h, w);
+                needed unless ``vlm_roi_extractor`` is None.
+
+        Returns:
+            list[Regions]: Of each image, in the order of its proposals.
+
+        Raises:
+            ValueError: If ``vlm_feat`` is needed and not given.
         """
         boxes = [res.bboxes for res in rpn_results_list]
         counts = [len(b) for b in boxes]
@@ -395,10 +459,17 @@ class DITORoIHead(StandardRoIHead):
         vocabulary: Any = None,
         exhaustive: bool = False,
     ) -> Any:
-        """Name the N regions of an image: (N, K + 1), background last.
+        """Name the regions of an image.
 
-        Scores are float32; of very many names it is what computes the best of
-        them, unless ``exhaustive`` asks for all.
+        Args:
+            regions (Regions): As :meth:`regions` gives them, N of them.
+            vocabulary (Vocabulary, optional): None: the head's own.
+            exhaustive (bool): Whether all scores are wanted, however many
+                names there are. Defaults to False.
+
+        Returns:
+            Tensor | ChunkedScores: Scores, float32, (N, K + 1), background
+            last; of very many names what computes the best of them.
         """
         classes = self.bbox_head.classes(vocabulary)
         if (
@@ -426,10 +497,19 @@ class DITORoIHead(StandardRoIHead):
         scores: Any,
         rescale: bool = False,
     ) -> InstanceData:
-        """Detections of one image by the :meth:`scores` of its regions.
+        """Detections of one image by the scores of its regions.
 
-        ``x`` is its pyramid, (1, C, h, w) each, empty where no masks are
-        wanted.
+        Args:
+            x (Tuple[Tensor, ...]): Its pyramid, (1, C, h, w) each; empty
+                where no masks are wanted.
+            regions (Regions): N regions.
+            meta (dict): Image sizes and scale factors.
+            scores (Tensor | ChunkedScores): See :meth:`scores`.
+            rescale (bool): Whether results are wanted in pixels of the
+                original image. Defaults to False.
+
+        Returns:
+            InstanceData: As of :meth:`predict`.
         """
         found = self._boxes_of(
             regions,
@@ -449,8 +529,16 @@ class DITORoIHead(StandardRoIHead):
     ) -> InstanceData:
         """Detections of one image without names, by objectness alone.
 
-        All have the label 0, objectness for scores, and ``regions``, int64,
-        the place of each among the N; else as of :meth:`find`.
+        Args:
+            x (Tuple[Tensor, ...]): As of :meth:`find`, as the others.
+            regions (Regions): N regions.
+            meta (dict): Image sizes and scale factors.
+            rescale (bool): See there. Defaults to False.
+
+        Returns:
+            InstanceData: As of :meth:`predict`, all with the label 0, with
+            objectness for scores, and ``regions``, int64, the place of each
+            among the N.
         """
         found = self.objects(regions, meta, rescale and not self.with_mask)
         return self._add_masks(x, found, meta, rescale)
@@ -458,7 +546,16 @@ class DITORoIHead(StandardRoIHead):
     def objects(
         self, regions: Regions, meta: dict, rescale: bool = False
     ) -> InstanceData:
-        """Boxes of :meth:`find_objects`, without masks."""
+        """Boxes of :meth:`find_objects`, without masks.
+
+        Args:
+            regions (Regions): N regions.
+            meta (dict): Image sizes and scale factors.
+            rescale (bool): See there. Defaults to False.
+
+        Returns:
+            InstanceData: ``bboxes``, ``scores``, ``labels``, ``regions``.
+        """
         cfg = self.test_cfg
         boxes, scores, labels, places = topk_class_nms(
             self.bbox_head.decode(
@@ -509,12 +606,19 @@ class DITORoIHead(StandardRoIHead):
         )[0]
 
     def vectors(self, regions: Regions) -> Tensor:
-        """One vector a region, (N, D), to be compared with unit embeddings.
+        """One vector a region, to be compared with unit embeddings.
 
-        The logarithm of a novel name's score (eq. 2) is, up to a number of the
-        region, the product of the name's embedding with a mix of the region's
-        two: normalised, weighted by the exponents over the temperatures.
-        Weights add up to 1, so the product is a mean of two cosines.
+        The logarithm of a novel name's score (eq. 2) is, up to a number of
+        the region, the product of the name's embedding with a mix of the
+        region's two: normalised, weighted by the exponents over the
+        temperatures. Weights add up to 1, so the product is a mean of two
+        cosines.
+
+        Args:
+            regions (Regions): N regions.
+
+        Returns:
+            Tensor: float32, shape (N, D).
         """
         det = F.normalize(regions.embeds.float(), dim=-1)
         if regions.vlm is None:

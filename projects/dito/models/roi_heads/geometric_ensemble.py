@@ -13,10 +13,16 @@ from torch import Tensor
 def cosine_logits(
     features: Tensor, text: Tensor, temperature: Tensor | float
 ) -> Tensor:
-    """Cosine of features (N, D) with texts (K, D), over a temperature.
+    """Cosine of every feature with every text, over a temperature.
 
-    Both are of any scale; a zero row has cosine 0 with everything. float32,
-    (N, K).
+    Args:
+        features (Tensor): Region features of any scale, shape (N, D). A zero
+            row has cosine 0 with everything.
+        text (Tensor): Text features of any scale, shape (K, D).
+        temperature (Tensor | float): A positive scalar.
+
+    Returns:
+        Tensor: Logits, float32, shape (N, K).
     """
     with torch.autocast(features.device.type, enabled=False):
         features = F.normalize(features.float(), dim=-1)
@@ -27,10 +33,15 @@ def cosine_logits(
 def join_logits(logits: Tensor, groups: Tensor | None) -> Tensor:
     """Logits of groups of classes, whose probabilities add up.
 
-    Of K classes, and maybe of the background behind them; ``groups`` is the
-    label of each class, int64, (K, ), with all of 0 to L - 1. The softmax over
-    the result, (N, L) or (N, L + 1), is the sum of that over ``logits``, and a
-    group of one has the very logit.
+    Args:
+        logits (Tensor): Of K classes, and maybe of the background behind
+            them, float32, (N, K) or (N, K + 1).
+        groups (Tensor, optional): Label of each class, int64, (K, ); all of
+            0 to L - 1 are there. None: each is a label of its own.
+
+    Returns:
+        Tensor: Shape (N, L) or (N, L + 1). The softmax over it is the sum of
+        that over ``logits``, and a group of one has the very logit.
     """
     if groups is None:
         return logits
@@ -143,9 +154,14 @@ class ChunkedScores:
         )
 
     def best(self, topk: int) -> tuple[Tensor, Tensor]:
-        """The best scores, float32, and their pairs ``region * K + class``.
+        """The best pairs of region and class.
 
-        Best first, at most ``topk``.
+        Args:
+            topk (int): How many at most.
+
+        Returns:
+            Tuple[Tensor, Tensor]: Scores, float32, best first, and pairs
+            ``region * K + class``, int64; of shape (min(topk, N * K), ).
         """
         num_classes = len(self.novel)
         values = self._det.new_zeros(0)
@@ -267,16 +283,33 @@ class GeometricEnsemble:
         return ChunkedScores(self, *args, **kwargs)
 
     def mix(self, det: Tensor, vlm: Tensor, novel: Tensor) -> Tensor:
-        """Mix float32 logits (N, k) of classes by their exponents."""
+        """Mix the logits of classes by their exponents.
+
+        Args:
+            det (Tensor): Of the detector, float32, (N, k).
+            vlm (Tensor): Of the VLM, float32, (N, k).
+            novel (Tensor): Which of these classes are novel, bool, (k, ).
+
+        Returns:
+            Tensor: Shape (N, k).
+        """
         weight = torch.where(novel, self.beta, self.alpha)
         return torch.lerp(det, vlm, weight.to(det))
 
     def sums(self, det: Tensor, vlm: Tensor, novel: Tensor) -> Tensor:
-        """Log of sums of exponentials over classes, -inf over none.
+        """Log of sums of exponentials over classes.
 
-        Those of several sets of classes add up by ``torch.logaddexp``. (2, N):
-        of the detector's logits and of the VLM's; to renormalise (4, N), also
-        of the mix over base and over novel classes.
+        Those of several sets of classes add up by ``torch.logaddexp``.
+
+        Args:
+            det (Tensor): See :meth:`mix`, as the others.
+            vlm (Tensor): Logits of the VLM.
+            novel (Tensor): Which classes are novel.
+
+        Returns:
+            Tensor: Shape (2, N): of the detector's logits and of the VLM's;
+            to renormalise (4, N), also of the mix over base and over novel
+            classes. Over no class it is -inf.
         """
         sums = [det.logsumexp(dim=1), vlm.logsumexp(dim=1)]
         if self.renormalise:
@@ -297,9 +330,17 @@ class GeometricEnsemble:
     ) -> Tensor:
         """What the mixed logits of a region miss to the log of its scores.
 
-        (3, N): for base classes, for novel ones and for the background, of the
-        :meth:`sums` over all classes and the logits (N, ) of the background;
-        the VLM has none where it takes no part in the softmax of ``z``.
+        Args:
+            sums (Tensor): See :meth:`sums`, over all classes.
+            det_background (Tensor): The detector's logit of the background,
+                (N, ).
+            vlm_background (Tensor, optional): That of the VLM, (N, ); None
+                where it takes no part in the softmax of ``z``.
+            objectness (Tensor, optional): See :meth:`__call__`.
+
+        Returns:
+            Tensor: Shape (3, N): for base classes, for novel ones and for
+            the background.
         """
         det_sum = torch.logaddexp(sums[0], det_background)
         vlm_sum = (

@@ -204,9 +204,16 @@ class Vocabulary:
         )
 
     def subset(self, names: Sequence[str]) -> 'Vocabulary':
-        """Take some classes, in either spelling, in the order given.
+        """Take some classes, in the order given; all of them reorders.
 
-        ValueError if a name is not in the vocabulary, or given twice.
+        Args:
+            names (Sequence[str]): Names, in either spelling.
+
+        Returns:
+            Vocabulary: Without a new pass through the text tower.
+
+        Raises:
+            ValueError: If a name is not in the vocabulary, or given twice.
         """
         names = check_names(names)
         index = {name_key(n): i for i, n in enumerate(self.names)}
@@ -240,8 +247,13 @@ class Vocabulary:
         """Look names up, as somebody types them who has no text tower.
 
         A name is that of a class, or the class without its suffix in
-        parentheses, or a synonym, in this order of preference. Classes come in
-        this order, under the names given.
+        parentheses, or a synonym, in this order of preference.
+
+        Args:
+            names (Sequence[str]): Names.
+
+        Returns:
+            Vocabulary: Classes in this order, under the names given.
 
         Raises:
             ValueError: If a name is not there, fits several classes, or two
@@ -304,9 +316,15 @@ class Vocabulary:
     def join(self, other: 'Vocabulary') -> 'Vocabulary':
         """Append the classes of another vocabulary that this one lacks.
 
-        The first classes are those of this one, with their labels, as are
-        templates and background. ValueError if the other was made by another
-        text tower.
+        Args:
+            other (Vocabulary): Made by the same text tower.
+
+        Returns:
+            Vocabulary: Its first classes are those of this one, with their
+            labels; templates and background are this one's.
+
+        Raises:
+            ValueError: If the other was made by another text tower.
         """
         if other.fingerprint != self.fingerprint:
             raise ValueError(
@@ -346,7 +364,14 @@ class Vocabulary:
     def mix(self, examples: 'Vocabulary') -> 'Vocabulary':
         """Add what pictures show; a class in both gets the mean of both.
 
-        New classes come last. ValueError if they go with another text tower.
+        Args:
+            examples (Vocabulary): Classes made of examples.
+
+        Returns:
+            Vocabulary: The classes of this one, then new ones.
+
+        Raises:
+            ValueError: If the other goes with another text tower.
         """
         joined = self.join(examples)
         place = {name_key(n): i for i, n in enumerate(self.names)}
@@ -419,9 +444,11 @@ class Vocabulary:
     def check_encoder(self, fingerprint: str) -> None:
         """Refuse a detector that was trained with another text tower.
 
+        Args:
+            fingerprint (str): Of the tower the detector goes with.
+
         Raises:
-            ValueError: If the fingerprint is not that of the embeddings'
-                tower.
+            ValueError: If the embeddings come from another tower.
         """
         if fingerprint != self.fingerprint:
             raise ValueError(
@@ -432,7 +459,11 @@ class Vocabulary:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a ``.safetensors`` file; it appears whole or not at all."""
+        """Write a safetensors file; it appears whole or not at all.
+
+        Args:
+            path (str | Path): Target, ending in ``.safetensors``.
+        """
         check_suffix(path, 'A vocabulary')
         save_safetensors(
             dict(
@@ -456,7 +487,13 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> 'Vocabulary':
-        """Read a ``.safetensors`` file of :meth:`save`, on the CPU.
+        """Read a file written by :meth:`save`.
+
+        Args:
+            path (str | Path): A ``.safetensors`` file.
+
+        Returns:
+            Vocabulary: On the CPU.
 
         Raises:
             FileNotFoundError: If there is no such file.
