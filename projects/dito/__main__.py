@@ -45,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dito.utils import env
 
         return env.main()
-    dito.register()
     module = importlib.import_module(f'dito.cli.{TOOLS[tool].__name__}')
     return inspect.unwrap(module.main)(args)
 

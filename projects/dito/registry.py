@@ -16,7 +16,7 @@ REGISTRIES: dict[str, Registry] = {
         parent.name,
         parent=parent,
         scope='dito',
-        locations=['dito', *parent._locations],
+        locations=list(parent._locations),
     )
     for name, parent in vars(mmdet_registry).items()
     if isinstance(parent, Registry) and parent.scope == 'mmdet'

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of the reading of configs inside checkpoints."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from tiny_detector import TEXT_ENCODER, tiny_config
+from yapf.yapflib import yapf_api
 
 from dito.apis.config_text import (
     check_config,
@@ -28,6 +30,24 @@ def test_round_trip() -> None:
     )
     text = Config(content).pretty_text
     assert parse_config_text(text) == content
+
+
+def test_text_is_formatted_when_the_config_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def format_code(text: str, **options: Any) -> tuple[str, bool]:
+        seen.append(text)
+        return text, True
+
+    monkeypatch.setattr(yapf_api, 'FormatCode', format_code)
+    cfg = Config(dict(a=1, model=dict(depth=[1, 2])))
+    assert cfg.pretty_text == cfg.pretty_text == copy.deepcopy(cfg).pretty_text
+    assert len(seen) == 1
+    cfg.model.depth[1] = 3
+    assert parse_config_text(cfg.pretty_text)['model'] == dict(depth=[1, 3])
+    assert len(seen) == 2
 
 
 def test_own_imports_are_left_out_and_others_refused() -> None:

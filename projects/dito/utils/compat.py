@@ -8,14 +8,12 @@ is put in the extension's place. It is used only where the real extension is
 absent.
 """
 
-import importlib
-import importlib.machinery
 import importlib.util
 import io
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -115,8 +113,15 @@ def _missing(name: str) -> Callable[..., Any]:
     return op
 
 
-class _TorchvisionExt(ModuleType):
+class TorchvisionExt(ModuleType):
     """Stand-in for ``mmcv._ext``: every op exists, two of them work."""
+
+    def __init__(self) -> None:
+        super().__init__(_EXT)
+        logging.getLogger('mmengine').info(
+            'mmcv has no compiled ops: using torchvision for nms and '
+            'roi_align.'
+        )
 
     nms = staticmethod(_nms)
     roi_align_forward = staticmethod(_roi_align_forward)
@@ -132,43 +137,23 @@ def compiled_ops_available() -> bool:
     """Whether mmcv's own compiled extension is installed."""
     module = sys.modules.get(_EXT)
     if module is not None:
-        return not isinstance(module, _TorchvisionExt)
-    return importlib.util.find_spec(_EXT) is not None
+        return not isinstance(module, TorchvisionExt)
+    found = importlib.util.find_spec(_EXT)
+    return found is not None and found.has_location
 
 
 def fallback_active() -> bool:
     """Whether the torchvision fallback stands in for mmcv's extension."""
-    return isinstance(sys.modules.get(_EXT), _TorchvisionExt)
+    return isinstance(sys.modules.get(_EXT), TorchvisionExt)
 
 
-def install() -> bool:
-    """Put the fallback in place where mmcv has no compiled ops; is it?
-
-    Must run before ``mmcv.ops`` or ``mmdet`` is imported.
-    """
-    if fallback_active():
-        return True
-    if compiled_ops_available():
-        return False
-    import mmcv
-
-    module = _TorchvisionExt(_EXT)
-    # mmengine asks importlib for the extension, which wants a spec.
-    module.__spec__ = importlib.machinery.ModuleSpec(_EXT, loader=None)
-    sys.modules[_EXT] = module
-    mmcv._ext = module
-    logging.getLogger('mmengine').info(
-        'mmcv has no compiled ops: using torchvision for nms and roi_align.'
-    )
-    return True
-
-
-def import_without_lines(module: str, *lines: str) -> None:
-    """Import a module; what it prints appears afterwards, but for lines."""
+@contextmanager
+def without_lines(*lines: str) -> Iterator[None]:
+    """Let what is printed inside appear at the end, but for lines."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            importlib.import_module(module)
+            yield
     finally:
         sys.stdout.writelines(
             text
@@ -183,18 +168,13 @@ def leave_out_multimodal() -> bool:
     MMDetection imports mmpretrain where it is installed. The multimodal models
     of mmpretrain 1.3 need names that transformers 5 no longer has, and the
     whole import fails with a TypeError; without transformers they are left
-    out, as they are here.
+    out, as they are here, once the module that says so is imported.
     """
     try:
         version = metadata.version('transformers')
     except metadata.PackageNotFoundError:
         return False
-    if (
-        int(version.split('.')[0]) < 5
-        or 'mmpretrain.models' in sys.modules
-        or importlib.util.find_spec('mmpretrain') is None
-    ):
+    if int(version.split('.')[0]) < 5:
         return False
-    dependency = importlib.import_module('mmpretrain.utils.dependency')
-    dependency.WITH_MULTIMODAL = False
+    sys.modules['mmpretrain.utils.dependency'].WITH_MULTIMODAL = False
     return True

@@ -39,6 +39,29 @@ def register_config_scope() -> None:
     Config._get_cfg_path = staticmethod(without_scope)
 
 
+def format_config_once() -> None:
+    """Let mmengine format the text of a config only if it has changed.
+
+    A training asks for it at the start three times, and with every
+    checkpoint; each time yapf takes half a second.
+    """
+    original = Config.pretty_text.fget
+    if original is None or original.__module__ == __name__:
+        return
+    kept: dict[tuple[str, bool], str] = {}
+
+    @functools.wraps(original, assigned=('__doc__',))
+    def pretty_text(self: Config) -> str:
+        key = repr(self._cfg_dict), self._format_python_code
+        if key not in kept:
+            text = original(self)
+            kept.clear()
+            kept[key] = text
+        return kept[key]
+
+    Config.pretty_text = property(pretty_text)
+
+
 def config_root() -> Path:
     """Folder that holds DITO's configs.
 

@@ -277,7 +277,9 @@ def check_mmcv_ops() -> list[Check]:
         ]
     module = sys.modules.get('mmcv._ext')
     stand_in = module is not None and getattr(module, '__file__', None) is None
-    if stand_in or importlib.util.find_spec('mmcv._ext') is None:
+    # DITO's has no place on the disk.
+    found = None if stand_in else importlib.util.find_spec('mmcv._ext')
+    if found is None or not found.has_location:
         return [
             Check(
                 'mmcv ops',

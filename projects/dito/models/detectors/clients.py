@@ -25,7 +25,7 @@ class HubMixin:
 
     Attributes:
         hub (callable): Gives :mod:`dito.apis.hub`, which does the work;
-            :func:`dito.register` sets it, since that module needs this one.
+            the package sets it, since that module needs this one.
     """
 
     hub: ClassVar[Callable[[], Any]]
