@@ -18,7 +18,12 @@ train_cfg = dict(
 optim_wrapper = dict(
     type='DITOBF16OptimWrapper',
     optimizer=dict(
-        type='AdamW', lr=base_lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+        weight_decay=0.2,
+        fused=True,
     ),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,

@@ -13,7 +13,7 @@ train_cfg = dict(
 
 optim_wrapper = dict(
     type='DITOBF16OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-2),
+    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-2, fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
