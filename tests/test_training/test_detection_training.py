@@ -108,11 +108,12 @@ def test_images_without_base_objects(tmp_path: Path, kept: list) -> None:
 
 
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
-    """The first loss agrees within 5 percent, steps 41 to 50 within 20.
+    """The first loss agrees within 5 percent, early and late ones within 20.
 
     A detector of 16 channels and one picture a step. Which proposals and
     RoIs are sampled depends on scores, so the two trainings see other RoIs
-    after some steps: the mean over ten steps is compared.
+    after some steps: ten steps are compared, of the last ones the median, as a
+    picture with an object is worth thirty times one without.
     """
     ann_file = write(tmp_path)
     runs = [
@@ -123,4 +124,8 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     assert exact != half
     assert half[0] == pytest.approx(exact[0], rel=0.05)
     assert np.mean(exact[40:]) < 0.9 * np.mean(exact[:10])
-    assert np.mean(half[40:]) == pytest.approx(np.mean(exact[40:]), rel=0.2)
+    assert np.mean(half[40:]) < 0.9 * np.mean(half[:10])
+    assert np.mean(half[:10]) == pytest.approx(np.mean(exact[:10]), rel=0.2)
+    assert np.median(half[40:]) == pytest.approx(
+        np.median(exact[40:]), rel=0.2
+    )
