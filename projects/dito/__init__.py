@@ -9,6 +9,7 @@ changed in MMEngine and mmcv is changed as they are imported.
 """
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -64,7 +65,15 @@ def _prepare_mmdet_registries() -> None:
     _add_locations(registry)
 
 
+def _loading(name: str) -> bool:
+    """Whether a module of :mod:`.utils` is the one that imports this now."""
+    spec = getattr(sys.modules.get(f'{__name__}.utils.{name}'), '__spec__', 0)
+    return getattr(spec, '_initializing', False)
+
+
 def _prepare_configs() -> None:
+    if _loading('configs'):
+        return  # called again when it is there
     from .utils import configs
 
     configs.register_config_scope()
@@ -72,12 +81,16 @@ def _prepare_configs() -> None:
 
 
 def _prepare_logs() -> None:
+    if _loading('printable'):
+        return
     from .utils import printable
 
     printable.install()
 
 
 def _prepare_checkpoints() -> None:
+    if _loading('checkpoint'):
+        return
     from .utils import checkpoint
 
     checkpoint.install()
@@ -131,5 +144,8 @@ for _name, _prepare in {
     'mmdet.registry': _prepare_mmdet_registries,
     'mmpretrain.utils.dependency': _prepare_mmpretrain,
     f'{__name__}.models.detectors.clients': _prepare_clients,
+    f'{__name__}.utils.configs': _prepare_configs,
+    f'{__name__}.utils.printable': _prepare_logs,
+    f'{__name__}.utils.checkpoint': _prepare_checkpoints,
 }.items():
     on_import.after_import(_name, _prepare)

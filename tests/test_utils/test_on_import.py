@@ -133,3 +133,10 @@ def test_a_stand_in_is_for_what_is_missing(
         stand_in(name, lambda: ModuleType('made'))
     assert importlib.import_module('present').real
     assert not hasattr(importlib.import_module('missing'), 'real')
+
+
+@pytest.mark.parametrize('name', ['config_finder', 'configs', 'checkpoint'])
+def test_a_module_may_be_the_first_import(name: str) -> None:
+    subprocess.run(
+        [sys.executable, '-c', f'import dito.utils.{name}'], check=True
+    )
