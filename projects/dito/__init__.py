@@ -9,7 +9,7 @@ changed in MMEngine and mmcv is changed as they are imported.
 """
 
 import importlib
-import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -65,15 +65,7 @@ def _prepare_mmdet_registries() -> None:
     _add_locations(registry)
 
 
-def _loading(name: str) -> bool:
-    """Whether a module of :mod:`.utils` is the one that imports this now."""
-    spec = getattr(sys.modules.get(f'{__name__}.utils.{name}'), '__spec__', 0)
-    return getattr(spec, '_initializing', False)
-
-
 def _prepare_configs() -> None:
-    if _loading('configs'):
-        return  # called again when it is there
     from .utils import configs
 
     configs.register_config_scope()
@@ -81,16 +73,12 @@ def _prepare_configs() -> None:
 
 
 def _prepare_logs() -> None:
-    if _loading('printable'):
-        return
     from .utils import printable
 
     printable.install()
 
 
 def _prepare_checkpoints() -> None:
-    if _loading('checkpoint'):
-        return
     from .utils import checkpoint
 
     checkpoint.install()
@@ -136,11 +124,18 @@ def _hub() -> ModuleType:
 on_import.stand_in('mmcv._ext', _mmcv_ops)
 for _name in 'mmdet.datasets', 'mmdet.models':
     on_import.around_import(_name, _quietly)
+# The module that changes these may be the one that imports them, and is not
+# whole then; so it does its work, below, when it is.
+for _name, _module in {
+    'mmengine.config': 'configs',
+    'mmengine.logging': 'printable',
+    'mmengine.runner': 'checkpoint',
+}.items():
+    on_import.after_import(
+        _name, partial(importlib.import_module, f'{__name__}.utils.{_module}')
+    )
 for _name, _prepare in {
     'mmengine.registry': _prepare_registries,
-    'mmengine.config': _prepare_configs,
-    'mmengine.logging': _prepare_logs,
-    'mmengine.runner': _prepare_checkpoints,
     'mmdet.registry': _prepare_mmdet_registries,
     'mmpretrain.utils.dependency': _prepare_mmpretrain,
     f'{__name__}.models.detectors.clients': _prepare_clients,

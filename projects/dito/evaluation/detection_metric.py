@@ -77,7 +77,7 @@ class DetectionMetricMixin(ReportMixin):
             self.meet_classes()
 
     def meet_classes(self) -> None:
-        """Compare the classes with the annotation file, or a ValueError."""
+        """Raise ValueError if the classes are not the annotation file's."""
         raise NotImplementedError
 
     def _load(
