@@ -4,6 +4,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from tiny_detector import DIMS, batch, build, vocabulary
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+
+from dito.engine.hooks import DITOCompileHook
 
 sys.path.insert(0, str(Path(__file__).parent / 'test_pretrainers'))
 from pretrainer_models import build as build_pairs  # noqa: E402
@@ -123,7 +126,6 @@ def stage_losses(stage: str, model: nn.Module) -> dict[str, Tensor]:
         data = model.data_preprocessor(batch(mask=True), True)
     else:
         pairs = make_batch(8)
-        model = build_pairs(PAIRS[stage]()).train()
         data = model.data_preprocessor(pairs, True)
     losses = model(**data, mode='loss')
     return model.parse_losses(losses)[1]
@@ -134,6 +136,8 @@ def stage_losses(stage: str, model: nn.Module) -> dict[str, Tensor]:
 def test_losses_in_mixed_precision(
     model: nn.Module, stage: str, dtype: torch.dtype
 ) -> None:
+    if stage != 'dito':
+        model = build_pairs(PAIRS[stage]()).train()
     exact = stage_losses(stage, model)
     with torch.autocast('cpu', dtype):
         mixed = stage_losses(stage, model)
@@ -146,3 +150,52 @@ def test_losses_in_mixed_precision(
         assert mixed[name].item() == pytest.approx(
             exact[name].item(), rel=rel
         ), name
+
+
+def hook(**options: Any) -> DITOCompileHook:
+    return DITOCompileHook(options=dict(backend='eager', **options))
+
+
+@pytest.mark.parametrize('stage', ['clip', 'rep', 'dito'])
+def test_hook_compiles_the_layers_of_every_stage(
+    model: nn.Module, stage: str
+) -> None:
+    if stage != 'dito':
+        model = build_pairs(PAIRS[stage]()).train()
+    exact = stage_losses(stage, model)
+    hook().before_run(SimpleNamespace(model=model))
+    try:
+        got = stage_losses(stage, model)
+    finally:
+        for module in model.modules():
+            module._compiled_call_impl = None
+    assert graphs()
+    for name in exact:
+        torch.testing.assert_close(got[name], exact[name])
+
+
+def test_layers_are_compiled_by_numbers_of_lengths_not_by_sizes() -> None:
+    torch.manual_seed(0)
+    backbone = build(
+        backbone=dict(window=dict(_delete_=True, size=4))
+    ).backbone.eval()
+    # Whole windows: of the shifted ones, sides of 2 and 4, so three lengths.
+    sizes = [(64, 96), (96, 64), (96, 128), (160, 64), (128, 128), (224, 96)]
+    images = [torch.randn(2, 3, *size) for size in sizes]
+    with torch.no_grad():
+        exact = [backbone(x)[0] for x in images]
+        hook(fullgraph=True).before_run(SimpleNamespace(model=backbone))
+        counts = []
+        for x, want in zip(images, exact, strict=True):
+            torch.testing.assert_close(backbone(x)[0], want)
+            counts.append(graphs())
+    # One for the windows, one for the global layer; a number that is equal
+    # to another by chance at first may take one more.
+    assert counts[0] == 2 and counts[2] == counts[-1] <= 4
+
+
+def test_hook_wants_layers_it_knows(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"none of \['Blocks'\]"):
+        DITOCompileHook(parts=['Blocks']).before_run(
+            SimpleNamespace(model=model)
+        )

@@ -182,6 +182,8 @@ def _train(args: Namespace) -> None:
     common.set_work_dir(cfg, args.work_dir)
     if args.amp:
         set_amp(cfg)
+    if args.compile:
+        cfg.setdefault('custom_hooks', []).append(dict(type='DITOCompileHook'))
     set_total(cfg)
     check_loop(cfg)
     if args.auto_scale_lr:

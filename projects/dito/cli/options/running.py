@@ -50,6 +50,12 @@ def train(parser: ToolParser) -> None:
         help='train in bfloat16 mixed precision, on a GPU or a CPU',
     )
     add(
+        '--compile',
+        action='store_true',
+        help='compile the layers by torch.compile, once for all sizes of '
+        'pictures; takes minutes at the start',
+    )
+    add(
         '--auto-scale-lr',
         action='store_true',
         help='train another batch than that of the schedule '

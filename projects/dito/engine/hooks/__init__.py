@@ -2,6 +2,7 @@
 """Hooks of the three stages."""
 
 from .checkpoint_hook import DITOCheckpointHook
+from .compile_hook import DITOCompileHook
 from .ema_hook import DITOEMAHook
 from .evaluation_report_hook import (
     DITOEvaluationReportHook,
@@ -15,6 +16,7 @@ from .vocabulary_hook import DITOVocabularyHook, DITOZeroShotHook
 
 __all__ = [
     'DITOCheckpointHook',
+    'DITOCompileHook',
     'DITOEMAHook',
     'DITOEvaluationReportHook',
     'DITOIterationSeedHook',
