@@ -18,7 +18,8 @@ from mmengine.registry import init_default_scope
 from open_clip import tokenizer as open_clip_tokenizer
 from training_runs import write_symbols
 
-from dito.cli import clip_to_dito, train
+from dito.cli import train
+from dito.cli.foreign_weights import clip_to_dito
 from dito.converters.towers import convert_tower
 from dito.models.text.text_tower import resolve_text_arch
 from dito.utils.checkpoint import load_from_file
@@ -156,7 +157,7 @@ def files(tmp_path_factory):
             json.dumps(dict(model_cfg=config))
         )
         tower = str(root / f'{kind}.safetensors')
-        assert clip_to_dito.main([str(folder), tower]) == 0
+        assert clip_to_dito([str(folder), tower]) == 0
     (root / 'tokenizer').mkdir()
     write_symbols(root, 1, 8)
     images = [make_image(i, (160, 120)) for i in range(1, 3)]

@@ -2,14 +2,13 @@
 """``dito TOOL ...`` or ``python -m dito TOOL ...``: all tools."""
 
 import difflib
-import importlib
 import inspect
 import sys
 from collections.abc import Sequence
 
 import dito
 from dito.cli.errors import ExitCode, one_sentence_errors
-from dito.cli.options import TOOLS, parse, summary
+from dito.cli.options import TOOLS, find_main, parse, summary
 
 
 @one_sentence_errors
@@ -45,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dito.utils import env
 
         return env.main()
-    module = importlib.import_module(f'dito.cli.{TOOLS[tool].__name__}')
-    return inspect.unwrap(module.main)(args)
+    return inspect.unwrap(find_main(tool))(args)
 
 
 if __name__ == '__main__':

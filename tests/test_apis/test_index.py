@@ -14,8 +14,8 @@ import torch
 
 from dito.apis import DITOInferencer, Index
 from dito.apis.examples import parse_example
-from dito.cli import index as index_tool
-from dito.cli import search as search_tool
+from dito.cli.search import index as index_tool
+from dito.cli.search import search as search_tool
 from dito.models.text import Vocabulary
 from dito.utils.configs import config_root
 
@@ -272,22 +272,22 @@ def test_commands(
     photos.mkdir()
     for number in '15.jpg', '16.jpg':
         shutil.copy(TWENTY / 'images' / number, photos)
-    assert index_tool.main([str(photos), '--out', out, '--regions', '9']) == 0
+    assert index_tool([str(photos), '--out', out, '--regions', '9']) == 0
     assert '18 objects of 2 pictures' in capsys.readouterr().out
     (photos / 'bad.jpg').write_bytes(b'no picture')
-    assert index_tool.main([str(photos), '--out', out]) == 3
+    assert index_tool([str(photos), '--out', out]) == 3
     said = capsys.readouterr().err
     assert 'bad.jpg' in said and '1 of 3 images' in said
     path, _, box = truth[0]
     example = f'{path}@{",".join(map(str, box))}'
     common = ['--top-k', '2']
-    assert search_tool.main([out, 'anchor, heart', *common]) == 0
+    assert search_tool([out, 'anchor, heart', *common]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 3
-    assert search_tool.main([out, '--example', example, *common]) == 0
+    assert search_tool([out, '--example', example, *common]) == 0
     line = capsys.readouterr().out.strip().splitlines()[-2]
     assert '  example  ' in line and '15.jpg' in line
     with pytest.raises(SystemExit):
-        search_tool.main([out])
+        search_tool([out])
     assert 'nothing to look for' in capsys.readouterr().err
 
 
@@ -299,9 +299,9 @@ def test_commands_refuse(
         ([str(tmp_path / 'empty')], 'There is no image in'),
         ([str(TWENTY / 'none')], 'does not exist'),
     ):
-        assert index_tool.main(given) == 2
+        assert index_tool(given) == 2
         assert message in capsys.readouterr().err
     # Before anything is looked at, let alone encoded.
     with pytest.raises(SystemExit):
-        index_tool.main([str(TWENTY / 'none'), '--out', 'i.npz'])
+        index_tool([str(TWENTY / 'none'), '--out', 'i.npz'])
     assert 'must end in .safetensors' in capsys.readouterr().err

@@ -14,7 +14,8 @@ import pytest
 from image_text_files import jpeg, photo, write_tar
 from PIL import Image
 
-from dito.cli import check_shards, pairs2shards, shard_stats
+from dito.cli import pairs2shards
+from dito.cli.shards import check_shards, shard_stats
 from dito.datasets.image_text import ImageTextShards
 from dito.datasets.shard_files import read_pairs
 from dito.datasets.shard_files.write import prepare_image
@@ -159,7 +160,7 @@ def test_a_broken_off_run_goes_on(tmp_path, monkeypatch):
     before = (out / '000000.tar').stat().st_mtime_ns
     assert convert(*args) == 0
     assert (out / '000000.tar').stat().st_mtime_ns == before
-    assert check_shards.main([str(out), '--workers', '1']) == 0
+    assert check_shards([str(out), '--workers', '1']) == 0
 
 
 def test_an_earlier_set_is_replaced_only_on_demand(tmp_path, capsys):
@@ -357,7 +358,7 @@ def make_set(tmp_path):
 
 def problems_of(tmp_path, *args):
     file = tmp_path / 'found.json'
-    code = check_shards.main(
+    code = check_shards(
         [*map(str, args), '--workers', '1', '--json', str(file)]
     )
     found = json.loads(file.read_text())
@@ -453,7 +454,7 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path, capsys):
         ([path, '--manifest', tmp_path / 'no.json'], 'no manifest'),
         ([tmp_path], 'is no manifest of shards'),
     ):
-        assert check_shards.main([*map(str, args)]) == 2
+        assert check_shards([*map(str, args)]) == 2
         assert text in capsys.readouterr().err
 
 
@@ -482,10 +483,7 @@ def test_statistics(tmp_path, capsys):
         ],
     )
     file = tmp_path / 'stats.json'
-    assert (
-        shard_stats.main([one, two, '--workers', '1', '--json', str(file)])
-        == 0
-    )
+    assert shard_stats([one, two, '--workers', '1', '--json', str(file)]) == 0
     found = json.loads(file.read_text())
     assert (found['shards'], found['samples']) == (2, 5)
     assert found['problems'] == {'empty image file': 1}
@@ -505,7 +503,7 @@ def test_statistics(tmp_path, capsys):
 def test_statistics_of_nothing(tmp_path, capsys):
     path = write_tar(tmp_path / 'x.tar', [])
     Path(path).write_bytes(b'<html>' * 100)
-    assert shard_stats.main([path]) == 0
+    assert shard_stats([path]) == 0
     assert 'problems: shard breaks off' in capsys.readouterr().out
 
 
@@ -811,7 +809,7 @@ def test_a_damaged_manifest_or_record_is_no_crash(tmp_path, capsys):
         damaged = json.loads(json.dumps(whole))
         damaged['shards'][0][key] = value
         (out / 'manifest.json').write_text(json.dumps(damaged))
-        assert check_shards.main([str(out)]) == 2
+        assert check_shards([str(out)]) == 2
         assert 'is no manifest of shards' in capsys.readouterr().err
     (out / 'manifest.json').unlink()
     for content in (b'', b'{"plan":', b'\xff', b'[]', b'{}'):

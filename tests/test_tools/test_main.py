@@ -65,8 +65,10 @@ def test_a_mistyped_tool_is_answered_by_close_ones(
 def test_every_tool_of_the_package_is_listed() -> None:
     helpers = {'__init__', 'common', 'errors', 'transfer'}
     modules = {path.stem for path in Path(cli.__path__[0]).glob('*.py')}
-    listed = {describe.__name__ for describe in entry.TOOLS.values()}
-    assert listed == modules - helpers | {'check_env'}
+    mains = [entry.find_main(t) for t in entry.TOOLS if t != 'check-env']
+    assert len(set(mains)) == len(mains)
+    used = {main.__module__.rpartition('.')[2] for main in mains}
+    assert used == modules - helpers
 
 
 # ------------------------------------------------------------------ options

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dito.cli.official_text_embeddings import build, main
+from dito.cli.foreign_weights import build
+from dito.cli.foreign_weights import official_text_embeddings as main
 from dito.converters.official.vocabulary import (
     FINGERPRINT,
     embed_names,

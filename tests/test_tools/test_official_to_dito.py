@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from official_detector import CONFIG, tiny_official_config
 
 from dito.apis import DITOInferencer
-from dito.cli.official_to_dito import main
+from dito.cli.foreign_weights import official_to_dito as main
 from dito.datasets.load_image import CLIP_MEAN, legacy_bilinear
 from dito.models import Vocabulary
 from dito.utils.checkpoint import load_from_safetensors

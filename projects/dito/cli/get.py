@@ -15,7 +15,7 @@ from dito.apis.official import (
 from dito.apis.published import OFFICIAL, dito_home
 from dito.utils.download import Progress
 
-from .official_to_dito import read_sizes
+from .foreign_weights import read_sizes
 from .options import command
 
 

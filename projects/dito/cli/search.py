@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Objects in indexed pictures."""
+"""Indexes of pictures, and objects found in them."""
 
 from argparse import Namespace
 from typing import Any
@@ -8,8 +8,37 @@ from dito.apis import DITOInferencer, Index, parse_names
 from dito.apis.examples import parse_example
 from dito.utils.printable import printable
 
-from .detect import model_source
+from .detect import model_source, say_broken
 from .options import command
+
+# Pictures between two lines of progress.
+_EVERY = 100
+
+
+@command
+def index(args: Namespace) -> int:
+    """Write an index."""
+    detector = DITOInferencer(
+        *model_source(args.config, args.checkpoint), device=args.device
+    )
+    images = [
+        path for item in args.image for path in detector.list_images(item)
+    ]
+
+    def progress(done: int) -> None:
+        if done % _EVERY == 0:
+            print(f'{done} of {len(images)} pictures', flush=True)
+
+    index = Index.build(
+        detector, images, regions=args.regions, on_picture=progress
+    )
+    index.save(args.out)
+    print(
+        printable(
+            f'{args.out}: {len(index)} objects of {len(index.paths)} pictures'
+        )
+    )
+    return say_broken(index.errors, len(images))
 
 
 def as_examples(given: list[str]) -> dict[str, Any] | None:
@@ -18,7 +47,7 @@ def as_examples(given: list[str]) -> dict[str, Any] | None:
 
 
 @command
-def main(args: Namespace) -> int:
+def search(args: Namespace) -> int:
     """Search an index."""
     for names in (args.query, args.negative_names):
         if names not in (None, 'trained'):

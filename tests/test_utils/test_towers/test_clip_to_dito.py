@@ -12,7 +12,8 @@ from mmengine.config import Config
 from safetensors.torch import load_file, save_file
 from tower_files import clip_config, randomize, save_model, siglip_config
 
-from dito.cli import clip_to_dito
+from dito.cli import foreign_weights
+from dito.cli.foreign_weights import clip_to_dito
 from dito.converters.towers import source as tower_source
 from dito.engine.hooks.load_report_hook import LoadReport, fit_state_dict
 from dito.utils.checkpoint import load_from_safetensors
@@ -46,7 +47,7 @@ def folder(tmp_path):
 
 def test_a_folder_becomes_a_checkpoint_of_stage_1(folder, tmp_path, capsys):
     source, out = folder(clip_config()), tmp_path / 'out.safetensors'
-    assert clip_to_dito.main([str(source), str(out), '--patch-size', '4']) == 0
+    assert clip_to_dito([str(source), str(out), '--patch-size', '4']) == 0
     text = capsys.readouterr().out
     assert 'taken      backbone.cls_token' in text
     assert ('<- visual.class_embedding + positional_embedding[0]') in text
@@ -102,7 +103,7 @@ def test_siglip_with_a_chosen_dense(folder, tmp_path, capsys):
         ),
     )
     source = str(source)
-    assert clip_to_dito.main([source, out, '--dense', 'avg']) == 0
+    assert clip_to_dito([source, out, '--dense', 'avg']) == 0
     content = load_from_safetensors(out)
     assert content['meta']['tokenizer'] == dict(
         name='some/SigLIP', clean='canonicalize'
@@ -127,7 +128,7 @@ def test_image_tower_of_timm(suffix, tmp_path, capsys):
     else:
         save_file(model.state_dict(), weights)
     assert (
-        clip_to_dito.main(
+        clip_to_dito(
             ['timm:dito_test_vit', str(out), '--weights', str(weights)]
         )
         == 0
@@ -147,16 +148,16 @@ def test_wrong_conversion_writes_nothing(
     folder, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(
-        clip_to_dito,
+        foreign_weights,
         'feature_error',
         lambda *args: dict(image=float('nan'), text=0.0),
     )
     out = tmp_path / 'out.safetensors'
     source = str(folder(clip_config()))
-    assert clip_to_dito.main([source, str(out)]) == 2
+    assert clip_to_dito([source, str(out)]) == 2
     assert 'does not give the embeddings' in capsys.readouterr().err
     assert not out.exists()
-    assert clip_to_dito.main([source, str(out), '--no-check']) == 0
+    assert clip_to_dito([source, str(out), '--no-check']) == 0
     assert out.exists()
 
 
@@ -191,10 +192,7 @@ def edited(folder, **config):
 def test_weights_of_another_model_are_refused(folder, tmp_path, capsys):
     source = folder(clip_config())
     edited(source, vision_cfg=dict(width=64, layers=1))
-    assert (
-        clip_to_dito.main([str(source), str(tmp_path / 'out.safetensors')])
-        == 2
-    )
+    assert clip_to_dito([str(source), str(tmp_path / 'out.safetensors')]) == 2
     error = capsys.readouterr().err
     assert 'does not hold the weights of model' in error
     assert 'is not known' in error or 'instead of' in error
@@ -227,23 +225,23 @@ def test_weights_of_another_model_are_refused(folder, tmp_path, capsys):
     ],
 )
 def test_bad_arguments_are_one_sentence(args, message, capsys):
-    assert clip_to_dito.main(args) == 2
+    assert clip_to_dito(args) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
 
 
 def test_bad_folders_are_one_sentence(folder, tmp_path, capsys):
     out = str(tmp_path / 'out.safetensors')
-    assert clip_to_dito.main([str(tmp_path), out]) == 2
+    assert clip_to_dito([str(tmp_path), out]) == 2
     assert 'has no open_clip_config.json' in capsys.readouterr().err
     source = folder(clip_config())
-    assert clip_to_dito.main([str(source), out, '--tag', 'openai']) == 2
+    assert clip_to_dito([str(source), out, '--tag', 'openai']) == 2
     assert 'A tag goes with a name' in capsys.readouterr().err
     (source / 'open_clip_model.safetensors').unlink()
-    assert clip_to_dito.main([str(source), out]) == 2
+    assert clip_to_dito([str(source), out]) == 2
     assert 'give the file with --weights' in capsys.readouterr().err
     (source / 'open_clip_config.json').write_text('{}')
-    assert clip_to_dito.main([str(source), out]) == 2
+    assert clip_to_dito([str(source), out]) == 2
     assert 'is no config of an open_clip model' in capsys.readouterr().err
 
 
@@ -252,7 +250,7 @@ def test_pickled_code_is_not_run(folder, tmp_path, capsys):
     weights = tmp_path / 'w.pt'
     torch.save(dict(a=torch.nn.Linear(1, 1)), weights)
     assert (
-        clip_to_dito.main(
+        clip_to_dito(
             [
                 str(source),
                 str(tmp_path / 'out.safetensors'),

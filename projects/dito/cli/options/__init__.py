@@ -6,6 +6,7 @@ refused before PyTorch and the models are imported.
 """
 
 import functools
+import importlib
 import inspect
 import sys
 from argparse import Namespace
@@ -58,6 +59,29 @@ TOOLS: dict[str, Callable[[ToolParser], None]] = {
 }
 
 
+#: Modules of :mod:`dito.cli` that hold several tools. The others hold one,
+#: ``main``, and have its name.
+_SHARED = dict(
+    annotations=('lvis2ov', 'coco2ov', 'fix-objects365'),
+    foreign_weights=(
+        'clip-to-dito',
+        'official-to-dito',
+        'official-text-embeddings',
+    ),
+    search=('index', 'search'),
+    shards=('check-shards', 'shard-stats'),
+)
+
+
+def find_main(tool: str) -> Callable[..., int]:
+    """Import what runs a tool, a key of :data:`TOOLS`."""
+    name, main = TOOLS[tool].__name__, 'main'
+    for module, tools in _SHARED.items():
+        if tool in tools:
+            name, main = module, name
+    return getattr(importlib.import_module(f'dito.cli.{name}'), main)
+
+
 def parse(tool: str, argv: Sequence[str]) -> Namespace:
     """Read what follows a tool's name, a key of :data:`TOOLS`."""
     return ToolParser(tool, TOOLS[tool]).parse_args(argv)
@@ -72,9 +96,13 @@ def summary(tool: str) -> str:
 def command(main: Callable[[Namespace], int | None]) -> Callable[..., int]:
     """Decorate ``main(args)`` of a tool's module: ``main(argv=None)``.
 
-    The module has the name of what adds the tool's options.
+    The module, or the function where it holds several, has the name of what
+    adds the tool's options.
     """
-    tool = main.__module__.rpartition('.')[2].strip('_').replace('_', '-')
+    name = main.__name__
+    if name == 'main':
+        name = main.__module__.rpartition('.')[2]
+    tool = name.strip('_').replace('_', '-')
 
     @one_sentence_errors
     @functools.wraps(main)
