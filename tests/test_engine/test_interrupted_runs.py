@@ -177,10 +177,14 @@ def own_config(
 PAUSE = "default_hooks['record'].update(pause=0.1)\n"
 
 
-def wait_for(record: Path, iteration: int) -> None:
-    """Wait until an iteration is recorded."""
-    end = time.time() + 300
+def wait_for(
+    record: Path, iteration: int, at_most: float | None = None
+) -> None:
+    """Wait until an iteration is recorded, or for some seconds at most."""
+    end = time.time() + (at_most or 300)
     while not any(r['iter'] >= iteration for r in records(record)):
+        if at_most and time.time() >= end:
+            return
         assert time.time() < end
         time.sleep(0.01)
 
@@ -292,7 +296,10 @@ def test_killed_at_random_moments(
             wait_for(tmp_path / 'killed', number)
             time.sleep(rng.uniform(0, 0.3))
         else:
-            time.sleep(rng.uniform(0, 1.2 * to_first))
+            # A start may be far faster than that was: the run must not end.
+            wait_for(
+                tmp_path / 'killed', iters - 3, rng.uniform(0, 1.2 * to_first)
+            )
         run.send(signal.SIGKILL)
         run.processes[0].join()
         assert run.processes[0].exitcode == -signal.SIGKILL
