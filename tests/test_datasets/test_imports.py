@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dito.cli import check_dataset
-from dito.cli import import_ as import_labels
+from dito.cli.annotations import import_ as import_labels
 from dito.datasets import imports
 
 VOC = """<annotation><filename>{name}</filename>
@@ -57,7 +57,7 @@ def run(kind, root, *options):
     """Convert, check the result, and return it."""
     out = root / 'out' / 'labels.json'
     out.parent.mkdir()
-    assert import_labels.main([kind, str(root), str(out), *options]) == 0
+    assert import_labels([kind, str(root), str(out), *options]) == 0
     content = json.loads(out.read_text())
     found = imports.import_labels(kind, root, options[1] if options else None)
     assert found.content == content
@@ -97,7 +97,7 @@ def test_yolo_of_roboflow_and_ultralytics(tmp_path, parts, capsys):
     images(tmp_path / parts[0].replace('train', 'valid'), 'b.png')
     (tmp_path / 'classes.txt').unlink()
     (tmp_path / 'data.yaml').write_text('names: {0: dog, 1: red kite}\n')
-    assert import_labels.main(['yolo', str(tmp_path), 'x.json']) == 2
+    assert import_labels(['yolo', str(tmp_path), 'x.json']) == 2
     assert "the splits ['train', 'valid']" in capsys.readouterr().err
     content, _ = run('yolo', tmp_path, '--split', 'train')
     assert len(content['annotations']) == 2
@@ -251,5 +251,5 @@ def test_nothing_is_written_without_a_box(tmp_path, capsys):
     empty = dict(images=[], categories=[], annotations=[])
     (tmp_path / 'a.json').write_text(json.dumps(empty))
     out = tmp_path / 'out.json'
-    assert import_labels.main(['coco', str(tmp_path), str(out)]) == 2
+    assert import_labels(['coco', str(tmp_path), str(out)]) == 2
     assert 'has no box' in capsys.readouterr().err and not out.exists()

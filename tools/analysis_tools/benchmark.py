@@ -54,7 +54,8 @@ _PACKAGES = (
 _START = 12.0
 _HOW = (
     'Ours, the peer and the product of matrices take turns in one process; '
-    'shares and ratios are medians over turns. The share is that of the rate '
+    "shares and ratios are medians over turns, of the processor's time where "
+    'one thread of it computes. The share is that of the rate '
     'of the product: operations as of `dito.engine.throughput`, without '
     'second passes. "Forward" of stage 3 ends with boxes and masks, and '
     '"picture" is a call with a picture in memory, in float32. Against '
@@ -279,7 +280,13 @@ def _updated(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     kept: list[Row] = []
     for case in PROFILES[new['profile']]:
         kept += rows.get(case.name) or [empty_row(case, 'not measured')]
-    return dict(new, rows=kept, seconds=old['seconds'] + new['seconds'])
+    return dict(
+        new,
+        rows=kept,
+        seconds=old['seconds'] + new['seconds'],
+        command=old['command'],
+        note=new['note'] or old['note'],
+    )
 
 
 # ---------------------------------------------------------------- comparing

@@ -1,10 +1,13 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Annotations of LVIS, COCO and Objects365 for open vocabularies."""
+"""Annotations for open vocabularies, and those of other tools."""
 
 from argparse import Namespace
 
 from dito.datasets import convert
+from dito.datasets.imports import import_labels
 from dito.datasets.ov_dataset import COCO_BASE_CLASSES, COCO_NOVEL_CLASSES
+from dito.utils.files import write_json
+from dito.utils.printable import printable
 
 from .options import command
 
@@ -58,5 +61,26 @@ def fix_objects365(args: Namespace) -> int:
         f'{done["version"]}, {done["images"]} images, '
         f'{done["annotations"]} annotations, {done["categories"]} '
         f'categories, {len(done["renamed"])} renamed',
+    )
+    return 0
+
+
+@command
+def import_(args: Namespace) -> int:
+    """Read, write, and say what was left out."""
+    found = import_labels(args.kind, args.source, args.split)
+    if not found.content['annotations']:
+        raise ValueError(
+            f'{args.source} has no box that a training could use; left out: '
+            f'{dict(found.dropped) or "nothing"}.'
+        )
+    write_json(args.out, found.content)
+    counts = convert.count_entries(found.content)
+    print(args.out, ', '.join(f'{n} {what}' for what, n in counts.items()))
+    for what, number in found.dropped.items():
+        print(printable(f'left out: {number} {what}'))
+    print(
+        f'dito check-dataset --data {args.out} --images {found.images} '
+        'looks at the result.'
     )
     return 0

@@ -62,7 +62,7 @@ TOOLS: dict[str, Callable[[ToolParser], None]] = {
 #: Modules of :mod:`dito.cli` that hold several tools. The others hold one,
 #: ``main``, and have its name.
 _SHARED = dict(
-    annotations=('lvis2ov', 'coco2ov', 'fix-objects365'),
+    annotations=('lvis2ov', 'coco2ov', 'fix-objects365', 'import'),
     foreign_weights=(
         'clip-to-dito',
         'official-to-dito',
