@@ -87,8 +87,13 @@ def test_films(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len((here / 'found/preds/clip.jsonl').read_text().split('\n')) == 3
 
 
-def test_clients_of_mmdetection(here: Path) -> None:
+def test_tiles(here: Path) -> None:
     names = run([0, 8])
+    assert len(names['scene']) and names['found']['names']
+
+
+def test_clients_of_mmdetection(here: Path) -> None:
+    names = run([0, 9])
     assert names['client'].model.dataset_meta['classes'] == (
         'red umbrella',
         'anchor',
@@ -99,7 +104,7 @@ def test_clients_of_mmdetection(here: Path) -> None:
 def test_sahi_and_supervision(here: Path) -> None:
     pytest.importorskip('sahi')
     pytest.importorskip('supervision')
-    names = run([0, 9, 10])
+    names = run([0, 10, 11])
     found = names['result'].object_prediction_list
     assert {f.category.name for f in found} <= {'red umbrella', 'anchor'}
     assert (
@@ -109,4 +114,4 @@ def test_sahi_and_supervision(here: Path) -> None:
 
 
 def test_all_blocks_are_run() -> None:
-    assert len(BLOCKS) == 11
+    assert len(BLOCKS) == 12

@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS, VISUALIZERS
+from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -29,7 +30,7 @@ from dito.visualization.local_visualizer import (
     reduce_picture,
 )
 
-from .films import Film, Frame
+from .batches import Job, Part, jobs_of, load_parts, say_where
 from .mmdet_names import refuse_device_as_names, refuse_mmdet_arguments
 from .model_file import (
     Source,
@@ -55,20 +56,11 @@ from .results import (
     prediction,
     with_masks,
 )
-from .scene import Scene
+from .scene import Scene, TiledScene, nms_iou
+from .tiles import Tiling
 from .tracks import Followed
 from .vocabulary_mixin import Names, VocabularyMixin
 from .writers import OutputFolder
-
-
-class _Job(NamedTuple):
-    """A picture to detect in, or the error in its place."""
-
-    image: Any
-    stem: str = ''
-    query: Query | None = None
-    film: Film | None = None
-    frame: Frame | None = None
 
 
 class DITOInferencer(VocabularyMixin, DetInferencer):
@@ -239,6 +231,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         return_datasamples: bool = False,
         on_error: str = 'raise',
         track: bool = False,
+        tile: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.2,
         **unknown: Any,
     ) -> dict[str, list]:
         """Detect.
@@ -278,6 +272,14 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 cannot be read, with None in its place, and say in
                 ``errors`` why. Defaults to 'raise'.
             track (bool): Number the objects of films, see :class:`Tracks`.
+            tile (int | tuple[int, int], optional): Cut larger pictures and
+                frames into tiles with this side, or height and width, in
+                pixels; each passes the model like a picture, and what was
+                found is joined, see :mod:`dito.apis.tiles`. Defaults to
+                None, not at all.
+            tile_overlap (float): Least share of a tile that its neighbour
+                has too, in [0, 1). Objects no longer than that are seen
+                whole. Defaults to 0.2.
             **unknown: Refused; an argument of DetInferencer is answered by
                 what it is called here.
 
@@ -311,6 +313,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             draw=return_vis,
             on_error=on_error,
             track=track,
+            tile=tile,
+            tile_overlap=tile_overlap,
         ):
             if on_error == 'collect':
                 results['errors'].append(item.error)
@@ -336,6 +340,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         draw: bool = False,
         on_error: str = 'raise',
         track: bool = False,
+        tile: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.2,
     ) -> Iterator[Detections]:
         """Detect as a call does, and give each image's result when it is made.
 
@@ -356,11 +362,14 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             draw (bool): Draw, beside what ``out_dir`` gets.
             on_error (str): 'raise' or 'collect'.
             track (bool): Number the objects of films.
+            tile (int | tuple[int, int], optional): Cut large pictures.
+            tile_overlap (float): Of neighbouring tiles.
 
         Yields:
             Detections: Of one image; masks are not pasted yet.
         """
         check_options(score_thr, batch_size, agnostic_nms, on_error, out_dir)
+        tiling = self._tiling(tile, tile_overlap)
         jobs = self._jobs(
             inputs,
             on_error == 'raise',
@@ -371,21 +380,24 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         )
         tracks = Followed(score_thr) if track else None
         with OutputFolder(out_dir) as out:
-            for scene, item, job in self._encode(
-                jobs, batch_size, bool(out_dir or draw)
+            for sample, part in self._search(
+                jobs, batch_size, bool(out_dir or draw), tiling
             ):
-                if scene is None:
+                job = part.job
+                if sample is None:
                     out.end_film()  # what was read of it is kept
                     if on_error == 'raise':
-                        raise item['error']
-                    found = Detections(error=str(item['error']))
+                        raise part.error
+                    found = Detections(error=str(part.error))
                 else:
-                    found = scene.detect(job.query, score_thr, agnostic_nms)
-                _say_where(found, job)
+                    found = Detections.of(
+                        sample, job.query, score_thr, agnostic_nms
+                    )
+                say_where(found, job)
                 if tracks is not None and job.frame is not None:
                     tracks.number(found, job.film)
-                if scene is not None and item['picture'] is not None:
-                    found.drawn = self.draw(item['picture'], found)
+                if part.picture is not None:
+                    found.drawn = self.draw(part.picture, found)
                     out.add(job.stem, found, job.film)
                 yield found
 
@@ -397,7 +409,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         vocabularies: Sequence[Names] | None,
         negative_names: Names | None,
         objects: bool,
-    ) -> Iterator[_Job]:
+    ) -> Iterator[Job]:
         """Pictures with what is looked for in them; slips are told now."""
         images: Iterable[Any]
         lazy = is_sequence(inputs) and vocabularies is None
@@ -420,18 +432,27 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             for (image, stem), query in zip(
                 with_stems(images), queries, strict=not lazy
             )
-            for job in _jobs_of(image, stem, query)
+            for job in jobs_of(image, stem, query)
         )
 
     # ------------------------------------------------------------- encoding
 
-    def encode(self, image: Image, *, maps: bool = True) -> Scene:
+    def encode(
+        self,
+        image: Image,
+        *,
+        maps: bool = True,
+        tile: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.2,
+    ) -> Scene:
         """Encode a picture once, to ask it for any names.
 
         Args:
             image: One picture, in any form of a call.
             maps (bool): Keep what masks and boxes of the picture need, most
                 of the memory. Defaults to True.
+            tile (int | tuple[int, int], optional): As of a call.
+            tile_overlap (float): As of a call.
 
         Returns:
             Scene: Whose ``find`` answers as a call does.
@@ -446,7 +467,9 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 f'encode takes one image, got {len(images)}; '
                 'encode_each(images) gives a scene of each.'
             )
-        (scene,) = self.encode_each(images, maps=maps)
+        (scene,) = self.encode_each(
+            images, maps=maps, tile=tile, tile_overlap=tile_overlap
+        )
         return scene
 
     def read_picture(self, image: Image) -> dict[str, Any]:
@@ -461,6 +484,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         batch_size: int = 1,
         maps: bool = True,
         on_error: str = 'raise',
+        tile: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.2,
     ) -> Iterator[Any]:
         """Encode pictures, one after the other.
 
@@ -470,33 +495,76 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             maps (bool): As of :meth:`encode`.
             on_error (str): 'raise', or 'collect': give the sentence that
                 says why in the place of a picture that cannot be read.
+            tile (int | tuple[int, int], optional): As of a call.
+            tile_overlap (float): As of a call.
 
         Yields:
             Scene | str: Of each picture.
         """
         check_options(0, batch_size, None, on_error, '')
+        tiling = self._tiling(tile, tile_overlap)
         images = self.list_images(inputs, check=on_error == 'raise')
-        for scene, item, _ in self._encode(
-            map(_Job, images), batch_size, False
+        scenes: list[Scene] = []
+        for scene, part in self._encode(
+            map(Job, images), batch_size, False, tiling
         ):
             if scene is not None:
-                yield scene if maps else scene.without_maps()
+                scenes.append(scene if maps else scene.without_maps())
+                if part.tiles is None:
+                    yield scenes.pop()
+                elif len(scenes) == len(part.tiles.views):
+                    yield TiledScene(self, scenes, part.tiles)
+                    scenes = []
             elif on_error == 'raise':
-                raise item['error']
+                raise part.error
             else:
-                yield str(item['error'])
+                scenes = []
+                yield str(part.error)
+
+    def _tiling(self, tile: Any, overlap: Any) -> Tiling | None:
+        """How pictures are cut, if they are."""
+        return Tiling.of(tile, overlap, self.model.backbone.patch_size)
+
+    def _search(
+        self,
+        jobs: Iterable[Job],
+        batch_size: int,
+        draw: bool,
+        tiling: Tiling | None,
+    ) -> Iterator[tuple[DetDataSample | None, Part]]:
+        """What was found in each picture, None if it cannot be read.
+
+        Of tiles the detections alone are kept until all of a picture are in.
+        """
+        found: list[DetDataSample] = []
+        for scene, part in self._encode(jobs, batch_size, draw, tiling):
+            if scene is None:
+                found = []
+                yield None, part
+                continue
+            found.append(scene.search(part.job.query))
+            if part.tiles is None:
+                yield found.pop(), part
+            elif len(found) == len(part.tiles.views):
+                yield part.tiles.join(found, nms_iou(self.model)), part
+                found = []
 
     def _encode(
-        self, jobs: Iterable[_Job], batch_size: int, draw: bool
-    ) -> Iterator[tuple[Scene | None, dict[str, Any], _Job]]:
-        """Scene, what was loaded, and the job of each.
-
-        The scene of a picture that cannot be read is None.
-        """
-        jobs = iter(jobs)
-        while batch := list(islice(jobs, batch_size)):
-            loaded = [self._load_image(job.image, draw) for job in batch]
-            data = [item['data'] for item in loaded if item['error'] is None]
+        self,
+        jobs: Iterable[Job],
+        batch_size: int,
+        draw: bool,
+        tiling: Tiling | None,
+    ) -> Iterator[tuple[Scene | None, Part]]:
+        """Scene of each picture or tile, None of what cannot be read."""
+        shown = self._to_draw_on if draw else None
+        parts = (
+            part
+            for job in jobs
+            for part in load_parts(job, self._reader, tiling, shown)
+        )
+        while batch := list(islice(parts, batch_size)):
+            data = [part.data for part in batch if part.error is None]
             scenes: Iterator[Scene] = iter(())
             if data:
                 with torch.no_grad():
@@ -506,12 +574,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                     samples = ready['data_samples']
                     encoded = self.model.encode(ready['inputs'], samples)
                 scenes = map(Scene, repeat(self), encoded, samples)
-            for item, job in zip(loaded, batch, strict=True):
-                yield (
-                    next(scenes) if item['error'] is None else None,
-                    item,
-                    job,
-                )
+            for part in batch:
+                yield next(scenes) if part.error is None else None, part
 
     def fingerprint(self) -> str:
         """Hash of all that decides what a picture is encoded to.
@@ -570,19 +634,6 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         """
         return list_images(inputs, check)
 
-    def _load_image(self, image: Any, draw: bool) -> dict[str, Any]:
-        """Data of an image for the model, and a picture to draw on."""
-        try:
-            if isinstance(image, Exception):
-                raise image
-            item = self._reader.read(image)
-            picture = self._to_draw_on(item['img']) if draw else None
-            data = self._reader.prepare(item)
-        except (ImportError, OSError, ValueError) as error:
-            return dict(error=error)
-        data['data_samples'].set_metainfo(dict(mask_form='box'))
-        return dict(data=data, picture=picture, error=None)
-
     def _to_draw_on(self, image: np.ndarray) -> np.ndarray:
         """RGB copy of a picture, of the size that is drawn."""
         small = reduce_picture(
@@ -622,25 +673,3 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 'image', picture, kept, draw_gt=False, pred_score_thr=-1
             )
             return self.visualizer.get_image()
-
-
-def _jobs_of(image: Any, stem: str, query: Query) -> Iterator[_Job]:
-    """A picture, or the frames of a film and the error that ends it."""
-    if not isinstance(image, Film):
-        yield _Job(image, stem, query)
-        return
-    try:
-        for frame in image:
-            yield _Job(frame.pixels, stem, query, image, frame)
-    except (OSError, ValueError) as error:
-        yield _Job(error, stem, query, image)
-
-
-def _say_where(found: Detections, job: _Job) -> None:
-    """Note which picture or frame something was found in."""
-    if job.film is not None:
-        found.source = job.film.name
-    elif isinstance(job.image, str):
-        found.source = job.image
-    if job.frame is not None:
-        found.frame, found.time = job.frame.number, job.frame.time

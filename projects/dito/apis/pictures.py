@@ -21,7 +21,12 @@ from mmengine.logging import print_log
 
 from dito.datasets.image_text.image_header import picture_suffixes
 from dito.datasets.load_image import DITOLoadImageFromFile
-from dito.datasets.reduced_image import reading_plan, reduction, shrink
+from dito.datasets.reduced_image import (
+    WHOLE_PIXELS,
+    reading_plan,
+    reduction,
+    shrink,
+)
 
 from .films import Film, is_film
 
@@ -358,12 +363,13 @@ class PictureReader:
         self._loader = DITOLoadImageFromFile(**dict(options, on_error='raise'))
         self._pipeline = pipeline
 
-    def read(self, image: Image) -> dict[str, Any]:
+    def read(self, image: Image, whole: bool = False) -> dict[str, Any]:
         """Read a picture as the data set would, without annotations.
 
         Args:
             image (Image): Path, address, picture in memory or bytes, as
                 :func:`list_images` gives it.
+            whole (bool): Reduce it from 150 megapixels on, instead of 50.
 
         Returns:
             dict: ``img`` (h, w, 3), which is a copy; ``ori_shape``, height
@@ -374,6 +380,7 @@ class PictureReader:
             ValueError: If it cannot be decoded, or takes too much memory.
         """
         path = image if isinstance(image, str) else ''
+        most = WHOLE_PIXELS if whole else None
         if isinstance(image, Film):
             raise ValueError(
                 f'{image.name} is a film, and a picture is wanted here; '
@@ -382,11 +389,11 @@ class PictureReader:
         if path:
             if not _scheme(path):
                 check_file(path)
-            pixels, size = self._decode(path, self._loader.fetch(path))
+            pixels, size = self._decode(path, self._loader.fetch(path), most)
         elif isinstance(image, _ENCODED):
-            pixels, size = self._decode('given as bytes', bytes(image))
+            pixels, size = self._decode('given as bytes', bytes(image), most)
         else:
-            pixels, size = _bgr(image)
+            pixels, size = _bgr(image, most)
             # A copy: transforms may work in place.
             pixels = np.array(
                 pixels, np.float32 if self._loader.to_float32 else np.uint8
@@ -399,10 +406,10 @@ class PictureReader:
             instances=[],
         )
 
-    def _decode(self, path: str, content: bytes) -> Any:
+    def _decode(self, path: str, content: bytes, most: int | None) -> Any:
         """Pixels of a file, and height and width of the whole picture."""
         try:
-            factor, size = reading_plan(content)
+            factor, size = reading_plan(content, most)
         except ValueError as error:
             raise ValueError(f'image {path} {error}') from None
         pixels = self._loader.decode(path, content, factor)
@@ -437,6 +444,7 @@ class PictureReader:
                 'or too long for the size that the config resizes to.'
             ) from error
         sample = data['data_samples']
+        sample.set_metainfo(dict(mask_form='box'))
         if tuple(full) != tuple(read) and 'scale_factor' in sample:
             factors = [
                 factor * part / whole
@@ -448,22 +456,22 @@ class PictureReader:
         return data
 
 
-def _bgr(image: Any) -> tuple[np.ndarray, tuple[int, int]]:
+def _bgr(image: Any, most: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     """A picture in memory in OpenCV's form, reduced, and its whole size."""
     if isinstance(image, PIL.Image.Image):
-        return _bgr_of_pillow(image)
+        return _bgr_of_pillow(image, most)
     if isinstance(image, torch.Tensor):
         image = image.permute(1, 2, 0).cpu().numpy()[..., ::-1]
     size = image.shape[:2]
-    return shrink(image, reduction(size)), size
+    return shrink(image, reduction(size, most)), size
 
 
 def _bgr_of_pillow(
-    image: PIL.Image.Image,
+    image: PIL.Image.Image, most: int | None
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """As :func:`_bgr`; upright by EXIF, as files are."""
     width, height = image.size
-    factor = reduction((height, width))
+    factor = reduction((height, width), most)
     try:
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         if factor > 1:

@@ -19,11 +19,12 @@ from dito.utils.checkpoint import (
 )
 
 from .results import OBJECTS, Detections, Query, check_options, prediction
+from .tiles import Tiles
 
 _FORMAT = 'dito-scene-1'
 
 
-@dataclass
+@dataclass(eq=False)
 class Scene:
     """An encoded picture: what a detector knows before it has names.
 
@@ -114,6 +115,11 @@ class Scene:
         masks: bool = True,
     ) -> Detections:
         """Find what is asked for, see :meth:`find`; masks are pasted later."""
+        sample = self.search(query, masks)
+        return Detections.of(sample, query, score_thr, agnostic_nms)
+
+    def search(self, query: Query, masks: bool = True) -> DetDataSample:
+        """All detections of a query, as the model gives them."""
         model = self.detector.model
         with torch.no_grad():
             found = (
@@ -122,7 +128,7 @@ class Scene:
                 else model.find(self.image, query.vocabulary, masks=masks)
             )
         (sample,) = model.add_pred_to_datasample([self.sample.new()], [found])
-        return Detections.of(sample, query, score_thr, agnostic_nms)
+        return sample
 
     def without_maps(self) -> 'Scene':
         """The same without what masks and boxes of the picture need."""
@@ -186,6 +192,61 @@ class Scene:
             ),
             sample,
         )
+
+
+class TiledScene(Scene):
+    """A picture that was encoded in tiles, see :mod:`dito.apis.tiles`.
+
+    It is asked like a scene, and takes the memory of one for each tile. It
+    has no file, and no box of it is an example.
+
+    Args:
+        detector (DITOInferencer): What encoded it.
+        scenes (list[Scene]): Of its views.
+        tiles (Tiles): The views.
+    """
+
+    def __init__(
+        self, detector: Any, scenes: list[Scene], tiles: Tiles
+    ) -> None:
+        self.detector = detector
+        self.scenes = scenes
+        self.tiles = tiles
+        self.sample = scenes[0].sample
+
+    def __repr__(self) -> str:
+        return f'TiledScene({self.path!r}, {len(self.scenes)} views)'
+
+    def __len__(self) -> int:
+        return sum(map(len, self.scenes))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the picture, in pixels."""
+        return self.tiles.shape
+
+    @property
+    def image(self) -> EncodedImage:
+        """ValueError: regions and maps are those of tiles."""
+        raise ValueError(
+            'A scene of tiles is asked for names alone; for its file, index '
+            'or examples encode the picture without tile=.'
+        )
+
+    def search(self, query: Query, masks: bool = True) -> DetDataSample:
+        """Those of all views, joined."""
+        found = [scene.search(query, masks) for scene in self.scenes]
+        return self.tiles.join(found, nms_iou(self.detector.model))
+
+    def without_maps(self) -> 'TiledScene':
+        """The same without what masks need."""
+        scenes = [scene.without_maps() for scene in self.scenes]
+        return TiledScene(self.detector, scenes, self.tiles)
+
+
+def nms_iou(model: Any) -> float:
+    """IoU above which a detector keeps the better of two boxes of a class."""
+    return float(model.roi_head.test_cfg['nms']['iou_threshold'])
 
 
 def save_encoded(

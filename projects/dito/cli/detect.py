@@ -184,6 +184,8 @@ def main(args: Namespace) -> int:
             objects=args.objects,
             on_error='collect',
             track=args.track,
+            tile=args.tile,
+            tile_overlap=args.tile_overlap,
         ):
             if found.error is not None:
                 broken.append(found.error)

@@ -18,6 +18,9 @@ from .image_text.image_header import (
 FULL_PIXELS = 50_000_000
 # Bytes that a file and what its decoder holds may take.
 MOST_BYTES = 1_200_000_000
+# Pictures of more pixels are read at reduced size even where they are cut
+# into tiles: at 8 bytes a pixel they take the above.
+WHOLE_PIXELS = 150_000_000
 
 # Bytes per pixel of decoders, the result included, as measured: OpenCV has
 # the picture twice, or as float32 and as bytes. Pillow's JPEG and JPEG 2000
@@ -33,21 +36,23 @@ _PLAIN_MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 _WIDE_MODES = ('LA', 'RGBA', 'CMYK', 'YCbCr')
 
 
-def reading_plan(content: bytes) -> tuple[int, tuple[int, int] | None]:
+def reading_plan(
+    content: bytes, most: int | None = None
+) -> tuple[int, tuple[int, int] | None]:
     """By what a picture is reduced when it is read, and its upright size.
 
-    Up to 50 megapixels it is read whole, as evaluations read it; larger ones
-    at a half, a quarter, an eighth and so on, at the most that is within 50. A
-    JPEG and JPEG 2000 are decoded at this size; other kinds are reduced after
-    they were decoded, if memory allows. The size is height and width, None
-    where the header cannot be read. ValueError if decoding would take too much
-    memory.
+    Up to 50 megapixels, or ``most`` pixels, it is read whole, as evaluations
+    read it; larger ones at a half, a quarter, an eighth and so on, at the most
+    that is within them. A JPEG and JPEG 2000 are decoded at this size; other
+    kinds are reduced after they were decoded, if memory allows. The size is
+    height and width, None where the header cannot be read. ValueError if
+    decoding would take too much memory.
     """
     size = image_size(content)
     if size is None:
         return 1, None
-    factor = reduction(size)
-    if factor > 1:
+    factor = reduction(size, most)
+    if reduction(size) > 1:
         needed = len(content) + size[0] * size[1] * _cost(content, factor)
         if needed > MOST_BYTES:
             raise ValueError(
@@ -62,10 +67,13 @@ def reading_plan(content: bytes) -> tuple[int, tuple[int, int] | None]:
     return factor, size
 
 
-def reduction(size: tuple[int, int]) -> int:
-    """The least power of 2 that reduces a size to 50 megapixels or less."""
+def reduction(size: tuple[int, int], most: int | None = None) -> int:
+    """The least power of 2 that reduces a size to 50 megapixels or less.
+
+    ``most`` takes the place of the 50.
+    """
     factor = 1
-    while size[0] * size[1] > FULL_PIXELS * factor**2:
+    while size[0] * size[1] > (most or FULL_PIXELS) * factor**2:
         factor *= 2
     return factor
 
@@ -75,7 +83,10 @@ def _cost(content: bytes, factor: int) -> float:
     header = jpeg_header(content)
     if header is not None:
         held = 2 * header.coefficients if header.progressive else 0
-        return held + _REDUCED / min(factor, _LEAST) ** 2
+        # What is read whole is read by OpenCV.
+        return held + (
+            _OPENCV if factor == 1 else _REDUCED / min(factor, _LEAST) ** 2
+        )
     if _is_jpeg2000(content):
         return _REDUCED / factor**2
     if content[:2] in (b'#?', b'PF', b'Pf'):  # HDR, PFM

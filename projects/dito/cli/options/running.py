@@ -15,6 +15,8 @@ SCORES = ('vlm', 'det', 'ensemble')
 REP_ITERS, TOWER_ITERS = 150, 450
 _IMAGES = "image files, addresses, folders, or patterns ('photos/*.jpg')"
 _SHIPPED = 'the shipped detector, which knows drawn symbols only'
+# Share of a tile that its neighbour has too.
+TILE_OVERLAP = 0.2
 # Of what a visitor of the page may ask.
 DEMO_LIMITS = dict(
     mbytes=(20, 'size of a picture in megabytes'),
@@ -194,7 +196,22 @@ def detect(parser: ToolParser) -> None:
         type=natural,
         default=1,
         metavar='N',
-        help='pictures or frames that pass the detector together',
+        help='pictures, frames or tiles that pass the detector together',
+    )
+    add(
+        '--tile',
+        type=natural,
+        metavar='SIZE',
+        help='cut pictures and frames that are larger into tiles with a side '
+        'of so many pixels, for objects that are small in them',
+    )
+    add(
+        '--tile-overlap',
+        type=float,
+        default=TILE_OVERLAP,
+        metavar='F',
+        help='least share of a tile that its neighbour has too, below 1; what '
+        'is no longer is seen whole',
     )
     add(
         '--save-json',
@@ -236,6 +253,13 @@ def detect(parser: ToolParser) -> None:
         'those of --score-thr or more)',
     )
     parser.check(_something_to_look_for)
+    parser.check(
+        lambda args: (
+            '--tile-overlap needs --tile'
+            if args.tile is None and args.tile_overlap != TILE_OVERLAP
+            else None
+        )
+    )
 
 
 def _something_to_look_for(args: Namespace) -> str | None:

@@ -8,7 +8,7 @@ lengths, a few columns at a time.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 import torch
@@ -21,6 +21,17 @@ _PIXELS = 1 << 20
 
 Shape = tuple[int, int]
 Region = tuple[int, int, int, int]
+
+
+class MaskPart(NamedTuple):
+    """A mask (h, w) within a part of a box: x1, y1, x2, y2 as its shares."""
+
+    mask: Tensor
+    place: tuple[float, float, float, float]
+
+
+#: Of one box; of several parts it is the union.
+BoxMask = Tensor | Sequence[MaskPart]
 
 
 class RunLengthMasks:
@@ -91,41 +102,75 @@ class RunLengthMasks:
 
 
 def paste_masks(
-    masks: Tensor, boxes: Tensor, shape: Shape, threshold: float = 0.5
+    masks: Sequence[BoxMask],
+    boxes: Tensor,
+    shape: Shape,
+    threshold: float = 0.5,
 ) -> RunLengthMasks:
-    """Paste masks (N, h, w) into their image, one at a time.
+    """Paste N masks into their image, one at a time.
 
-    What MMDetection's pasting gives, as run lengths; boxes are in pixels of
-    the image, masks probabilities.
+    What MMDetection's pasting gives, as run lengths. Masks are probabilities,
+    a tensor (N, h, w) or one of each box; boxes are in pixels of the image.
     """
-    masks, boxes = masks.detach().float().cpu(), boxes.detach().float().cpu()
-    return RunLengthMasks(
-        [
-            _paste_rle(mask, box, shape, threshold)
-            for mask, box in zip(masks, boxes, strict=True)
-        ],
-        shape,
-    )
+    boxes = boxes.detach().float().cpu()
+    if isinstance(masks, Tensor):
+        masks = masks.detach().float().cpu()
+    found = []
+    for mask, box in zip(masks, boxes, strict=True):
+        rles = [
+            _paste_rle(part, place, shape, threshold)
+            for part, place in _parts(mask, box)
+        ]
+        found.append(rles[0] if len(rles) == 1 else coco_mask.merge(rles))
+    return RunLengthMasks(found, shape)
 
 
 def paste_crop(
-    mask: Tensor, box: Tensor, shape: Shape, threshold: float = 0.5
+    mask: BoxMask, box: Tensor, shape: Shape, threshold: float = 0.5
 ) -> tuple[int, int, np.ndarray]:
     """The part of an image that a pasted mask may cover.
 
     Column and row of its corner, and bool pixels, of which there may be none.
     """
-    mask, box = mask.detach().float().cpu(), box.detach().float().cpu()
-    left, top, right, bottom = _region(box, shape) or (0, 0, 0, 0)
-    columns = [
-        part
-        for _, part in _columns(
-            mask, box, (left, top, right, bottom), threshold
-        )
+    crops = [
+        crop
+        for part, place in _parts(mask, box.detach().float().cpu())
+        if (crop := _paste_crop(part, place, shape, threshold)) is not None
     ]
-    if not columns:
+    if not crops:
         return 0, 0, np.zeros((0, 0), bool)
-    return left, top, np.concatenate(columns).T
+    left, top = (min(crop[i] for crop in crops) for i in (0, 1))
+    width, height = (
+        max(crop[i] + crop[2].shape[1 - i] for crop in crops) - start
+        for i, start in ((0, left), (1, top))
+    )
+    pixels = np.zeros((height, width), bool)
+    for x, y, part in crops:
+        rows, columns = part.shape
+        pixels[y - top :, x - left :][:rows, :columns] |= part
+    return left, top, pixels
+
+
+def _parts(mask: BoxMask, box: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Masks of a box on the CPU, each with its own box."""
+    if isinstance(mask, Tensor):
+        return [(mask.detach().float().cpu(), box)]
+    corner, size = box[:2].repeat(2), (box[2:] - box[:2]).repeat(2)
+    return [
+        (part.detach().float().cpu(), corner + size * box.new_tensor(place))
+        for part, place in mask
+    ]
+
+
+def _paste_crop(
+    mask: Tensor, box: Tensor, shape: Shape, threshold: float
+) -> tuple[int, int, np.ndarray] | None:
+    """As :func:`paste_crop`, of one mask; None outside the image."""
+    region = _region(box, shape)
+    if region is None:
+        return None
+    columns = [part for _, part in _columns(mask, box, region, threshold)]
+    return region[0], region[1], np.concatenate(columns).T
 
 
 def crop_rle(rle: dict) -> tuple[int, int, np.ndarray]:
