@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dito.apis import DITOInferencer, Index
 from dito.apis.examples import parse_example
@@ -221,6 +222,32 @@ def test_examples_beside_names(
     )
 
 
+def test_one_example_needs_no_list(detector: Any) -> None:
+    """A picture in any form, alone or with a box, and a scene with one."""
+    path = TWENTY / 'images/01.jpg'
+    pixels = cv2.imread(str(path))
+    forms = dict(
+        path=path,
+        array=pixels,
+        coded=path.read_bytes(),
+        memory=memoryview(path.read_bytes()),
+        pillow=Image.fromarray(pixels[..., ::-1]),
+        tensor=torch.from_numpy(pixels[..., ::-1].copy()).permute(2, 0, 1),
+    )
+    made = detector.embed(examples=forms)
+    assert made.examples == (1,) * len(forms)
+    torch.testing.assert_close(
+        made.embeddings, made.embeddings[:1].expand(len(forms), -1)
+    )
+    box = (10, 10, 100, 90)
+    boxed = detector.embed(
+        examples={name: (form, box) for name, form in forms.items()}
+    )
+    assert boxed.examples == made.examples
+    with pytest.raises(ValueError, match='needs a box'):
+        detector.embed(examples=dict(a=detector.encode(path)))
+
+
 def test_groups_in_a_query(detector: Any, truth: list) -> None:
     made = detector.embed(
         'anchor', groups={'vehicle': ['airplane', 'sailboat']}
@@ -237,6 +264,10 @@ def test_groups_in_a_query(detector: Any, truth: list) -> None:
         (dict(a=np.zeros((1, 1, 3), np.uint8)), '1 x 1 pixels'),
         (dict(a=(TWENTY / 'images/01.jpg', (9, 9, 999, 50))), 'not lie in'),
         (dict(a=(TWENTY / 'images/01.jpg', (50, 9, 20, 50))), 'not lie in'),
+        (
+            dict(a=(TWENTY / 'images/01.jpg', (np.nan, 9, 50, 50))),
+            'not lie in',
+        ),
         (dict(a=[]), 'empty list of examples'),
         (['01.jpg'], 'given by name'),
         ({' ': np.zeros((9, 9, 3), np.uint8)}, 'blank'),

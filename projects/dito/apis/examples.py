@@ -10,7 +10,7 @@ difference is put where texts are, so that examples and names compete.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def embed_examples(
 
 def as_list(examples: Any) -> list[Any]:
     """Examples of one thing, which may be given without a list."""
-    one = isinstance(examples, (str, Path, np.ndarray)) or (
+    one = isinstance(examples, (*get_args(Image), Scene)) or (
         isinstance(examples, tuple)
         and len(examples) == 2
         and not isinstance(examples[1], (str, Path))
