@@ -212,7 +212,7 @@ def test_negative_names(
         )
         assert code == 0
         lines = capsys.readouterr().out.splitlines()
-        assert ('taken for one of' in lines[0]) == (not negatives)
+        assert ('every object is taken for' in lines[0]) == (not negatives)
         found.append(json.loads((tmp_path / 'preds' / '0.json').read_text()))
     alone, among = found
     assert set(alone['names']) == set(among['names']) == {'anchor'}
@@ -281,6 +281,20 @@ def test_objects_without_names(parts: dict[str, Any], tmp_path: Path) -> None:
     assert category['name'] == 'object'
 
 
+def test_tiles(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, weights = parts['image'], ['--checkpoint', parts['weights']]
+    options = ['--out-dir', str(tmp_path), '--names', 'anchor', *weights]
+    assert detect.main([image, *options, '--tile', '40']) == 0
+    assert 'taken for this name or' in capsys.readouterr().out
+    detector = DITOInferencer(parts['weights'])
+    (wanted,) = detector(image, 'anchor', tile=40)['predictions']
+    assert found_in(tmp_path, image) == wanted
+    (plain,) = detector(image, 'anchor')['predictions']
+    assert len(wanted['names']) > 0 and plain != wanted
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -294,6 +308,12 @@ def test_objects_without_names(parts: dict[str, Any], tmp_path: Path) -> None:
         (['--example', 'a=0.png@0,0,99,9'], 'does not lie in 0.png'),
         (['--example', 'a=0.png@0,0,1,1'], 'of 1 x 1 pixels (0.png) shows'),
         (['--example', 'a=0.png@0,0,1-,1'], 'has no box x1,y1,x2,y2'),
+        (['--names', 'a', '--tile-overlap', '0.5'], 'needs --tile'),
+        (
+            ['--names', 'a', '--tile', '32', '--tile-overlap', '1'],
+            '--tile-overlap is in [0, 1), got 1',
+        ),
+        (['--names', 'anchor', '--tile', '1'], 'tile is the side of a tile'),
     ],
 )
 def test_what_is_asked_for_wrongly(

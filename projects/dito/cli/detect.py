@@ -150,8 +150,10 @@ def load(args: Namespace) -> DITOInferencer:
     asked = detector.embed(args.names, examples=examples, groups=groups)
     labels = detector.set_vocabulary(asked).labels
     if len(labels) < FEW_NAMES and args.negative_names is None:
+        count = len(labels)
         print(
-            f'Note: every object is taken for one of {len(labels)} names or '
+            'Note: every object is taken for '
+            f'{f"one of {count} names" if count > 1 else "this name"} or '
             'for background; --negative-names trained lets others compete.'
         )
     return detector

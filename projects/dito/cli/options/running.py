@@ -253,13 +253,16 @@ def detect(parser: ToolParser) -> None:
         'those of --score-thr or more)',
     )
     parser.check(_something_to_look_for)
-    parser.check(
-        lambda args: (
-            '--tile-overlap needs --tile'
-            if args.tile is None and args.tile_overlap != TILE_OVERLAP
-            else None
-        )
-    )
+    parser.check(_sound_tiles)
+
+
+def _sound_tiles(args: Namespace) -> str | None:
+    """Refuse an overlap of no tiles, or one that leaves no step."""
+    if not 0 <= args.tile_overlap < 1:
+        return f'--tile-overlap is in [0, 1), got {args.tile_overlap:g}'
+    if args.tile is None and args.tile_overlap != TILE_OVERLAP:
+        return '--tile-overlap needs --tile'
+    return None
 
 
 def _something_to_look_for(args: Namespace) -> str | None:
