@@ -430,7 +430,7 @@ def test_broken_samples_are_found(tmp_path, capsys):
         'json cannot be read': 1,
     }
     out = capsys.readouterr().out
-    assert '7 samples in 1 shards' in out and 'c: image cannot be' in out
+    assert '7 samples in 1 shard:' in out and 'c: image cannot be' in out
     # The size alone is sound.
     assert 'image cannot be decoded' not in problems_of(
         tmp_path, path, '--no-decode'

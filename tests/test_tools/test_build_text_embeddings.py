@@ -128,7 +128,7 @@ def test_novel_names_from_a_file(files) -> None:
 @pytest.mark.parametrize(
     'more, message',
     [
-        (['--names', 'cat, Cat'], 'stand more than once'),
+        (['--names', 'cat, Cat'], 'appear more than once'),
         (['--names', 'cat', '--novel', 'dog'], "1 novel names.*'dog'"),
         (['--names', 'cat', '--rare-is-novel'], 'needs LVIS annotations'),
         (['--names', 'nowhere.txt'], 'nowhere.txt does not exist'),

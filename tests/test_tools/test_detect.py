@@ -4,6 +4,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -160,6 +161,29 @@ def test_all_detections_in_one_file_of_coco(
         assert [r['segmentation'] for r in rows] == one['masks']
 
 
+def test_names_of_files_need_not_be_utf8(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    picture = tmp_path / os.fsdecode(b'b\xe4r.png')
+    picture.write_bytes(Path(parts['image']).read_bytes())
+    names = 'found.csv', 'found.json', 'tasks.json'
+    kinds = '--save-csv', '--save-json', '--save-label-studio'
+    options = [
+        *('--checkpoint', parts['weights'], '--score-thr', '0'),
+        *('--names', 'anchor', '--out-dir', str(tmp_path / 'out')),
+    ]
+    for kind, name in zip(kinds, names, strict=True):
+        options += kind, str(tmp_path / name)
+    assert detect.main([str(picture), *options]) == 0
+    rows = (tmp_path / 'found.csv').read_text('utf-8').splitlines()
+    assert rows[1].startswith('b\\udce4r.png,')
+    (image,) = json.loads((tmp_path / 'found.json').read_text())['images']
+    assert image['file_name'] == picture.name
+    (task,) = json.loads((tmp_path / 'tasks.json').read_text())
+    assert task['data']['image'].endswith('/b%E4r.png')
+    assert os.path.lexists(tmp_path / f'out/vis/{picture.stem}.jpg')
+
+
 @pytest.mark.parametrize('threshold', ['0', '0.3', '1'])
 def test_list_top_k_does_not_depend_on_the_threshold(
     parts: dict[str, Any],
@@ -314,6 +338,16 @@ def test_tiles(
             '--tile-overlap is in [0, 1), got 1',
         ),
         (['--names', 'anchor', '--tile', '1'], 'tile is the side of a tile'),
+        (['--names', 'a', '--save-csv', '.'], '. is a folder; give the path'),
+        (
+            '--names a --save-csv f --save-json f'.split(),
+            'f would be written twice',
+        ),
+        (
+            '--names a --save-json f.xml --save-label-studio f.json'.split(),
+            'f.xml would be written twice',
+        ),
+        (['--names', 'a', '--device', 'gpu'], "The device 'gpu' cannot be"),
     ],
 )
 def test_what_is_asked_for_wrongly(
@@ -493,6 +527,10 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (['gone.jpg', '--names', 'a'], 'gone.jpg does not exist'),
         (['broken.jpg', '--names', 'a'], 'broken.jpg (8 bytes) cannot be'),
+        (
+            ['empty.jpg', '--names', 'a'],
+            'empty.jpg (0 bytes) cannot be decoded: the file is',
+        ),
         (['0.png', '--names', ' , '], 'blank'),
         (['0.png', '--names', 'a,a'], 'more than once'),
         (['0.png', '--names', 'none.txt'], 'none.txt does not exist'),
@@ -508,6 +546,7 @@ def test_errors(
 ) -> None:
     monkeypatch.chdir(parts['folder'])
     Path('broken.jpg').write_bytes(b'no image')
+    Path('empty.jpg').write_bytes(b'')
     code = detect.main(
         [*argv, '--checkpoint', parts['weights'], '--out-dir', 'none']
     )
@@ -517,8 +556,11 @@ def test_errors(
     assert not Path('none').exists()
 
 
-def test_config_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    assert detect.main(['a.jpg', '--names', 'a', '--config', 'x']) == 2
+def test_config_without_weights(
+    parts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = parts['image']
+    assert detect.main([picture, '--names', 'a', '--config', 'x']) == 2
     assert 'needs --checkpoint too' in capsys.readouterr().err
 
 
@@ -547,10 +589,8 @@ def test_shipped_detector(
 
 
 def test_folder_that_is_not_published(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert (
-        detect.main(['a.jpg', '--names', 'a', '--checkpoint', str(tmp_path)])
-        == 2
-    )
+    argv = [parts['image'], '--names', 'a', '--checkpoint', str(tmp_path)]
+    assert detect.main(argv) == 2
     assert 'it is not a folder written by' in capsys.readouterr().err

@@ -243,7 +243,7 @@ def change(tmp_path, function):
         (lambda c: c['categories'][0].update(name='wheel'), 'appears twice'),
         (
             lambda c: c['categories'][0].update(name='Blue_kite'),
-            'stand more than once',
+            'appear more than once',
         ),
         (
             lambda c: c['annotations'][0].update(category_id=99),

@@ -163,6 +163,13 @@ def test_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.status == env.FAIL and 'torchvision' in check.remedy
 
 
+def test_devices_that_are_not_there() -> None:
+    env.require_device(None)
+    env.require_device('cpu')
+    with pytest.raises(ValueError, match=r"The device 'gpu' cannot .* cpu,"):
+        env.require_device('gpu')
+
+
 def test_report_counts_problems() -> None:
     text = env.format_report(
         [

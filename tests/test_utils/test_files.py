@@ -148,3 +148,16 @@ def test_json_that_is_refused(tmp_path, text, error):
         read_json(tmp_path / 'a.json')
     (tmp_path / 'a.json').write_text('{"a": 1, "a": 1}')
     assert read_json(tmp_path / 'a.json') == dict(a=1)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(ValueError, match='is a folder; give the path of'):
+        write_json(tmp_path, 1)
+    assert not names(tmp_path)
+    assert not list(tmp_path.parent.glob(f'.*{tmp_path.name}'))
+
+
+def test_names_may_be_as_long_as_file_systems_take(tmp_path):
+    name = 'x' * 250 + '.json'
+    write_json(tmp_path / name, 1)
+    assert names(tmp_path) == [name]

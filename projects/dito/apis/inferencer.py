@@ -25,6 +25,7 @@ from dito.engine.hooks.load_report_hook import (
 )
 from dito.models.text.name_checks import readable_name
 from dito.utils.checkpoint import hash_of, state_dict_of
+from dito.utils.env import require_device
 from dito.visualization.local_visualizer import (
     DITOLocalVisualizer,
     reduce_picture,
@@ -112,6 +113,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
     ) -> None:
         refuse_mmdet_arguments(unknown)
         refuse_device_as_names(vocabulary)
+        require_device(device)
         model, weights, self._known = resolve_published(model, weights)
         if vocabulary is None:
             vocabulary = self._known

@@ -11,7 +11,12 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from dito.utils.files import replacing, write_json, write_text
+from dito.utils.files import (
+    replacing,
+    require_no_folder,
+    write_json,
+    write_text,
+)
 
 from .films import Film, writing_film
 from .results import Detections, write_picture
@@ -90,9 +95,13 @@ class FileWriter:
         >>> with CsvWriter('found.csv') as writer:
         ...     for item in detector.stream('photos', 'anchor, kite'):
         ...         writer.add(item)
+
+    Raises:
+        ValueError: If the path is a folder.
     """
 
     def __init__(self, path: str | Path, root: str = '') -> None:
+        require_no_folder(path)
         self._path = Path(path)
         self._root = root
         self._open = ExitStack()
@@ -120,8 +129,16 @@ class FileWriter:
         self.count += 1
         if self._file is None:
             unfinished = self._open.enter_context(replacing(self._path))
+            # Names of files need not be UTF-8: what is not is escaped, as
+            # json does it.
             self._file = self._open.enter_context(
-                open(unfinished, 'w', encoding='utf-8', newline='')
+                open(
+                    unfinished,
+                    'w',
+                    encoding='utf-8',
+                    errors='backslashreplace',
+                    newline='',
+                )
             )
             self._begin()
         self._write(self._name(found), found, found.result)
@@ -286,7 +303,7 @@ class LabelStudioWriter(FileWriter):
         if Path(name).is_absolute():  # what was not below the root
             name = os.path.relpath(name, self._folder)
         path = f'{self._folder.name}/{name}'
-        return f'/data/local-files/?d={quote(path)}'
+        return f'/data/local-files/?d={quote(os.fsencode(path))}'
 
     def _end(self) -> None:
         self._file.write('\n]\n')

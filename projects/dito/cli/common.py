@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from dito.datasets.annotations import read_annotations
 from dito.models.text.name_checks import name_key
 from dito.utils.configs import find_config
+from dito.utils.env import require_device
 
 _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
 
@@ -222,4 +223,5 @@ def build_runner(cfg: Config) -> Runner:
 
 def device_of(args: Namespace) -> str:
     """``--device``, else a GPU if there is one."""
+    require_device(args.device)
     return args.device or ('cuda' if torch.cuda.is_available() else 'cpu')

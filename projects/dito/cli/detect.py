@@ -22,6 +22,7 @@ from rich.progress import (
 
 from dito.apis import DITOInferencer, Film, parse_names
 from dito.apis.examples import parse_example
+from dito.apis.pictures import list_images
 from dito.apis.results import Detections, to_dict
 from dito.apis.writers import (
     CocoWriter,
@@ -130,6 +131,11 @@ def by_label(
     return found
 
 
+def listed(given: Sequence[str]) -> list[Any]:
+    """Pictures and films that are meant, told before anything loads."""
+    return [image for item in given for image in list_images(item)]
+
+
 def load(args: Namespace) -> DITOInferencer:
     """Detector that looks for what is asked for."""
     # Errors in names come before anything loads.
@@ -162,10 +168,8 @@ def load(args: Namespace) -> DITOInferencer:
 @command
 def main(args: Namespace) -> int:
     """Detect."""
+    images = listed(args.image)
     inferencer = load(args)
-    images = [
-        path for item in args.image for path in inferencer.list_images(item)
-    ]
     films = [image for image in images if isinstance(image, Film)]
     for film in films:
         film.every = args.every

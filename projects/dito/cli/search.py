@@ -8,7 +8,7 @@ from dito.apis import DITOInferencer, Index, parse_names
 from dito.apis.examples import parse_example
 from dito.utils.printable import printable
 
-from .detect import model_source, say_broken
+from .detect import listed, model_source, say_broken
 from .options import command
 
 # Pictures between two lines of progress.
@@ -18,12 +18,10 @@ _EVERY = 100
 @command
 def index(args: Namespace) -> int:
     """Write an index."""
+    images = listed(args.image)
     detector = DITOInferencer(
         *model_source(args.config, args.checkpoint), device=args.device
     )
-    images = [
-        path for item in args.image for path in detector.list_images(item)
-    ]
 
     def progress(done: int) -> None:
         if done % _EVERY == 0:

@@ -61,7 +61,8 @@ def check_shards(args: Namespace) -> int:
     listed = ', '.join(f'{n} {kind}' for kind, n in problems.most_common())
     print(
         printable(
-            f'{samples} samples in {len(reports)} shards: '
+            f'{samples} samples in {len(reports)} '
+            f'shard{"s" if len(reports) > 1 else ""}: '
             f'{listed or "no problems"}'
         )
     )

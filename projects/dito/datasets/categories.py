@@ -234,7 +234,8 @@ def _select_split(
         if split != 'all':
             raise ValueError(
                 f'split={split!r} needs base_classes or novel_classes in '
-                "metainfo, because the annotation file has no 'frequency'"
+                'metainfo, because the categories of the annotation file '
+                "have no 'frequency', as those of LVIS do"
             )
         return names, [False] * len(names)
     if split == 'all':

@@ -108,6 +108,12 @@ class DITOLoadImageFromFile(LoadImageFromFile):
         uint8, or float32 by ``to_float32``; ValueError, which names ``path``,
         if it cannot be decoded.
         """
+        remedy = 'fetch it again or leave it out'
+        if not content:
+            raise ValueError(
+                f'image {path} (0 bytes) cannot be decoded: the file is '
+                f'empty; {remedy}'
+            )
         try:
             if factor > 1:
                 image = _turn(
@@ -119,12 +125,12 @@ class DITOLoadImageFromFile(LoadImageFromFile):
             reason = ' '.join(str(error).split())
             raise ValueError(
                 f'image {path} ({len(content)} bytes) cannot be decoded '
-                f'({reason}); fetch it again or remove it from the annotations'
+                f'({reason}); {remedy}'
             ) from error
         if image is None:
             raise ValueError(
                 f'image {path} ({len(content)} bytes) cannot be decoded; '
-                'fetch it again or remove it from the annotations'
+                f'{remedy}'
             )
         return image.astype(np.float32) if self.to_float32 else image
 

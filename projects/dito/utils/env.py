@@ -217,6 +217,26 @@ def check_opencv() -> list[Check]:
     ]
 
 
+def require_device(device: str | None) -> None:
+    """Refuse a device that PyTorch cannot use here, in one sentence.
+
+    Raises:
+        ValueError: If it is unknown or missing. None is any device.
+    """
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].split('. ')[0][:120]
+        raise ValueError(
+            f'The device {str(device)!r} cannot be used here ({reason}); '
+            'give cpu, or cuda where "dito check-env" lists a GPU.'
+        ) from error
+
+
 def check_torch() -> list[Check]:
     """PyTorch, the device it would use, and torchvision's operators."""
     error = _import_error('torch')

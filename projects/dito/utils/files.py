@@ -21,6 +21,8 @@ PathLike = str | os.PathLike
 # Python's objects take at least this many times the size of their text.
 _OBJECTS = 4
 _GZIP = b'\x1f\x8b'
+# File systems take names of 255 bytes; what is put before a name needs some.
+_LONG_NAME = 200
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, 'utf-8-sig'),
@@ -159,18 +161,34 @@ def _refuse_huge(path: str) -> None:
 # ------------------------------------------------------------------ writing
 
 
+def require_no_folder(path: PathLike) -> None:
+    """Refuse a folder where a file is to be written."""
+    if os.path.isdir(path):
+        raise ValueError(
+            f'{path} is a folder; give the path of the file to write.'
+        )
+
+
 @contextlib.contextmanager
 def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
     """Write a file that is never seen half written.
 
     Yields where to write, in the same folder and with the same suffix; it
     becomes ``path`` unless there is an error. ``sync`` waits for the disk.
+    ValueError if ``path`` is a folder.
     """
     path = Path(path)
+    require_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    name = os.fsencode(path.name)
+    short = (
+        hashlib.sha256(name).hexdigest() + path.suffix
+        if _LONG_NAME < len(name)
+        else path.name
+    )
     # Threads may write the same file, such as pictures of one name.
     unfinished = path.with_name(
-        f'.{os.getpid()}.{threading.get_ident()}.{path.name}'
+        f'.{os.getpid()}.{threading.get_ident()}.{short}'
     )
     try:
         yield unfinished

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Options of the tools that train, test and detect, and look at models."""
 
+import os
 from argparse import REMAINDER, Namespace
 from pathlib import Path
 
@@ -254,6 +255,7 @@ def detect(parser: ToolParser) -> None:
     )
     parser.check(_something_to_look_for)
     parser.check(_sound_tiles)
+    parser.check(_files_apart)
 
 
 def _sound_tiles(args: Namespace) -> str | None:
@@ -263,6 +265,16 @@ def _sound_tiles(args: Namespace) -> str | None:
     if args.tile is None and args.tile_overlap != TILE_OVERLAP:
         return '--tile-overlap needs --tile'
     return None
+
+
+def _files_apart(args: Namespace) -> str | None:
+    """Refuse files of all detections that would replace each other."""
+    given = [args.save_json, args.save_csv, args.save_label_studio]
+    if args.save_label_studio:
+        given.append(args.save_label_studio.removesuffix('.json') + '.xml')
+    paths = [os.path.abspath(path) for path in given if path]
+    twice = next((p for p in paths if paths.count(p) > 1), None)
+    return twice and f'{twice} would be written twice; give each its own file'
 
 
 def _something_to_look_for(args: Namespace) -> str | None:

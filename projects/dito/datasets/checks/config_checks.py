@@ -79,6 +79,8 @@ def check_files(
     ann_file: str, images: str, max_images: int | None = None, workers: int = 1
 ) -> SetReport:
     """Check an annotation file and its folder of images, without a config."""
+    if not osp.isdir(images):
+        raise FileNotFoundError(f'There is no folder {images} of images.')
     names = [cat['name'] for cat in read_annotations(ann_file).categories]
     part = dict(
         type='DITOLVISDataset',
@@ -120,7 +122,8 @@ def _merged_sets(cfg: Config) -> dict[str, dict[str, Any]]:
     if not found:
         raise ValueError(
             f'{cfg.filename or "the config"} has no data set with an '
-            'ann_file; only detection sets can be checked'
+            'ann_file; only detection sets can be checked, and a file of '
+            'annotations by --data'
         )
     return found
 

@@ -238,9 +238,9 @@ def _check_double(names: Sequence[str]) -> None:
     if duplicates:
         shown = '; '.join(duplicates[:5])
         raise ValueError(
-            f'{len(duplicates)} class names stand more than once, underscores '
-            f'and case aside: {shown}; keep one of each or tell them apart, '
-            "as in 'bat_(animal)'."
+            f'Class names appear more than once, underscores and case aside '
+            f'({len(duplicates)}): {shown}; keep one of each or tell them '
+            "apart, as in 'bat_(animal)'."
         )
 
 

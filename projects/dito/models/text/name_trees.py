@@ -193,7 +193,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         seen: set = set()
         again = next(k for k, _ in pairs if k in seen or seen.add(k))
-        raise ValueError(f'the key {again!r} stands more than once')
+        raise ValueError(f'the key {again!r} appears more than once')
     return result
 
 
@@ -203,7 +203,7 @@ class _TextLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Refuse keys that stand more than once."""
+        """Refuse keys that appear more than once."""
         pairs = [
             (
                 self.construct_object(k, deep=True),

@@ -314,13 +314,19 @@ class DITOTextEncoder(BaseTextEncoder):
             return []
         return self.caption_tokenizer().unknown_pieces(texts)
 
-    def warn_unread(self, names: Sequence[str]) -> None:
+    def warn_unread(
+        self, names: Sequence[str], prompts: Sequence[str] = ()
+    ) -> None:
         """Say which names have words that the tower has not learnt."""
         found = {n: self.unknown_pieces([n]) for n in names}
         unread = {n: pieces for n, pieces in found.items() if pieces}
+        bare = [prompt.replace('{}', ' ') for prompt in prompts]
+        reduced = self.foreign is None and self.token_ids is not None
+        if reduced and (unread or not self.unknown_pieces(bare)):
+            # All that was asked for is said here; what is left is ours, the
+            # name of the background.
+            self.caption_tokenizer().warned = True
         if unread:
-            if self.foreign is None:
-                self.caption_tokenizer().warned = True  # All is said here.
             print_log(
                 say_unread(len(names), unread),
                 logger='current',

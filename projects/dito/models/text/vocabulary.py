@@ -187,7 +187,7 @@ class Vocabulary:
         ]
         warn = getattr(text_encoder, 'warn_unread', None)
         if warn is not None:
-            warn([readable_name(n) for n in names])
+            warn([readable_name(n) for n in names], prompts)
         fingerprint = text_encoder.fingerprint()
         means = embed_phrases(
             groups, prompts, text_encoder, fingerprint, chunk, cache_dir
