@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dito.apis import DITOInferencer
 from dito.export.onnx_file import export_onnx, require_packages
+from dito.export.torch_file import export_torch, require_compiler
 
 from .options import command
 
@@ -24,17 +25,23 @@ def licence_of(model: str) -> str:
 @command
 def main(args: Namespace) -> int:
     """Export, as ``dito export`` is told to."""
-    require_packages()
+    if args.format == 'onnx':
+        require_packages()
+    elif args.format == 'aoti':
+        require_compiler()
     inferencer = DITOInferencer(
         args.config, args.checkpoint, args.names, 'cpu', args.negative_names
     )
-    found = export_onnx(
+    given = (
         inferencer,
         args.out,
         inferencer.model.vocabulary if args.names else None,
         args.licence or licence_of(args.checkpoint),
-        args.dtype,
     )
+    if args.format == 'onnx':
+        found = export_onnx(*given, args.dtype)
+    else:
+        found = export_torch(*given, compiled=args.format == 'aoti')
     size = Path(args.out).stat().st_size / 1e6
     most = 'at most' if args.dtype == 'float32' else 'on average'
     print(f'{args.out}: {size:.1f} MB; differs from PyTorch {most} by {found}')

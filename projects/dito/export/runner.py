@@ -12,7 +12,7 @@ import argparse
 import json
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FORMAT = 'dito-onnx-1'
+# The last two are run by PyTorch, see export/torch_file.py.
+_FORMATS = (FORMAT, 'dito-pt2-1', 'dito-aoti-1')
+# Runs a graph on named arrays.
+Engine = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 # Larger pictures are read at reduced size by the programming interface.
 FULL_PIXELS = 50_000_000
 _BITS = 11  # of OpenCV's weights when it resizes bytes
@@ -83,7 +87,7 @@ def parse_metadata(text: str | None, path: Any) -> dict[str, Any]:
         meta = None
     if not isinstance(meta, dict):
         raise ValueError(f'{path} was not written by "dito export".')
-    if meta.get('format') != FORMAT:
+    if meta.get('format') not in _FORMATS:
         raise ValueError(
             f'{path} has the format {meta.get("format")!r:.60}; this runner '
             f'reads {FORMAT}: take the runner of the version that wrote it.'
@@ -348,10 +352,12 @@ class Runner:
     """An exported detector.
 
     Args:
-        path (str | Path): The ``.onnx`` file.
+        path (str | Path): The ``.onnx`` file, or what the engine reads.
         vocabulary (Names | str | Path, optional): What to look for, where the
             file has names as an input.
-        engine (str): 'onnxruntime' or 'openvino', on the CPU.
+        engine (str | Callable): 'onnxruntime' or 'openvino', on the CPU; or
+            what gives an engine and the metadata of a path, as
+            ``dito.export.torch_file.load_program`` does.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -363,16 +369,19 @@ class Runner:
         self,
         path: str | Path,
         vocabulary: Names | str | Path | None = None,
-        engine: str = 'onnxruntime',
+        engine: str | Callable[[str], tuple[Engine, str | None]] = (
+            'onnxruntime'
+        ),
     ) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f'There is no file {path}.')
         engines = dict(onnxruntime=_onnxruntime, openvino=_openvino)
-        if engine not in engines:
+        if not callable(engine) and engine not in engines:
             raise ValueError(
                 f'engine is {engine!r}; choose from {", ".join(engines)}.'
             )
-        self._run, text = engines[engine](str(path))
+        load = engine if callable(engine) else engines[engine]
+        self._run, text = load(str(path))
         self.meta = parse_metadata(text, path)
         if isinstance(vocabulary, (str, Path)):
             vocabulary = read_names(vocabulary)
@@ -502,7 +511,7 @@ class Runner:
         return found
 
 
-def _onnxruntime(path: str) -> tuple[Any, str | None]:
+def _onnxruntime(path: str) -> tuple[Engine, str | None]:
     """A function that runs the file, and its metadata."""
     import onnxruntime
 
@@ -516,7 +525,7 @@ def _onnxruntime(path: str) -> tuple[Any, str | None]:
     return lambda inputs: session.run(None, inputs), meta
 
 
-def _openvino(path: str) -> tuple[Any, str | None]:
+def _openvino(path: str) -> tuple[Engine, str | None]:
     """The same with OpenVINO."""
     import openvino
 

@@ -21,8 +21,8 @@ from .runner import Names, Runner
 
 # Batch, rows and columns in steps of the size, and names of each test.
 CASES = ((2, 1, 1, 1), (1, 1, 2, 3), (3, 2, 1, 20))
-# Batches are smaller where the images of a test have more pixels than this:
-# attention over a large image takes gigabytes in an engine.
+# Batches, then images, are smaller where those of a test have more pixels than
+# this: attention over a large image takes gigabytes in an engine.
 MOST_PIXELS = 2 * 1024**2
 
 
@@ -67,6 +67,7 @@ def write_tested(
     inferencer: DITOInferencer,
     vocabulary: Vocabulary | None,
     precision: str = 'float32',
+    engine: Any = 'onnxruntime',
 ) -> Differences:
     """Leave a file only if it has passed its test.
 
@@ -76,6 +77,7 @@ def write_tested(
         inferencer (DITOInferencer): The detector.
         vocabulary (Vocabulary, optional): What is folded in, if anything.
         precision (str): Key of :data:`TOLERANCES`.
+        engine (str | Callable): See :class:`.runner.Runner`.
 
     Returns:
         Differences: As of :func:`self_test`.
@@ -86,7 +88,7 @@ def write_tested(
     with replacing(path) as unfinished:
         write(unfinished)
         found = self_test(
-            unfinished, inferencer, vocabulary, precision=precision
+            unfinished, inferencer, vocabulary, engine, precision
         )
         tolerance = TOLERANCES[precision]
         if found.worst(tolerance) != tolerance:
@@ -102,7 +104,7 @@ def self_test(
     path: str | Path,
     inferencer: DITOInferencer,
     vocabulary: Vocabulary | None,
-    engine: str = 'onnxruntime',
+    engine: Any = 'onnxruntime',
     precision: str = 'float32',
 ) -> Differences:
     """Compare a file with the detector it was made of.
@@ -111,7 +113,7 @@ def self_test(
         path (str | Path): The file.
         inferencer (DITOInferencer): The detector.
         vocabulary (Vocabulary, optional): What was folded in, if anything.
-        engine (str): See :class:`.runner.Runner`.
+        engine (str | Callable): See :class:`.runner.Runner`.
         precision (str): What the file has.
 
     Returns:
@@ -136,6 +138,8 @@ def self_test(
             runner.set_names(given)
         step = runner.meta['step']
         fitting = MOST_PIXELS // (rows * columns * step**2)
+        if not fitting:
+            rows, columns = 1, max(MOST_PIXELS // step**2, 1)
         images = [
             draw_image(rng, rows * step - cut, columns * step - 2 * cut)
             for cut in range(max(min(batch, fitting), 1))

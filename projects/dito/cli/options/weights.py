@@ -214,14 +214,24 @@ def build_text_embeddings(parser: ToolParser) -> None:
 
 
 def export(parser: ToolParser) -> None:
-    """Write a detector as one ONNX file that runs without PyTorch.
+    """Write a detector as one file, by default for ONNX, without PyTorch.
 
-    It is run in onnxruntime against PyTorch first, and not written where they
-    differ. Without --names these are an input of the file, of any number.
+    The file is run and compared with the detector first, and not written
+    where they differ. Without --names these are an input of the file, of any
+    number.
     """
     shared.add_checkpoint(parser, shared.PUBLISHED)
     parser.add_argument(
-        'out', type=shared.ending('.onnx'), help='.onnx file to write'
+        'out',
+        type=shared.ending('.onnx', '.pt2'),
+        help='file to write: .onnx, or .pt2 of the other formats',
+    )
+    parser.add_argument(
+        '--format',
+        choices=('onnx', 'pt2', 'aoti'),
+        default='onnx',
+        help='pt2: of torch.export; aoti: compiled by AOTInductor for this '
+        'kind of processor (both run in PyTorch, docs/deploy.md)',
     )
     parser.add_argument(
         '--dtype',
@@ -244,6 +254,21 @@ def export(parser: ToolParser) -> None:
             '--negative-names goes with --names: a file that takes names as '
             'an input takes those too'
             if args.negative_names and not args.names
+            else None
+        )
+    )
+    parser.check(
+        lambda args: (
+            f'--format {args.format} writes a file that ends in '
+            f'{".onnx" if args.format == "onnx" else ".pt2"}, got {args.out}'
+            if args.out.endswith('.onnx') != (args.format == 'onnx')
+            else None
+        )
+    )
+    parser.check(
+        lambda args: (
+            f'--dtype {args.dtype} goes with --format onnx'
+            if args.dtype != 'float32' and args.format != 'onnx'
             else None
         )
     )
