@@ -164,6 +164,9 @@ def test_hook_compiles_the_layers_of_every_stage(
         model = build_pairs(PAIRS[stage]()).train()
     exact = stage_losses(stage, model)
     hook().before_run(SimpleNamespace(model=model))
+    if stage == 'dito':  # Inductor fails at the pyramid as a whole.
+        assert model.neck._compiled_call_impl is None
+        assert model.neck.fpn_convs[0]._compiled_call_impl is not None
     try:
         got = stage_losses(stage, model)
     finally:

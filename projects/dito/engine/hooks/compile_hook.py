@@ -19,15 +19,17 @@ class DITOCompileHook(Hook):
     samplers break into pieces and every new size of a picture compiles anew.
     Here each layer is compiled by itself, for any size, and layers that are
     alike share the code: a transformer's by how many different lengths its
-    windows have, a pyramid's by whether the map has an odd side.
+    windows have.
     What is not listed runs as before, and so do the weights' names in
     checkpoints. ``dito train --compile`` adds this hook.
 
     Args:
         parts (Sequence[str]): Names of the classes to compile. Defaults to
             the layers of :class:`DITOViT`, of open_clip's towers and of the
-            teacher, the pyramid, the proposal head, and the convolutions of
-            the box and mask heads.
+            teacher, the proposal head, and the convolutions of the pyramid
+            and of the box and mask heads. The pyramid as a whole is none of
+            them: PyTorch's compiler (2.11) cannot order the strides of its
+            maps, channels last and of any size, and ends with an error.
         options (dict, optional): Arguments of :func:`torch.compile`, such as
             ``backend``. ``dynamic`` is True unless given.
 
@@ -40,7 +42,6 @@ class DITOCompileHook(Hook):
         parts: Sequence[str] = (
             'Block',
             'ResidualAttentionBlock',
-            'SimpleFPN',
             'DITORPNHead',
             'ConvModule',
         ),
