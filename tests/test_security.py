@@ -7,7 +7,6 @@ and the user gets one sentence.
 """
 
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -40,6 +39,7 @@ from dito.apis import (
     model_file,
     package_model,
 )
+from dito.cli.options import find_main
 from dito.datasets.image_text.bad_samples import BadSample
 from dito.datasets.image_text.image_header import (
     FORMATS,
@@ -124,7 +124,7 @@ def _sentence_of(
 
 
 def _tool(name: str, *argv: str) -> int:
-    return importlib.import_module(f'dito.cli.{name}').main(list(argv))
+    return find_main(name.replace('_', '-'))(list(argv))
 
 
 # ------------------------------------------------------------------ weights
