@@ -242,11 +242,11 @@ def test_archives_of_a_folder(release, home, tmp_path, capsys):
     assert f'has no {DEMO}; it is at https://' in capsys.readouterr().err
 
 
-def test_official_that_is_not_there(home, capsys):
-    assert (
-        main(['detect', 'x.jpg', '--checkpoint', 'official', '--names', 'dog'])
-        == 2
-    )
+def test_official_that_is_not_there(home, capsys, tmp_path):
+    image = tmp_path / 'x.jpg'
+    Image.new('RGB', (8, 8)).save(image)
+    given = ['--checkpoint', 'official', '--names', 'dog']
+    assert main(['detect', str(image), *given]) == 2
     assert '"dito get official" downloads' in capsys.readouterr().err
 
 

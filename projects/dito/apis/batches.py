@@ -84,7 +84,7 @@ def load_parts(
         if tiling is not None:
             tiles = tiling.cut(item['ori_shape'], item['img_shape'])
         if tiles is None or len(tiles.views) == 1:
-            yield Part(job, reader.prepare(item), picture)
+            yield Part(job, _prepared(reader, item), picture)
             return
         for view in tiles.views:
             x1, y1, x2, y2 = view.window
@@ -92,6 +92,13 @@ def load_parts(
             # A copy: transforms may work in place.
             tile = dict(item, img=item['img'][y1:y2, x1:x2].copy())
             tile.update(img_shape=size, ori_shape=size)
-            yield Part(job, reader.prepare(tile), picture, tiles=tiles)
+            yield Part(job, _prepared(reader, tile), picture, tiles=tiles)
     except (ImportError, OSError, ValueError) as error:
         yield Part(job, error=error)
+
+
+def _prepared(reader: PictureReader, item: dict[str, Any]) -> dict[str, Any]:
+    """Data for the model, which leaves masks within their boxes."""
+    data = reader.prepare(item)
+    data['data_samples'].set_metainfo(dict(mask_form='box'))
+    return data

@@ -444,7 +444,6 @@ class PictureReader:
                 'or too long for the size that the config resizes to.'
             ) from error
         sample = data['data_samples']
-        sample.set_metainfo(dict(mask_form='box'))
         if tuple(full) != tuple(read) and 'scale_factor' in sample:
             factors = [
                 factor * part / whole

@@ -58,7 +58,7 @@ def test_reads(tmp_path, name, content, want) -> None:
         (b'[{"id": 1}]', 'has no class names'),
         (b'[1', 'is not json'),
         (b'\xff\xfe', 'is not json'),
-        (b'{"0": "cat", "0": "dog"}', "key '0' stands more than once"),
+        (b'{"0": "cat", "0": "dog"}', "key '0' appears more than once"),
         (b'{"0": "cat", "00": "dog"}', 'an id has more than one name'),
         (b'{"0": ["n01", "cat"]}', 'has no class names'),
         (b'[' * 100_000, 'is not json'),
@@ -164,7 +164,7 @@ def test_yaml_values_are_texts_and_run_nothing(tmp_path) -> None:
         parse_names(path)
     assert not gone.exists()
     path.write_text('names: {0: cat, 0: dog}')
-    with pytest.raises(ValueError, match="'0' stands more than once"):
+    with pytest.raises(ValueError, match="'0' appears more than once"):
         parse_names(path)
 
 
