@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Run the whole chain on the embedded data set: dito/cli/quickstart.py."""
+"""Run the whole chain on the embedded data set: dito/cli/reports.py."""
 
-from dito.cli.quickstart import main
+from dito.cli.reports import quickstart
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(quickstart())

@@ -16,7 +16,7 @@ from detection_files import (
 from mmdet.datasets import CocoDataset, LVISV1Dataset, Objects365V2Dataset
 from mmengine.config import Config
 
-from dito.cli.prepare import main
+from dito.cli.data_sets import prepare as main
 from dito.datasets import DITOCocoDataset, DITOLVISDataset
 from dito.datasets.prepare import LAYOUTS, prepare
 from dito.utils.configs import config_root

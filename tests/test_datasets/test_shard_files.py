@@ -14,8 +14,7 @@ import pytest
 from image_text_files import jpeg, photo, write_tar
 from PIL import Image
 
-from dito.cli import pairs2shards
-from dito.cli.shards import check_shards, shard_stats
+from dito.cli.shards import check_shards, pairs2shards, shard_stats
 from dito.datasets.image_text import ImageTextShards
 from dito.datasets.shard_files import read_pairs
 from dito.datasets.shard_files.write import prepare_image
@@ -35,7 +34,7 @@ def write_folder(root, number=7):
 
 
 def convert(*args):
-    return pairs2shards.main([*map(str, args), '--workers', '1'])
+    return pairs2shards([*map(str, args), '--workers', '1'])
 
 
 def read_tar(path):
@@ -98,7 +97,7 @@ def test_a_folder_becomes_shards(tmp_path, capsys):
 def test_the_bytes_do_not_depend_on_processes(tmp_path):
     source = write_folder(tmp_path / 'in')
     for workers in (1, 2):
-        pairs2shards.main(
+        pairs2shards(
             [
                 source,
                 '--out-dir',

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from dito.cli import make_symbols
+from dito.cli.data_sets import make_symbols
 from dito.datasets.symbols import (
     SymbolsConfig,
     build_symbols,
@@ -351,11 +351,11 @@ def test_the_tool_builds_and_refuses(
         *('--shard-size', '4', '--workers', '1'),
         *('--retrieval-images', '2', '--zero-shot-images', '0'),
     ]
-    assert make_symbols.main(command) == 0
+    assert make_symbols(command) == 0
     said = capsys.readouterr().out
     assert f'{len(load_glyphs())} categories, 13 pictures' in said
     # Too few pictures for every category: said, not hidden.
     assert 'base_without_train_box: ' in said
     assert not (tmp_path / 'set' / 'zero_shot').exists()
-    assert make_symbols.main(command) == 2
+    assert make_symbols(command) == 2
     assert '--overwrite' in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, DictAction
 
-from dito.cli import quickstart
+from dito.cli import reports
 from dito.cli.options import TOOLS
 from dito.reports.logs import newest_run, read_scalars, read_test_metrics
 from dito.reports.quickstart import (
@@ -205,7 +205,7 @@ def test_stage_2_goes_on_or_starts_from_the_tower(tmp_path):
 def test_iterations_of_the_command_line(argv, iterations, monkeypatch):
     plans = []
     monkeypatch.setattr(
-        quickstart, 'run_quickstart', lambda plan, _: plans.append(plan)
+        reports, 'run_quickstart', lambda plan, _: plans.append(plan)
     )
-    assert quickstart.main(argv) == 0
+    assert reports.quickstart(argv) == 0
     assert plans[0].rep_iters == iterations

@@ -15,7 +15,8 @@ from quickstart_files import write_quickstart
 
 from dito.apis import DITOInferencer
 from dito.apis.similarity import SimilarityMaps
-from dito.cli import make_report, similarity_map
+from dito.cli import similarity_map
+from dito.cli.reports import make_report
 from dito.reports.figures import quickstart_figure, readme_figure, write_figure
 from dito.reports.logs import StageLog
 from dito.reports.report import (
@@ -300,15 +301,15 @@ def test_figure_of_any_checkpoint(
         str(run / 'rep/stage.py'),
     ]
     for options, columns in (([*one, *rep], 3), (one, 1)):
-        assert make_report.main([*arguments, *options]) == 0
+        assert make_report([*arguments, *options]) == 0
         image = cv2.imread(str(tmp_path / 'f.png'))
         assert image.shape[1] == 576 * columns + 16 * (columns - 1)
     capsys.readouterr()
     with pytest.raises(SystemExit, match='2'):
-        make_report.main([*arguments, *rep])
+        make_report([*arguments, *rep])
     assert 'belong to --figure with --checkpoint' in capsys.readouterr().err
     with pytest.raises(SystemExit, match='2'):
-        make_report.main([*arguments[:-1], '0', *one])
+        make_report([*arguments[:-1], '0', *one])
     assert 'a number from 1 on, got 0' in capsys.readouterr().err
 
 
@@ -359,9 +360,9 @@ def test_report_tool(
     folders: tuple, report: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     out = tmp_path / 'r.html'
-    code = make_report.main(
+    code = make_report(
         [str(folders[0]), '--data-root', str(folders[1]), '--out', str(out)]
     )
     assert code == 0 and out.read_text(encoding='utf-8') == report
-    assert make_report.main([str(tmp_path / 'none')]) == 2
+    assert make_report([str(tmp_path / 'none')]) == 2
     assert 'metrics.json' in capsys.readouterr().err

@@ -108,7 +108,7 @@ def main() -> None:
     """Detect and evaluate."""
     parser = argparse.ArgumentParser(description='AP by examples.')
     add = parser.add_argument
-    add('data', type=Path, help='folder of make_symbols.py')
+    add('data', type=Path, help='folder of `dito make-symbols`')
     add('--pictures', type=int, default=150, help='of the test')
     add('--examples', type=int, nargs='+', default=[1, 5])
     add(

@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Problems of image-text shards, and what they hold."""
+"""Tar shards of image-caption pairs: written, checked and described."""
 
+import sys
 from argparse import Namespace
 from collections import Counter
 from typing import Any
@@ -15,6 +16,49 @@ from dito.utils.printable import printable
 
 from .errors import ExitCode
 from .options import command
+
+#: Pairs that are left out and named.
+_MAX_NAMED = 5
+
+
+@command
+def pairs2shards(args: Namespace) -> int:
+    """Write shards and say what was left out."""
+    options = shard_files.ShardOptions(
+        args.shard_size,
+        args.prefix,
+        None if args.keep_order else args.seed,
+        args.max_side,
+        args.quality,
+        args.max_broken_share,
+    )
+    pairs = shard_files.read_pairs(
+        args.source,
+        image_column=args.image_column,
+        caption_column=args.caption_column,
+        root=args.images,
+    )
+    faults = [pair.fault for pair in pairs if pair.fault is not None]
+    for reason, detail in faults[:_MAX_NAMED]:
+        print(printable(f'left out: {reason}: {detail}'), file=sys.stderr)
+    manifest = shard_files.write_shards(
+        pairs,
+        args.out_dir,
+        options,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        report=print,
+    )
+    skipped = ', '.join(
+        f'{number} {reason}' for reason, number in manifest['skipped'].items()
+    )
+    size = sum(shard['bytes'] for shard in manifest['shards'])
+    print(
+        f'{args.out_dir}: {manifest["samples"]} of {len(pairs)} pairs in '
+        f'{len(manifest["shards"])} shards, {size / 1e6:.1f} MB'
+        + (f'; left out: {skipped}' if skipped else '')
+    )
+    return 0
 
 
 def show_problems(reports: list[dict[str, Any]]) -> None:

@@ -68,8 +68,10 @@ _SHARED = dict(
         'official-to-dito',
         'official-text-embeddings',
     ),
+    data_sets=('prepare', 'make-symbols'),
+    reports=('quickstart', 'make-report'),
     search=('index', 'search'),
-    shards=('check-shards', 'shard-stats'),
+    shards=('pairs2shards', 'check-shards', 'shard-stats'),
 )
 
 

@@ -1,25 +1,28 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Data sets laid out as the configs expect."""
+"""Data sets: laid out as the configs expect, and "symbols", drawn."""
 
 import os
+import time
 from argparse import Namespace
 
 from rich.markup import escape
 from rich.table import Table
 
-from dito.datasets.prepare import LAYOUTS, prepare
+from dito.datasets import prepare as layouts
+from dito.datasets.symbols import SymbolsConfig, build_symbols
 from dito.evaluation.report import print_table
 
 from .errors import ExitCode
 from .options import command
+from .options.data import SYMBOLS
 
 
 @command
-def main(args: Namespace) -> int:
+def prepare(args: Namespace) -> int:
     """Prepare."""
-    layout = LAYOUTS[args.dataset]
+    layout = layouts.LAYOUTS[args.dataset]
     root = args.out_dir or layout.root
-    steps = prepare(layout, root, args.source, args.convert)
+    steps = layouts.prepare(layout, root, args.source, args.convert)
     table = Table(
         'path',
         'state',
@@ -45,3 +48,27 @@ def main(args: Namespace) -> int:
         else 'Everything is there.'
     )
     return ExitCode.FINDINGS if missing else ExitCode.RIGHT
+
+
+@command
+def make_symbols(args: Namespace) -> int:
+    """Build the set and say what it holds."""
+    start = time.perf_counter()
+    cfg = SymbolsConfig(
+        seed=args.seed,
+        train_images=args.pictures[0],
+        val_images=args.pictures[1],
+        val_drawings_images=args.drawings,
+        **{name: getattr(args, name) for name in SYMBOLS},
+    )
+    manifest = build_symbols(
+        args.out_dir, cfg, args.workers, args.overwrite, report=print
+    )
+    seconds = time.perf_counter() - start
+    pictures = sum(manifest['images'].values())
+    print(
+        f'{args.out_dir}: {manifest["categories"]["total"]} categories, '
+        f'{pictures} pictures in {seconds:.0f} s '
+        f'({60 * pictures / seconds:.0f} a minute)'
+    )
+    return 0
