@@ -158,6 +158,67 @@ def test_negative_names_of_one_call(
         assert item.result['scores'] == shared.record['scores']
 
 
+def test_boxes_that_visitors_draw() -> None:
+    text = ''
+    for click, expected in [
+        ((30, 4), '30, 4'),
+        ((10, 20), '10, 4, 30, 20'),
+        ((7, 8), '7, 8'),  # begins another box
+    ]:
+        text = answers.add_corner(text, *click)
+        assert text == expected
+    assert answers.read_box(' 1, 2.5;3 4, ') == (1, 2.5, 3, 4)
+    for text in ('', '1, 2', 'a, b, c, d', '1, 2, 3, 4, 5'):
+        with pytest.raises(ValueError, match='four numbers'):
+            answers.read_box(text)
+
+
+def test_examples_of_visitors(
+    demo: Demo, detector: DITOInferencer, tmp_path: Path
+) -> None:
+    """They take part as examples of the interface do."""
+    path = str(PICTURE)
+    mug, cut = demo.show(path, '10, 20, 60, 80', 'my mug', [])
+    assert cut.shape == (60, 50, 3)
+    key, _ = demo.show(path, '80, 20, 120, 60', 'key', [mug])
+    found = demo.find(path, 'anchor, key', examples=[mug, key], score_thr=0.0)
+    assert found.record['vocabulary'] == ['anchor', 'key', 'my mug']
+    vocabulary = detector.embed(
+        'anchor, key',
+        examples={
+            'my mug': (path, (10, 20, 60, 80)),
+            'key': (path, (80, 20, 120, 60)),
+        },
+    )
+    (same,) = detector(path, vocabulary, score_thr=0.0)['predictions']
+    assert found.record['scores'] == same['scores'] != []
+    assert found.record['names'] == same['names']
+    alone = demo.find(path, ' ', examples=[mug], score_thr=0.0)
+    assert set(alone.record['names']) == {'my mug'}
+    json.dumps(alone.record)
+
+
+@pytest.mark.parametrize(
+    ('box', 'name', 'before', 'reason'),
+    [
+        ('10, 20, 60', 'mug', 0, 'four numbers'),
+        ('10, 20, 6000, 80', 'mug', 0, 'does not lie in'),
+        ('10, 20, 11, 21', 'mug', 0, 'shows nothing'),
+        ('nan, 20, 30, 50', 'mug', 0, 'does not lie in'),
+        ('10, 20, 60, 80', '', 0, 'no name'),
+        ('10, 20, 60, 80', 'mug, cup', 0, 'one name, not 2'),
+        ('10, 20, 60, 80', 'mug', 8, 'At most 8 examples'),
+    ],
+)
+def test_examples_that_are_refused(
+    box: str, name: str, before: int, reason: str, demo: Demo
+) -> None:
+    shown = answers.Shown('mug', str(PICTURE), (10, 20, 60, 80))
+    with pytest.raises(ValueError, match=reason) as caught:
+        demo.show(str(PICTURE), box, name, [shown] * before)
+    assert str(PICTURE) not in str(caught.value)
+
+
 def test_an_answer_that_takes_too_long(
     demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +476,58 @@ def test_find_and_download(visit: Callable[..., Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_example_by_two_clicks(visit: Callable[..., Any]) -> None:
+    """The box is that of the pixels, however large the page shows them."""
+    tab = visit()
+    upload(tab, PICTURE)
+    tab.click('text=Show an example')
+    image = tab.locator('#picture img')
+    shown, (width, height) = image.bounding_box(), Image.open(PICTURE).size
+    # Gradio makes pictures smaller, never larger.
+    scale = min(shown['width'] / width, shown['height'] / height, 1)
+    left = (shown['width'] - width * scale) / 2
+    top = (shown['height'] - height * scale) / 2
+    corners = [(0.75, 0.5), (0.25, 0.1)]
+    for x, y in corners:
+        image.click(
+            position=dict(
+                x=left + x * width * scale, y=top + y * height * scale
+            )
+        )
+        answer_of(tab, 'corner;|box is whole')
+        tab.wait_for_function(
+            'n => document.querySelector("#box input, #box textarea")'
+            '.value.split(",").length == n',
+            arg=2 if (x, y) == corners[0] else 4,
+        )
+    box = list(
+        map(int, tab.input_value('#box :is(input, textarea)').split(','))
+    )
+    expected = [0.25 * width, 0.1 * height, 0.75 * width, 0.5 * height]
+    assert np.abs(np.subtract(box, expected)).max() <= 2
+    tab.click('#add')
+    answer_of(tab, 'There is no name')
+    tab.fill('#called :is(input, textarea)', 'that thing')
+    tab.click('#add')
+    answer_of(tab, 'The example is added')
+    tab.wait_for_selector('#cut img')
+    assert tab.inner_text('#examples').strip() == 'Examples: that thing: 1.'
+    tab.click('#find')
+    answer_of(tab, 'found with a score|Nothing has a score')
+    with tab.expect_download() as waiting:
+        tab.click('#json')
+    record = json.loads(Path(waiting.value.path()).read_text())
+    assert record['vocabulary'] == ['that thing']
+    assert record['examples'] == [dict(name='that thing', box=box)]
+    tab.click('#clear')
+    tab.wait_for_function(
+        'document.querySelector("#examples").textContent.includes("none")'
+    )
+    tab.click('#find')
+    answer_of(tab, 'There is no name')
+
+
+@pytest.mark.slow
 def test_a_sample_at_the_width_of_a_phone(visit: Callable[..., Any]) -> None:
     tab = visit(360, 740)
     assert not wide(tab)
@@ -514,7 +627,9 @@ def hostile(address: str, secret: Path) -> list[tuple]:
     stolen = dict(
         path=str(secret), orig_name='a.png', meta={'_type': 'gradio.FileData'}
     )
-    asked = [stolen, 'anchor', '', False, 0.3, True, True]
+    shown = [['anchor', str(secret), [0, 0, 8, 8]]]
+    asked = [stolen, 'anchor', '', False, 0.3, True, True, shown]
+    corners = '0, 0, 8, 8'
     posts = [
         json.dumps(dict(fn_index=i, data=data, session_hash='h')).encode()
         for i in ids
@@ -522,8 +637,10 @@ def hostile(address: str, secret: Path) -> list[tuple]:
             asked,
             [dict(stolen, path=f'file://{secret}'), *asked[1:]],
             [dict(stolen, url=f'file://{secret}'), *asked[1:]],
-            [None, MANY, MANY, True, 'x', {}, []],
-            [{'a': 1}] * 7,
+            [None, MANY, MANY, True, 'x', {}, [], shown],
+            [stolen, corners, 'anchor', shown],
+            [None, corners, 'anchor', shown],
+            [{'a': 1}] * 8,
             [],
         )
     ]

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from dito.reports.demo import (
     MOST_MAPS,
     Demo,
     Limits,
+    Shown,
+    add_corner,
     draw_samples,
     forget,
     write_answer,
@@ -157,6 +160,30 @@ def build_page(
             gr.DownloadButton(interactive=True, value=record),
         )
 
+    def clicked(box: str, event: gr.SelectData) -> tuple:
+        box = add_corner(box, *map(int, event.index))
+        text = 'The box is whole; add it as an example.'
+        if box.count(',') < 3:
+            text = 'That is one corner; click the opposite one.'
+        return said(text), box
+
+    def show(
+        path: str | None, box: str, name: str, before: list[Shown]
+    ) -> tuple:
+        try:
+            shown, crop = demo.show(path, box, name, before)
+        except ValueError as error:
+            return said(str(error)), box, before, gr.Image(), gr.HTML()
+        file = Path(tempfile.mkdtemp(dir=folder)) / 'example.jpg'
+        write_picture(file, crop)
+        every = [*before, shown]
+        return said('The example is added.'), '', every, str(file), told(every)
+
+    def told(examples: Sequence[Shown]) -> str:
+        counts = Counter(shown.name for shown in examples)
+        named = ', '.join(f'{name}: {n}' for name, n in counts.items())
+        return html.escape(f'Examples: {named or "none"}.')
+
     def maps(path: str | None, names: str) -> tuple:
         try:
             drawn = demo.maps(path, names)
@@ -200,6 +227,33 @@ def build_page(
                         visible=demo.similarity is not None,
                         elem_id='see',
                     )
+                with gr.Accordion('Show an example', open=False):
+                    box = gr.Textbox(
+                        '',
+                        label='Its box in the picture',
+                        info='click two opposite corners, or type x1, y1, '
+                        'x2, y2 in pixels',
+                        elem_id='box',
+                    )
+                    called = gr.Textbox(
+                        '',
+                        label='What it is called',
+                        info='a name among those above gets the mean of both',
+                        placeholder='my mug',
+                        elem_id='called',
+                    )
+                    with gr.Row():
+                        add = gr.Button('Add example', elem_id='add')
+                        clear = gr.Button('Remove all', elem_id='clear')
+                    listed = gr.HTML(told([]), elem_id='examples')
+                    cut = gr.Image(
+                        label='The last example',
+                        interactive=False,
+                        height=120,
+                        buttons=[],
+                        elem_id='cut',
+                    )
+                examples = gr.State([], time_to_live=_KEPT)
                 with gr.Accordion('Options', open=False):
                     score = gr.Slider(
                         0, 1, 0.3, step=0.05, label='Least score'
@@ -256,8 +310,25 @@ def build_page(
             api_visibility='private', concurrency_id='model'
         )
         inputs = [picture, names, others, trained, score, one_name, masks]
+        inputs += [examples]
         outputs = [status, drawn, table, as_picture, as_json]
         go.click(find, inputs, outputs, **asked)
+        at_once: dict[str, Any] = dict(api_visibility='private', queue=False)
+        picture.select(clicked, [box], [status, box], **at_once)
+        # A corner of another picture means nothing in this one.
+        picture.change(lambda: '', None, [box], **at_once)
+        add.click(
+            show,
+            [picture, box, called, examples],
+            [status, box, examples, cut, listed],
+            **asked,
+        )
+        clear.click(
+            lambda: ([], None, told([])),
+            None,
+            [examples, cut, listed],
+            **at_once,
+        )
         see.click(maps, [picture, names], [status, heat], **asked)
         sample.click(lambda: next(shown), None, [picture, names], **asked)
     return page

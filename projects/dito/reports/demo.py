@@ -1,14 +1,16 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """What the page of ``dito demo`` answers, without the page."""
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from dito.models.text.name_checks import (
     trained_names,
 )
 from dito.models.text.name_files import typed_names
+from dito.models.text.vocabulary import Vocabulary
 from dito.utils.files import write_json
 from dito.visualization.local_visualizer import reduce_picture
 
@@ -30,10 +33,14 @@ from .samples import query_text
 
 #: Names that have similarity maps at a time.
 MOST_MAPS = 4
+#: Examples that a visitor may show.
+MOST_EXAMPLES = 8
 #: IoU above which one object has one name.
 ONE_NAME_IOU = 0.5
 # Of the pictures that similarity maps are laid over.
 _MAP_PIXELS = 1 << 20
+# Of the cut-out of an example.
+_CROP_PIXELS = 1 << 16
 # Letters a name may have on average; longer texts are not even read.
 _LETTERS = 100
 _T = TypeVar('_T')
@@ -47,6 +54,14 @@ class Limits:
     megapixels: int  #: Its pixels in millions.
     names: int  #: To look for, and as many negative ones.
     seconds: float  #: Until a question is answered or given up.
+
+
+class Shown(NamedTuple):
+    """An example: what a visitor showed in the place of a name."""
+
+    name: str  #: What it is called.
+    path: str  #: Of the uploaded picture.
+    box: tuple[float, ...]  #: Where it is there: x1, y1, x2, y2 in pixels.
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,33 @@ def read_names(text: str, limits: Limits) -> tuple[str, ...]:
     return names
 
 
+def read_box(text: str) -> tuple[float, ...]:
+    """Read 'x1, y1, x2, y2'; ValueError if it is something else."""
+    try:
+        box = tuple(map(float, re.split(r'[,;\s]+', text.strip(' ,;\n'))))
+    except ValueError:
+        box = ()
+    if len(box) != 4:
+        raise ValueError(
+            'A box is four numbers, x1, y1, x2, y2 in pixels; click two '
+            'opposite corners in the picture or type them.'
+        )
+    return box
+
+
+def add_corner(text: str, x: int, y: int) -> str:
+    """A box as text, after a click on its first corner or its second.
+
+    A click on a whole box begins another one.
+    """
+    try:
+        left, top = map(int, text.split(','))
+    except ValueError:
+        return f'{x}, {y}'
+    (x1, x2), (y1, y2) = sorted((left, x)), sorted((top, y))
+    return f'{x1}, {y1}, {x2}, {y2}'
+
+
 class Demo:
     """A detector that answers within limits, one question at a time.
 
@@ -131,6 +173,8 @@ class Demo:
         self.limits = limits
         self.trained = trained_names(detector.train_meta)
         self._worker = ThreadPoolExecutor(1, 'demo')
+        # Used by the worker alone.
+        self._embedded = lru_cache(64)(self._embed)
 
     def find(
         self,
@@ -141,15 +185,19 @@ class Demo:
         score_thr: float = 0.3,
         one_name: bool = False,
         masks: bool = True,
+        examples: Sequence[Shown] = (),
     ) -> Answer:
-        """Find what a visitor named; names are as typed.
+        """Find what a visitor named or showed; names are as typed.
 
         ``trained``: whether the classes of the training are negative names
         too. ``one_name``: whether of detections that overlap by an IoU above
         0.5 the best alone is kept. ValueError if it cannot be done, or takes
-        too long.
+        too long. ``examples`` of one name, or of a name among the others, are
+        averaged.
         """
-        asked = read_names(names, self.limits)
+        asked: tuple[str, ...] = ()
+        if names.strip() or not examples:
+            asked = read_names(names, self.limits)
         others: list[str] = []
         if negative_names.strip():
             others += read_names(negative_names, self.limits)
@@ -157,8 +205,37 @@ class Demo:
             typed = set(map(name_key, others))
             others += [n for n in self.trained if name_key(n) not in typed]
         return self._in_time(
-            self._find, path, asked, others, score_thr, one_name, masks
+            self._find,
+            path,
+            asked,
+            others,
+            score_thr,
+            one_name,
+            masks,
+            tuple(examples),
         )
+
+    def show(
+        self, path: str | None, box: str, name: str, before: Sequence[Shown]
+    ) -> tuple[Shown, np.ndarray]:
+        """Take an example: what a box, as typed, shows of a picture.
+
+        Returns it with its cut-out, RGB, uint8, (h, w, 3); ValueError if it
+        cannot be used, or there are :data:`MOST_EXAMPLES` before it.
+        """
+        if len(before) >= MOST_EXAMPLES:
+            raise ValueError(
+                f'At most {MOST_EXAMPLES} examples are taken; remove them to '
+                'show others.'
+            )
+        names = read_names(name, self.limits)
+        if len(names) > 1:
+            raise ValueError(
+                f'An example has one name, not {len(names)}; leave the comma '
+                'out.'
+            )
+        corners = read_box(box)
+        return self._in_time(self._show, path, corners, names[0])
 
     def maps(self, path: str | None, names: str) -> np.ndarray:
         """Draw where a model sees the first 4 names, before and after REP.
@@ -197,11 +274,17 @@ class Demo:
         score_thr: float,
         one_name: bool,
         masks: bool,
+        examples: tuple[Shown, ...],
     ) -> Answer:
         image = read_picture(path, self.limits)
+        vocabulary: Any = list(names)
+        if examples:
+            vocabulary = self._embedded(examples)
+            if names:
+                vocabulary = self.detector.embed(list(names)).mix(vocabulary)
         (found,) = self.detector.stream(
             [image],
-            list(names),
+            vocabulary,
             score_thr=score_thr,
             agnostic_nms=ONE_NAME_IOU if one_name else None,
             negative_names=list(others) or None,
@@ -233,13 +316,33 @@ class Demo:
             dict(
                 height=image.shape[0],
                 width=image.shape[1],
-                vocabulary=list(names),
+                vocabulary=list(getattr(vocabulary, 'names', vocabulary)),
+                examples=[
+                    dict(name=shown.name, box=list(shown.box))
+                    for shown in examples
+                ],
                 negative_names=list(others),
                 score_thr=score_thr,
                 **result,
             ),
             message,
         )
+
+    def _show(
+        self, path: Path, box: tuple[float, ...], name: str
+    ) -> tuple[Shown, np.ndarray]:
+        shown = Shown(name, str(path), box)
+        self._embedded((shown,))  # refuses what cannot be used
+        x1, y1, x2, y2 = (round(value) for value in box)
+        crop = read_picture(path, self.limits)[y1:y2, x1:x2, ::-1]
+        return shown, reduce_picture(np.ascontiguousarray(crop), _CROP_PIXELS)
+
+    def _embed(self, examples: tuple[Shown, ...]) -> Vocabulary:
+        given: dict[str, list[Any]] = {}
+        for shown in examples:
+            image = read_picture(Path(shown.path), self.limits)
+            given.setdefault(shown.name, []).append((image, shown.box))
+        return self.detector.embed(examples=given)
 
     def _maps(self, path: Path, texts: Sequence[str]) -> np.ndarray:
         image = read_picture(path, self.limits)
