@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Train the small detector on four pictures of symbols until it has them."""
+"""Train the small detector on two pictures of symbols until it has them."""
 
 import copy
 from pathlib import Path
@@ -11,7 +11,7 @@ from dito.datasets.symbols import SymbolsConfig, build_symbols
 from dito.utils.configs import config_root
 
 SIZE = 96
-IMAGES = 4
+IMAGES = 2
 _EMPTY = dict(
     val_images=0,
     single_shards=0,
@@ -23,7 +23,7 @@ _EMPTY = dict(
 
 
 def overfit_config(root: Path, iters: int, lr: float) -> Config:
-    """Config of a training and a test on the same four pictures.
+    """Config of a training and a test on the same two pictures.
 
     The network, its losses and its start are those of
     ``ablations/dito_symbols_no-rep.py``: shipped towers, shifted windows,
@@ -32,7 +32,7 @@ def overfit_config(root: Path, iters: int, lr: float) -> Config:
 
     Args:
         root (Path): Folder for pictures, logs and checkpoints.
-        iters (int): Iterations of four pictures.
+        iters (int): Iterations of two pictures.
         lr (float): Learning rate.
 
     Returns:
@@ -105,7 +105,7 @@ def overfit_config(root: Path, iters: int, lr: float) -> Config:
 
 
 def overfit(
-    root: Path, iters: int = 180, lr: float = 2e-3
+    root: Path, iters: int = 100, lr: float = 2e-3
 ) -> dict[str, float]:
     """Train, then test on what was trained on.
 
