@@ -74,6 +74,28 @@ def test_a_scene_answers_as_a_call(
             assert one.find(names, **options) == wanted
 
 
+def test_masks_are_made_of_what_is_kept(
+    detector: Any, parts: dict[str, Any]
+) -> None:
+    image = parts['images'][0]
+    (whole,) = detector.stream(image, NAMES, return_all=True, score_thr=0.0)
+    scores = whole.every.pred_instances.scores
+    threshold = float(scores[len(scores) // 2])
+    options = dict(score_thr=threshold, negative_names=['wheel'])
+    (all_made,) = detector.stream(image, NAMES, return_all=True, **options)
+    (some,) = detector.stream(image, NAMES, **options)
+    made, full = some.every.pred_instances, all_made.every.pred_instances
+    kept = made.scores >= threshold
+    assert 0 < kept.sum() < len(kept)
+    assert made.bboxes.equal(full.bboxes) and made.scores.equal(full.scores)
+    assert not made.box_masks[~kept].any() and full.box_masks[~kept].any()
+    torch.testing.assert_close(
+        made.box_masks[kept], full.box_masks[kept], rtol=1e-4, atol=1e-5
+    )
+    (none,) = detector.stream(image, NAMES, score_thr=1.0)
+    assert none.result['masks'] == []
+
+
 def test_nothing_is_encoded_again(
     detector: Any, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,6 +348,8 @@ def test_tiles(
             'f.xml would be written twice',
         ),
         (['--names', 'a', '--device', 'gpu'], "The device 'gpu' cannot be"),
+        (['--names', 'a', '--score-thr', 'nan'], 'from 0 to 1, got nan'),
+        (['--names', 'a', '--agnostic-nms', '7'], 'from 0 to 1, got 7'),
     ],
 )
 def test_what_is_asked_for_wrongly(

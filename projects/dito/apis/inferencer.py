@@ -317,6 +317,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             track=track,
             tile=tile,
             tile_overlap=tile_overlap,
+            return_all=return_all,
         ):
             if on_error == 'collect':
                 results['errors'].append(item.error)
@@ -344,6 +345,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         track: bool = False,
         tile: int | tuple[int, int] | None = None,
         tile_overlap: float = 0.2,
+        return_all: bool = False,
     ) -> Iterator[Detections]:
         """Detect as a call does, and give each image's result when it is made.
 
@@ -366,6 +368,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             track (bool): Number the objects of films.
             tile (int | tuple[int, int], optional): Cut large pictures.
             tile_overlap (float): Of neighbouring tiles.
+            return_all (bool): Make the masks of every detection; those below
+                ``score_thr`` are empty otherwise.
 
         Yields:
             Detections: Of one image; masks are not pasted yet.
@@ -383,7 +387,11 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         tracks = Followed(score_thr) if track else None
         with OutputFolder(out_dir) as out:
             for sample, part in self._search(
-                jobs, batch_size, bool(out_dir or draw), tiling
+                jobs,
+                batch_size,
+                bool(out_dir or draw),
+                tiling,
+                0.0 if return_all else score_thr,
             ):
                 job = part.job
                 if sample is None:
@@ -533,6 +541,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         batch_size: int,
         draw: bool,
         tiling: Tiling | None,
+        score_thr: float,
     ) -> Iterator[tuple[DetDataSample | None, Part]]:
         """What was found in each picture, None if it cannot be read.
 
@@ -544,7 +553,9 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
                 found = []
                 yield None, part
                 continue
-            found.append(scene.search(part.job.query))
+            # Pieces of an object may have less than the whole.
+            least = score_thr if part.tiles is None else 0.0
+            found.append(scene.search(part.job.query, score_thr=least))
             if part.tiles is None:
                 yield found.pop(), part
             elif len(found) == len(part.tiles.views):

@@ -14,6 +14,7 @@ import pycocotools.mask as mask_utils
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
+from mmengine.structures import InstanceData
 from torchvision.ops import nms
 
 from dito.models.roi_heads.box_masks import RunLengthMasks, paste_masks
@@ -50,6 +51,10 @@ class Query(NamedTuple):
             tuple(classes.label_novel.tolist()),
         )
 
+    def answers(self, found: InstanceData, score_thr: float) -> torch.Tensor:
+        """Which detections are looked for and have the least score."""
+        return (found.labels < len(self.labels)) & (found.scores >= score_thr)
+
 
 #: The query for objects without names.
 OBJECTS = Query(None, (OBJECT,), (True,))
@@ -61,7 +66,8 @@ class Detections:
 
     Attributes:
         every (DetDataSample): All detections of the names; ``pred_instances``
-            has masks within their boxes only (``box_masks``), the meta data
+            has masks within their boxes only (``box_masks``; those below the
+            least score are empty, unless all were asked for), the meta data
             ``classes``, the names by label.
         kept (DetDataSample): Those of the least score or more.
         query (Query): The names that labels stand for.

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Scene:
         """
         check_options(score_thr, 1, agnostic_nms, 'raise', '')
         query = self.detector.query(vocabulary, negative_names)
-        found = self.detect(query, score_thr, agnostic_nms, masks)
+        found = self.detect(query, score_thr, agnostic_nms, masks, return_all)
         return prediction(found, return_all, return_datasamples)
 
     def objects(
@@ -104,7 +105,7 @@ class Scene:
         For the options see :meth:`find`.
         """
         check_options(score_thr, 1, None, 'raise', '')
-        found = self.detect(OBJECTS, score_thr, None, masks)
+        found = self.detect(OBJECTS, score_thr, None, masks, return_all)
         return prediction(found, return_all, return_datasamples)
 
     def detect(
@@ -113,19 +114,26 @@ class Scene:
         score_thr: float,
         agnostic_nms: float | None,
         masks: bool = True,
+        every: bool = False,
     ) -> Detections:
         """Find what is asked for, see :meth:`find`; masks are pasted later."""
-        sample = self.search(query, masks)
+        sample = self.search(query, masks, 0.0 if every else score_thr)
         return Detections.of(sample, query, score_thr, agnostic_nms)
 
-    def search(self, query: Query, masks: bool = True) -> DetDataSample:
-        """All detections of a query, as the model gives them."""
+    def search(
+        self, query: Query, masks: bool = True, score_thr: float = 0.0
+    ) -> DetDataSample:
+        """All detections of a query, as the model gives them.
+
+        Masks are those of what is looked for, from ``score_thr`` on.
+        """
         model = self.detector.model
+        wanted = masks and partial(query.answers, score_thr=score_thr)
         with torch.no_grad():
             found = (
-                model.find_objects(self.image, masks=masks)
+                model.find_objects(self.image, masks=wanted)
                 if query.vocabulary is None
-                else model.find(self.image, query.vocabulary, masks=masks)
+                else model.find(self.image, query.vocabulary, masks=wanted)
             )
         (sample,) = model.add_pred_to_datasample([self.sample.new()], [found])
         return sample
@@ -233,8 +241,10 @@ class TiledScene(Scene):
             'or examples encode the picture without tile=.'
         )
 
-    def search(self, query: Query, masks: bool = True) -> DetDataSample:
-        """Those of all views, joined."""
+    def search(
+        self, query: Query, masks: bool = True, score_thr: float = 0.0
+    ) -> DetDataSample:
+        """Those of all views, joined; what is joined may have low scores."""
         found = [scene.search(query, masks) for scene in self.scenes]
         return self.tiles.join(found, nms_iou(self.detector.model))
 

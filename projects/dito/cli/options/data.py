@@ -261,7 +261,7 @@ def pairs2shards(parser: ToolParser) -> None:
     )
     add(
         '--max-broken-share',
-        type=float,
+        type=shared.share,
         default=SHARDS['max_broken_share'],
         metavar='F',
         help='share of unusable pairs that is an error',

@@ -234,13 +234,13 @@ def detect(parser: ToolParser) -> None:
     )
     add(
         '--score-thr',
-        type=float,
+        type=shared.share,
         default=0.3,
         help='least score of what is written',
     )
     add(
         '--agnostic-nms',
-        type=float,
+        type=shared.share,
         metavar='IOU',
         help='of detections that overlap by more keep only the best, '
         'whatever their names (0.5 gives one name an object)',

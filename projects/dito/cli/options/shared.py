@@ -92,6 +92,17 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1, such as a score or an IoU."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # NaN too
+        raise ArgumentTypeError(f'must be a number from 0 to 1, got {text}')
+    return value
+
+
 def named(form: str) -> Callable[[str], tuple[str, str]]:
     """Two texts around the first '=', as ``form`` shows them."""
 

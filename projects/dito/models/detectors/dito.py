@@ -24,6 +24,7 @@ from ..protocols import (
     require,
     require_image_tower,
 )
+from ..roi_heads.dito_roi_head import Wanted
 from ..text import Vocabulary
 from ..utils import DistributedLogMixin
 from .clients import HubMixin, MMDetClientsMixin
@@ -334,7 +335,7 @@ class DITO(
         image: EncodedImage,
         vocabulary: Vocabulary | None = None,
         rescale: bool = True,
-        masks: bool = True,
+        masks: bool | Wanted = True,
     ) -> InstanceData:
         """Name the regions of an image; :meth:`predict` is the same.
 
@@ -343,7 +344,9 @@ class DITO(
             vocabulary (Vocabulary, optional): None: that of the model.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to True.
-            masks (bool): Whether masks are wanted. Defaults to True.
+            masks (bool | callable): Whether masks are wanted, or which
+                detections get one, see :meth:`DITORoIHead.find`. Defaults to
+                True.
 
         Returns:
             InstanceData: ``bboxes`` (N, 4), ``scores`` (N, ), ``labels``
@@ -361,17 +364,21 @@ class DITO(
             image.metainfo,
             self.roi_head.scores(image.regions, vocabulary),
             rescale,
+            masks if callable(masks) else None,
         )
 
     def find_objects(
-        self, image: EncodedImage, rescale: bool = True, masks: bool = True
+        self,
+        image: EncodedImage,
+        rescale: bool = True,
+        masks: bool | Wanted = True,
     ) -> InstanceData:
         """Detections without names, by objectness alone.
 
         Args:
             image (EncodedImage): As :meth:`encode` gives it.
             rescale (bool): As of :meth:`find`. Defaults to True.
-            masks (bool): As of :meth:`find`. Defaults to True.
+            masks (bool | callable): As of :meth:`find`. Defaults to True.
 
         Returns:
             InstanceData: As of :meth:`find`, all with the label 0; and
@@ -382,6 +389,7 @@ class DITO(
             image.regions,
             image.metainfo,
             rescale,
+            masks if callable(masks) else None,
         )
 
     def _pyramid(self, image: EncodedImage) -> tuple[Tensor, ...]:

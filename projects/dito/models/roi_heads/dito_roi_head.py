@@ -26,6 +26,8 @@ from .dito_bbox_head import Classes
 from .geometric_ensemble import ChunkedScores, cosine_logits, join_logits
 
 RegionEmbed = Callable[[Tensor], Tensor]
+#: Which detections are wanted, bool (N, ).
+Wanted = Callable[[InstanceData], Tensor]
 # Regions whose crops are embedded at a time.
 _CHUNK = 256
 # Options of the ensemble that configs up to 0.1 gave to the head itself.
@@ -496,6 +498,7 @@ class DITORoIHead(StandardRoIHead):
         meta: dict,
         scores: Any,
         rescale: bool = False,
+        wanted: Wanted | None = None,
     ) -> InstanceData:
         """Detections of one image by the scores of its regions.
 
@@ -507,6 +510,8 @@ class DITORoIHead(StandardRoIHead):
             scores (Tensor | ChunkedScores): See :meth:`scores`.
             rescale (bool): Whether results are wanted in pixels of the
                 original image. Defaults to False.
+            wanted (callable, optional): Which of the detections get masks
+                (``box_masks``); those of others are empty. Defaults to all.
 
         Returns:
             InstanceData: As of :meth:`predict`.
@@ -518,7 +523,7 @@ class DITORoIHead(StandardRoIHead):
             self.test_cfg,
             rescale and not self.with_mask,
         )
-        return self._add_masks(x, found, meta, rescale)
+        return self._add_masks(x, found, meta, rescale, wanted)
 
     def find_objects(
         self,
@@ -526,6 +531,7 @@ class DITORoIHead(StandardRoIHead):
         regions: Regions,
         meta: dict,
         rescale: bool = False,
+        wanted: Wanted | None = None,
     ) -> InstanceData:
         """Detections of one image without names, by objectness alone.
 
@@ -534,6 +540,7 @@ class DITORoIHead(StandardRoIHead):
             regions (Regions): N regions.
             meta (dict): Image sizes and scale factors.
             rescale (bool): See there. Defaults to False.
+            wanted (callable, optional): See there.
 
         Returns:
             InstanceData: As of :meth:`predict`, all with the label 0, with
@@ -541,7 +548,7 @@ class DITORoIHead(StandardRoIHead):
             among the N.
         """
         found = self.objects(regions, meta, rescale and not self.with_mask)
-        return self._add_masks(x, found, meta, rescale)
+        return self._add_masks(x, found, meta, rescale, wanted)
 
     def objects(
         self, regions: Regions, meta: dict, rescale: bool = False
@@ -576,11 +583,22 @@ class DITORoIHead(StandardRoIHead):
         found: InstanceData,
         meta: dict,
         rescale: bool,
+        wanted: Wanted | None = None,
     ) -> InstanceData:
         """Rescale boxes and masks together, after the masks are made."""
         if not self.with_mask:
             return found
-        if x:
+        if x and wanted is not None and len(found):
+            rows = wanted(found).nonzero()[:, 0]
+            if not len(rows):
+                rows = rows.new_zeros(1)  # says how large masks are
+            some = self._add_masks(x, found[rows], meta, rescale)
+            found = self._add_masks((), found, meta, rescale)
+            masks = some.box_masks
+            found.box_masks = masks.new_zeros(len(found), *masks.shape[1:])
+            found.box_masks[rows] = masks
+            found.set_metainfo(some.metainfo)
+        elif x:
             (found,) = self.predict_mask(x, [meta], [found], rescale=rescale)
         elif rescale:  # as the mask head does it, to the last bit
             scale = found.bboxes.new_tensor(meta['scale_factor'])
