@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from setuptools.command.egg_info import FileList
 
 import dito
 from dito.utils.configs import list_configs
@@ -77,6 +78,38 @@ def test_citation_and_licence() -> None:
     assert 'Apache License' in (ROOT / 'LICENSE').read_text()[:200]
     for path in (ROOT / 'projects').rglob('*.py'):
         assert 'Apache-2.0' in path.read_text().split('\n', 1)[0], path
+
+
+def test_a_source_distribution_holds_every_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not (ROOT / '.git').exists():
+        pytest.skip('only a clone knows its files')
+    monkeypatch.chdir(ROOT)
+    listed = FileList()
+    for line in Path('MANIFEST.in').read_text().splitlines():
+        listed.process_template_line(line)
+    done = subprocess.run(
+        ['git', 'ls-files', '-z'], capture_output=True, check=True, text=True
+    )
+    tracked = set(done.stdout.split('\0')) - {''}
+    # setuptools itself adds the modules of the package.
+    modules = {
+        name
+        for name in tracked
+        if name.startswith('projects/') and name.endswith('.py')
+    }
+    left_out = tracked - set(listed.files) - modules
+    # And all of these but for the first two.
+    assert left_out <= {
+        '.github/workflows/ci.yml',
+        '.gitignore',
+        'MANIFEST.in',
+        'README.md',
+        'pyproject.toml',
+        'setup.cfg',
+        'setup.py',
+    }
 
 
 @pytest.fixture(scope='module')
