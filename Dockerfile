@@ -11,8 +11,10 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 WORKDIR /opt/dito
 COPY requirements requirements
+# Beside PyPI, which alone has every pinned version of what torch needs; of one
+# version pip takes the build with a suffix, such as 2.11.0+cpu.
 RUN pip install --no-cache-dir -c requirements/constraints.txt \
-    --index-url "${TORCH_INDEX}" torch torchvision
+    --extra-index-url "${TORCH_INDEX}" torch torchvision
 COPY . .
 # The headless OpenCV of the same version needs no libGL.
 RUN pip install --no-cache-dir -c requirements/constraints.txt . \
