@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -459,6 +460,28 @@ def test_a_broken_image_of_a_folder_ends_nothing(
         'c.jpg',
         'c.json',
     ]
+
+
+def test_a_film_ended_by_ctrl_c(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is kept."""
+    monkeypatch.chdir(tmp_path)
+    write_film(Path('long.avi'), 8, 32)
+    add = detect.Reports.add
+
+    def press(self: Any, found: Any) -> None:
+        add(self, found)
+        if self.count == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(detect.Reports, 'add', press)
+    options = ['--names', 'anchor', '--checkpoint', parts['weights']]
+    assert detect.main(['long.avi', *options]) == 130
+    lines = Path('outputs/preds/long.jsonl').read_text().splitlines()
+    assert 3 <= len(lines) < 8
+    assert Film('outputs/vis/long.mp4').count == len(lines)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_films(

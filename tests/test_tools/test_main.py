@@ -2,6 +2,7 @@
 """Tests of python -m dito."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -313,6 +314,22 @@ def test_tables_are_whole_at_any_width(
     if width in ('120', '300'):
         assert widest <= int(width)
     assert (widest > 300) == (width == '')
+
+
+def test_ctrl_c_shows_no_traceback(tmp_path: Path) -> None:
+    script = tmp_path / 'waits.py'
+    script.write_text('print("here", flush=True)\ninput()\n')
+    tool = subprocess.Popen(
+        [sys.executable, '-m', 'dito', 'run', str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert tool.stdout.readline() == b'here\n'
+    tool.send_signal(signal.SIGINT)
+    _, said = tool.communicate(timeout=60)
+    assert said == b'interrupted\n'
+    assert tool.returncode == ExitCode.INTERRUPTED
 
 
 def test_the_reader_of_a_pipe_may_leave(tmp_path: Path) -> None:

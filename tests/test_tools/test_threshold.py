@@ -69,6 +69,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first.write_bytes(b'no picture')
     assert threshold.main([*call, '--precision', '1']) == 3
     assert '1 of 3 images could not be read' in capsys.readouterr().err
+    assert threshold.main([*call[:3], str(tmp_path)]) == 2
+    assert 'None of the 3 pictures can be read' in capsys.readouterr().err
 
 
 def test_precision_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ class Film:
         self.live = _is_live(self._source)
         self._capture: Any = None
         self._header: tuple[float, int] | None = None
-        self._stopped = False
+        self.stopped = False
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ class Film:
 
     def stop(self) -> None:
         """End after the frame that is being worked on, as for a camera."""
-        self._stopped = True
+        self.stopped = True
 
     def __iter__(self) -> Iterator[Frame]:
         """Give the frames.
@@ -160,7 +160,7 @@ class Film:
         capture, self._capture = self._capture or self._open(), None
         begin, number, seconds = time.monotonic(), 0, 0.0
         try:
-            while not self._stopped:
+            while not self.stopped:
                 wanted = number % self.every == 0
                 there, pixels = (
                     capture.read() if wanted else (capture.grab(), None)
@@ -177,7 +177,7 @@ class Film:
                 number += 1
         finally:
             capture.release()
-        if not self._stopped:
+        if not self.stopped:
             self._check_end(number, seconds)
 
     def _known(self) -> tuple[float, int]:

@@ -180,7 +180,8 @@ def main(args: Namespace) -> int:
         for writer in writers:
             stack.enter_context(writer)
         advance = stack.enter_context(_progress(images))
-        stack.enter_context(_stopped_by_signals(films))
+        alone = len(films) == len(images)
+        stack.enter_context(_stopped_by_signals(films, alone))
         for found in inferencer.stream(
             images,
             score_thr=args.score_thr,
@@ -204,6 +205,9 @@ def main(args: Namespace) -> int:
     if said.count:
         print(f'Pictures and results are in {args.out_dir}.')
         _say_files(args, writers)
+    if any(film.stopped and not film.live for film in films):
+        print('interrupted; what was read is kept', file=sys.stderr)
+        return ExitCode.INTERRUPTED
     return say_broken(broken, len(images), said.count > 0)
 
 
@@ -318,17 +322,20 @@ def _frames_of(film: Film) -> int | None:
 
 
 @contextmanager
-def _stopped_by_signals(films: Sequence[Film]) -> Iterator[None]:
-    """End cameras by Ctrl-C or SIGTERM, and keep what was read."""
-    live = [film for film in films if film.live]
+def _stopped_by_signals(films: Sequence[Film], alone: bool) -> Iterator[None]:
+    """End cameras by Ctrl-C or SIGTERM, and keep what was read.
+
+    Recorded films too where there is nothing else to detect in.
+    """
+    ended = [film for film in films if film.live or alone]
     before = {}
 
     def stop(number: int, _: Any) -> None:
-        for film in live:
+        for film in ended:
             film.stop()
         signal.signal(number, before[number])  # a second one ends at once
 
-    if live and current_thread() is main_thread():
+    if ended and current_thread() is main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, stop)
     try:

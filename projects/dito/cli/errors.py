@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     USAGE = 2, 'wrong arguments or input; nothing was done'
     PARTIAL = 3, 'some of the inputs could not be read, the others are done'
     AGAIN = 75, 'a training was stopped after a checkpoint; --resume goes on'
+    INTERRUPTED = 130, 'it was ended by Ctrl-C; what was whole is kept'
     BROKEN_PIPE = 141, 'the reader of the output has gone, as in "| head"'
 
     def __new__(cls, code: int, meaning: str) -> 'ExitCode':
@@ -105,6 +106,11 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
             return code
         except BrokenPipeError:
             return _end_quietly()
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            sys.stderr.write('interrupted\n')
+            return ExitCode.INTERRUPTED
         except Exception as error:
             if debug:
                 raise

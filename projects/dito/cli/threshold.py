@@ -89,6 +89,11 @@ def measure(
             if verdict.verdict != MISSED:
                 scores.append(verdict.score)
                 hits.append(verdict.verdict == HIT)
+    if broken and len(broken) == len(data.images):
+        raise ValueError(
+            f'None of the {len(broken)} pictures can be read; the first: '
+            f'{broken[0]}'
+        )
     points = OperatingPoints(np.array(scores), np.array(hits), objects)
     return points, broken
 
