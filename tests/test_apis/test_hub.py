@@ -104,6 +104,10 @@ def test_files(parts: dict[str, Any]) -> None:
     card = (folder / 'README.md').read_text()
     for text in (
         'license: mit',
+        '- data: not stated',
+        '- names of the training: 2 (red umbrella, anchor)',
+        '- default names: 3 (red umbrella, anchor, chess knight)',
+        '## Limits',
         digest,
         '| bbox_AP | 0.25 |',
         '| bbox_APl | - |',

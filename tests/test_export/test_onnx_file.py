@@ -5,6 +5,8 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import torch
 from tiny_api import write_detector
 
 from dito.apis import DITOInferencer
-from dito.export import onnx_file, runner, self_test
-from dito.export.graph import Found
+from dito.export import onnx_file, runner, self_test, torch_file
+from dito.export.graph import Found, trace
 from dito.export.self_test import TOLERANCES, Differences, compare
 
 onnx = pytest.importorskip('onnx')
@@ -26,20 +28,28 @@ pytest.importorskip('onnxscript')
 NAMES = ['red umbrella', 'anchor', 'wheel']
 
 
+def _keep(
+    kept: dict[str, Any], name: str, make: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """The function, whose result is kept: it takes most of the time."""
+
+    def keep(source: Any) -> Any:
+        kept[name] = make(source)
+        return kept[name]
+
+    return keep
+
+
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tiny detector, its file with names as an input, and a vocabulary."""
     folder = tmp_path_factory.mktemp('export')
     made = write_detector(folder)
     inferencer = DITOInferencer(str(made['weights']), device='cpu')
-    kept = []
-    convert = onnx_file._convert
+    kept: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            onnx_file,
-            '_convert',
-            lambda graph: kept.append(convert(graph)) or kept[0],
-        )
+        for name, make in (('trace', trace), ('_convert', onnx_file._convert)):
+            patch.setattr(onnx_file, name, _keep(kept, name, make))
         differences = onnx_file.export_onnx(
             inferencer, folder / 'tiny.onnx', licence='Apache-2.0'
         )
@@ -49,7 +59,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         made,
         inferencer=inferencer,
         file=folder / 'tiny.onnx',
-        program=kept[0],
+        traced=kept['trace'],
+        program=kept['_convert'],
         vocabulary=vocabulary,
         differences=differences,
     )
@@ -75,11 +86,22 @@ def test_a_file_has_standard_operators_and_no_paths(
     onnx.checker.check_model(model)
 
 
+def test_channels_of_zeros_are_not_divided_by_zero(
+    exported: dict[str, Any],
+) -> None:
+    graph = onnx.load(exported['file']).graph
+    lengths = {n.output[0] for n in graph.node if n.op_type == 'ReduceL2'}
+    divided = [n.input[1] for n in graph.node if n.op_type == 'Div']
+    assert lengths
+    assert not lengths & set(divided)
+
+
 def test_a_file_that_differs_is_not_left(
     exported: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(onnx_file, 'trace', lambda _: exported['traced'])
     monkeypatch.setattr(onnx_file, '_convert', lambda _: exported['program'])
     model = exported['inferencer'].model
     bias = model.rpn_head.rpn_reg.bias.data
@@ -161,6 +183,30 @@ def test_less_precise_files_keep_what_must_be_exact(
     assert _allowed(found, precision)
     # They do differ: the weights are rounded.
     assert max(found) > max(exported['differences'])
+
+
+def test_a_program_of_torch_gives_what_the_detector_gives(
+    exported: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(torch_file, 'trace', lambda _: exported['traced'])
+    load = _keep(kept, 'load', torch_file.load_program)
+    monkeypatch.setattr(torch_file, 'load_program', load)
+    path = tmp_path / 'tiny.pt2'
+    found = torch_file.export_torch(
+        exported['inferencer'], path, licence='Apache-2.0'
+    )
+    assert _allowed(found, 'float32')
+    with zipfile.ZipFile(path) as archive:
+        assert not any(b'.py' in archive.read(n) for n in archive.namelist())
+    names = exported['folder'] / 'names.safetensors'
+    run = runner.Runner(path, names, lambda _: kept['load'])
+    assert run.meta['licence'] == 'Apache-2.0'
+    image = str(exported['images'][0])
+    got = run(image, score_thr=0)
+    own = exported['inferencer'](image, exported['vocabulary'], score_thr=0)
+    assert _apart(got, own['predictions'][0]) == Differences()
+    assert set(got) == set(own['predictions'][0])
 
 
 def test_openvino_finds_the_same(exported: dict[str, Any]) -> None:
@@ -249,6 +295,21 @@ def test_names_of_another_tower_are_refused(exported: dict[str, Any]) -> None:
         runner.Runner(exported['file'])
     with pytest.raises(ValueError, match='not a vocabulary file'):
         runner.read_names(exported['weights'])
+
+
+def test_what_is_no_number_on_one_side_differs() -> None:
+    one = Found(
+        torch.tensor([[0.0, 0, 9, 9]]),
+        torch.tensor([0.5]),
+        torch.tensor([0]),
+        torch.zeros(1, 2, 2),
+    )
+    masks = one.masks.clone()
+    masks[0, 1, 1] = torch.nan
+    other = one._replace(masks=masks)
+    assert compare(other, other) == Differences()
+    for pair in ((one, other), (other, one)):
+        assert compare(*pair) == Differences(masks=float('inf'))
 
 
 def test_lists_are_compared_whatever_their_order() -> None:

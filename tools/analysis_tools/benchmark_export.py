@@ -3,7 +3,8 @@
 
 Runs each file by export/runner.py, a picture at a time, and evaluates it as
 ``dito test`` does: LVIS AP of boxes and masks. Prints a JSON line each: MB,
-median milliseconds of the graph alone, and the figures.
+median milliseconds of the graph alone, and the figures. ``--detector`` times
+the detector itself in PyTorch first.
 
 Example:
     dito build-text-embeddings dito_symbols_long symbols.safetensors \
@@ -19,14 +20,20 @@ import logging
 import statistics
 import tempfile
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.logging import MMLogger
 
+from dito.apis import DITOInferencer
 from dito.evaluation import DITOLVISMetric
 from dito.export.runner import Runner, load_picture
+from dito.export.self_test import detect
+from dito.export.torch_file import load_compiled, load_program
+from dito.models.text import Vocabulary
 
 
 def first_images(data: Path, number: int | None, folder: str) -> Path:
@@ -61,15 +68,34 @@ def evaluate(runner: Runner, data: Path, images: Path) -> dict[str, float]:
     }
 
 
-def milliseconds(runner: Runner, picture: Path, times: int) -> float:
-    """Median time of the graph on a picture, after one call."""
-    image = runner.prepare(load_picture(picture))
+def engine_of(file: str, engine: str) -> Any:
+    """What runs a file: for ``.pt2`` PyTorch, as its entries tell."""
+    if Path(file).suffix != '.pt2':
+        return engine
+    with zipfile.ZipFile(file) as archive:
+        compiled = any('/aotinductor/' in x for x in archive.namelist())
+    return load_compiled if compiled else load_program
+
+
+def milliseconds(call: Callable[[], Any], times: int) -> float:
+    """Median time of a call, after a first one."""
     taken = []
     for _ in range(times + 1):
         start = time.perf_counter()
-        runner.run([image])
+        call()
         taken.append(1e3 * (time.perf_counter() - start))
     return round(statistics.median(taken[1:]), 1)
+
+
+def time_detector(
+    detector: str, runner: Runner, image: np.ndarray, names: str, times: int
+) -> float:
+    """The same of a detector in PyTorch, on what a file is given."""
+    model = DITOInferencer(detector, device='cpu').model
+    vocabulary, step = Vocabulary.load(names), runner.meta['step']
+    return milliseconds(
+        lambda: list(detect(model, [image], step, vocabulary)), times
+    )
 
 
 def main() -> None:
@@ -83,20 +109,28 @@ def main() -> None:
     add('--number', type=int, help='of images (default: all)')
     add('--times', type=int, default=20, help='calls that are timed')
     add('--no-ap', action='store_true', help='size and time only')
-    add('--engine', default='onnxruntime')
+    add('--engine', default='onnxruntime', help='of .onnx files')
+    add('--detector', help='what the files were made of; needs --vocabulary')
     args = parser.parse_args()
     MMLogger.get_instance('benchmark', log_level='ERROR')
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         data = first_images(args.data, args.number, folder)
         picture = next(iter(json.loads(data.read_text())['images']))
-        for file in args.files:
-            runner = Runner(file, args.vocabulary, args.engine)
+        picture = load_picture(args.images / picture['file_name'])
+        for number, file in enumerate(args.files):
+            engine = engine_of(file, args.engine)
+            runner = Runner(file, args.vocabulary, engine)
+            image = runner.prepare(picture)
+            if args.detector and not number:
+                own = (runner, image, args.vocabulary, args.times)
+                taken = time_detector(args.detector, *own)
+                print(json.dumps(dict(detector=args.detector, ms=taken)))
             line: dict[str, Any] = dict(
                 file=file,
                 mb=round(Path(file).stat().st_size / 1e6, 1),
                 ms=milliseconds(
-                    runner, args.images / picture['file_name'], args.times
+                    lambda r=runner, i=image: r.run([i]), args.times
                 ),
             )
             if not args.no_ap:

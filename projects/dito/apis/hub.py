@@ -9,7 +9,7 @@ report of an evaluation, a model card, and ``dito.json``, which lists them.
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,22 @@ if TYPE_CHECKING:
     from dito.models.detectors import DITO
 
 PathLike = str | Path
+
+_UNSTATED = 'not stated'
+_USE_AND_LIMITS = """\
+## Intended use
+
+Finding things in pictures by names that are given when it is run, and training
+on other data from these weights. It was not made for decisions about
+people, nor where a thing that is overlooked does harm.
+
+## Limits
+
+- Names that were not in the training are found less well than those that were:
+  compare the base and novel figures.
+- Scores are no probabilities: choose the least score on pictures of your own.
+- It has the biases of the pictures and texts that it learned from.
+- The figures hold for their data set; other kinds of pictures need a test."""
 
 
 def package_model(
@@ -88,7 +104,17 @@ def package_model(
         if metrics is not None:
             manifest['metrics'] = 'metrics.json'
             write_json(parts / manifest['metrics'], metrics, indent=1)
-        card = _model_card(name, manifest, metrics, notes or {})
+        facts = {
+            'license': _UNSTATED,
+            'data': _UNSTATED,
+            'names of the training': _listed(
+                (dataset_meta or {}).get('classes')
+            ),
+            'default names': _listed(vocabulary and vocabulary.names),
+            **_american(notes or {}),
+            'sha256 of the weights': f'`{digest}`',
+        }
+        card = _model_card(name, facts, metrics)
         (parts / 'README.md').write_text(card, encoding='utf-8')
         write_json(parts / MANIFEST, manifest, indent=1)
     return folder / manifest['weights']
@@ -167,10 +193,7 @@ def save_pretrained(
 
 
 def _model_card(
-    name: str,
-    manifest: dict[str, Any],
-    metrics: dict[str, Any] | None,
-    notes: Mapping[str, str],
+    name: str, facts: Mapping[str, str], metrics: dict[str, Any] | None
 ) -> str:
     """Text of the README; figures only where a report was given."""
     lines = [
@@ -178,8 +201,8 @@ def _model_card(
         'library_name: dito',
         'pipeline_tag: zero-shot-object-detection',
     ]
-    if 'licence' in notes or 'license' in notes:
-        lines.append(f'license: {notes.get("license") or notes["licence"]}')
+    if facts['license'] != _UNSTATED:
+        lines.append(f'license: {facts["license"]}')
     lines += [
         '---',
         '',
@@ -195,8 +218,10 @@ def _model_card(
         '```',
         '',
     ]
-    lines += [f'- {key}: {value}' for key, value in notes.items()]
-    lines.append(f'- sha256 of the weights: `{manifest["sha256"]}`')
+    lines += [f'- {key}: {value}' for key, value in facts.items()]
+    lines += ['', _USE_AND_LIMITS]
+    if not metrics:
+        lines += ['', 'No figures were published with this detector.']
     for result in (metrics or {}).get('results', ()):
         lines += ['', f'## {result.get("metric", "figures")}', '']
         for part in ('protocol', 'figures'):
@@ -209,6 +234,19 @@ def _model_card(
             ]
             lines.append('')
     return '\n'.join(lines) + '\n'
+
+
+def _american(notes: Mapping[str, str]) -> dict[str, str]:
+    """Notes with the key ``license``, as cards have it, for ``licence``."""
+    return {'license' if k == 'licence' else k: notes[k] for k in notes}
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    """How many names, and the first of them."""
+    if not names:
+        return _UNSTATED
+    more = ', ...' if len(names) > 5 else ''
+    return f'{len(names)} ({", ".join(names[:5])}{more})'
 
 
 def _cell(key: str, value: Any) -> str:

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from mmcv.ops import RoIAlign
 from torch import Tensor, library, nn
+from torch.export import ExportedProgram
 from torchvision.ops import nms
 
 from dito.models.dense_heads import lrtb_to_tblr
+from dito.models.layers import DITONormedConv2d
 from dito.models.roi_heads.box_ops import DITOPlusOneBBoxCoder
 from dito.models.roi_heads.dito_bbox_head import Classes
 from dito.models.text import Vocabulary
@@ -102,6 +104,10 @@ class DetectorGraph(nn.Module):
         for module in self.detector.modules():
             if isinstance(module, RoIAlign):
                 module.use_torchvision = True
+            if isinstance(module, DITONormedConv2d):
+                # onnxscript takes a number below 1e-8 for zero and drops
+                # the sum: channels that are all zero would become NaN.
+                module.eps = torch.tensor([module.eps])
         self._check()
         self.folded = vocabulary is not None
         if vocabulary is not None:
@@ -342,6 +348,29 @@ class DetectorGraph(nn.Module):
         )
         masks = roi_head.mask_head(feats).sigmoid()[:, 0]
         return masks.view(*boxes.shape[:2], *masks.shape[1:])
+
+
+def trace(graph: nn.Module) -> ExportedProgram:
+    """The program of a graph, for any batch, size and number of names.
+
+    Args:
+        graph (DetectorGraph): What is traced.
+
+    Returns:
+        ExportedProgram: Without the paths and source lines of this machine.
+    """
+    with torch.no_grad():
+        program = torch.export.export(
+            graph,
+            (),
+            kwargs=graph.example_inputs(),
+            dynamic_shapes=graph.dynamic_shapes(),
+        )
+    for part in program.graph_module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop('stack_trace', None)
+    return program
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 
 from dito.apis import DITOInferencer
 from dito.apis.model_file import templates_of, test_dataset
@@ -15,7 +16,7 @@ from dito.models.text import Vocabulary
 from dito.utils.checkpoint import hash_of
 from dito.version import __version__
 
-from .graph import DetectorGraph, Found
+from .graph import DetectorGraph, Found, trace
 from .runner import FORMAT
 from .self_test import Differences, write_tested
 
@@ -59,7 +60,7 @@ def export_onnx(
     reduce = dict(float32=None, float16=halve, int8=quantize)[precision]
     graph = DetectorGraph(inferencer.model.eval(), vocabulary).eval()
     meta = metadata(inferencer, graph, vocabulary, licence, precision)
-    program = _convert(graph)
+    program = _convert(trace(graph))
     program.model.metadata_props['dito'] = json.dumps(meta)
 
     def write(unfinished: Path) -> None:
@@ -163,21 +164,16 @@ def _resize_of(cfg: Any) -> dict[str, Any]:
 # -------------------------------------------------------------- conversion
 
 
-def _convert(graph: DetectorGraph) -> Any:
-    """Trace a graph and translate it to ONNX's standard operators."""
-    outputs = [*Found._fields]
-    if not graph.detector.roi_head.with_mask:
-        outputs.remove('masks')
+def _convert(traced: ExportedProgram) -> Any:
+    """Translate the program of a graph to ONNX's standard operators."""
+    outputs = traced.graph_signature.user_outputs
     with warnings.catch_warnings(), torch.no_grad():
         # Of the exporter about names of sizes and of its own parts.
         warnings.simplefilter('ignore')
         program = torch.onnx.export(
-            graph,
-            kwargs=graph.example_inputs(),
+            traced,
             dynamo=True,
-            dynamic_shapes=graph.dynamic_shapes(),
-            input_names=list(graph.example_inputs()),
-            output_names=outputs,
+            output_names=Found._fields[: len(outputs)],
             custom_translation_table={
                 torch.ops.dito.nms_mask.default: _nms_mask()
             },

@@ -301,5 +301,8 @@ def _differ(one: Found, i: int, two: Found, j: int) -> Differences:
 
 
 def _apart(one: Tensor, two: Tensor) -> float:
-    """Largest difference of what is a number in both."""
-    return float((one - two).abs().nan_to_num(nan=0.0).max())
+    """Largest difference, infinite where one of both alone is no number."""
+    apart = (one - two).abs().nan_to_num(nan=0.0)
+    return float(
+        apart.masked_fill(one.isnan() != two.isnan(), torch.inf).max()
+    )

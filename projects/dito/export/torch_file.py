@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
 from dito.apis import DITOInferencer
 from dito.models.text import Vocabulary
 
-from .graph import DetectorGraph
+from .graph import DetectorGraph, trace
 from .onnx_file import metadata
 from .runner import Engine
 from .self_test import Differences, write_tested
@@ -112,29 +111,6 @@ def require_compiler() -> None:
             'AOTInductor needs a C++ compiler and found none: install g++, or '
             'set the environment variable CXX to another.'
         )
-
-
-def trace(graph: nn.Module) -> ExportedProgram:
-    """The program of a graph, for any batch, size and number of names.
-
-    Args:
-        graph (DetectorGraph): What is traced.
-
-    Returns:
-        ExportedProgram: Without the paths and source lines of this machine.
-    """
-    with torch.no_grad():
-        program = torch.export.export(
-            graph,
-            (),
-            kwargs=graph.example_inputs(),
-            dynamic_shapes=graph.dynamic_shapes(),
-        )
-    for part in program.graph_module.modules():
-        if isinstance(part, torch.fx.GraphModule):
-            for node in part.graph.nodes:
-                node.meta.pop('stack_trace', None)
-    return program
 
 
 def save_program(program: ExportedProgram, meta: str, path: Path) -> None:
