@@ -16,6 +16,7 @@ from PIL import Image
 
 from dito.cli.shards import check_shards, pairs2shards, shard_stats
 from dito.datasets.image_text import ImageTextShards
+from dito.datasets.image_text.tar_walk import expand_shards
 from dito.datasets.shard_files import read_pairs
 from dito.datasets.shard_files.write import prepare_image
 
@@ -447,9 +448,11 @@ def test_what_cannot_be_checked_is_one_sentence(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     path = write_tar(tmp_path / 'x.tar', [])
     (tmp_path / 'manifest.json').write_text('{}')
+    assert expand_shards(str(tmp_path / '?.t*')) == [path]
     for args, text in (
         ([tmp_path / 'empty'], 'no .tar file'),
         ([tmp_path / 'no.tar'], '1 of 1 shards are missing'),
+        ([tmp_path / 'no-*.tar'], 'No shard fits the pattern'),
         ([path, '--manifest', tmp_path / 'no.json'], 'no manifest'),
         ([tmp_path], 'is no manifest of shards'),
     ):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
+import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from tiny_api import write_detector, write_film
@@ -369,6 +371,41 @@ def test_what_is_asked_for_wrongly(
     assert code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not Path('none').exists()
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['0.png', '--score-thr', '2'], 'must be a number from 0 to 1, got 2'),
+        (['0.png', '--score-thr', '-1'], 'from 0 to 1, got -1'),
+        (['0.png', '--agnostic-nms', '0'], '--agnostic-nms is in (0, 1]'),
+        (['camera:x'], 'There is no camera:x; cameras have numbers'),
+        (['camera:99'], 'There is no camera:99 that gives pictures'),
+        (
+            ['0.png', '--example', 'a=0.png@1,2,800,9'],
+            'example does not lie in 0.png, which has 80 x 48 pixels',
+        ),
+        (['0.png', '--example', 'a=one.png'], 'An example of 1 x 1 pixels'),
+        (['0.png', '--example', 'a=no.png'], 'no.png does not exist'),
+    ],
+)
+def test_refused_before_a_model_loads(
+    parts: dict[str, Any],
+    argv: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(parts['folder'])
+    monkeypatch.setattr(detect, 'DITOInferencer', None)
+    cv2.imwrite('one.png', np.zeros((1, 1, 3), np.uint8))
+    try:
+        code = detect.main([*argv, '--names', 'b', '--out-dir', 'none'])
+    except SystemExit as stopped:
+        code = stopped.code
+    Path('one.png').unlink()
+    assert code == 2 and not Path('none').exists()
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_report() -> None:

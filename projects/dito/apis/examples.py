@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .pictures import Image
+from dito.datasets.image_text.image_header import image_size, orientation
+
+from .pictures import Image, as_image
 from .scene import Scene
 
 Box = Sequence[float]
@@ -110,6 +112,28 @@ def parse_example(text: str) -> Any:
             f'{text!r} has no box x1,y1,x2,y2 in pixels behind the @; write '
             'picture.jpg@10,20,80,90.'
         ) from None
+
+
+def typed_example(text: str) -> Any:
+    """As :func:`parse_example`; what the file shows is checked too.
+
+    Raises:
+        FileNotFoundError: If there is no such picture.
+        ValueError: If it is too small, or the box does not lie in it.
+    """
+    example = parse_example(text)
+    picture, box = example if isinstance(example, tuple) else (example, None)
+    path = as_image(picture)
+    if not isinstance(path, str) or '://' in path:
+        return example
+    content = Path(path).read_bytes()
+    size = image_size(content)
+    if size is not None:
+        turned = orientation(content) in (5, 6, 7, 8)
+        width, height = size if turned else size[::-1]
+        whole = 0, 0, width, height
+        _check_box(whole if box is None else box, (width, height), path)
+    return example
 
 
 def _region(detector: Any, example: Example) -> Tensor:

@@ -167,6 +167,11 @@ def check_file(path: str) -> None:
             f'{path} is a folder; give it alone, or its pictures.'
         )
     if not Path(path).is_file():
+        if path.startswith('camera:'):
+            raise FileNotFoundError(
+                f'There is no {path}; cameras have numbers, camera:0 is the '
+                'first.'
+            )
         found = 'is no plain file' if Path(path).exists() else 'does not exist'
         raise FileNotFoundError(f'The image {path} {found}; check the path.')
 

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from dito.apis import DITOInferencer, Film, parse_names
-from dito.apis.examples import parse_example
+from dito.apis.examples import typed_example
 from dito.apis.pictures import list_images
 from dito.apis.results import Detections, to_dict
 from dito.apis.writers import (
@@ -143,7 +143,7 @@ def load(args: Namespace) -> DITOInferencer:
         if names not in (None, 'trained'):
             parse_names(names)
     groups = by_label(args.group, parse_names)
-    examples = by_label(args.example, lambda text: [parse_example(text)])
+    examples = by_label(args.example, lambda text: [typed_example(text)])
     config, weights = model_source(args.config, args.checkpoint)
     detector = DITOInferencer(
         config,

@@ -5,7 +5,7 @@ from argparse import Namespace
 from typing import Any
 
 from dito.apis import DITOInferencer, Index, parse_names
-from dito.apis.examples import parse_example
+from dito.apis.examples import typed_example
 from dito.utils.printable import printable
 
 from .detect import listed, model_source, say_broken
@@ -41,7 +41,7 @@ def index(args: Namespace) -> int:
 
 def as_examples(given: list[str]) -> dict[str, Any] | None:
     """Pictures as they are typed, for :meth:`DITOInferencer.embed`."""
-    return {'example': list(map(parse_example, given))} if given else None
+    return {'example': list(map(typed_example, given))} if given else None
 
 
 @command

@@ -253,6 +253,13 @@ def detect(parser: ToolParser) -> None:
         help='print the K best of each image, whatever their score (default: '
         'those of --score-thr or more)',
     )
+    parser.check(
+        lambda args: (
+            '--agnostic-nms is in (0, 1], got 0'
+            if args.agnostic_nms == 0
+            else None
+        )
+    )
     parser.check(_something_to_look_for)
     parser.check(_sound_tiles)
     parser.check(_files_apart)

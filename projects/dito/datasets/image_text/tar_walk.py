@@ -10,6 +10,7 @@ in use for shards (ustar, GNU with long names, pax).
 """
 
 import bz2
+import glob
 import gzip
 import lzma
 import os
@@ -311,7 +312,9 @@ def open_shard(url: str) -> Iterator[BinaryIO]:
 def expand_shards(shards: str | Sequence[str]) -> list[str]:
     """Expand patterns, and check what can be checked without reading.
 
-    ``::`` joins patterns with braces. Returns one address a shard.
+    ``::`` joins patterns with braces; those of local files may have ``*``,
+    ``?`` and ``[]``, and give what fits in the order of the names. Returns
+    one address a shard.
 
     Raises:
         FileNotFoundError: If there is none, or a local one is missing.
@@ -319,7 +322,12 @@ def expand_shards(shards: str | Sequence[str]) -> list[str]:
             reads it is not installed.
     """
     patterns = [shards] if isinstance(shards, str) else list(shards)
-    urls = [url for pattern in patterns for url in expand_urls(pattern)]
+    urls = [
+        found
+        for pattern in patterns
+        for url in expand_urls(pattern)
+        for found in _files_of(url)
+    ]
     if not urls:
         raise FileNotFoundError(
             f'shards={shards!r} names no file; give at least one tar'
@@ -336,6 +344,19 @@ def expand_shards(shards: str | Sequence[str]) -> list[str]:
         )
     _check_programs(urls)
     return urls
+
+
+def _files_of(url: str) -> list[str]:
+    """Local files that fit a pattern; an address itself."""
+    path = _local_path(url) if is_local(url) else ''
+    if not glob.has_magic(path) or os.path.isfile(path):
+        return [url]
+    found = sorted(glob.glob(path))
+    if not found:
+        raise FileNotFoundError(
+            f'No shard fits the pattern {url!r}; check the path.'
+        )
+    return found
 
 
 def shard_names(urls: Sequence[str]) -> list[str]:

@@ -30,6 +30,8 @@ RegionEmbed = Callable[[Tensor], Tensor]
 Wanted = Callable[[InstanceData], Tensor]
 # Regions whose crops are embedded at a time.
 _CHUNK = 256
+# Masks that are made at a time.
+_MASKS = 8
 # Options of the ensemble that configs up to 0.1 gave to the head itself.
 _MOVED = ('alpha', 'beta', 'renormalise', 'objectness_power', 'vlm_background')
 
@@ -576,6 +578,24 @@ class DITORoIHead(StandardRoIHead):
         return InstanceData(
             bboxes=boxes, scores=scores, labels=labels, regions=places
         )
+
+    def _mask_forward(
+        self, x: tuple[Tensor, ...], rois: Tensor | None = None, **kwargs: Any
+    ) -> dict:
+        """Mask logits; in tests of so many boxes at a time, filled up.
+
+        Convolutions round by the number of boxes, and a mask must not depend
+        on how many others are wanted.
+        """
+        if self.training or rois is None:
+            return super()._mask_forward(x, rois, **kwargs)
+        count = len(rois)
+        more = rois[:1].expand(-count % _MASKS, -1)
+        preds = [
+            super(DITORoIHead, self)._mask_forward(x, part)['mask_preds']
+            for part in torch.cat([rois, more]).split(_MASKS)
+        ]
+        return dict(mask_preds=torch.cat(preds)[:count])
 
     def _add_masks(
         self,
