@@ -51,7 +51,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         name='tiny',
         metrics=REPORT,
         dataset_meta=dict(classes=NAMES[:2]),
-        notes=dict(license='mit'),
+        notes=dict(license='MIT'),
     )
     return dict(
         model=model,
@@ -103,7 +103,8 @@ def test_files(parts: dict[str, Any]) -> None:
     assert json.loads((folder / 'metrics.json').read_text()) == REPORT
     card = (folder / 'README.md').read_text()
     for text in (
-        'license: mit',
+        'license: mit\n---',
+        '- license: MIT',
         '- data: not stated',
         '- names of the training: 2 (red umbrella, anchor)',
         '- default names: 3 (red umbrella, anchor, chess knight)',

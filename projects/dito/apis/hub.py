@@ -202,7 +202,8 @@ def _model_card(
         'pipeline_tag: zero-shot-object-detection',
     ]
     if facts['license'] != _UNSTATED:
-        lines.append(f'license: {facts["license"]}')
+        # The hub knows licences by names in small letters.
+        lines.append(f'license: {facts["license"].lower()}')
     lines += [
         '---',
         '',
