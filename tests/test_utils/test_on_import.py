@@ -25,9 +25,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 assert 'mmdet.models' not in sys.modules
 init_default_scope('mmdet')
-tower = MODELS.build(dict(
-    type='DITOViT', img_size=32,
-    arch=dict(embed_dims=8, num_layers=1, num_heads=1)))
+import torch
+tower = dict(type='DITOViT', img_size=32,
+             arch=dict(embed_dims=8, num_layers=1, num_heads=1))
+with torch.device('meta'):  # what is imported now makes no tensors
+    assert next(MODELS.build(tower).parameters()).is_meta
+tower = MODELS.build(tower)
 assert type(tower) is dito.models.DITOViT
 assert 'dito.engine' not in sys.modules
 assert Config.fromfile('inherits.py').model.type == 'DITO'

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
@@ -84,7 +85,7 @@ class ImageTextPreprocessor(BaseDataPreprocessor):
 # CLIP keeps the factor on the cosine at 100 or below.
 # In float32, as the parameter: one above the limit has no gradient and would
 # stay there.
-MAX_LOGIT_SCALE = torch.tensor(math.log(100.0)).item()
+MAX_LOGIT_SCALE = float(np.float32(math.log(100.0)))
 # Rows of the similarity matrix that a log value holds at a time.
 _ROWS = 1024
 # Cosines this close are of equal captions, embedded in different batches.
