@@ -19,6 +19,7 @@ from dito.datasets.image_text.image_header import (
     open_image,
 )
 from dito.datasets.reduced_image import (
+    WHOLE_PIXELS,
     decode_reduced,
     reading_plan,
     reduction,
@@ -76,6 +77,20 @@ def test_is_the_average_of_areas(
     assert small.shape == wanted.shape and small.dtype == np.uint8
     # Palettes dither, JPEGs lose.
     assert np.abs(small - wanted).mean() < (14 if mode == 'P' else 6)
+
+
+def test_just_above_what_is_read_whole() -> None:
+    height, width = 10_000, 15_001
+    assert height * (width - 1) == WHOLE_PIXELS < height * width
+    file = io.BytesIO()
+    Image.new('L', (width, height), 128).save(file, 'JPEG', quality=10)
+    content = file.getvalue()
+    factor, size = reading_plan(content, WHOLE_PIXELS)
+    assert (factor, size) == (2, (height, width))
+    assert reading_plan(content) == (2, size)
+    small = decode_reduced(content, 8)  # less memory than at a half
+    assert small.shape == (1_250, 1_876, 3)
+    assert small.min() == small.max() == 128
 
 
 @pytest.mark.parametrize('dtype, scale', [(np.uint16, 257), (np.float32, 1)])
