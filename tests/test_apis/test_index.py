@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_api import write_film
 
 from dito.apis import DITOInferencer, Index
-from dito.apis.examples import parse_example
+from dito.apis.examples import parse_example, typed_example
+from dito.cli import search as search_module
 from dito.cli.search import index as index_tool
 from dito.cli.search import search as search_tool
 from dito.models.text import Vocabulary
@@ -323,7 +325,9 @@ def test_commands(
 
 
 def test_commands_refuse(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / 'empty').mkdir()
     for given, message in (
@@ -332,6 +336,20 @@ def test_commands_refuse(
     ):
         assert index_tool(given) == 2
         assert message in capsys.readouterr().err
+    no_index = next(SHIPPED.glob('*.safetensors'))
+    film = tmp_path / 'f.avi'
+    write_film(film, 2)
+    monkeypatch.setattr(search_module, 'DITOInferencer', None)
+    for tool, given, message in (
+        (search_tool, ['i.safetensors', 'a'], 'does not exist; give an index'),
+        (search_tool, [__file__, 'a'], 'is not an index (no .safetensors'),
+        (search_tool, [str(no_index), 'a'], 'is not an index (format '),
+        (index_tool, [str(film)], 'f.avi is a film'),
+    ):
+        assert tool(given) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match='f.avi is a film'):
+        typed_example(str(film))
     # Before anything is looked at, let alone encoded.
     with pytest.raises(SystemExit):
         index_tool([str(TWENTY / 'none'), '--out', 'i.npz'])

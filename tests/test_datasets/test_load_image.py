@@ -1,7 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
+import io
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import cv2
 import numpy as np
 import pytest
 from detection_files import (
@@ -55,6 +57,42 @@ def test_same_result_as_mmcv(folder):
     assert ours['img'].dtype == np.float32
     np.testing.assert_array_equal(ours['img'], theirs['img'])
     assert ours['img_shape'] == ours['ori_shape'] == (48, 64)
+
+
+@pytest.mark.parametrize(
+    'mode, kind',
+    [
+        *(('L', kind) for kind in ('png', 'tiff', 'jpeg')),
+        *(('1', kind) for kind in ('png', 'tiff', 'bmp')),
+        *(('P', kind) for kind in ('png', 'tiff', 'gif', 'bmp')),
+        *(('RGBA', kind) for kind in ('png', 'tiff', 'webp')),
+        *(('CMYK', kind) for kind in ('tiff', 'jpeg')),
+        ('LA', 'png'),
+    ],
+)
+def test_modes_are_read_as_pillow_converts_them(mode, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    image = image if mode == 'RGBA' else image.convert('RGB').convert(mode)
+    options = dict(lossless=True, exact=True) if kind == 'webp' else {}
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    with Image.open(stream) as written:
+        assert written.mode == mode
+        wanted = np.asarray(written.convert('RGB')).astype(int)
+    read = DITOLoadImageFromFile().decode('a', stream.getvalue())
+    # OpenCV's decoder of CMYK rounds by itself.
+    assert np.abs(read[..., ::-1] - wanted).max() <= (mode == 'CMYK')
+
+
+@pytest.mark.parametrize('kind', ['.png', '.tiff'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_16_bits_are_scaled(kind, channels):
+    pixels = np.arange(6 * 8 * channels, dtype=np.uint8) * 5
+    pixels = pixels.reshape(6, 8, channels)
+    content = cv2.imencode(kind, pixels.astype(np.uint16) * 257)[1].tobytes()
+    read = DITOLoadImageFromFile().decode('a', content)
+    np.testing.assert_array_equal(read, np.broadcast_to(pixels, (6, 8, 3)))
 
 
 @pytest.mark.parametrize('name, size', [('000003.jpg', 12), ('000005.jpg', 0)])

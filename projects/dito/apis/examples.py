@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from dito.datasets.image_text.image_header import image_size, orientation
+from dito.datasets.reduced_image import upright_size
 
-from .pictures import Image, as_image
+from .pictures import Image, as_image, refuse_films
 from .scene import Scene
 
 Box = Sequence[float]
@@ -119,18 +119,18 @@ def typed_example(text: str) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such picture.
-        ValueError: If it is too small, or the box does not lie in it.
+        ValueError: If it is a film or too small, or the box does not lie in
+            it.
     """
     example = parse_example(text)
     picture, box = example if isinstance(example, tuple) else (example, None)
     path = as_image(picture)
+    refuse_films([path])
     if not isinstance(path, str) or '://' in path:
         return example
-    content = Path(path).read_bytes()
-    size = image_size(content)
+    size = upright_size(Path(path).read_bytes())
     if size is not None:
-        turned = orientation(content) in (5, 6, 7, 8)
-        width, height = size if turned else size[::-1]
+        height, width = size
         whole = 0, 0, width, height
         _check_box(whole if box is None else box, (width, height), path)
     return example

@@ -11,7 +11,7 @@ import torch
 
 from dito.utils.checkpoint import check_suffix
 
-from .scene import Scene, load_encoded, save_encoded
+from .scene import Scene, check_encoded, load_encoded, save_encoded
 
 _FORMAT = 'dito-index-1'
 # Vectors that are compared at a time, which bounds the memory.
@@ -237,6 +237,16 @@ class Index:
             paths=self.paths,
         )
 
+    @staticmethod
+    def check(path: str | Path) -> None:
+        """Look whether a file is an index, before a detector loads.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is something else.
+        """
+        check_encoded(path, _FORMAT, _WORDS)
+
     @classmethod
     def load(cls, path: str | Path, detector: Any) -> 'Index':
         """Read a file of :meth:`save`, made with the same detector.
@@ -246,9 +256,7 @@ class Index:
             ValueError: If it is of another detector, damaged or something
                 else.
         """
-        state, meta = load_encoded(
-            path, _FORMAT, detector, ('an index', '"dito index FOLDER"')
-        )
+        state, meta = load_encoded(path, _FORMAT, detector, _WORDS)
         parts = [state.get(key) for key in _SHAPES]
         paths = meta.get('paths')
         if not _sound(parts, paths):
@@ -264,6 +272,7 @@ class Index:
         )
 
 
+_WORDS = 'an index', '"dito index FOLDER"'
 _SHAPES = dict(pictures=1, boxes=2, objectness=1, vectors=2)
 
 

@@ -176,6 +176,20 @@ def check_file(path: str) -> None:
         raise FileNotFoundError(f'The image {path} {found}; check the path.')
 
 
+def refuse_films(images: Iterable[Any]) -> None:
+    """Refuse a film where pictures are wanted.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for image in images:
+        if isinstance(image, Film):
+            raise ValueError(
+                f'{image.name} is a film, and a picture is wanted here; '
+                'detectors take it: stream(...) or dito detect.'
+            )
+
+
 def _local(item: str) -> str:
     """Path of a file: address; refuses addresses that cannot be read."""
     if not item:
@@ -386,11 +400,7 @@ class PictureReader:
         """
         path = image if isinstance(image, str) else ''
         most = WHOLE_PIXELS if whole else None
-        if isinstance(image, Film):
-            raise ValueError(
-                f'{image.name} is a film, and a picture is wanted here; '
-                'detectors take it: stream(...) or dito detect.'
-            )
+        refuse_films([image])
         if path:
             if not _scheme(path):
                 check_file(path)

@@ -16,6 +16,7 @@ from dito.models.roi_heads.dito_roi_head import Regions
 from dito.utils.checkpoint import (
     check_suffix,
     load_from_safetensors,
+    read_metadata,
     save_safetensors,
 )
 
@@ -285,15 +286,35 @@ def load_encoded(
         FileNotFoundError: If there is no such file.
         ValueError: If it is something else, or of another detector.
     """
-    content = load_from_safetensors(str(path))
-    state, meta = content['state_dict'], content['meta']
-    if meta.get('format') != file_format:
-        raise ValueError(
-            f'{path} is not {words[0]} (format {meta.get("format")!r}); '
-            f'make one with {words[1]}.'
-        )
+    meta = check_encoded(path, file_format, words)
     detector.check_encoded(path, meta.get('detector'))
-    return state, meta
+    return load_from_safetensors(str(path))['state_dict'], meta
+
+
+def check_encoded(
+    path: str | Path, file_format: str, words: tuple[str, str]
+) -> dict[str, Any]:
+    """Metadata of a file of :func:`save_encoded`, without its tensors.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is something else.
+    """
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise FileNotFoundError(
+            f'{path} does not exist; give {words[0]}, or make one with '
+            f'{words[1]}.'
+        )
+    kind = 'no .safetensors file'
+    if file.suffix == '.safetensors':
+        meta = read_metadata(file)
+        if meta.get('format') == file_format:
+            return meta
+        kind = f'format {meta.get("format")!r}'
+    raise ValueError(
+        f'{path} is not {words[0]} ({kind}); make one with {words[1]}.'
+    )
 
 
 def _maps(state: dict[str, Tensor]) -> Maps | None:

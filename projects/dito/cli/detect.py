@@ -24,6 +24,7 @@ from dito.apis import DITOInferencer, Film, parse_names
 from dito.apis.examples import typed_example
 from dito.apis.pictures import list_images
 from dito.apis.results import Detections, to_dict
+from dito.apis.tracks import Followed
 from dito.apis.writers import (
     CocoWriter,
     CsvWriter,
@@ -169,6 +170,8 @@ def load(args: Namespace) -> DITOInferencer:
 def main(args: Namespace) -> int:
     """Detect."""
     images = listed(args.image)
+    if args.track:
+        Followed(args.score_thr)  # It needs a library.
     inferencer = load(args)
     films = [image for image in images if isinstance(image, Film)]
     for film in films:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dito.apis import DITOInferencer, Index, parse_names
 from dito.apis.examples import typed_example
+from dito.apis.pictures import refuse_films
 from dito.utils.printable import printable
 
 from .detect import listed, model_source, say_broken
@@ -19,6 +20,7 @@ _EVERY = 100
 def index(args: Namespace) -> int:
     """Write an index."""
     images = listed(args.image)
+    refuse_films(images)
     detector = DITOInferencer(
         *model_source(args.config, args.checkpoint), device=args.device
     )
@@ -50,6 +52,7 @@ def search(args: Namespace) -> int:
     for names in (args.query, args.negative_names):
         if names not in (None, 'trained'):
             parse_names(names)  # Errors in names come before anything loads.
+    Index.check(args.index)
     examples, against = map(as_examples, (args.example, args.negative_example))
     detector = DITOInferencer(
         *model_source(args.config, args.checkpoint),

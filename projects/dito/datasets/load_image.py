@@ -137,7 +137,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
     def _decode(self, content: bytes) -> np.ndarray | None:
         """Decode by the chosen backend; Pillow knows wanted formats alone."""
         backend = self.imdecode_backend or mmcv_io.imread_backend
-        if backend == 'pillow':
+        if backend == 'pillow' or _is_transparent_tiff(content):
             return self._by_pillow(content)
         upright = self.color_type in ('color', 'grayscale')
         # OpenCV turns a JPEG and, by its version, other kinds or none; a
@@ -178,6 +178,17 @@ class DITOLoadImageFromFile(LoadImageFromFile):
             f'{super().__repr__()[:-1]}, on_error={self.on_error!r}, '
             f'max_skipped={self.max_skipped})'
         )
+
+
+def _is_transparent_tiff(content: bytes) -> bool:
+    """OpenCV multiplies its colours by alpha, those of a PNG it leaves."""
+    if content[:4] not in _TIFF:
+        return False
+    try:
+        with open_image(content) as image:
+            return image.mode == 'RGBA'
+    except OSError:  # of which OpenCV alone knows
+        return False
 
 
 def _turn(image: np.ndarray, orientation: int) -> np.ndarray:

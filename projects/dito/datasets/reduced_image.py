@@ -48,7 +48,7 @@ def reading_plan(
     height and width, None where the header cannot be read. ValueError if
     decoding would take too much memory.
     """
-    size = image_size(content)
+    size = upright_size(content)
     if size is None:
         return 1, None
     factor = reduction(size, most)
@@ -62,9 +62,14 @@ def reading_plan(
                 'it as a plain (not progressive) JPEG, which is read at '
                 'reduced size, or cut it into tiles'
             )
-    if orientation(content) in (5, 6, 7, 8):
-        size = size[::-1]
     return factor, size
+
+
+def upright_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width of a picture set upright, by its header alone."""
+    size = image_size(content)
+    turned = size is not None and orientation(content) in (5, 6, 7, 8)
+    return size[::-1] if size is not None and turned else size
 
 
 def reduction(size: tuple[int, int], most: int | None = None) -> int:

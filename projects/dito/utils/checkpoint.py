@@ -98,6 +98,16 @@ def load_from_safetensors(
     )
 
 
+def read_metadata(filename: PathLike) -> dict[str, Any]:
+    """``meta`` of a safetensors file, without its tensors."""
+    path = _existing(filename)
+    try:
+        with safe_open(path, framework='pt') as file:
+            return _decode_metadata(file.metadata() or {}, path)
+    except SafetensorError as error:
+        raise ValueError(_broken(path, error)) from error
+
+
 def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load a ``.pth`` or ``.safetensors`` file without running its code.
 
