@@ -584,10 +584,10 @@ class DITORoIHead(StandardRoIHead):
     ) -> dict:
         """Mask logits; in tests of so many boxes at a time, filled up.
 
-        Convolutions round by the number of boxes, and a mask must not depend
-        on how many others are wanted.
+        Convolutions of a processor round by the number of boxes, and a mask
+        must not depend on how many others are wanted. A GPU is given all.
         """
-        if self.training or rois is None:
+        if self.training or rois is None or rois.device.type != 'cpu':
             return super()._mask_forward(x, rois, **kwargs)
         count = len(rois)
         more = rois[:1].expand(-count % _MASKS, -1)
