@@ -354,6 +354,13 @@ def test_similarity_tool(
         similarity_map.main(['none.png', '--text', 'anchor', *arguments]) == 2
     )
     assert 'none.png does not exist' in capsys.readouterr().err
+    broken = str(tmp_path / 'film.mp4')
+    Path(broken).write_bytes(b'no picture')
+    assert similarity_map.main([broken, '--text', 'a', *arguments]) == 2
+    assert '(10 bytes) cannot be decoded' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        similarity_map.main([str(image), '--text', ' ', *arguments])
+    assert 'a --text is blank' in capsys.readouterr().err
 
 
 def test_report_tool(

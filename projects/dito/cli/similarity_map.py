@@ -5,11 +5,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from mmcv import imread
+import mmcv
 
 from dito.apis import SimilarityMaps, TextSimilarity
+from dito.apis.pictures import check_file
 from dito.apis.results import write_picture
+from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.reports.figures import similarity_strip
 
 from . import common
@@ -33,14 +34,13 @@ def report(texts: Sequence[str], maps: SimilarityMaps) -> str:
 @command
 def main(args: Namespace) -> int:
     """Compute and draw the maps."""
-    if not Path(args.image).is_file():
-        raise FileNotFoundError(f'The image {args.image} does not exist.')
-    image: np.ndarray | None = imread(args.image, channel_order='rgb')
-    if image is None:
-        raise ValueError(f'{args.image} cannot be decoded as an image.')
+    check_file(args.image)
+    loader = DITOLoadImageFromFile()
+    content = loader.fetch(args.image)
+    image = mmcv.bgr2rgb(loader.decode(args.image, content))
     similarity = TextSimilarity.from_files(
         args.config,
-        args.checkpoint,
+        common.find_checkpoint(args.checkpoint),
         common.device_of(args),
         args.img_size,
         args.windows,

@@ -547,6 +547,13 @@ def similarity_map(parser: ToolParser) -> None:
         help='sides of the sliding windows, the best of which counts',
     )
     shared.add_device(parser)
+    parser.check(
+        lambda args: (
+            None
+            if all(text.strip() for text in args.text)
+            else 'a --text is blank; leave it out, or say what to look for'
+        )
+    )
 
 
 def region_accuracy(parser: ToolParser) -> None:
