@@ -316,15 +316,20 @@ def test_tables_are_whole_at_any_width(
     assert (widest > 300) == (width == '')
 
 
-def test_ctrl_c_shows_no_traceback(tmp_path: Path) -> None:
-    script = tmp_path / 'waits.py'
-    script.write_text('print("here", flush=True)\ninput()\n')
-    tool = subprocess.Popen(
-        [sys.executable, '-m', 'dito', 'run', str(script)],
+def start(folder: Path, script: str) -> subprocess.Popen:
+    """Begin ``dito run`` of a script."""
+    path = folder / 'script.py'
+    path.write_text(script)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'dito', 'run', str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def test_ctrl_c_shows_no_traceback(tmp_path: Path) -> None:
+    tool = start(tmp_path, 'print("here", flush=True)\ninput()\n')
     assert tool.stdout.readline() == b'here\n'
     tool.send_signal(signal.SIGINT)
     _, said = tool.communicate(timeout=60)
@@ -334,13 +339,7 @@ def test_ctrl_c_shows_no_traceback(tmp_path: Path) -> None:
 
 def test_the_reader_of_a_pipe_may_leave(tmp_path: Path) -> None:
     """As ``| head -1`` does; more than a pipe holds is left to write."""
-    script = tmp_path / 'talks.py'
-    script.write_text('for i in range(30000): print("line", i)\n')
-    tool = subprocess.Popen(
-        [sys.executable, '-m', 'dito', 'run', str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    tool = start(tmp_path, 'for i in range(30000): print("line", i)\n')
     assert tool.stdout.readline() == b'line 0\n'
     tool.stdout.close()
     assert tool.stderr.read() == b''

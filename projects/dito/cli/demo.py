@@ -309,8 +309,10 @@ def build_page(
         asked: dict[str, Any] = dict(
             api_visibility='private', concurrency_id='model'
         )
-        inputs = [picture, names, others, trained, score, one_name, masks]
-        inputs += [examples]
+        inputs = [
+            *(picture, names, others, trained),
+            *(score, one_name, masks, examples),
+        ]
         outputs = [status, drawn, table, as_picture, as_json]
         go.click(find, inputs, outputs, **asked)
         at_once: dict[str, Any] = dict(api_visibility='private', queue=False)
