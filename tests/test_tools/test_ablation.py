@@ -418,7 +418,8 @@ def test_a_table_is_made_resumed_and_rendered(
     text = Path('work_dirs/ablation_symbols/table_x.md').read_text()
     assert '| rep | 12.3 | ' in text and '(2) |' in text
     capsys.readouterr()
-    assert tool('x', 'y', '--seeds', '3', '--dry-run') == []
+    there = ('--work-dir', str(runs.parent))
+    assert tool('x', 'y', '--seeds', '3', '--dry-run', *there) == []
     plan = capsys.readouterr().out
     assert plan.count('done') >= 8 and plan.count('to do') == 4
     assert '0 steps of unknown' in ' '.join(plan.split())

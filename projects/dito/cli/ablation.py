@@ -26,7 +26,7 @@ def choose_tables(names: Sequence[str], rows: Sequence[str]) -> list[Table]:
 def main(args: Namespace) -> int:
     """Make the tables."""
     settings = Settings(
-        work_dir=args.work_dir or Path(f'work_dirs/ablation_{args.dataset}'),
+        work_dir=Path(args.work_dir or f'work_dirs/ablation_{args.dataset}'),
         data=args.dataset,
         seeds=args.seeds,
         factor=args.iters_scale,
