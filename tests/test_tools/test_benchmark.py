@@ -85,11 +85,12 @@ def test_figures(measured: Path) -> None:
         share = row['tflop'] / row['seconds'] / row['matrix_tflops']
         assert row['share'] == pytest.approx(share)
         assert ('memory_mib' in row) == (part == 'train')
-    train = rows['backbone', 'train']
-    assert train['memory_mib'] == pytest.approx(
-        train['memory_said_mib'], rel=0.1
-    )
-    assert train['memory_ratio'] == pytest.approx(1, rel=0.1)
+    for stage in ('backbone', 'stage 3'):
+        train = rows[stage, 'train']
+        assert train['memory_mib'] == pytest.approx(
+            train['memory_said_mib'], rel=0.2
+        )
+        assert train['memory_ratio'] == pytest.approx(1, rel=0.2)
 
 
 def test_page_of_figures(measured: Path) -> None:

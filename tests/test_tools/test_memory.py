@@ -2,20 +2,26 @@
 """Computed memory follows the formula and a measurement."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark_cases import Case
+from benchmark_towers import pair_config, pair_model
 from mmdet.registry import MODELS
+from mmengine.optim import build_optim_wrapper
 
 from dito.cli import memory
 from dito.cli import memory as head_memory
 from dito.cli.memory import (
     Setting,
     parameter_count,
+    pretraining_memory,
     step_memory,
     teacher_memory,
 )
+from dito.engine.loops.cached_step import cached_train_step
 from dito.models.backbones import DITOViT
 
 
@@ -92,6 +98,55 @@ def test_heads_keep_what_is_allocated(
     assert head_memory.head_memory('tiny', 1, 256) == pytest.approx(
         measured, rel=0.15
     )
+
+
+@pytest.mark.parametrize('pieces', [1, 3])
+@pytest.mark.parametrize(
+    'case',
+    [Case('stage 1', 'symbols', 64, 8), Case('stage 2', 'symbols', 64, 2)],
+    ids=lambda case: case.stage,
+)
+def test_a_step_of_pretraining_takes_what_is_said(
+    case: Case, pieces: int
+) -> None:
+    model, batch = pair_model(replace(case, batch=pieces * case.batch))
+    # Keeps nothing, and changes weights without a copy.
+    sgd = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    wrapper = build_optim_wrapper(model.train(), sgd)
+
+    def run() -> None:
+        if pieces > 1:
+            cached_train_step(model, batch, wrapper, case.batch)
+        else:
+            model.train_step(batch, wrapper)
+
+    run()
+    longest = int(batch['tokens'].argmax(dim=-1).max()) + 1
+    said = pretraining_memory(
+        pair_config(case), case.batch, 64, pieces=pieces, tokens=longest
+    )
+    assert said == pytest.approx(memory.peak_of(run), rel=0.05)
+
+
+def test_configs_of_all_stages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'rows.json'
+    names = [f'symbols/{n}_symbols.py' for n in ('clip', 'rep', 'dito')]
+    more = ['--batch', '1', '2', '--img-size', '64', '--json', str(path)]
+    assert memory.main([*names, *more]) == 0
+    rows = json.loads(path.read_text())
+    assert [row['config'] for row in rows] == [n for n in names for _ in '12']
+    shown = ' '.join(capsys.readouterr().out.split())
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
+        assert one['step'] < two['step'] < 2 * one['step']
+        assert one['weights'] == two['weights'] > 0
+        total = two['step'] + two['weights'] + two['state']
+        assert f'{total:,.0f}' in shown
+    # The frozen towers of stage 2 and the teacher of stage 3 have no state.
+    states = [row['state'] / row['weights'] for row in rows[::2]]
+    assert states[0] == pytest.approx(2, abs=0.01)
+    assert states[1] < 1.5 and states[2] < 1.5
 
 
 def test_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

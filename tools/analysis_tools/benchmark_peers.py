@@ -193,8 +193,12 @@ class OmDetTurbo(Peer):
 
     def call(self, names: list[str]) -> int:
         """A row of 77 tokens for each name, as its processor makes them."""
-        self.model.language_cache_class.cache.clear()
-        self.model.language_cache_prompt.cache.clear()
+        for cache in (
+            self.model.language_cache_class,
+            self.model.language_cache_prompt,
+        ):
+            cache.cache.clear()
+            cache.current_load = 0  # of which an empty one would drop some
         return self.ask(names)
 
     def again(self, names: list[str]) -> None:

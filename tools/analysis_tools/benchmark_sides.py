@@ -40,13 +40,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dito.cli.common import load_config
-from dito.cli.memory import (
-    Setting,
-    head_memory,
-    parameter_count,
-    step_memory,
-    teacher_memory,
-)
+from dito.cli.memory import Setting, detector_memory
 from dito.datasets.image_text import CropTransform
 from dito.datasets.image_text.image_header import open_image
 from dito.engine.throughput import (
@@ -83,16 +77,20 @@ class _Heads(nn.Module):
         return maps, self.box.regions(boxes), self.mask(masks)
 
 
-def detector(case: Case) -> nn.Module:
-    """Detector of stage 3 with a teacher and a vocabulary, no text tower."""
-    cfg = stage_config(case)
-    model = cfg.model
+def detector_config(case: Case) -> Config:
+    """Model of a case of stage 3 with a teacher, without a text tower."""
+    model = stage_config(case).model
     del model['text_encoder']
     model.teacher = dict(checkpoint='none is read')
     model.data_preprocessor.pad_size_divisor = case.side
     model.test_cfg.rcnn.max_per_img = _DETECTIONS
     _limit_boxes(model, case)
-    built = MODELS.build(model)
+    return model
+
+
+def detector(case: Case) -> nn.Module:
+    """That model with a vocabulary."""
+    built = MODELS.build(detector_config(case))
     built._teacher.backbone = deepcopy(built.backbone)
     built._teacher.backbone.requires_grad_(False).eval()
     built.set_vocabulary(_names(built.roi_head.bbox_head.embed_dims))
@@ -165,26 +163,14 @@ def _detector_sides(case: Case, setup: Setup) -> Sides:
     optimizer = stage_config(case).optim_wrapper
     ours = _detector_side('DITO', model, optimizer, case, setup)
     ours.flops = flops
-    with_cp = bool(model.backbone.with_cp)
+    cfg = detector_config(case)
+
+    def said() -> float:
+        return detector_memory(cfg, case.batch, case.side, setup.bf16)
+
     if case.size == 'symbols':  # nothing compares with so small a network
-        return Sides(ours)
-    said = None
-    if not case.boxes:  # `dito memory` has those of the paper
-        said = partial(_said_memory, case, setup, with_cp)
+        return Sides(ours, memory=said)
     return Sides(ours, lambda: _mask_rcnn_side(case, setup), said)
-
-
-def _said_memory(case: Case, setup: Setup, with_cp: bool) -> float:
-    """What `dito memory` says; the teacher's weights are there before."""
-    setting = Setting(
-        case.size, case.batch, case.side, with_cp, 'batched', setup.bf16
-    )
-    return (
-        step_memory(setting)
-        + head_memory(case.size, case.batch, case.side, setup.bf16)
-        + teacher_memory(setting)
-        - 4 * parameter_count(case.size) / 2**20
-    )
 
 
 def _detector_side(

@@ -15,7 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
 from dito.cli.common import load_config
-from dito.cli.memory import Setting, step_memory
+from dito.cli.memory import Setting, pretraining_memory, step_memory
 from dito.engine.loops.cached_step import cached_train_step
 from dito.engine.throughput import (
     flops_by_part,
@@ -160,12 +160,17 @@ def stage_config(case: Case) -> Config:
     return load_config(name)
 
 
-def pair_model(case: Case) -> tuple[nn.Module, dict[str, Any]]:
-    """Pretrainer of stage 1 or 2, and a batch as its loader gives it."""
+def pair_config(case: Case) -> Config:
+    """Model of a case of stage 1 or 2."""
     cfg = stage_config(case).model
     if cfg.text_encoder.get('token_ids'):
         del cfg.text_encoder['token_ids']  # the peer has all rows, too
-    model = MODELS.build(cfg)
+    return cfg
+
+
+def pair_model(case: Case) -> tuple[nn.Module, dict[str, Any]]:
+    """Pretrainer of stage 1 or 2, and a batch as its loader gives it."""
+    model = MODELS.build(pair_config(case))
     generator = torch.Generator().manual_seed(0)
     shape = case.batch, 3, case.side, case.side
     images = torch.randint(
@@ -217,18 +222,32 @@ def pair_sides(case: Case, setup: Setup) -> Sides:
     def pieces() -> Any:
         return cached_train_step(model, batch, wrapper, case.micro_batch)
 
+    # Captions are cut at the end of the longest.
+    tokens = int(batch['tokens'].argmax(dim=-1).max()) + 1
+
+    def said() -> float:
+        size = case.micro_batch or case.batch
+        return pretraining_memory(
+            pair_config(case),
+            size,
+            case.side,
+            setup.bf16,
+            case.batch // size,
+            tokens,
+        )
+
     if case.micro_batch:
         ours = Side(
             'in pieces', dict(train=pieces), dict(train=flops['train'])
         )
         other = Side('the whole at once', dict(train=whole), ours.flops)
-        return Sides(ours, lambda: other)
+        return Sides(ours, lambda: other, said)
     ours = Side(
         type(model).__name__, dict(forward=forward, train=whole), flops
     )
     if case.stage == 'stage 2':
-        return Sides(ours)
-    return Sides(ours, lambda: _open_clip_side(case, setup, model))
+        return Sides(ours, memory=said)
+    return Sides(ours, lambda: _open_clip_side(case, setup, model), said)
 
 
 def wrapper_of(cfg: Config, model: nn.Module, setup: Setup) -> Any:

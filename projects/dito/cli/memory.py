@@ -3,16 +3,18 @@
 
 import weakref
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,15 +22,19 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dito.engine.loops.cached_step import cached_train_step
 from dito.evaluation.report import print_table
 from dito.models.backbones import DITOViT
 from dito.models.backbones.vit_layers import read_arch
 from dito.models.backbones.window_ops import cached_layout
+from dito.models.pretrainers import BatchPlace, ImageTextPretrainer
 from dito.utils.configs import config_root
 from dito.utils.files import write_json
 
 from . import common
 from .options import command
+
+Row = dict[str, Any]
 
 _MIB = 2.0**20
 _CONFIG = '_base_/models/dito_vitl.py'
@@ -49,6 +55,17 @@ _HEADS = (
     'teacher adds',
     'weights',
 )
+_CONFIG_HEADS = (
+    'config',
+    'batch',
+    'side',
+    'step',
+    'weights',
+    "optimizer's state",
+    'in all',
+)
+# Numbers that an optimizer keeps for each trained one.
+_STATES = dict(AdamW=2, Adam=2, SGD=1)
 
 
 @dataclass(frozen=True)
@@ -78,17 +95,23 @@ class Setting:
             **_SHIFT[self.swl],
         ).train()
 
-    def forward(self, model: DITOViT, side: int) -> Tensor:
-        """Map of images of zeros, on the model's device."""
-        device = model.pos_embed.device
-        image = torch.zeros(self.batch, 3, side, side, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            return model(image)[0]
 
-    def step(self, model: DITOViT, side: int) -> None:
-        """Forward and backward pass."""
-        self.forward(model, side).float().sum().backward()
-        model.zero_grad(set_to_none=True)
+def run_tower(
+    model: nn.Module, batch: int, side: int, bf16: bool = False
+) -> Tensor:
+    """Map of images of zeros, on the model's device."""
+    device = next(model.parameters()).device
+    images = torch.zeros(batch, 3, side, side, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        return model(images)[0]
+
+
+def train_tower(
+    model: nn.Module, batch: int, side: int, bf16: bool = False
+) -> None:
+    """Forward and backward pass."""
+    run_tower(model, batch, side, bf16).float().sum().backward()
+    model.zero_grad(set_to_none=True)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -154,31 +177,103 @@ def parameter_count(arch: str) -> int:
         return sum(p.numel() for p in DITOViT(arch).parameters())
 
 
-def step_memory(setting: Setting) -> float:
-    """Peak memory of a step over the loaded model, in MiB.
+def tower_memory(
+    build: Callable[[], nn.Module],
+    batch: int,
+    side: int,
+    bf16: bool = False,
+    trained: bool = True,
+) -> float:
+    """Peak memory of a pass of a backbone over the loaded model, in MiB.
 
-    Kept activations, transient values and gradients of the parameters; neither
-    the model's own weights nor the optimizer's.
+    Args:
+        build (callable): Makes the backbone.
+        batch (int): Images that pass together.
+        side (int): Of the images, in pixels.
+        bf16 (bool): Under bfloat16 autocast. Defaults to False.
+        trained (bool): Whether a backward pass follows: kept activations and
+            gradients of the parameters count, too. Defaults to True.
+
+    Returns:
+        float: Neither the weights nor the state of an optimizer.
     """
+    run = train_tower if trained else torch.no_grad()(run_tower)
     with without_data():
-        model = setting.tower()
+        model = build()
         with LiveBytes(model) as count:
-            setting.step(model, setting.img_size)
+            run(model, batch, side, bf16)
     return count.peak / _MIB
 
 
-@torch.no_grad()
+def step_memory(setting: Setting) -> float:
+    """Peak memory of a step over the loaded model, in MiB."""
+    return tower_memory(
+        setting.tower, setting.batch, setting.img_size, setting.bf16
+    )
+
+
 def teacher_memory(setting: Setting) -> float:
     """What the frozen teacher adds at the peak, in MiB.
 
     It keeps nothing: its weights and the largest part of its pass are there
     beside the student's activations.
     """
+    build = partial(DITOViT, setting.arch, setting.patch_size)
+    largest = tower_memory(
+        build, setting.batch, setting.img_size, setting.bf16, trained=False
+    )
+    return largest + 4 * parameter_count(setting.arch) / _MIB
+
+
+def pretraining_memory(
+    model: ConfigDict,
+    batch: int,
+    side: int,
+    bf16: bool = False,
+    pieces: int = 1,
+    tokens: int = 0,
+) -> float:
+    """Peak memory of a step of stage 1 or 2 over the loaded model, in MiB.
+
+    Args:
+        model (ConfigDict): Config of the pretrainer.
+        batch (int): Images that pass together, with a caption each.
+        side (int): Of the images, in pixels.
+        bf16 (bool): Under bfloat16 autocast. Defaults to False.
+        pieces (int): Such batches of a step, embedded one by one. What more
+            of them add is their embeddings. Defaults to 1.
+        tokens (int): Of the longest caption of a batch. Defaults to 0, as
+            many as the text tower takes.
+
+    Returns:
+        float: Activations, transient values and gradients; not the state of
+        the optimizer.
+    """
+    images = batch * pieces
+    wrapper = dict(
+        type='DITOBF16OptimWrapper' if bf16 else 'OptimWrapper',
+        optimizer=dict(type='SGD', lr=1.0),  # keeps nothing
+    )
     with without_data():
-        model = DITOViT(setting.arch, setting.patch_size)
-        with LiveBytes(model) as count:
-            setting.forward(model, setting.img_size)
-    return (count.peak + 4 * parameter_count(setting.arch)) / _MIB
+        built = MODELS.build(model).train()
+        tower = built.text_encoder
+        # Captions are cut at the end of the longest, which has no data here.
+        tower.shorten = lambda tokens: tokens
+        optim_wrapper = build_optim_wrapper(built, wrapper)
+        data = dict(
+            inputs=torch.empty(images, 3, side, side, dtype=torch.uint8),
+            tokens=torch.zeros(
+                images, tokens or tower.context_length, dtype=torch.long
+            ),
+            texts=[''] * images,
+            place=BatchPlace(0, 0, 0, images),
+        )
+        with LiveBytes(built) as count:
+            if pieces > 1:
+                cached_train_step(built, data, optim_wrapper, batch)
+            else:
+                built.train_step(data, optim_wrapper)
+    return count.peak / _MIB
 
 
 def detector_config(arch: str) -> Config:
@@ -200,48 +295,109 @@ def head_memory(
     each, 128 of them with masks, but for the backbone's map itself. On top
     come, for moments, gradients of the largest map.
     """
-    cfg = detector_config(arch)
-    rois = cfg.train_cfg.rcnn.sampler.num * batch
-    masks = int(rois * cfg.train_cfg.rcnn.sampler.pos_fraction)
-    side = -(-img_size // cfg.backbone.patch_size)
-    width = cfg.neck.out_channels
+    return heads_memory(detector_config(arch), batch, img_size, bf16)
+
+
+def heads_memory(
+    cfg: ConfigDict, batch: int, img_size: int, bf16: bool = False
+) -> float:
+    """What autograd keeps of the heads of a detector's config, in MiB."""
+    sampler = cfg.train_cfg.rcnn.sampler
+    rois = sampler.num * batch
+    crops = [('bbox_head', 'regions', rois, 7)]
+    if cfg.roi_head.get('mask_head'):
+        crops.append(
+            ('mask_head', 'forward', int(rois * sampler.pos_fraction), 14)
+        )
+    side = -(-img_size // cfg.backbone.get('patch_size', 16))
     with without_data():
-        neck, rpn, box, mask = heads = [
-            MODELS.build(part)
-            for part in (
-                cfg.neck,
-                cfg.rpn_head,
-                cfg.roi_head.bbox_head,
-                cfg.roi_head.mask_head,
-            )
-        ]
+        neck, rpn = MODELS.build(cfg.neck), MODELS.build(cfg.rpn_head)
+        heads = [MODELS.build(cfg.roi_head[name]) for name, *_ in crops]
         feat = torch.empty(
             batch, cfg.neck.in_channels, side, side, requires_grad=True
         )
         with (
-            LiveBytes(*heads) as count,
+            LiveBytes(neck, rpn, *heads) as count,
             torch.autocast('cpu', torch.bfloat16, enabled=bf16),
         ):
             kept = [rpn(neck((feat,)))]
-            for head, number, size in (
-                (box.regions, rois, 7),
-                (mask, masks, 14),
+            for head, (_, method, number, size) in zip(
+                heads, crops, strict=True
             ):
-                kept.append(
-                    head(
-                        torch.empty(
-                            number, width, size, size, requires_grad=True
-                        )
-                    )
-                )
+                shape = number, cfg.neck.out_channels, size, size
+                crop = torch.empty(shape, requires_grad=True)
+                kept.append(getattr(head, method)(crop))
             return count.now / _MIB
+
+
+def detector_memory(
+    cfg: ConfigDict, batch: int, side: int, bf16: bool = False
+) -> float:
+    """Peak memory of a step of stage 3 over the loaded model, in MiB.
+
+    Backbone, what the heads keep and the frozen teacher's pass are added up;
+    what is drawn by chance or depends on what is found is not counted.
+    """
+    build = partial(MODELS.build, cfg.backbone)
+    total = tower_memory(lambda: build().train(), batch, side, bf16)
+    total += heads_memory(cfg, batch, side, bf16)
+    if cfg.get('teacher'):
+        total += tower_memory(build, batch, side, bf16, trained=False)
+    return total
+
+
+def config_row(args: Namespace, name: str, batch: int | None) -> Row:
+    """Figures of a step of a config of any stage."""
+    cfg = common.load_config(name, args.cfg_options)
+    init_default_scope('mmdet')
+    model, loader = cfg.model, cfg.train_dataloader
+    batch = batch or loader.batch_size
+    bf16 = args.bf16 or 'BF16' in cfg.optim_wrapper.type
+    pairs = issubclass(MODELS.get(model.type), ImageTextPretrainer)
+    if pairs:
+        side = args.img_size or loader.dataset.size
+        # Two pieces: more of them hold no more at a time.
+        pieces = 2 if cfg.train_cfg.get('total_batch_size') else 1
+        step = pretraining_memory(model, batch, side, bf16, pieces)
+        counted = model
+    else:
+        side = args.img_size or model.data_preprocessor.pad_size_divisor
+        step = detector_memory(model, batch, side, bf16)
+        counted = {**model, 'teacher': None, 'text_encoder': None}
+    weights, trained = count_bytes(counted)
+    if not pairs and model.get('teacher'):
+        weights += count_bytes(model.backbone)[0]
+    optimizer = cfg.optim_wrapper.optimizer
+    states = _STATES.get(optimizer.type)
+    return dict(
+        config=name,
+        batch=batch,
+        img_size=side,
+        bf16=bf16,
+        step=step,
+        weights=weights / _MIB,
+        state=None if states is None else states * trained / _MIB,
+    )
+
+
+def count_bytes(model: Mapping[str, Any]) -> tuple[int, int]:
+    """Bytes of the weights of a config, and of those that are trained."""
+    with torch.device('meta'):
+        weights = list(MODELS.build(ConfigDict(model)).parameters())
+    trained = (w.nbytes for w in weights if w.requires_grad)
+    return sum(w.nbytes for w in weights), sum(trained)
 
 
 def measure(setting: Setting, device: str = 'cpu') -> float:
     """Peak of a step over the loaded model, in MiB, by PyTorch's allocator."""
     model = setting.tower().to(device)
-    setting.step(model, 4 * setting.patch_size)
-    return peak_of(lambda: setting.step(model, setting.img_size), device)
+    train_tower(model, setting.batch, 4 * setting.patch_size, setting.bf16)
+    return peak_of(
+        lambda: train_tower(
+            model, setting.batch, setting.img_size, setting.bf16
+        ),
+        device,
+    )
 
 
 def peak_of(run: Callable[[], Any], device: str = 'cpu') -> float:
@@ -281,9 +437,13 @@ def _peak_of_events(run: Callable[[], Any]) -> int:
     return peak
 
 
-def rows_of(args: Namespace) -> list[dict[str, Any]]:
+def rows_of(args: Namespace) -> list[Row]:
     """All settings with their figures."""
     rows = []
+    args.batch, args.img_size = (
+        args.batch or [1, 2, 3, 4],
+        args.img_size or 1024,
+    )
     heads = {
         pair: head_memory(*pair, args.img_size, args.bf16)
         for pair in product(args.arch, args.batch)
@@ -318,7 +478,7 @@ def rows_of(args: Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def show(args: Namespace, rows: Sequence[dict[str, Any]]) -> Table:
+def show(args: Namespace, rows: Sequence[Row]) -> Table:
     """The figures as a table for the terminal."""
     kind = 'bfloat16 autocast' if args.bf16 else 'float32'
     table = Table(
@@ -347,12 +507,37 @@ def show(args: Namespace, rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def show_configs(rows: Sequence[Row]) -> Table:
+    """The figures of configs as a table for the terminal."""
+    table = Table(title='Training step of a process, in MiB')
+    for number, head in enumerate(_CONFIG_HEADS):
+        table.add_column(head, justify='right' if number else 'left')
+    for row in rows:
+        parts = [row['step'], row['weights'], row['state']]
+        known = [part for part in parts if part is not None]
+        table.add_row(
+            row['config'],
+            str(row['batch']),
+            str(row['img_size']),
+            *('-' if part is None else f'{part:,.0f}' for part in parts),
+            ('' if None not in parts else 'over ') + f'{sum(known):,.0f}',
+        )
+    return table
+
+
 @command
 def main(args: Namespace) -> int:
     """Compute, measure and show."""
-    args.device = common.device_of(args)
-    rows = rows_of(args)
-    print_table(show(args, rows))
+    if args.config:
+        rows = [
+            config_row(args, name, batch)
+            for name, batch in product(args.config, args.batch or [None])
+        ]
+        print_table(show_configs(rows))
+    else:
+        args.device = common.device_of(args)
+        rows = rows_of(args)
+        print_table(show(args, rows))
     if args.json:
         write_json(args.json, rows, indent=1)
     return 0

@@ -2,6 +2,7 @@
 """Compare an exported file with the detector before the file is left."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,10 @@ from .runner import Names, Runner
 
 # Batch, rows and columns in steps of the size, and names of each test.
 CASES = ((2, 1, 1, 1), (1, 1, 2, 3), (3, 2, 1, 20))
-# Batches, then images, are smaller where those of a test have more pixels than
-# this: attention over a large image takes gigabytes in an engine.
-MOST_PIXELS = 2 * 1024**2
+# Batches, then images, are smaller where those of a test would take more than
+# two images of 1024 x 1024: in an engine attention over all of an image takes
+# memory by the square of its pixels, over 3 GB for such a pair.
+MOST_SQUARED = 2 * (1024**2) ** 2
 
 
 class Differences(NamedTuple):
@@ -137,12 +139,13 @@ def self_test(
             runner = runner or Runner(path, given, engine)
             runner.set_names(given)
         step = runner.meta['step']
-        fitting = MOST_PIXELS // (rows * columns * step**2)
+        fitting = MOST_SQUARED // (rows * columns * step**2) ** 2
         if not fitting:
-            rows, columns = 1, max(MOST_PIXELS // step**2, 1)
+            rows, columns = 1, max(math.isqrt(MOST_SQUARED) // step**2, 1)
+            fitting = 1
         images = [
             draw_image(rng, rows * step - cut, columns * step - 2 * cut)
-            for cut in range(max(min(batch, fitting), 1))
+            for cut in range(min(batch, fitting))
         ]
         found = Found(*map(torch.from_numpy, runner.run(images)))
         wanted = detect(model, images, step, names)

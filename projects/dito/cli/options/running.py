@@ -676,6 +676,11 @@ def memory(parser: ToolParser) -> None:
         dito memory                    # computed
         dito memory --measure small    # and measured
         dito memory --measure small base large --device cuda --bf16
+        dito memory dito_vitb_lvis pretrain/clip_vitb16_laion2b --batch 64
+
+    With configs the whole step of each is computed, at the batch, size and
+    type that it trains with unless they are given: of pretraining by running
+    it, of a detector as the sum below.
 
     Backbone: forward and backward pass of the ViT at 1024 x 1024 pixels in
     4 x 4 windows, over the loaded model: activations, transient values and
@@ -688,6 +693,7 @@ def memory(parser: ToolParser) -> None:
     """
     add = parser.add_argument
     archs = ('tiny', 'small', 'base', 'large', 'huge')
+    shared.add_config(parser, nargs='*')
     add(
         '--arch',
         nargs='+',
@@ -699,16 +705,15 @@ def memory(parser: ToolParser) -> None:
         '--batch',
         nargs='+',
         type=natural,
-        default=[1, 2, 3, 4],
         metavar='N',
-        help='images of a step',
+        help='images that pass together (default: 1 2 3 4, or as the config '
+        'has it)',
     )
     add(
         '--img-size',
         type=natural,
-        default=1024,
         metavar='PIXELS',
-        help='side of the images',
+        help='side of the images (default: 1024, or as the config has it)',
     )
     add('--bf16', action='store_true', help='bfloat16 autocast')
     add(
