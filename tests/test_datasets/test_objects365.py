@@ -13,7 +13,6 @@ from mmdet.datasets import Objects365V1Dataset, Objects365V2Dataset
 from dito.datasets import DITOObjects365Dataset
 from dito.datasets.objects365 import (
     O365_SAME_IN_BOTH,
-    O365_V1_OVERLAPS,
     O365_V1_REPAIRS,
     O365_V2_REPAIRS,
     find_o365_version,
@@ -97,7 +96,6 @@ def test_both_versions_are_paired_by_existing_names():
     v2 = {repair_o365_name(name) for name in V2_NAMES}
     assert set(O365_SAME_IN_BOTH) <= v1
     assert set(O365_SAME_IN_BOTH.values()) <= v2
-    assert {name for pair in O365_V1_OVERLAPS for name in pair} <= v1
     assert find_o365_version(['cat', 'dog']) == ''
 
 

@@ -80,15 +80,6 @@ O365_SAME_IN_BOTH: dict[str, str] = {
     'hair drier': 'Hair Dryer',
 }
 
-#: Names of v1 that overlap in meaning: a detector shares its score between
-#: them.
-O365_V1_OVERLAPS: tuple[tuple[str, str], ...] = (
-    ('bread', 'bread/bun'),
-    ('gas stove', 'electronic stove and gas stove'),
-    ('fish', 'goldfish'),
-    ('bear', 'polar bear'),
-)
-
 
 def o365_image_path(file_name: str, version: str) -> str | None:
     """Path of an image as it is stored.

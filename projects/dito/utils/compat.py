@@ -8,7 +8,6 @@ is put in the extension's place. It is used only where the real extension is
 absent.
 """
 
-import importlib.util
 import io
 import logging
 import sys
@@ -131,20 +130,6 @@ class TorchvisionExt(ModuleType):
         if name.startswith('__'):
             raise AttributeError(name)
         return _missing(name)
-
-
-def compiled_ops_available() -> bool:
-    """Whether mmcv's own compiled extension is installed."""
-    module = sys.modules.get(_EXT)
-    if module is not None:
-        return not isinstance(module, TorchvisionExt)
-    found = importlib.util.find_spec(_EXT)
-    return found is not None and found.has_location
-
-
-def fallback_active() -> bool:
-    """Whether the torchvision fallback stands in for mmcv's extension."""
-    return isinstance(sys.modules.get(_EXT), TorchvisionExt)
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from webdataset.shardlists import expand_urls
 from dito.utils.files import require_plain_file
 
 BLOCK = 512
-_ZEROS = bytes(BLOCK)
 # Links, devices and folders: a size in their header has no data after it.
 _NO_DATA = frozenset((b'1', b'2', b'3', b'4', b'5', b'6'))
 _MAP_GOES_ON = 504  # byte of a block of a sparse file's map
