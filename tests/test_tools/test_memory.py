@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from dito.cli.memory import (
     pretraining_memory,
     step_memory,
     teacher_memory,
+    tower_memory,
 )
 from dito.engine.loops.cached_step import cached_train_step
 from dito.models.backbones import DITOViT
@@ -147,6 +149,28 @@ def test_configs_of_all_stages(
     states = [row['state'] / row['weights'] for row in rows[::2]]
     assert states[0] == pytest.approx(2, abs=0.01)
     assert states[1] < 1.5 and states[2] < 1.5
+
+
+def test_a_frozen_backbone_has_no_backward_pass() -> None:
+    build = partial(DITOViT, 'tiny')
+    frozen = tower_memory(lambda: build().requires_grad_(False), 1, 64)
+    assert frozen == tower_memory(build, 1, 64, trained=False)
+    assert frozen < tower_memory(build, 1, 64)
+
+
+@pytest.mark.parametrize(
+    'name,reason',
+    [
+        ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'no model of DITO'),
+        ('dito_vitl_official_lvis', 'trains nothing'),
+    ],
+)
+def test_configs_that_are_none_of_ours(
+    name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert memory.main([name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line and reason in line
 
 
 def test_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

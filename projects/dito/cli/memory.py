@@ -27,6 +27,7 @@ from dito.evaluation.report import print_table
 from dito.models.backbones import DITOViT
 from dito.models.backbones.vit_layers import read_arch
 from dito.models.backbones.window_ops import cached_layout
+from dito.models.detectors import DITO
 from dito.models.pretrainers import BatchPlace, ImageTextPretrainer
 from dito.utils.configs import config_root
 from dito.utils.files import write_json
@@ -191,15 +192,17 @@ def tower_memory(
         batch (int): Images that pass together.
         side (int): Of the images, in pixels.
         bf16 (bool): Under bfloat16 autocast. Defaults to False.
-        trained (bool): Whether a backward pass follows: kept activations and
-            gradients of the parameters count, too. Defaults to True.
+        trained (bool): Whether a backward pass follows, where the backbone is
+            not frozen: kept activations and gradients of the parameters count,
+            too. Defaults to True.
 
     Returns:
         float: Neither the weights nor the state of an optimizer.
     """
-    run = train_tower if trained else torch.no_grad()(run_tower)
     with without_data():
         model = build()
+        trained &= any(p.requires_grad for p in model.parameters())
+        run = train_tower if trained else torch.no_grad()(run_tower)
         with LiveBytes(model) as count:
             run(model, batch, side, bf16)
     return count.peak / _MIB
@@ -346,10 +349,27 @@ def detector_memory(
     return total
 
 
-def config_row(args: Namespace, name: str, batch: int | None) -> Row:
-    """Figures of a step of a config of any stage."""
+def trained_config(args: Namespace, name: str) -> Config:
+    """A config of any stage; ValueError for what DITO does not train."""
     cfg = common.load_config(name, args.cfg_options)
     init_default_scope('mmdet')
+    kind = MODELS.get(cfg.get('model', {}).get('type', ''))
+    if kind is None or not issubclass(kind, (ImageTextPretrainer, DITO)):
+        raise ValueError(
+            f'{name} has no model of DITO; dito memory computes the steps of '
+            'its pretrainers and detectors.'
+        )
+    if not cfg.get('train_dataloader') or not cfg.get('optim_wrapper'):
+        raise ValueError(
+            f'{name} trains nothing; name a config with a train_dataloader '
+            'and an optim_wrapper.'
+        )
+    return cfg
+
+
+def config_row(args: Namespace, name: str, batch: int | None) -> Row:
+    """Figures of a step of a config of any stage."""
+    cfg = trained_config(args, name)
     model, loader = cfg.model, cfg.train_dataloader
     batch = batch or loader.batch_size
     bf16 = args.bf16 or 'BF16' in cfg.optim_wrapper.type
