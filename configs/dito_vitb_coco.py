@@ -1,7 +1,7 @@
 # DITO, ViT-B/16, trained on the 48 base classes of COCO, tested on 48 + 17.
 #
-# The paper's row: Table 2, novel AP50 36.6, AP50 48.8 (LAION-2B). Not run
-# here: the public pretrained weights are missing, see README.md.
+# The paper's row: Table 2, LAION-2B (docs/model_zoo.md). Not run here: the
+# public pretrained weights are missing, see README.md.
 #
 #   tools/dist_train.sh configs/dito_vitb_coco.py GPUS
 #   tools/dist_test.sh configs/dito_vitb_coco.py CHECKPOINT GPUS

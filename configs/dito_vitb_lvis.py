@@ -1,6 +1,6 @@
 # DITO, ViT-B/16, trained on LVIS-base, tested on all of LVIS v1.
 #
-# The paper's row: Table 1, mask AP_r 31.5 (LAION-2B). Not run here: the
+# The paper's row: Table 1, LAION-2B (docs/model_zoo.md). Not run here: the
 # public pretrained weights are missing, see README.md.
 #
 #   tools/dist_train.sh configs/dito_vitb_lvis.py GPUS

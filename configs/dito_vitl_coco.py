@@ -1,7 +1,7 @@
 # DITO, ViT-L/16, trained on the 48 base classes of COCO, tested on 48 + 17.
 #
-# The paper's row: Table 2, novel AP50 39.6, AP50 54.4 (LAION-2B). Not run
-# here: the public pretrained weights are missing, see README.md.
+# The paper's row: Table 2, LAION-2B (docs/model_zoo.md). Not run here: the
+# public pretrained weights are missing, see README.md.
 #
 #   tools/dist_train.sh configs/dito_vitl_coco.py GPUS
 #   tools/dist_test.sh configs/dito_vitl_coco.py CHECKPOINT GPUS

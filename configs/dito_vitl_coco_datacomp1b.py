@@ -1,6 +1,6 @@
 # dito_vitl_coco.py after pretraining on DataComp-1B instead of LAION-2B.
 #
-# The paper's row: Table 2, novel AP50 40.2, AP50 54.6. Not run here.
+# The paper's row: Table 2, DataComp-1B (docs/model_zoo.md). Not run here.
 #
 #   tools/dist_train.sh configs/dito_vitl_coco_datacomp1b.py GPUS
 #   tools/dist_test.sh configs/dito_vitl_coco_datacomp1b.py CHECKPOINT GPUS

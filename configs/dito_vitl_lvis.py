@@ -1,6 +1,6 @@
 # DITO, ViT-L/16, trained on LVIS-base, tested on all of LVIS v1.
 #
-# The paper's row: Table 1, mask AP_r 37.6 (LAION-2B). Not run here: the
+# The paper's row: Table 1, LAION-2B (docs/model_zoo.md). Not run here: the
 # public pretrained weights are missing, see README.md.
 #
 #   tools/dist_train.sh configs/dito_vitl_lvis.py GPUS

@@ -1,6 +1,6 @@
 # dito_vitl_lvis.py after pretraining on DataComp-1B instead of LAION-2B.
 #
-# The paper's row: Table 1, mask AP_r 40.5, AP 38.0. Not run here.
+# The paper's row: Table 1, DataComp-1B (docs/model_zoo.md). Not run here.
 #
 #   tools/dist_train.sh configs/dito_vitl_lvis_datacomp1b.py GPUS
 #   tools/dist_test.sh configs/dito_vitl_lvis_datacomp1b.py CHECKPOINT GPUS

@@ -1,5 +1,5 @@
 # Transfer test: DITO, ViT-L/16, trained on LVIS-base, tested on Objects365 v1
-# with its 365 names (paper, Table 3: AP 20.0). Not run here.
+# with its 365 names (paper, Table 3). Not run here.
 #
 #   tools/dist_test.sh configs/dito_vitl_lvis_o365.py CHECKPOINT GPUS
 #

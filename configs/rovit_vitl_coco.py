@@ -1,8 +1,8 @@
 # RO-ViT, ViT-L/16, on COCO: the baseline from stage 1 alone, plain windows,
 # no distillation.
 #
-# The paper's row: Table 2, RO-ViT with LAION-2B, novel AP50 33.3, AP50 47.9.
-# Not run here.
+# The paper's row: Table 2, RO-ViT with LAION-2B (docs/model_zoo.md). Not
+# run here.
 #
 #   tools/dist_train.sh configs/rovit_vitl_coco.py GPUS
 #   tools/dist_test.sh configs/rovit_vitl_coco.py CHECKPOINT GPUS

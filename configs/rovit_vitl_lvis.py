@@ -1,8 +1,8 @@
 # RO-ViT, ViT-L/16, trained on LVIS-base, tested on all of LVIS v1: the paper's
 # baseline, from stage 1 alone, plain windows, no distillation.
 #
-# The paper's rows: Tables 4a, 4b, 5a and 6b, "RO-ViT our repro.", mask AP_r
-# 32.2, AP 33.0. Not run here.
+# The paper's rows: Tables 4a, 4b, 5a and 6b, "RO-ViT our repro.".
+# Not run here.
 #
 #   tools/dist_train.sh configs/rovit_vitl_lvis.py GPUS
 #   tools/dist_test.sh configs/rovit_vitl_lvis.py CHECKPOINT GPUS

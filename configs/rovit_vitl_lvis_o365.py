@@ -1,8 +1,7 @@
 # Transfer test of the baseline, as dito_vitl_lvis_o365.py: trained on
 # LVIS-base, tested on Objects365 v1. Not run here.
 #
-# The paper's row: Table 3, RO-ViT, AP 17.1; it does not say from which
-# pretraining.
+# The paper's row: Table 3, RO-ViT; it does not say from which pretraining.
 #
 #   tools/dist_test.sh configs/rovit_vitl_lvis_o365.py CHECKPOINT GPUS
 #

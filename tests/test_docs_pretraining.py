@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""The figures of docs/pretraining.md are what its formulas give."""
+"""Figures of docs/pretraining.md: what its formulas give, alike elsewhere."""
 
 import re
 from pathlib import Path
@@ -64,3 +64,36 @@ def test_stage_2(name):
     assert total == pytest.approx(1e9 * pair * 30_000 * 4096, rel=0.03)
     assert a100 == pytest.approx(hours(total, 312e12), rel=0.03)
     assert h100 == pytest.approx(hours(total, 989e12), rel=0.03)
+
+
+def estimates():
+    """GPUs, hours and operations (1e12) of the configs in their list."""
+    text = (DOCS.parents[1] / 'configs/README.md').read_text()
+    row = r'^\| `(\S+)` \|.*\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$'
+    return {
+        name: tuple(map(float, cells))
+        for name, *cells in re.findall(row, text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize('name', TOWERS)
+@pytest.mark.parametrize(('stage', 'columns'), [('clip', 7), ('rep', 5)])
+def test_list_of_configs(stage, columns, name):
+    *_, operations, _, a100, _ = rows(columns)[name]
+    gpus, each, got = estimates()[
+        f'pretrain/{stage}_vit{name.lower()}16_laion2b'
+    ]
+    assert got == pytest.approx(operations / 1e3, abs=0.006)
+    assert each == pytest.approx(a100 / gpus, abs=0.5)
+
+
+@pytest.mark.parametrize('name', ['B', 'L'])
+def test_list_of_configs_and_many_gpus(name):
+    text = DOCS.with_name('scaling.md').read_text()
+    row = rf'^\| stage 3, ViT-{name} \| ([\d,]+) \| \d\.\de'
+    (found,) = re.findall(row, text, re.MULTILINE)
+    operations = float(found.replace(',', '')) / 1e3
+    gpus, each, got = estimates()[f'dito_vit{name.lower()}_lvis']
+    assert got == pytest.approx(operations, abs=0.06)
+    total = operations * 1e12 * 36_800 * 128
+    assert each == pytest.approx(hours(total, 312e12) / gpus, abs=0.5)

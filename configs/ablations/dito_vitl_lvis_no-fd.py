@@ -1,4 +1,4 @@
-# Tables 4a and 6b, w/REP+SWL, mask AP_r 36.3: DITO without distillation.
+# Tables 4a and 6b, w/REP+SWL: DITO without distillation.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/dito_vitl_lvis_no-fd.py GPUS

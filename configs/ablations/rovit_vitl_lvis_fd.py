@@ -1,4 +1,4 @@
-# Table 6b, RO-ViT + FD, mask AP_r 34.0.
+# Table 6b, RO-ViT + FD.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_fd.py GPUS

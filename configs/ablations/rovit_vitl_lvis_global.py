@@ -1,4 +1,4 @@
-# Table 5a, fully global attention, and 5b, 24 layers, mask AP_r 33.4.
+# Table 5a, fully global attention, and 5b, 24 layers.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_global.py GPUS

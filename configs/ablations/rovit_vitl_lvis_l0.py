@@ -1,4 +1,4 @@
-# Table 5b, no global layer, base, mask AP_r 30.7.
+# Table 5b, no global layer, base.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l0.py GPUS

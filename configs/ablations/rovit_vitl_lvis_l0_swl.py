@@ -1,4 +1,4 @@
-# Table 5b, no global layer, w/ SWL, mask AP_r 34.6.
+# Table 5b, no global layer, w/ SWL.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l0_swl.py GPUS

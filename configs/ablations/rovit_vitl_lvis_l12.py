@@ -1,4 +1,4 @@
-# Table 5b, 12 of 24 layers global, base, mask AP_r 32.4.
+# Table 5b, 12 of 24 layers global, base.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l12.py GPUS

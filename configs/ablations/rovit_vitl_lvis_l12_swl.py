@@ -1,4 +1,4 @@
-# Table 5b, 12 of 24 layers global, w/ SWL, mask AP_r 34.2.
+# Table 5b, 12 of 24 layers global, w/ SWL.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_l12_swl.py GPUS

@@ -1,4 +1,4 @@
-# Table 5b, all layers global, w/ SWL, mask AP_r 33.4: the same network as
+# Table 5b, all layers global, w/ SWL: the same network as
 # rovit_vitl_lvis_global.py, as no layer has a window to shift.
 # Not run here.
 #

@@ -1,4 +1,4 @@
-# Table 4b, w/FPN, mask AP_r 33.2: rovit_vitl_lvis_rep.py
+# Table 4b, w/FPN: rovit_vitl_lvis_rep.py
 # after the stage 2 of rep_vitl16_laion2b_fpn.py. Not run here.
 _base_ = './rovit_vitl_lvis_rep.py'
 

@@ -1,4 +1,4 @@
-# Table 4c, global avg/lvl, mask AP_r 34.0: rovit_vitl_lvis_rep.py
+# Table 4c, global avg/lvl: rovit_vitl_lvis_rep.py
 # after the stage 2 of rep_vitl16_laion2b_global-avg.py. Not run here.
 _base_ = './rovit_vitl_lvis_rep.py'
 

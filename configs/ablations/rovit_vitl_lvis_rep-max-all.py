@@ -1,4 +1,4 @@
-# Table 4c, multi RoIs, max all, mask AP_r 34.1: rovit_vitl_lvis_rep.py
+# Table 4c, multi RoIs, max all: rovit_vitl_lvis_rep.py
 # after the stage 2 of rep_vitl16_laion2b_max-all.py. Not run here.
 _base_ = './rovit_vitl_lvis_rep.py'
 

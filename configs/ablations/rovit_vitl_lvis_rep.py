@@ -1,4 +1,4 @@
-# Table 4a, w/REP, mask AP_r 34.8: from stage 2, plain windows, no FD.
+# Table 4a, w/REP: from stage 2, plain windows, no FD.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_rep.py GPUS

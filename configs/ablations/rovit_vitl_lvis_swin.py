@@ -1,4 +1,4 @@
-# Table 5a, Swin style, mask AP_r 31.3: every other windowed layer shifted.
+# Table 5a, Swin style: every other windowed layer shifted.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_swin.py GPUS

@@ -1,4 +1,4 @@
-# Tables 4a, w/SWL, 5a, shifted window, and 5b, mask AP_r 35.0.
+# Tables 4a, w/SWL, 5a, shifted window, and 5b.
 # Not run here.
 #
 #   tools/dist_train.sh configs/ablations/rovit_vitl_lvis_swl.py GPUS

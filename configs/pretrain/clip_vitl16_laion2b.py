@@ -1,6 +1,5 @@
 # Stage 1: CLIP pretraining of ViT-L/16 on LAION-2B (paper 4, "Baseline
-# reproduction": 500k iterations x 16k pairs at 224 x 224), zero-shot ImageNet
-# 73.9. Not run here.
+# reproduction": 500k iterations x 16k pairs at 224 x 224). Not run here.
 #
 #   tools/dist_train.sh configs/pretrain/clip_vitl16_laion2b.py GPUS
 #   tools/dist_test.sh configs/pretrain/clip_vitl16_laion2b.py CHECKPOINT GPUS
