@@ -26,13 +26,16 @@ CASES = ((2, 1, 1, 1), (1, 1, 2, 3), (3, 2, 1, 20))
 # two images of 1024 x 1024: in an engine attention over all of an image takes
 # memory by the square of its pixels, over 3 GB for such a pair.
 MOST_SQUARED = 2 * (1024**2) ** 2
+# Side in pixels up to which boxes are compared in pixels.
+SIDE = 256
 
 
 class Differences(NamedTuple):
     """How far detections are from PyTorch's.
 
     Attributes:
-        boxes (float): Pixels of the input.
+        boxes (float): Pixels of the input, as if a longer side had 256 of
+            them: the precision of a coordinate is relative.
         scores (float): Of detections in both; or the score of one that has no
             counterpart, as far as it is above the last of a full list.
         masks (float): Probabilities.
@@ -143,6 +146,7 @@ def self_test(
         if not fitting:
             rows, columns = 1, max(math.isqrt(MOST_SQUARED) // step**2, 1)
             fitting = 1
+        scale = SIDE / max(rows * step, columns * step, SIDE)
         images = [
             draw_image(rng, rows * step - cut, columns * step - 2 * cut)
             for cut in range(min(batch, fitting))
@@ -151,7 +155,10 @@ def self_test(
         wanted = detect(model, images, step, names)
         for number, own in enumerate(wanted):
             one = Found(*(None if x is None else x[number] for x in found))
-            every += differences(one, own)
+            every += [
+                d._replace(boxes=d.boxes * scale)
+                for d in differences(one, own)
+            ]
     if precision == 'float32':
         return _worst(every)
     return Differences(*np.mean(every, axis=0).tolist())
