@@ -46,7 +46,7 @@ def write_images(folder: Path) -> list[Path]:
 
 
 def write_annotations(folder: Path, images: list[Path]) -> Path:
-    """Write a COCO file with one box an image."""
+    """Write a COCO file with one box per image."""
     content: dict[str, Any] = dict(
         images=[],
         annotations=[],

@@ -185,7 +185,7 @@ def tiny_config(mask: bool = True, **kwargs: Any) -> ConfigDict:
 
 
 def build(**kwargs: Any) -> Any:
-    """Build the detector; arguments as of :func:`tiny_config`."""
+    """Build the detector; arguments as in :func:`tiny_config`."""
     # MMEngine builds the preprocessor: it must look into MMDetection.
     init_default_scope('mmdet')
     return MODELS.build(tiny_config(**kwargs))

@@ -30,7 +30,7 @@ vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(
     type='Visualizer', vis_backends=vis_backends, name='visualizer'
 )
-# Shares of one batch are noisy: logged are means, as of losses.
+# Shares of one batch are noisy: logged are means, as for losses.
 log_processor = dict(
     type='LogProcessor',
     window_size=50,

@@ -150,7 +150,7 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-# Shares of one batch are noisy: logged are means, as of losses.
+# Shares of one batch are noisy: logged are means, as for losses.
 log_processor = dict(
     type='LogProcessor',
     window_size=50,

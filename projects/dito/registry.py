@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The scope ``dito``, below MMDetection's.
 
-DITO's classes stand in MMDetection's registries, so that plain names work
+DITO's classes are in MMDetection's registries, so that plain names work
 under ``default_scope = 'mmdet'``. mmengine marks everything that a config
 inherits by ``_base_ = 'dito::...'`` with the scope ``dito``, imports this
 module to find it, and looks further in the parents.

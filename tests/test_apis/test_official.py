@@ -99,7 +99,7 @@ def release(tmp_path_factory):
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves bytes with ranges; breaks off where it is told to."""
+    """Serves bytes with ranges; breaks off where it is asked to."""
 
     def __init__(self, state, *args):
         self.state = state

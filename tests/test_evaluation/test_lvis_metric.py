@@ -235,7 +235,7 @@ def test_fixed_ap_of_a_limited_detector_is_remarked(scene):
     metric = DITOLVISMetric(path, protocols='fixed')
     evaluate(metric, to_samples(content, results, classes), classes)
     note = metric.report['protocol']['note_on_fixed']
-    assert 'at most 40 an image' in note
+    assert 'at most 40 per image' in note
 
 
 def test_report_has_protocol_figures_and_categories(scene):
@@ -346,7 +346,7 @@ def test_table_names_the_protocol(scene, monkeypatch):
         classes='8 (3 novel)',
         overlap='boxes',
         AP='standard',
-        max_dets='300 an image over all classes',
+        max_dets='300 per image over all classes',
         most_dets_of_an_image='40',
         lowest_score='0.08333',
         backend='faster-coco-eval',

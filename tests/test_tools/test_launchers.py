@@ -54,7 +54,7 @@ def test_two_machines(tmp_path):
     outputs = [node.communicate(timeout=600)[0] for node in nodes]
     assert [n.returncode for n in nodes] == [0, 0], '\n'.join(outputs)
     checkpoint = load_from_file(str(tmp_path / 'run' / 'epoch_2.pth'))
-    # Eight numbers, two a batch, shared by two processes, two epochs.
+    # Eight numbers, two per batch, shared by two processes, two epochs.
     assert checkpoint['meta']['iter'] == 4
     log = next(tmp_path.glob('run/*/*.log')).read_text()
     assert 'GPU number: 2' in log

@@ -85,7 +85,7 @@ def options() -> str:
             form = action.metavar or action.choices or ''
             if not isinstance(form, str):
                 form = '|'.join(form)
-            # What depends on the machine is told in words.
+            # What depends on the machine is said in words.
             told = '(default' in action.help or str(action.default) in SILENT
             shown = '' if told else f'= {action.default}'
             words = (names, form, action.nargs or '', shown)

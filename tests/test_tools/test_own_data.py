@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""A user's files in the place of a config's."""
+"""A user's files instead of a config's."""
 
 import json
 

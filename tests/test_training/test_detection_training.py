@@ -110,7 +110,7 @@ def test_images_without_base_objects(tmp_path: Path, kept: list) -> None:
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     """The first loss agrees within 5 percent, early and late ones within 20.
 
-    A detector of 16 channels and one picture a step. Which proposals and
+    A detector of 16 channels and one picture per step. Which proposals and
     RoIs are sampled depends on scores, so the two trainings see other RoIs
     after some steps: ten steps are compared, of the last ones the median, as a
     picture with an object is worth thirty times one without.

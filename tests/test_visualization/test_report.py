@@ -149,7 +149,7 @@ def test_figures_of_the_report(report: str, folders: tuple):
     ):
         assert part in text, part
     assert '<b> c.py' not in report
-    # What region-centric pretraining changes stands first.
+    # What region-centric pretraining changes comes first.
     metrics = json.loads((folders[0] / 'metrics.json').read_text())
     assert list(metrics)[:3] == [
         'rep_map_hits_before',

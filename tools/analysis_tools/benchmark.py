@@ -56,7 +56,7 @@ _HOW = (
     'Ours, the peer and the product of matrices take turns in one process; '
     "shares and ratios are medians over turns, of the processor's time where "
     'one thread of it computes. The share is that of the rate '
-    'of the product: operations as of `dito.engine.throughput`, without '
+    'of the product: operations as in `dito.engine.throughput`, without '
     'second passes. "Forward" of stage 3 ends with boxes and masks, and '
     '"picture" is a call with a picture in memory, in float32. Against '
     '"ViTSAM of mmpretrain" and "open_clip" sizes are equal; open_clip pads '

@@ -30,7 +30,7 @@ class Case:
         size (str): 'symbols', or of the ViT: 'small', 'base', ...
         side (int): Of the square images in pixels.
         batch (int): Images that pass together.
-        swl (str): Of a backbone, as of :class:`Setting`.
+        swl (str): Of a backbone, as in :class:`Setting`.
         micro_batch (int): Of a step of stage 1; 0 for none.
         boxes (int): RoIs of an image in both detectors; 0 for those of the
             configs, 512 in training and 1,000 otherwise.

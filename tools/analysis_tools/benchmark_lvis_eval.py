@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('--images', type=int, default=400, help='number of images')
-    add('--dets', type=int, default=300, help='detections an image')
+    add('--dets', type=int, default=300, help='detections per image')
     add('--categories', type=int, default=1203, help='number of categories')
     add('--iou-type', choices=('bbox', 'segm'), default='bbox')
     add('--repeat', type=int, default=1, help='runs of each; the best counts')

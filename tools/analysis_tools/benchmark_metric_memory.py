@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('--images', type=int, default=2000)
-    add('--dets', type=int, default=300, help='detections an image')
+    add('--dets', type=int, default=300, help='detections per image')
     add(
         '--categories',
         type=int,

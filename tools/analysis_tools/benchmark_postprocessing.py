@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=20000,
         help='no plain way above this number of classes (it needs about '
-        '60 bytes a proposal and class)',
+        '60 bytes per proposal and class)',
     )
     return parser.parse_args()
 

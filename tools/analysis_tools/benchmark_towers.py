@@ -114,7 +114,8 @@ def vit_sam(ours: DITOViT, arch: str, side: int) -> nn.Module:
     tokens, windows = side // ours.patch_size, 4
     if tokens % windows:
         raise ValueError(
-            f'{tokens} tokens a side are not divisible into {windows} windows.'
+            f'{tokens} tokens per side are not divisible into {windows} '
+            'windows.'
         )
     sizes = read_arch(arch)
     theirs = ViTSAM(

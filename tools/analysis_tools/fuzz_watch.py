@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Watch what a reader of an input does beyond its folder, for ``fuzz.py``.
 
-Python tells of programs that are started, of connections and of files that
+Python reports programs that are started, connections and files that
 are opened or changed (``sys.addaudithook``); what libraries in C write is
 found by listing the surroundings afterwards.
 """

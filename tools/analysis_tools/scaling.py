@@ -39,9 +39,9 @@ from dito.utils.files import read_json, write_json, write_text
 
 Sent = dict[str, int]
 RANKS = (8, 64, 128, 256, 1024)
-# Stated use: an H100's peak in bfloat16 and the share of it; bytes a second
+# Stated use: an H100's peak in bfloat16 and the share of it; bytes per second
 # of a GPU to the others (400 Gbit/s), of a file system for one writer; images
-# a second of a loader worker, bytes of a picture in a shard.
+# per second of a loader worker, bytes of a picture in a shard.
 _PEAK, _USED = 989e12, 0.4
 _LINK, _DISK = 50e9, 2e9
 _WORKER, _PICTURE = 500, 25e3
@@ -65,7 +65,7 @@ class Stage:
         frozen (int): Without, in the checkpoint.
         moments (int): Values the optimizer keeps of a trained parameter.
         dims (int): Of embeddings that are contrasted; 0 for none.
-        embeddings (int): Image embeddings of an image, one a level.
+        embeddings (int): Image embeddings of an image, one per level.
     """
 
     name: str
@@ -341,7 +341,7 @@ def _needs(stage: Stage) -> list[str]:
 
 _NEEDS = (
     'stage',
-    'GFLOP an image',
+    'GFLOP per image',
     'FLOP in all',
     'GPU hours',
     'checkpoint, GB',
@@ -414,14 +414,14 @@ operations of a step are counted as for the log
 {peak:.0f} TFLOP/s of an H100 in bfloat16, {link:.0f} GB/s from a GPU to the
 others (400 Gbit/s), nothing sent while computing, {disk:.0f} GB/s for the one
 process that writes a checkpoint, {worker} images/s of a loader worker,
-{picture:.0f} kB a picture.
+{picture:.0f} kB per picture.
 
 ## A step
 
 A rank gathers the embeddings of all ranks in one message, sums the gradients
 of these over all ranks, and the gradients of its weights, in float32. With W
 ranks and n of N = W n pairs on each, D channels, L image embeddings of an
-image (one a level in stage 2) and P trained parameters a rank hands over
+image (one per level in stage 2) and P trained parameters a rank hands over
 
 | message | bytes | sent on a ring |
 | --- | --- | --- |
@@ -431,8 +431,8 @@ image (one a level in stage 2) and P trained parameters a rank hands over
 
 and 8 bytes for the number of its pairs, 512 for the log. So what a rank sends
 hardly depends on W, while its work falls with W, as the batch is that of the
-schedule. Gradients are summed once a step, however many micro-batches it has.
-Stage 3 has 128 images a step, so at most 128 GPUs.
+schedule. Gradients are summed once per step, however many micro-batches it
+has. Stage 3 has 128 images per step, so at most 128 GPUs.
 
 {costs}
 Sending can overlap with the backward pass, as DistributedDataParallel does it,
@@ -452,10 +452,10 @@ crops masks: its loader is measured ([benchmarks/cpu.md](benchmarks/cpu.md)).
 
 ## Weak scaling, counted
 
-Real steps of stage 1 with the towers of `symbols`, {pairs} pairs a process, on
-gloo. What a rank hands to each collective of `torch.distributed` is counted,
-by DistributedDataParallel too; the script fails unless all of it is, to the
-byte, what the formulas above say.
+Real steps of stage 1 with the towers of `symbols`, {pairs} pairs per process,
+on gloo. What a rank hands to each collective of `torch.distributed` is
+counted, by DistributedDataParallel too; the script fails unless all of it is,
+to the byte, what the formulas above say.
 
 {weak}"""
 

@@ -49,7 +49,7 @@ test_pipeline = [
     ),
 ]
 
-# batch_size is what a GPU takes at a time; the batch of a step stands in the
+# batch_size is what a GPU takes at a time; the batch of a step is in the
 # schedule.
 train_dataloader = dict(
     batch_size=8,

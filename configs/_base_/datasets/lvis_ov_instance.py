@@ -57,7 +57,7 @@ test_pipeline = [
     ),
 ]
 
-# batch_size is what a GPU takes at a time; the batch of a step stands in the
+# batch_size is what a GPU takes at a time; the batch of a step is in the
 # schedule. Neither paper nor release resamples rare images, so there is no
 # ClassBalancedDataset here.
 train_dataloader = dict(

@@ -2,7 +2,7 @@
 #
 # Where the paper is silent the numbers are those of the authors' release:
 # proposal and RoI sampling, losses, RoI features and NMS. What differs
-# between the two stands in docs/paper_vs_release.md.
+# between the two is in docs/paper_vs_release.md.
 embed_dims = 1024
 strides = [4, 8, 16, 32]
 

@@ -1,6 +1,6 @@
 # Stage 1, paper 4 ("Baseline reproduction"): 500k iterations x 16,384 = 8.2
 # billion pairs seen. The paper refers to RO-ViT for the rest without numbers;
-# here stand those of CLIP's ViT-L/14 (Radford et al. 2021, Table 20): AdamW,
+# these are those of CLIP's ViT-L/14 (Radford et al. 2021, Table 20): AdamW,
 # learning rate 4e-4, beta2 0.98, epsilon 1e-6, weight decay 0.2, 2,000
 # iterations of warm-up; with a linear decay as in stage 2.
 max_iters = 500000

@@ -1,5 +1,5 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Pictures of things in the place of their names.
+"""Pictures of things instead of their names.
 
 Embeddings of regions and of texts come from one space but lie in two parts
 of it: two regions are more alike than a region and its name. An example is

@@ -420,7 +420,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         negative_names: Names | None,
         objects: bool,
     ) -> Iterator[Job]:
-        """Pictures with what is looked for in them; slips are told now."""
+        """Pictures with their names; mistakes are reported at once."""
         images: Iterable[Any]
         lazy = is_sequence(inputs) and vocabularies is None
         if lazy:
@@ -504,7 +504,7 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
             batch_size (int): Images that pass the model together.
             maps (bool): As of :meth:`encode`.
             on_error (str): 'raise', or 'collect': give the sentence that
-                says why in the place of a picture that cannot be read.
+                says why instead of a picture that cannot be read.
             tile (int | tuple[int, int], optional): As of a call.
             tile_overlap (float): As of a call.
 

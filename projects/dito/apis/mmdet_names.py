@@ -43,7 +43,7 @@ def refuse_device_as_names(names: Any) -> None:
     """
     if isinstance(names, str) and _DEVICE.fullmatch(names):
         raise TypeError(
-            f'"{names}" stands where the names to look for do; write '
+            f'"{names}" is in the place of the names to look for; write '
             f"device='{names}', or vocabulary=['{names}'] if that is what to "
             'look for.'
         )

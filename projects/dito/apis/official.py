@@ -217,7 +217,7 @@ def make_detector(
 ) -> Iterator[str]:
     """Convert the detector into the published folder.
 
-    Yields what is done next, then what was made; ``lvis`` is as of
+    Yields what is done next, then what was made; ``lvis`` is as in
     :func:`make_vocabulary`.
 
     Raises:

@@ -73,7 +73,7 @@ def with_stems(images: Iterable[Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _scheme(item: Any) -> str:
-    """What stands before :// in an address; '' for what is none.
+    """What comes before :// in an address; '' for what is none.
 
     Of files there is a short form too, file:/path.
     """
@@ -123,7 +123,7 @@ def list_images(inputs: Any, check: bool = True) -> list[Any]:
 
 
 def is_sequence(inputs: Any) -> bool:
-    """Whether images come one after the other, as of a generator."""
+    """Whether images come one after the other, as from a generator."""
     return isinstance(inputs, Iterator) and not hasattr(inputs, 'read')
 
 

@@ -181,7 +181,7 @@ def _check_listed(path: Path, key: str, file: Any) -> None:
 def resolve_published(
     model: Any, weights: PathLike | None
 ) -> tuple[Any, PathLike | None, Vocabulary | None]:
-    """Put weights and vocabulary in the place of published folders.
+    """Replace published folders by their weights and vocabulary.
 
     Raises:
         FileNotFoundError: If a folder is missing, or a file of it.

@@ -81,7 +81,7 @@ class Scene:
         the detector by default. ``agnostic_nms`` is an IoU in (0, 1];
         ``masks`` take most of the time; ``return_all`` gives every detection,
         also those under ``score_thr``; ``return_datasamples`` a
-        :obj:`DetDataSample` in the place of one of the ``predictions`` of a
+        :obj:`DetDataSample` instead of one of the ``predictions`` of a
         call.
 
         Raises:

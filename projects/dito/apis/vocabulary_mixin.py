@@ -188,7 +188,7 @@ class VocabularyMixin:
         objects: bool,
         count: int,
     ) -> list[Query]:
-        """What is looked for in each image; slips are told before any work."""
+        """Names for each image; mistakes are reported before any work."""
         if objects:
             if (vocabulary, vocabularies, negatives) != (None, None, None):
                 raise ValueError(

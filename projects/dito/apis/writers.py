@@ -151,7 +151,7 @@ class FileWriter:
         return name or f'{self.count - 1:06d}'
 
     def _begin(self) -> None:
-        """Write what stands before all."""
+        """Write what comes before all."""
 
     def _write(
         self, name: str, found: Detections, result: dict[str, Any]
@@ -160,7 +160,7 @@ class FileWriter:
         raise NotImplementedError
 
     def _end(self) -> None:
-        """Write what stands after all."""
+        """Write what comes after all."""
 
 
 def _rows(result: dict[str, Any]) -> Any:
@@ -174,7 +174,7 @@ class CsvWriter(FileWriter):
     """A table with a row for each box, see :class:`FileWriter`.
 
     Boxes are x1, y1, x2, y2 in pixels of the image, whose ``width`` and
-    ``height`` stand beside; ``frame``, ``time`` and ``track`` are empty
+    ``height`` are beside it; ``frame``, ``time`` and ``track`` are empty
     where there are none.
     """
 

@@ -23,7 +23,7 @@ _OTHER_PACKAGE = re.compile(r'(?!dito::)\w+::')
 
 
 def set_own_data(cfg: Config, args: Namespace) -> None:
-    """Put a user's files in the place of the config's, in place.
+    """Replace the config's files by the user's, in place.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.

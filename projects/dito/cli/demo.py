@@ -214,7 +214,7 @@ def build_page(
                 names = gr.Textbox(
                     '',
                     label=f'Names, up to {limits.names:,}',
-                    info='separated by commas, or one a line',
+                    info='separated by commas, or one per line',
                     placeholder='red umbrella, anchor',
                     lines=2,
                     max_lines=6,
@@ -260,7 +260,7 @@ def build_page(
                     )
                     masks = gr.Checkbox(True, label='Masks')
                     one_name = gr.Checkbox(
-                        True, label='One name an object (NMS over all names)'
+                        True, label='One name per object (NMS over all names)'
                     )
                     others = gr.Textbox(
                         '',

@@ -74,7 +74,7 @@ def model_source(
 
 
 def format_rows(result: dict[str, Any], limit: int) -> str:
-    """The first detections of an image, one a line."""
+    """The first detections of an image, one per line."""
     rows = zip(
         result['scores'], result['names'], result['bboxes'], strict=True
     )
@@ -133,7 +133,7 @@ def by_label(
 
 
 def listed(given: Sequence[str]) -> list[Any]:
-    """Pictures and films that are meant, told before anything loads."""
+    """Pictures and films that are meant, found before anything loads."""
     return [image for item in given for image in list_images(item)]
 
 

@@ -24,7 +24,7 @@ def licence_of(model: str) -> str:
 
 @command
 def main(args: Namespace) -> int:
-    """Export, as ``dito export`` is told to."""
+    """Export, as the options of ``dito export`` say."""
     if args.format == 'onnx':
         require_packages()
     elif args.format == 'aoti':

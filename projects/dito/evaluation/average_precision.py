@@ -52,7 +52,7 @@ class _Entries(COCO):
         self.cats = {cat['id']: cat for cat in self.dataset['categories']}
 
     def getAnnIds(self, *args: Any, **kwargs: Any) -> list[dict]:
-        """All entries, in the place of their ids."""
+        """All entries, instead of their ids."""
         return self.dataset['annotations']
 
     def loadAnns(self, ids: list[dict]) -> list[dict]:

@@ -94,8 +94,8 @@ class DITORegionMetric(ReportMixin, BaseMetric):
         if scores.shape != wanted:
             raise ValueError(
                 f'The scores of an image have shape {scores.shape}, expected '
-                f'{wanted}: a row a box, a column a class of the data set; '
-                'is the vocabulary of the model that of the data set?'
+                f'{wanted}: one row per box, one column per class of the data '
+                'set; is the vocabulary of the model that of the data set?'
             )
         if not np.isfinite(scores).all():
             raise ValueError('An image has scores that are not finite.')

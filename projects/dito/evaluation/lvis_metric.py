@@ -260,7 +260,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         """The protocol."""
         names = dict(standard='standard', fixed='fixed (boxes)')
         limits = dict(
-            standard=f'{self.max_dets} an image over all classes',
+            standard=f'{self.max_dets} per image over all classes',
             fixed=f'{self.max_dets_per_class} a class over all images',
         )
         parts = self._describe(
@@ -274,7 +274,7 @@ class DITOLVISMetric(DetectionMetricMixin, BaseMetric):
         most = parts['most_dets_of_an_image']
         if 'fixed' in self.protocols and most <= self.max_dets:
             parts['note_on_fixed'] = (
-                f'the detector gave at most {most} an image, and fixed AP '
+                f'the detector gave at most {most} per image, and fixed AP '
                 'has no such limit: raise test_cfg.rcnn.max_per_img'
             )
         return parts

@@ -131,7 +131,7 @@ def render_scores(
 
 
 def render_categories(title: str, categories: Sequence[dict]) -> str:
-    """A table with one row a category, of ``summarize_categories``."""
+    """A table with one row per category, of ``summarize_categories``."""
     rows = [
         [
             row['name'],
@@ -181,7 +181,7 @@ class ReportMixin:
 
     @property
     def split(self) -> str | None:
-        """Name of the evaluated set, where the run has told it."""
+        """Name of the evaluated set, where the run has given it."""
         return (self._run_facts or {}).get('split')
 
     def with_run(

@@ -221,7 +221,7 @@ class DetectorGraph(nn.Module):
     def _in_steps(self, images: Tensor) -> Tensor:
         """The same images, (B, 3, r * step, c * step).
 
-        That their sides are multiples then stands in every size which is
+        That their sides are multiples is then part of every size which is
         computed from them, and most of the padding falls out of the graph.
         """
         step = self.step

@@ -539,7 +539,7 @@ def _openvino(path: str) -> tuple[Engine, str | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what is found in pictures as json, a line a picture."""
+    """Print what is found in pictures as json, one line per picture."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('model', help='file of dito export')
     parser.add_argument('image', nargs='+', help='files of pictures')

@@ -78,7 +78,7 @@ def write_tested(
 
     Args:
         path (str | Path): The file.
-        write (Callable): Writes it where it is told to.
+        write (Callable): Writes it to the path it is given.
         inferencer (DITOInferencer): The detector.
         vocabulary (Vocabulary, optional): What is folded in, if anything.
         precision (str): Key of :data:`TOLERANCES`.

@@ -290,7 +290,7 @@ def _checked(archive: zipfile.ZipFile, path: str) -> str:
 
 
 def _values(tree: Any, key: str) -> Iterator[Any]:
-    """All that stands under a key, however deep."""
+    """All that is under a key, however deep."""
     if isinstance(tree, dict):
         if key in tree:
             yield tree[key]

@@ -46,7 +46,7 @@ def nonzero_all(masks: Sequence[Tensor]) -> list[Tensor]:
 
 @TASK_UTILS.register_module()
 class DITOBoxOverlaps:
-    """IoU of boxes, as of MMDetection's ``BboxOverlaps2D``.
+    """IoU of boxes, as by MMDetection's ``BboxOverlaps2D``.
 
     MMDetection sends its smallest union to the device at each call and waits
     until it is there.

@@ -39,7 +39,7 @@ def run_config(
 ) -> Config:
     """Make the config of one training.
 
-    ``factor`` is as of :func:`scale_schedule`. ``start`` is the checkpoint
+    ``factor`` is as in :func:`scale_schedule`. ``start`` is the checkpoint
     that it starts from, which is also that of the teacher, if it has one; it
     may lack the modules ``start_anew``.
     """

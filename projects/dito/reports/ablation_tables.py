@@ -26,7 +26,7 @@ class Run:
     #: Modules that the pretraining did not train, and that therefore start
     #: from random weights.
     start_anew: tuple[str, ...] = ()
-    #: More settings, as of ``--cfg-options``: names and values.
+    #: More settings, as in ``--cfg-options``: names and values.
     options: tuple[tuple[str, Any], ...] = ()
 
 

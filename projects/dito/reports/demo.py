@@ -57,7 +57,7 @@ class Limits:
 
 
 class Shown(NamedTuple):
-    """An example: what a visitor showed in the place of a name."""
+    """An example: what a visitor showed instead of a name."""
 
     name: str  #: What it is called.
     path: str  #: Of the uploaded picture.
@@ -240,7 +240,7 @@ class Demo:
     def maps(self, path: str | None, names: str) -> np.ndarray:
         """Draw where a model sees the first 4 names, before and after REP.
 
-        RGB, uint8, (H, W, 3), a row for each; ValueError as of :meth:`find`.
+        RGB, uint8, (H, W, 3), a row for each; ValueError as in :meth:`find`.
         """
         if self.similarity is None:
             raise ValueError(

@@ -183,7 +183,7 @@ _WIDTH = 840
 _FONT = 32
 
 #: What shares of 1 in metrics.json are; what region-centric pretraining (REP)
-#: changes stands first. The page says what they mean.
+#: changes comes first. The page says what they mean.
 HEADLINES = dict(
     rep_map_hits_before='Map highest inside the object, before REP',
     rep_map_hits_after='Map highest inside the object, after REP',
@@ -381,7 +381,7 @@ def quickstart_report(
             rep_map_hits_before=round(pointing.before, 5),
             rep_map_hits_after=round(pointing.after, 5),
         )
-        metrics = {**hits, **metrics, **hits}  # They stand first.
+        metrics = {**hits, **metrics, **hits}  # They come first.
         write_json(path, metrics, indent=1)
     novel = first_with_novel(data.images)
     content = ReportData(

@@ -91,7 +91,7 @@ def read_json(path: PathLike, backend_args: dict | None = None) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not json, if a key stands twice in an object with
+        ValueError: If it is not json, if a key appears twice in an object with
             different values, or if it does not fit into memory.
     """
     path = os.fspath(path)
@@ -221,7 +221,7 @@ def new_folder(folder: PathLike) -> Iterator[Path]:
     """Make a folder that appears complete or not at all.
 
     Yields an empty one beside it, which becomes ``folder`` unless there is an
-    error. What stands there is replaced, so refuse before what must be kept.
+    error. What is there is replaced, so refuse before what must be kept.
     """
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def after_import(name: str, action: Callable[[], None]) -> None:
 
 
 def stand_in(name: str, make: Callable[[], ModuleType]) -> None:
-    """Put a module in the place of one that is not installed.
+    """Put a module in place of one that is not installed.
 
     Args:
         name (str): Full name of the module.

@@ -106,7 +106,7 @@ def test_facts_of_the_run(run: dict[str, Any]) -> None:
             objectness_power=0.0,
             score_thr=rcnn.score_thr,
             max_per_img=rcnn.max_per_img,
-            proposals='50 an image, no NMS',
+            proposals='50 per image, no NMS',
             input_size='64 x 64, ratio kept',
             vocabulary='3 names, 1 novel',
             text_tower=run['model'].text_encoder.fingerprint(),

@@ -181,7 +181,7 @@ def test_a_bad_piece_drops_its_step(tmp_path: Path) -> None:
 
 
 def test_a_sampler_with_an_end(tmp_path: Path) -> None:
-    """Passes of 20 samples, 8 a step; resumed within the second pass."""
+    """Passes of 20 samples, 8 per step; resumed within the second pass."""
     straight, steps, _ = train(tmp_path, 'straight', sampler='DefaultSampler')
     order = [n for s in steps for n in s['numbers']]
     assert sorted(order[:20]) == sorted(order[20:40]) == list(range(20))

@@ -148,7 +148,7 @@ def test_a_sharded_run_skips_a_damaged_checkpoint(tmp_path, data):
 
 
 def test_class_names_are_embedded_by_a_sharded_tower(tmp_path, data):
-    """Zero-shot evaluation during training, as of one process."""
+    """Zero-shot evaluation during training, as in one process."""
     root = tmp_path / 'classes'
     for name in ('star', 'die'):
         (root / name).mkdir(parents=True)

@@ -58,7 +58,7 @@ def test_ensemble_is_that_of_detection():
     plain = build(mask=False)
     plain.load_state_dict(model.state_dict())
     plain.set_vocabulary(vocabulary(5, [3]))
-    # Without box refinement, one box an image: the detector's own scores.
+    # Without box refinement, one box per image: the detector's own scores.
     data = images()
     for sample, source in zip(data['data_samples'], given, strict=True):
         sample.proposals = InstanceData(bboxes=source.gt_instances.bboxes)

@@ -21,7 +21,7 @@ def crop_box_masks(
         masks (Tensor): Masks within their boxes, shape (N, M, M).
         boxes (Tensor): These boxes (x1, y1, x2, y2), shape (N, 4).
         rois (Tensor): RoI of each mask, in the same pixels, shape (N, 4).
-        size (int): Cells a side of the targets. Defaults to 28.
+        size (int): Cells per side of the targets. Defaults to 28.
 
     Returns:
         Tensor: float32 in [0, 1], shape (N, size, size).

@@ -366,7 +366,7 @@ def test_files_without_groups_have_no_trace_of_them(tmp_path) -> None:
     [
         (dict(a=['dog']), "not among the 4 of the vocabulary: 'dog'"),
         (dict(a=[]), 'is empty'),
-        (dict(a=['cat'], b=['cat']), "stands in the groups 'a' and 'b'"),
+        (dict(a=['cat'], b=['cat']), "is in the groups 'a' and 'b'"),
         (dict(cat=['aerosol can']), 'more than once|a name outside it'),
     ],
 )

@@ -1,7 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Every tool and its options.
 
-They stand apart from the tools, so that a command line is read, helped or
+They are apart from the tools, so that a command line is read, helped or
 refused before PyTorch and the models are imported.
 """
 

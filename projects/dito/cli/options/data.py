@@ -11,15 +11,15 @@ SHARDS = dict(shard_size=10_000, seed=0, quality=95, max_broken_share=0.1)
 SYMBOLS = dict(
     size=(192, 'side of the detection pictures in pixels'),
     single_shards=(8, 'image-text shards with one object a picture'),
-    scene_shards=(8, 'image-text shards with several objects a picture'),
+    scene_shards=(8, 'image-text shards with several objects per picture'),
     lone_shards=(10, 'image-text shards with one object somewhere in a scene'),
-    shard_size=(1188, 'samples a shard'),
+    shard_size=(1188, 'samples per shard'),
     single_size=(64, 'side of the single-object pictures in pixels'),
     scene_size=(128, 'side of the image-text scenes in pixels'),
     retrieval_images=(1000, 'held-out image-text pairs'),
     zero_shot_images=(
         20,
-        'held-out single objects a category, and of held-out drawings',
+        'held-out single objects per category, and of held-out drawings',
     ),
 )
 
@@ -230,7 +230,7 @@ def pairs2shards(parser: ToolParser) -> None:
         type=int,
         default=SHARDS['shard_size'],
         metavar='N',
-        help='pairs a shard',
+        help='pairs per shard',
     )
     add('--prefix', default='', help='first part of the file names')
     add(
@@ -312,7 +312,7 @@ def _add_shards(parser: ToolParser) -> None:
         nargs='+',
         default=['txt'],
         metavar='PLACE',
-        help='where captions stand: an extension or json.FIELD',
+        help='where captions are: an extension or json.FIELD',
     )
     shared.add_workers(parser)
     shared.add_json(parser)

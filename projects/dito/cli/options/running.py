@@ -243,7 +243,7 @@ def detect(parser: ToolParser) -> None:
         type=shared.share,
         metavar='IOU',
         help='of detections that overlap by more keep only the best, '
-        'whatever their names (0.5 gives one name an object)',
+        'whatever their names (0.5 gives one name per object)',
     )
     shared.add_device(parser)
     add(
@@ -685,7 +685,7 @@ def memory(parser: ToolParser) -> None:
     Backbone: forward and backward pass of the ViT at 1024 x 1024 pixels in
     4 x 4 windows, over the loaded model: activations, transient values and
     gradients. Figures are computed by running the very modules on tensors
-    without data, about a second each; measured ones stand beside them, as
+    without data, about a second each; measured ones are beside them, as
     PyTorch's allocator counts them. Heads: what pyramid, proposal, box and
     mask head keep for the backward pass, with the 512 RoIs of an image. A
     step of the detector takes about the sum of backbone, heads, teacher and

@@ -223,7 +223,7 @@ def add_workers(parser: ToolParser, what: str = 'processes') -> None:
         type=natural,
         default=os.cpu_count() or 1,
         metavar='N',
-        help=f'{what}; the result does not depend on it (default: one a '
+        help=f'{what}; the result does not depend on it (default: one per '
         'processor)',
     )
 
@@ -299,8 +299,8 @@ def add_names(parser: ToolParser, what: str, required: bool = True) -> None:
         '--names',
         required=required,
         help=f'{what}: "red umbrella, anchor"; or a file of names (.txt or '
-        '.names with one a line, .json, .yaml, .pbtxt; annotations of COCO or '
-        'LVIS; a vocabulary); or "common", over 1,200 everyday things',
+        '.names with one per line, .json, .yaml, .pbtxt; annotations of COCO '
+        'or LVIS; a vocabulary); or "common", over 1,200 everyday things',
     )
 
 

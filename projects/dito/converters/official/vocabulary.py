@@ -70,7 +70,7 @@ def read_class_rows(path: str | Path) -> ClassRows:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is none of these, or an id is no positive number or
-            stands twice.
+            appears twice.
     """
     path = Path(path)
     if path.suffix != '.json' or not path.is_file():
@@ -103,7 +103,7 @@ def read_class_rows(path: str | Path) -> ClassRows:
         pairs = list(content.items())
     else:
         raise ValueError(
-            f'{path} tells no rows: it must be a mapping from id to name, or '
+            f'{path} has no rows: it must be a mapping from id to name, or '
             'annotations whose categories have ids and names.'
         )
     return ClassRows(_by_row(pairs, path), rare, synonyms)
@@ -117,7 +117,7 @@ def _by_row(pairs: Iterable[Sequence[Any]], path: Path) -> dict[int, str]:
         if number < 1 or number in rows:
             raise ValueError(
                 f'{path}: the id {key!r} of {name!r} must be a number from 1 '
-                'on (0 is the background) and stand once.'
+                'on (0 is the background) and appear once.'
             )
         rows[number] = name
     return dict(sorted(rows.items()))

@@ -51,7 +51,7 @@ class CaptionPicker:
     """Take a sample's caption from its text files or its json.
 
     Args:
-        keys (str or list[str]): Where captions stand: an extension such as
+        keys (str or list[str]): Where captions are: an extension such as
             ``txt``, or ``json.FIELD`` (``json.a.b`` for a field within a
             field). A json list of strings is several captions. Defaults to
             'txt'.

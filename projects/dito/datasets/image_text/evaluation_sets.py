@@ -227,7 +227,7 @@ class DITORetrievalDataset(Dataset):
     Args:
         shards (str or list[str]): Paths; braces are expanded.
         size (int): Side of the square output in pixels.
-        caption (str): Where captions stand: an extension such as 'txt', the
+        caption (str): Where captions are: an extension such as 'txt', the
             whole file being one caption, or 'json.FIELD', a text or a list
             of texts. Defaults to 'txt'.
 

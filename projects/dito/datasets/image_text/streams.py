@@ -103,7 +103,7 @@ START = Cursor()
 
 
 class SamplePlace(NamedTuple):
-    """Where a sample stands; the seed of its randomness.
+    """The place of a sample; the seed of its randomness.
 
     Seed of the run, epoch of its stream, number of its shard among all, and of
     the sample in that.

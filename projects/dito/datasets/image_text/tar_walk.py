@@ -2,7 +2,7 @@
 """Open shards, and walk through their members, reading only what is asked for.
 
 Headers are parsed by Python's ``tarfile``. The rest of it takes a damaged
-header for the end of the archive and what stands behind an end mark for
+header for the end of the archive and what is behind an end mark for
 nothing, so that samples are missing without a word; reads, before 3.11.10,
 hostile attributes in quadratic time (CVE-2024-6232); and cannot tell a pipe
 cut off between two members from a whole tar. This walker does, in the formats

@@ -42,7 +42,7 @@ def check_shards(
 
     ``manifest`` is what ``dito pairs2shards`` wrote, by default
     ``manifest.json`` of the folder, if there is one. Without ``decode``
-    headers alone are read. ``captions`` say where captions stand, as in
+    headers alone are read. ``captions`` say where captions are, as in
     :class:`CaptionPicker`.
 
     Returns for each shard, also for those that the manifest alone knows,

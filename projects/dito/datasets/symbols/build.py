@@ -51,7 +51,7 @@ Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 @lru_cache(maxsize=2)
 def _atlas(held_out: bool = False) -> GlyphAtlas:
-    """Rasterise the drawings once a process."""
+    """Rasterise the drawings once per process."""
     return GlyphAtlas(load_glyphs(), held_out)
 
 

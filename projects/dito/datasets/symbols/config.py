@@ -24,12 +24,12 @@ class SymbolsConfig:
             drawings that are nowhere else.
         size (int): Side of the detection pictures in pixels.
         single_shards (int): Image-text shards of one object a picture.
-        scene_shards (int): Image-text shards of several objects a picture.
+        scene_shards (int): Image-text shards of several objects per picture.
         lone_shards (int): Image-text shards of one object somewhere in a
             scene, in the sizes of the detection pictures.
         shard_size (int): Samples a shard.
         retrieval_images (int): Held-out image-text pairs.
-        zero_shot_images (int): Held-out single objects a category, and as
+        zero_shot_images (int): Held-out single objects per category, and as
             many again of each held-out drawing.
         single_size (int): Side of single-object pictures in pixels.
         scene_size (int): Side of image-text scenes in pixels.

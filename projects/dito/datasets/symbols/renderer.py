@@ -66,7 +66,7 @@ def _noise(
 
 
 def _plaster(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Blotches of several sizes, as of a wall, a lawn or a cloudy sky."""
+    """Blotches of several sizes, like a wall, a lawn or a cloudy sky."""
     side = int(rng.integers(2, 5))
     rough = rng.uniform(0.4, 0.8)
     texture = _noise(size, (side, side), rng)
@@ -80,7 +80,7 @@ def _plaster(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grain(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Streaks in one direction, as of wood, sand or brushed metal."""
+    """Streaks in one direction, like wood, sand or brushed metal."""
     across = int(rng.integers(10, 40))
     along = int(rng.integers(2, 5))
     texture = _noise(size, (across, along), rng)

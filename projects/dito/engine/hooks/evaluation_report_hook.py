@@ -248,7 +248,7 @@ def _proposals(model: Any) -> str | None:
     thinned = 'no NMS' if iou is None else f'NMS at {iou}'
     if rpn.get('drop_duplicates'):
         thinned += ', no duplicates'
-    return f'{rpn.get("max_per_img")} an image, {thinned}'
+    return f'{rpn.get("max_per_img")} per image, {thinned}'
 
 
 def input_size(dataset: Any) -> str | None:

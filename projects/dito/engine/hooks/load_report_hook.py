@@ -146,7 +146,7 @@ class LoadReport:
         return report
 
     def table(self) -> str:
-        """One line a group: how many keys went where."""
+        """One line per group: how many keys went where."""
         columns = (
             self.loaded,
             self.resampled,

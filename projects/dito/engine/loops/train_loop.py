@@ -37,7 +37,7 @@ class DITOTrainLoop(WholeBatchLoop):
     them: each process takes as many batches of its loader as are needed, one
     after the other, and their mean loss is trained. Everything counts steps:
     iterations, schedules, logs, checkpoints, validations, hooks and a
-    resume. Gradients are exchanged, clipped and checked once a step; what is
+    resume. Gradients are exchanged, clipped and checked once per step; what is
     logged is the mean over the step.
 
     A step has the same samples, in the same batches, with the same random

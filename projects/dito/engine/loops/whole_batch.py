@@ -154,7 +154,7 @@ def plan_of_config(cfg: Mapping[str, Any], launcher: str) -> BatchPlan | None:
     """Share the batch of a config out before anything is built.
 
     None where the config leaves the batch to the number of processes;
-    ValueError as of :func:`plan_batch`.
+    ValueError as in :func:`plan_batch`.
     """
     total = (cfg.get('train_cfg') or {}).get('total_batch_size')
     scale = cfg.get('auto_scale_lr') or {}

@@ -60,7 +60,7 @@ _PROMPT_KEYS = ('text', 'tokens_positive', 'stuff_text')
 # Options of DITOLoadImageFromFile that concern training, which MMDetection's
 # loaders of arrays would refuse.
 _TRAINING_OPTIONS = ('on_error', 'max_skipped')
-# What they put in the place of a loader.
+# What they put in place of a loader.
 _CLIENT_LOADERS = ('mmdet.LoadImageFromNDArray', 'mmdet.InferencerLoader')
 _MOST_PROMPTS = 64
 
@@ -117,7 +117,7 @@ class MMDetClientsMixin:
         """Embed class names with the text tower; nothing is set.
 
         ``novel`` has names or a flag a class; by default those outside the
-        training, where a checkpoint told its classes. ``templates`` are by
+        training, where a checkpoint has its classes. ``templates`` are by
         default those of the config, or 'openai'. ValueError if the model has
         no text tower.
         """
@@ -173,7 +173,7 @@ class MMDetClientsMixin:
         return found
 
     def _trained_on(self) -> dict[str, Any]:
-        """Meta information of the training, as far as a checkpoint told it."""
+        """Meta information of the training, as far as a checkpoint has it."""
         if self._vocabulary is None:
             return self.dataset_meta or {}
         return self.__dict__.get('_train_meta') or {}

@@ -29,7 +29,7 @@ class DITORegionClassifier(DITO):
         score (str): 'vlm': ``z``, the frozen or finetuned backbone's score
             (Table 6a), which needs neither pyramid nor heads; 'det': ``p``
             of the box head; 'ensemble': both, as in detection.
-        max_per_img (int): Most detections an image. Defaults to 300.
+        max_per_img (int): Most detections per image. Defaults to 300.
         **kwargs: See :class:`DITO`.
     """
 

@@ -171,7 +171,7 @@ class CLIPPretrainer(ImageTextPretrainer):
     :class:`DITOViT`.
 
     In training the positional embedding is enlarged to ``up_size`` and a
-    random crop of it, one an image, is resampled to the token grid (RO-ViT,
+    random crop of it, one per image, is resampled to the token grid (RO-ViT,
     used by the paper): the tower learns to see its image as a region of a
     larger one. Evaluation uses the plain embedding.
 

@@ -376,7 +376,7 @@ class ImageTextPretrainer(DistributedLogMixin, BaseModel):
 
 
 def _check_captions(inputs: Tensor, texts: Captions | None) -> None:
-    """Refuse an empty batch, or one without a caption an image."""
+    """Refuse an empty batch, or one without one caption per image."""
     if not len(inputs):
         raise ValueError(
             'the batch holds no image; use drop_last=True or more samples'

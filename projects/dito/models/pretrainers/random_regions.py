@@ -15,7 +15,7 @@ from ..losses.contrastive_ops import normalize
 
 
 class BatchPlace(NamedTuple):
-    """Where a (micro-)batch stands in its run.
+    """The place of a (micro-)batch in its run.
 
     Sample i of process r of N has the global number i * N + r, which is the
     order in which :class:`ImageTextShards` deals samples out. What is drawn
@@ -162,7 +162,7 @@ class RandomRegions:
             ``num_regions`` is meant for. The paper's 400, 200, 100, 50 are
             for 256 pixels and patches of 16.
         scale_regions (bool): Whether an image of another size gets boxes in
-            proportion to its area, at least one a level.
+            proportion to its area, at least one per level.
         sampling (str): 'sides': height and width are uniform within ``size``
             and ``ratio`` is a limit: the longer side of a box beyond it (6 %
             of the paper's boxes) is shortened. 'area': the root of the area

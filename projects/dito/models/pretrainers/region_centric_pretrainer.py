@@ -71,7 +71,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
             mean. 'global_mean' and 'global_max': the whole map, averaged or
             maximised, goes through the box head once; boxes serve the
             proposal head alone then.
-        global_size (int, optional): Cells a side that a whole map is pooled
+        global_size (int, optional): Cells per side that a whole map is pooled
             into before they fill the input of the box head, each repeated
             where they are fewer. Defaults to 1, the paper's "single pixel";
             None for the cells of a box, 7.
@@ -203,7 +203,7 @@ class RegionCentricPretrainer(FrozenTowerPretrainer):
     ) -> list[Tensor]:
         """Embed the boxes of each level, (B, n, D) each."""
         layers = self.roi_head.bbox_roi_extractor.roi_layers
-        # One large call of the head is faster than one a level.
+        # One large call of the head is faster than one per level.
         with torch.autocast(feats[0].device.type, enabled=False):
             pooled = torch.cat(
                 [

@@ -59,7 +59,7 @@ class DITOBBoxHead(BaseModule):
             to 256.
         num_shared_convs (int): Number of convolutions. Defaults to 4.
         fc_out_channels (int): Width of the linear layer. Defaults to 1024.
-        roi_feat_size (int): Cells a side of the RoI features. Defaults to 7.
+        roi_feat_size (int): Cells per side of the RoI features. Defaults to 7.
         temperature (float): Divides the cosines, besides the learnt scalar
             that starts at 1. Defaults to 0.01.
         background_weight (float): Loss weight of background rows. Defaults

@@ -33,7 +33,7 @@ class DITOMaskHead(FCNMaskHead):
         in_channels (int): Channels of the RoI features. Defaults to 256.
         conv_out_channels (int): Width. Defaults to 256.
         num_convs (int): Number of 3x3 convolutions. Defaults to 4.
-        roi_feat_size (int): Cells a side of the RoI features; masks have
+        roi_feat_size (int): Cells per side of the RoI features; masks have
             twice as many. Defaults to 14.
         norm_eps (float): Epsilon of the LayerNorms. Defaults to 1e-6.
         loss_mask (dict): Sigmoid cross entropy, mean over pixels.

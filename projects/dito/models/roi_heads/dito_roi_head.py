@@ -272,7 +272,7 @@ class DITORoIHead(StandardRoIHead):
 
         Returns:
             Tensor: float32, shape (N, K), or (N, K + 1) with background; of
-            groups of classes L in the place of K.
+            groups of classes L instead of K.
         """
         classes = classes or self.bbox_head.classes()
         text = self.bbox_head.classifier(classes)

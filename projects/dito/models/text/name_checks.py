@@ -83,7 +83,7 @@ def embed_phrases(
 ) -> Tensor:
     """Embed groups of phrases, each group by its mean over all prompts.
 
-    A phrase that stands in several groups is embedded once, ``chunk`` at a
+    A phrase that is in several groups is embedded once, ``chunk`` at a
     time; ``cache_dir`` keeps them. Unit vectors on the CPU, float32, (groups,
     D).
     """
@@ -217,8 +217,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
         if len(name) > _MAX_LENGTH:
             raise ValueError(
                 f'A class name has {len(name):,} characters ({name[:40]!r} '
-                '...); is it a list of names? Write a name a line, or commas '
-                'between names.'
+                '...); is it a list of names? Write one name per line, or '
+                'commas between names.'
             )
         if not name.isascii() and re.search('[\ud800-\udfff]', name):
             raise ValueError(

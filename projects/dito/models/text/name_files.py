@@ -9,7 +9,7 @@ what               how it is read
 list               a name an entry; also arrays and generators
 dict               as the map of a ``.json``
 text               names separated by commas or line ends; a json list
-``.txt .names``    a name a line, # begins a comment; one line of names
+``.txt .names``    one name per line, # begins a comment; one line of names
 and others         with commas between; a list or map as in yaml; before
                    each name a bullet, a synset, or a number that orders
                    them, which may be behind
@@ -106,7 +106,7 @@ def parse_names(names: Names) -> tuple[str, ...]:
 def typed_names(text: str) -> tuple[str, ...]:
     """Read names out of a text alone: no file is looked at.
 
-    'red umbrella, anchor', a name a line, or both; ValueError as of
+    'red umbrella, anchor', one name per line, or both; ValueError as in
     :func:`parse_names`.
     """
     lines = (line.strip().rstrip(',') for line in text.splitlines())
@@ -231,7 +231,7 @@ def _refuse_markup(line: str) -> None:
         raise ValueError(
             f'{line[:80]!r} among the names is no name but of another format, '
             'such as HTML, a label map or yaml; give the file its suffix '
-            '(.pbtxt, .yaml, .json), or write a name a line.'
+            '(.pbtxt, .yaml, .json), or write one name per line.'
         )
 
 
@@ -322,13 +322,13 @@ def _read_text(path: Path) -> str:
         raise ValueError(
             f'{path} is not a text file in {encoding.upper()} '
             f'({error.reason} at byte {error.start}); save it as UTF-8, a '
-            'name a line.'
+            'name per line.'
         ) from error
     if '\0' in text:
         raise ValueError(
             f'{path} is not a text file in UTF-8: byte {text.index(chr(0))} '
             'is 0, as in UTF-16 without a byte-order mark; save it as UTF-8, '
-            'a name a line.'
+            'one name per line.'
         )
     return text
 
@@ -355,7 +355,7 @@ def _from_lines(text: str) -> list[str]:
         if line.endswith(','):
             raise ValueError(
                 f'The line {line[:80]!r} of the list of names ends with a '
-                'comma; write a name a line, without commas.'
+                'comma; write one name per line, without commas.'
             )
         if line.startswith(('//', ';')):
             raise ValueError(

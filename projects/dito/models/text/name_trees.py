@@ -159,7 +159,7 @@ _PBTXT = re.compile(
 UNSEEN = dict.fromkeys(map(ord, '\ufeff\u200b\u2060\x1a'))
 _QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
 _ESCAPES = dict(n='\n', r='\r', t='\t')
-HOW = 'write a name a line into a .txt file'
+HOW = 'write one name per line into a .txt file'
 
 
 @dataclass
@@ -222,7 +222,7 @@ _TextLoader.add_constructor(
 
 
 def parse(text: str, suffix: str) -> Any:
-    """Parse json or yaml; no key may stand twice.
+    """Parse json or yaml; no key may appear twice.
 
     ValueError, yaml.YAMLError, RecursionError if it is none.
     """

@@ -101,7 +101,7 @@ class BaseTextEncoder(BaseModule):
         return self._hashed[1]
 
     def _weights_key(self) -> tuple[Any, ...] | None:
-        """What changes with any tensor; None where that cannot be told."""
+        """What changes with any tensor; None where that is unknown."""
         tensors = [*self.parameters(), *self.buffers()]
         # A tower in training is hashed each time: averaged weights, for
         # one, are swapped in through .data.
@@ -162,7 +162,7 @@ class DITOTextEncoder(BaseTextEncoder):
             ('ViT-L-16'), or dict(width, layers, heads[, mlp_ratio, act, ...]),
             see :func:`resolve_text_arch`.
         embed_dims (int): Channels of the embedding.
-        context_length (int): Most tokens a text, start and end included;
+        context_length (int): Most tokens per text, start and end included;
             longer texts are cut and keep the end token. Defaults to 77.
         token_ids (None | int | list[int] | str | dict): Kept rows of the
             token embedding: None for all; ids, or a json or text file of

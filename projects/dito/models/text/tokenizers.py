@@ -63,7 +63,7 @@ def resolve_token_ids(spec: TokenIds) -> Tensor | None:
     None keeps all rows. A number keeps that many, to be read from a
     checkpoint; the ids are -1 until then. A list, or a path to a json list or
     to a text file with an id a line, names the ids. ``dict(texts_file=...)``
-    collects them from a file with a text a line. The end-of-text id is the
+    collects them from a file with one text per line. The end-of-text id is the
     last.
 
     Raises:
@@ -233,7 +233,7 @@ class ForeignTokenizer:
             ``tokenizer_config.json``, ...). A converted tower brings
             ``clean`` (SigLIP: 'canonicalize', lower case without
             punctuation) and ``strip_sep_token`` (CLIPA) with its weights;
-            they stand here only for weights that lack them.
+            they are here only for weights that lack them.
         context_length (int): Tokens a text.
 
     Raises:

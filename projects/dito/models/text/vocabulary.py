@@ -398,13 +398,13 @@ class Vocabulary:
 
         Args:
             groups (dict[str, Sequence[str]]): Names by label. A name that
-                stands in none keeps its label.
+                is in none keeps its label.
 
         Returns:
             Vocabulary: Whose ``labels`` are these.
 
         Raises:
-            ValueError: If a name is not there or stands in two groups, or a
+            ValueError: If a name is not there or is in two groups, or a
                 group is empty or called like a name outside it.
         """
         place = {name_key(n): i for i, n in enumerate(self.names)}
@@ -422,7 +422,7 @@ class Vocabulary:
                 row = place[name_key(name)]
                 if row in taken:
                     raise ValueError(
-                        f'The name {name!r} stands in the groups '
+                        f'The name {name!r} is in the groups '
                         f'{taken[row]!r} and {label!r}; keep one.'
                     )
                 taken[row] = labels[row] = label
@@ -535,9 +535,9 @@ class Vocabulary:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """Refuse what a file has in the place of a list of texts."""
+    """Refuse what a file has instead of a list of texts."""
     if not isinstance(value, (list, tuple)) or not all(
         isinstance(v, str) for v in value
     ):
-        raise TypeError(f'{value!r} stands where texts belong.')
+        raise TypeError(f'{value!r} is where texts belong.')
     return tuple(value)

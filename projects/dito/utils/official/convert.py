@@ -190,7 +190,7 @@ def convert_rpn_head(params: Mapping[str, np.ndarray]) -> StateDict:
     """Convert the proposal head to :class:`DITORPNHead`.
 
     The box convolution gives (left, right, top, bottom) on both sides; there
-    is one set of norms a level. Paths are such as 'rpn/kernel',
+    is one set of norms per level. Paths are such as 'rpn/kernel',
     'SubRpnHead_0/rpn-l2-bn/scale'.
     """
     tree = ParamTree(params, 'proposal head')
