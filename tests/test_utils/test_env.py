@@ -96,9 +96,9 @@ def test_missing_and_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found['lvis'].status == env.FAIL and found['lvis'].remedy
     assert env.check_duplicates() == []
     versions['onedl-mmdetection'] = '3.5.1'
-    (double,) = env.check_duplicates()
-    assert double.status == env.FAIL
-    assert 'pip uninstall -y mmdet onedl-mmdetection' in double.remedy
+    (found,) = env.check_duplicates()
+    assert found.status == env.FAIL
+    assert 'pip uninstall -y mmdet onedl-mmdetection' in found.remedy
 
 
 def test_python_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -422,7 +422,7 @@ def _add_detector(parser: ToolParser) -> None:
 
 
 def quickstart(parser: ToolParser) -> None:
-    """Run the three stages' whole chain on a small drawn data set."""
+    """Run the three stages' whole chain on the built-in data set "symbols"."""
     add = parser.add_argument
     shared.add_work_dir(
         parser,

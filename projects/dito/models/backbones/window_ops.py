@@ -7,6 +7,9 @@ others (Algorithm 1 of the paper) is two, or in the corner four, smaller sets.
 Nothing is rolled, padded or masked: tokens are sorted into sets, sets of
 the same length lie side by side, and each length is one attention call. The
 result equals that of padded windows with masks, for less work.
+
+In shapes B are images, P passes (plain, shifted), (h, w) the sides of a map in
+tokens, C channels and L the tokens of a set.
 """
 
 from collections.abc import Callable, Sequence

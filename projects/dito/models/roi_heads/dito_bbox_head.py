@@ -1,5 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Box head that classifies regions by text embeddings."""
+"""Box head that classifies regions by text embeddings.
+
+In shapes N are RoIs of all images, C channels of their features, D those of
+embeddings, K classes and L groups of them (labels).
+"""
 
 from typing import TYPE_CHECKING, NamedTuple, Optional
 

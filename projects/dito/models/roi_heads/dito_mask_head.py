@@ -1,5 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""Class-agnostic mask head with normalised convolutions."""
+"""Class-agnostic mask head with normalised convolutions.
+
+In shapes N are RoIs, (h, w) the sides of their masks and (H, W) those of an
+image.
+"""
 
 from collections.abc import Sequence
 

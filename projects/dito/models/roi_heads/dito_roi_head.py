@@ -1,5 +1,9 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
-"""RoI head with VLM scores and distillation from a frozen backbone."""
+"""RoI head with VLM scores and distillation from a frozen backbone.
+
+In shapes B are images, N RoIs of all of them, (h, w) the sides of a map and s
+that of RoI features in cells, C channels, D those of embeddings, K classes.
+"""
 
 import logging
 from collections.abc import Callable

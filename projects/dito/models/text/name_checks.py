@@ -224,11 +224,11 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
             raise ValueError(
                 f'The class name {name!r} has half a character; write it anew.'
             )
-    _check_double(names)
+    _check_duplicates(names)
     return names
 
 
-def _check_double(names: Sequence[str]) -> None:
+def _check_duplicates(names: Sequence[str]) -> None:
     groups: dict = {}
     for name in names:
         groups.setdefault(name_key(name), []).append(name)

@@ -26,7 +26,7 @@ and others         with commas between; a list or map as in yaml; before
 
 Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Quotation marks
 around a whole name, '"red dog"', are no part of it anywhere; a comma within
-double ones is.
+double quotation marks is.
 """
 
 import csv
