@@ -81,8 +81,8 @@ PROFILES: dict[str, tuple[Case, ...]] = dict(
     cpu=(
         Case('backbone', 'small', 256),
         Case('stage 1', 'symbols', 64, 32),
-        Case('stage 2', 'symbols', 128, 2),
-        Case('stage 3', 'symbols', 192),
+        Case('stage 2', 'symbols', 128, 18, repeat=3),
+        Case('stage 3', 'symbols', 192, 8, repeat=3),
         Case('picture', 'symbols', 192),
         Case('loader', 'pairs', 224, 16),
         Case('loader', 'boxes', 256, 4),
