@@ -193,6 +193,15 @@ def test_what_is_no_film_is_said(
         detector.encode(clip)
 
 
+def test_a_frame_a_day_makes_a_film(tmp_path: Path) -> None:
+    """MPEG-4 knows no films as slow as that."""
+    path = tmp_path / 'slow.mp4'
+    with writing_film(path, 1 / 86400) as add:
+        for _ in range(3):
+            add(np.zeros((32, 48, 3), np.uint8))
+    assert Film(path).count == 3
+
+
 def test_what_is_taken_for_a_film() -> None:
     for item in ('a.MP4', Path('a.mkv'), 'camera:0', 'rtsp://a/b', Film('x')):
         assert is_film(item)

@@ -339,12 +339,14 @@ def test_commands_refuse(
     no_index = next(SHIPPED.glob('*.safetensors'))
     film = tmp_path / 'f.avi'
     write_film(film, 2)
+    one = [str(TWENTY / 'images' / '15.jpg')]
     monkeypatch.setattr(search_module, 'DITOInferencer', None)
     for tool, given, message in (
         (search_tool, ['i.safetensors', 'a'], 'does not exist; give an index'),
         (search_tool, [__file__, 'a'], 'is not an index (no .safetensors'),
         (search_tool, [str(no_index), 'a'], 'is not an index (format '),
         (index_tool, [str(film)], 'f.avi is a film'),
+        (index_tool, one + ['--out', f'{film}/i.safetensors'], 'no folder'),
     ):
         assert tool(given) == 2
         assert message in capsys.readouterr().err

@@ -109,6 +109,18 @@ def test_missing_image_is_named(folder):
         DITOLoadImageFromFile()(dict(img_path=str(folder / 'gone.jpg')))
 
 
+def test_image_of_somebody_else_is_named(folder, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(web_image.fileio, 'get', refuse)
+    path = str(folder / '000001.jpg')
+    with pytest.raises(
+        PermissionError, match='000001.jpg may not be read .permission denied'
+    ):
+        DITOLoadImageFromFile().fetch(path)
+
+
 def test_training_skips_broken_images_and_counts_them(folder, monkeypatch):
     lines = []
     monkeypatch.setattr(

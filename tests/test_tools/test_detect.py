@@ -361,6 +361,7 @@ def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             'f.xml would be written twice',
         ),
         (['--names', 'a', '--device', 'gpu'], "The device 'gpu' cannot be"),
+        (['--names', 'a', '--device', 'meta'], "'meta' cannot be used here"),
         (['--names', 'a', '--score-thr', 'nan'], 'from 0 to 1, got nan'),
         (['--names', 'a', '--agnostic-nms', '7'], 'from 0 to 1, got 7'),
     ],
@@ -391,6 +392,10 @@ def test_what_is_asked_for_wrongly(
         ),
         (['0.png', '--example', 'a=one.png'], 'An example of 1 x 1 pixels'),
         (['0.png', '--example', 'a=no.png'], 'no.png does not exist'),
+        (['0.png', '--save-csv', '0.png/f'], '0.png is no folder; give'),
+        (['0.png', '--save-json', ''], "is a path to write to, got ''"),
+        (['0.png', '--out-dir', ' '], "is a path to write to, got ' '"),
+        (['0.png', '--out-dir', '0.png'], '0.png is no folder; give'),
     ],
 )
 def test_refused_before_a_model_loads(
@@ -403,9 +408,50 @@ def test_refused_before_a_model_loads(
     monkeypatch.chdir(parts['folder'])
     monkeypatch.setattr(detect, 'DITOInferencer', None)
     cv2.imwrite('one.png', np.zeros((1, 1, 3), np.uint8))
-    said = refusal([*argv, '--names', 'b', '--out-dir', 'none'], capsys)
+    said = refusal(['--names', 'b', '--out-dir', 'none', *argv], capsys)
     Path('one.png').unlink()
     assert message in said
+
+
+def test_one_bad_file_of_a_folder_stops_nothing(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link that leads nowhere, a pipe, and a name of two lines."""
+    folder, out = tmp_path / 'photos', tmp_path / 'out'
+    folder.mkdir()
+    good = folder / 'a\n\tb.png'
+    good.write_bytes(Path(parts['image']).read_bytes())
+    (folder / 'link.png').symlink_to('nowhere.png')
+    os.mkfifo(folder / 'pipe.png')
+    options = ['--names', 'anchor', '--checkpoint', parts['weights']]
+    options += '--out-dir', str(out)
+    for given in (folder, folder / '*.png'):
+        assert detect.main([str(given), *options]) == 3
+        said = capsys.readouterr()
+        assert 'photos/a\\n\\tb.png: ' in said.out
+        first, second, last = said.err.splitlines()
+        assert 'link.png does not exist' in first
+        assert 'pipe.png is no plain file' in second
+        assert last.startswith('error: 2 of 3 images')
+    assert detect.main([str(folder / 'link.png'), *options]) == 2
+
+
+def test_what_is_read_is_not_written_over(
+    parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / 'vis' / 'a.jpg'
+    picture.parent.mkdir()
+    content = cv2.imencode('.jpg', cv2.imread(parts['image']))[1].tobytes()
+    picture.write_bytes(content)
+    options = ['--names', 'anchor', '--checkpoint', parts['weights']]
+    for more in (
+        ['--out-dir', str(tmp_path)],
+        ['--out-dir', str(tmp_path / 'o'), '--save-json', str(picture)],
+    ):
+        assert detect.main([str(picture), *options, *more]) == 2
+        assert 'is read here and would be' in capsys.readouterr().err
+        assert picture.read_bytes() == content
+    assert not (tmp_path / 'preds').exists()
 
 
 def test_report() -> None:

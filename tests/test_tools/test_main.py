@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of python -m dito."""
 
+import io
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from dito import __main__ as entry
 from dito import cli
 from dito.apis import official
 from dito.apis.similarity import WINDOWS
-from dito.cli.errors import ExitCode
+from dito.cli.errors import ExitCode, one_sentence_errors
 from dito.cli.options import data, parse, running, summary, weights
 from dito.cli.options.shared import ToolParser
 from dito.converters.towers import key_report
@@ -52,6 +53,20 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main([]) == 2
     assert entry.main(['--version']) == 0
     assert capsys.readouterr().out.endswith(f'dito {__version__}\n')
+
+
+def test_streams_that_are_closed_or_know_few_letters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by ``>&-``, and a name in another script in an old locale."""
+    for name in ('stdout', 'stderr'):
+        monkeypatch.setattr(sys, name, None)
+    assert entry.main(['--version']) == 0
+    assert entry.main(['no-tool']) == 2
+    kept = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(kept, 'ascii'))
+    say = one_sentence_errors(lambda _: print('\u732b'))
+    assert say([]) == 0 and kept.getvalue() == b'\\u732b\n'
 
 
 def test_a_mistyped_tool_is_answered_by_close_ones(

@@ -14,6 +14,7 @@ from dito.utils.files import (
     new_folder,
     read_json,
     replacing,
+    require_place,
     require_plain_file,
     sha256_of,
     write_json,
@@ -155,6 +156,38 @@ def test_a_folder_is_no_file(tmp_path):
         write_json(tmp_path, 1)
     assert not names(tmp_path)
     assert not list(tmp_path.parent.glob(f'.*{tmp_path.name}'))
+
+
+def test_what_is_no_place_for_a_file(tmp_path, monkeypatch):
+    """Devices stay what they are, even for an administrator."""
+    (tmp_path / 'a').write_text('kept')
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'out').symlink_to('/proc/self/fd/1')
+    require_place(tmp_path / 'new' / 'deep' / 'b')
+    for name, message in (
+        ('pipe', 'pipe is a pipe or device; give'),
+        ('out', 'out is a pipe or device; give'),
+        ('.', 'is a folder; give'),
+        ('a/b', 'a/b cannot be written: .*/a is no folder; give'),
+        ('a/b/c', 'a/b/c cannot be written: .*/a.* is no folder; give'),
+    ):
+        for call in require_place, lambda path: write_json(path, 1):
+            with pytest.raises(
+                (ValueError, NotADirectoryError), match=message
+            ):
+                call(tmp_path / name)
+    assert names(tmp_path) == ['a', 'out', 'pipe']
+    assert (tmp_path / 'a').read_text() == 'kept'
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    with pytest.raises(PermissionError, match='no permission to write in'):
+        require_place(tmp_path / 'b')
+
+
+def test_an_error_names_the_file_and_not_the_unfinished_one(tmp_path):
+    path = tmp_path / ('x' * 300)
+    with pytest.raises(OSError) as caught:
+        write_json(path, 1)
+    assert caught.value.filename == str(path)
 
 
 def test_names_may_be_as_long_as_file_systems_take(tmp_path):

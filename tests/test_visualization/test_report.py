@@ -361,6 +361,16 @@ def test_similarity_tool(
     with pytest.raises(SystemExit):
         similarity_map.main([str(image), '--text', ' ', *arguments])
     assert 'a --text is blank' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        similarity_map.main(
+            [str(image), '--text', 'a', *arguments[:-1], 'strip.txt']
+        )
+    assert 'must end in .png or .jpg' in capsys.readouterr().err
+    before = image.read_bytes()
+    same = [*arguments[:-1], str(image)]
+    assert similarity_map.main([str(image), '--text', 'a', *same]) == 2
+    assert 'is read here and would be' in capsys.readouterr().err
+    assert image.read_bytes() == before
 
 
 def test_report_tool(

@@ -25,6 +25,8 @@ _CAMERA = re.compile(r'camera:(\d{1,3})')
 _STREAMS = ('rtsp', 'rtsps')
 # Where neither the film nor the camera says how many frames a second has.
 _USUAL_FPS = 30.0
+# MPEG-4 has no slower films.
+_LEAST_FPS = 0.01
 _OPEN_SECONDS = 20
 # Containers say how long a film is to within so many frames, or this share.
 _SLACK_FRAMES, _SLACK = 2, 0.02
@@ -292,7 +294,8 @@ def writing_film(
                 size = image.shape[1] & ~1 or 2, image.shape[0] & ~1 or 2
                 kind = cv2.VideoWriter.fourcc(*'mp4v')
                 with _silence():
-                    writer.open(str(unfinished), kind, fps, size)
+                    rate = max(fps, _LEAST_FPS)
+                    writer.open(str(unfinished), kind, rate, size)
             if image.shape[1::-1] != size:
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -86,12 +86,13 @@ def _scheme(item: Any) -> str:
     )
 
 
-def list_images(inputs: Any, check: bool = True) -> list[Any]:
+def list_images(inputs: Any, check: bool | None = True) -> list[Any]:
     """Expand folders, patterns and addresses of files; check what is given.
 
     Args:
         inputs: See :class:`DITOInferencer`.
-        check (bool): Whether a file that is missing raises.
+        check (bool, optional): Whether a file that is missing raises; None:
+            one that is named, and not one of a folder or pattern.
 
     Returns:
         list[str | Film | ndarray | Tensor | Image | bytes]: Paths, addresses
@@ -105,9 +106,9 @@ def list_images(inputs: Any, check: bool = True) -> list[Any]:
     if isinstance(inputs, (str, Path)) and not is_film(inputs):
         path = _local(str(inputs))
         if not _scheme(path) and Path(path).is_dir():
-            inputs = _pictures_of(Path(path))
+            inputs, check = _pictures_of(Path(path)), bool(check)
         elif _is_pattern(path):
-            inputs = _files_of(path)
+            inputs, check = _files_of(path), bool(check)
     elif (
         is_sequence(inputs)
         or isinstance(inputs, np.ndarray)
@@ -116,7 +117,7 @@ def list_images(inputs: Any, check: bool = True) -> list[Any]:
         inputs = list(inputs)
     if not isinstance(inputs, (list, tuple)):
         inputs = [inputs]
-    images = [as_image(item, check) for item in inputs]
+    images = [as_image(item, check is not False) for item in inputs]
     if not images:
         raise ValueError('There is no image in an empty list; give one.')
     return images
@@ -452,11 +453,13 @@ class PictureReader:
         try:
             data = self._pipeline(given)
         except (cv2.error, ValueError, ZeroDivisionError) as error:
-            reason = ' '.join(str(error).split())
+            # OpenCV's own reason is an assertion about its source.
+            told = isinstance(error, ValueError)
+            reason = f' ({" ".join(str(error).split())})' if told else ''
             raise ValueError(
                 f'The picture {name} of {full[1]} x {full[0]} pixels cannot '
-                f'be prepared ({reason}); a side of it may be too short '
-                'or too long for the size that the config resizes to.'
+                f'be prepared{reason}; a side of it may be too short or too '
+                'long for the size that the config resizes to.'
             ) from error
         sample = data['data_samples']
         if tuple(full) != tuple(read) and 'scale_factor' in sample:

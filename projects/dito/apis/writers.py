@@ -13,13 +13,27 @@ from xml.sax.saxutils import quoteattr
 
 from dito.utils.files import (
     replacing,
-    require_no_folder,
+    require_place,
     write_json,
     write_text,
 )
 
 from .films import Film, writing_film
 from .results import Detections, write_picture
+
+
+def refuse_source(source: str, target: Path) -> None:
+    """Refuse to write over the picture or film that is read.
+
+    Raises:
+        ValueError: If both are one file.
+    """
+    both = source and os.path.exists(source) and target.exists()
+    if both and os.path.samefile(source, target):
+        raise ValueError(
+            f'{target} is read here and would be written over; write to '
+            'another place.'
+        )
 
 
 class OutputFolder:
@@ -56,6 +70,8 @@ class OutputFolder:
         if self._folder is None:
             return
         vis, preds = self._folder / 'vis', self._folder / 'preds'
+        suffix = '.jpg' if film is None else '.mp4'
+        refuse_source(found.source, vis / f'{stem}{suffix}')
         if film is None:
             write_json(preds / f'{stem}.json', found.result)
             write_picture(vis / f'{stem}.jpg', found.drawn)
@@ -97,11 +113,13 @@ class FileWriter:
         ...         writer.add(item)
 
     Raises:
-        ValueError: If the path is a folder.
+        NotADirectoryError: If a folder of the path is a file.
+        PermissionError: If nothing may be written there.
+        ValueError: If the path is a folder, pipe or device.
     """
 
     def __init__(self, path: str | Path, root: str = '') -> None:
-        require_no_folder(path)
+        require_place(path)
         self._path = Path(path)
         self._root = root
         self._open = ExitStack()
@@ -126,6 +144,7 @@ class FileWriter:
         """
         if found.error is not None:
             return
+        refuse_source(found.source, self._path)
         self.count += 1
         if self._file is None:
             unfinished = self._open.enter_context(replacing(self._path))

@@ -32,7 +32,8 @@ from dito.apis.writers import (
     LabelStudioWriter,
 )
 from dito.utils.configs import config_root
-from dito.utils.printable import Console, printable
+from dito.utils.files import require_place
+from dito.utils.printable import Console, printable_line
 
 from .errors import ExitCode
 from .options import command
@@ -80,6 +81,7 @@ def format_rows(result: dict[str, Any], limit: int) -> str:
     )
     lines = []
     for _, (score, name, box) in zip(range(limit), rows, strict=False):
+        name = printable_line(name)
         corners = ', '.join(f'{value:.0f}' for value in box)
         lines.append(f'  {score:.3f}  {name}  ({corners})')
     return '\n'.join(lines)
@@ -107,7 +109,10 @@ def report(
     """
     scores = result['scores']
     count = sum(score >= score_thr for score in scores)
-    text = f'{image}: {count} found with a score of {score_thr} or more'
+    text = (
+        f'{printable_line(image)}: {count} found with a score of {score_thr} '
+        'or more'
+    )
     shown = count if top_k is None else top_k
     if not shown and scores:
         text += f'; the best has {scores[0]:.3f}'
@@ -134,7 +139,7 @@ def by_label(
 
 def listed(given: Sequence[str]) -> list[Any]:
     """Pictures and films that are meant, found before anything loads."""
-    return [image for item in given for image in list_images(item)]
+    return [image for item in given for image in list_images(item, None)]
 
 
 def load(args: Namespace) -> DITOInferencer:
@@ -172,13 +177,14 @@ def main(args: Namespace) -> int:
     images = listed(args.image)
     if args.track:
         Followed(args.score_thr)  # It needs a library.
+    writers = _writers(args, images)
+    require_place(Path(args.out_dir, 'vis', 'any'))
     inferencer = load(args)
     films = [image for image in images if isinstance(image, Film)]
     for film in films:
         film.every = args.every
     broken = []
     said = Reports(args.score_thr, args.list_top_k)
-    writers = _writers(args, images)
     with ExitStack() as stack:
         for writer in writers:
             stack.enter_context(writer)
@@ -268,7 +274,7 @@ class Reports:
                 *self._options,
                 found.negative,
             )
-            print(printable(text))
+            print(text)
             return
         if found.frame == 0:
             self.end_film()
@@ -283,7 +289,7 @@ class Reports:
                 f'{count} {name}' for name, count in self._found.most_common()
             )
             print(
-                printable(
+                printable_line(
                     f'{self._film}: in {self._frames} frames '
                     f'{names or "nothing"} with a score of '
                     f'{self._options[0]} or more'
@@ -377,7 +383,7 @@ def say_broken(
         ExitCode: ``PARTIAL`` where some were read and some were not.
     """
     for error in errors:
-        print(f'error: {printable(error)}', file=sys.stderr)
+        print(f'error: {printable_line(error)}', file=sys.stderr)
     if not errors:
         return ExitCode.RIGHT
     if len(errors) < count:

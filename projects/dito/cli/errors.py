@@ -2,6 +2,7 @@
 """Exit codes, and the user's mistakes as one sentence."""
 
 import functools
+import io
 import os
 import sys
 import time
@@ -99,6 +100,7 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if argv is None else argv
+        _ready_streams()
         debug = '--debug' in given or os.environ.get('DITO_DEBUG') == '1'
         try:
             code = main(argv) or 0
@@ -128,6 +130,16 @@ def one_sentence_errors(main: Main) -> Callable[..., int]:
             return ExitCode.USAGE
 
     return guarded
+
+
+def _ready_streams() -> None:
+    """Let what is printed go somewhere, whatever it holds."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed, as by ">&-"
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+    # Names are of any script; what encodings lack is shown as an escape.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def rank_of_launcher() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from dito.apis import DITOInferencer
 from dito.export.onnx_file import export_onnx, require_packages
 from dito.export.torch_file import export_torch, require_compiler
+from dito.utils.files import require_place
 
 from .options import command
 
@@ -25,6 +26,7 @@ def licence_of(model: str) -> str:
 @command
 def main(args: Namespace) -> int:
     """Export, as the options of ``dito export`` say."""
+    require_place(args.out)
     if args.format == 'onnx':
         require_packages()
     elif args.format == 'aoti':

@@ -7,7 +7,8 @@ from typing import Any
 from dito.apis import DITOInferencer, Index, parse_names
 from dito.apis.examples import typed_example
 from dito.apis.pictures import refuse_films
-from dito.utils.printable import printable
+from dito.utils.files import require_place
+from dito.utils.printable import printable, printable_line
 
 from .detect import listed, model_source, say_broken
 from .options import command
@@ -21,6 +22,7 @@ def index(args: Namespace) -> int:
     """Write an index."""
     images = listed(args.image)
     refuse_films(images)
+    require_place(args.out)
     detector = DITOInferencer(
         *model_source(args.config, args.checkpoint), device=args.device
     )
@@ -67,7 +69,7 @@ def search(args: Namespace) -> int:
     for hit in index.search(asked, args.top_k, negative_names=negatives):
         corners = ', '.join(f'{value:.0f}' for value in hit.box)
         print(
-            printable(
+            printable_line(
                 f'{hit.similarity:.3f}  {hit.name}  {hit.path}  ({corners})'
             )
         )

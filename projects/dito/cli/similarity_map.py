@@ -10,8 +10,10 @@ import mmcv
 from dito.apis import SimilarityMaps, TextSimilarity
 from dito.apis.pictures import check_file
 from dito.apis.results import write_picture
+from dito.apis.writers import refuse_source
 from dito.datasets.load_image import DITOLoadImageFromFile
 from dito.reports.figures import similarity_strip
+from dito.utils.files import require_place
 
 from . import common
 from .options import command
@@ -34,7 +36,10 @@ def report(texts: Sequence[str], maps: SimilarityMaps) -> str:
 @command
 def main(args: Namespace) -> int:
     """Compute and draw the maps."""
+    out = Path(args.out)
     check_file(args.image)
+    refuse_source(args.image, out)
+    require_place(out)
     loader = DITOLoadImageFromFile()
     content = loader.fetch(args.image)
     image = mmcv.bgr2rgb(loader.decode(args.image, content))
@@ -46,8 +51,6 @@ def main(args: Namespace) -> int:
         args.windows,
     )
     maps = similarity(image, args.text)
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_picture(out, similarity_strip(image, args.text, maps))
     print(report(args.text, maps))
     print(f'The picture is {out}.')

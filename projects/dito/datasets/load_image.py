@@ -89,6 +89,7 @@ class DITOLoadImageFromFile(LoadImageFromFile):
 
         Raises:
             FileNotFoundError: If it does not exist.
+            PermissionError: If it may not be read.
             ValueError: If it is no plain file, or cannot be fetched.
         """
         require_plain_file(path)
@@ -100,6 +101,11 @@ class DITOLoadImageFromFile(LoadImageFromFile):
             raise FileNotFoundError(
                 f'image {path} does not exist; check data_root and '
                 'data_prefix of the dataset'
+            ) from error
+        except PermissionError as error:
+            raise PermissionError(
+                f'image {path} may not be read ({error.strerror.lower()}); '
+                'change its permissions or leave it out'
             ) from error
 
     def decode(self, path: str, content: bytes, factor: int = 1) -> np.ndarray:

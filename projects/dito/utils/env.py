@@ -228,7 +228,7 @@ def require_device(device: str | None) -> None:
     import torch
 
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0].split('. ')[0][:120]
         raise ValueError(

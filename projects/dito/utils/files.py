@@ -161,11 +161,43 @@ def _refuse_huge(path: str) -> None:
 # ------------------------------------------------------------------ writing
 
 
-def require_no_folder(path: PathLike) -> None:
-    """Refuse a folder where a file is to be written."""
+def require_place(path: PathLike) -> None:
+    """Refuse a place where no file can be written, before there is work.
+
+    NotADirectoryError and PermissionError are about a folder on the way,
+    ValueError about a folder, pipe or device in the place of the file.
+    """
+    _require_target(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise _no_folder(path, folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f'{path} cannot be written: there is no permission to write in '
+            f'{folder}; give another path.'
+        )
+
+
+def _no_folder(path: PathLike, folder: PathLike) -> NotADirectoryError:
+    return NotADirectoryError(
+        f'{path} cannot be written: {folder} is no folder; give another path.'
+    )
+
+
+def _require_target(path: PathLike) -> None:
+    """Refuse what is no file in the place of one."""
     if os.path.isdir(path):
         raise ValueError(
             f'{path} is a folder; give the path of the file to write.'
+        )
+    # /dev/stdout is a link into /proc, whatever it is led to.
+    handle = os.path.islink(path) and os.readlink(path).startswith('/proc/')
+    plain = not os.path.exists(path) or os.path.isfile(path)
+    if handle or not plain:
+        raise ValueError(
+            f'{path} is a pipe or device; give the path of the file to write.'
         )
 
 
@@ -175,11 +207,14 @@ def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
 
     Yields where to write, in the same folder and with the same suffix; it
     becomes ``path`` unless there is an error. ``sync`` waits for the disk.
-    ValueError if ``path`` is a folder.
+    ValueError if ``path`` is a folder, pipe or device.
     """
     path = Path(path)
-    require_no_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _require_target(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _no_folder(path, error.filename) from None
     name = os.fsencode(path.name)
     short = (
         hashlib.sha256(name).hexdigest() + path.suffix
@@ -196,6 +231,10 @@ def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
             put_in_place(unfinished, path)
         else:
             os.replace(unfinished, path)
+    except OSError as error:
+        if str(error.filename) == str(unfinished):
+            error.filename = str(path)  # the name that the user knows
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

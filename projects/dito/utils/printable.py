@@ -27,6 +27,11 @@ def printable(text: Any) -> str:
     return _HARMFUL.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
+def printable_line(text: Any) -> str:
+    """As :func:`printable`, tabs and newlines too: of names of files."""
+    return printable(text).replace('\n', '\\n').replace('\t', '\\t')
+
+
 class Console(RichConsole):
     """Rich's console, in whose texts and cells control characters are shown.
 

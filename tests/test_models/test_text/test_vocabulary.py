@@ -241,9 +241,10 @@ def test_damaged_cache_is_made_anew(tmp_path) -> None:
     'names, error, message',
     [
         ([], ValueError, 'is empty'),
-        (['cat', ' '], ValueError, r'number \[1\].*blank'),
-        (['cat', '__', ''], ValueError, r'number \[1, 2\].*blank'),
+        (['cat', ' '], ValueError, '1 of 2 class names.*in place 2'),
+        (['cat', '__', ''], ValueError, '2 of 3 class names.*in place 2'),
         (['cat', 'Cat'], ValueError, "'cat' = 'Cat'"),
+        (['a'] * 9, ValueError, "'a' = 'a' = ...; keep"),
         (['a_b', 'x', 'a b'], ValueError, "'a_b' = 'a b'"),
         (['cat', 3], TypeError, 'must be texts'),
         ('cat', TypeError, r"write \['cat'\]"),

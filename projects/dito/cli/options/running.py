@@ -216,12 +216,14 @@ def detect(parser: ToolParser) -> None:
     )
     add(
         '--save-json',
+        type=shared.place,
         metavar='FILE',
         help="write what was found in all images to one file in COCO's "
         'format, with names, image files and sizes',
     )
     add(
         '--save-csv',
+        type=shared.place,
         metavar='FILE',
         help='write it to a table with a row for each box',
     )
@@ -528,6 +530,7 @@ def similarity_map(parser: ToolParser) -> None:
     shared.add_model(parser)
     add(
         '--out',
+        type=ending('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif'),
         default='outputs/similarity.png',
         metavar='FILE',
         help='picture to write',

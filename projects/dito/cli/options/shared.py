@@ -128,6 +128,13 @@ def ending(*suffixes: str) -> Callable[[str], str]:
     return path
 
 
+def place(text: str) -> str:
+    """A path to write to."""
+    if not text.strip():
+        raise ArgumentTypeError(f'is a path to write to, got {text!r}')
+    return text
+
+
 def add_config(parser: ToolParser, nargs: str | None = None) -> None:
     """Add ``config`` and ``--cfg-options``."""
     parser.add_argument(
@@ -247,6 +254,7 @@ def add_out_dir(
     """Add ``--out-dir``; without a default it must be given."""
     parser.add_argument(
         '--out-dir',
+        type=place,
         required=default is None,
         default=default,
         metavar='DIR',

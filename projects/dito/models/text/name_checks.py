@@ -210,8 +210,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     blank = [i for i, n in enumerate(names) if not readable_name(n)]
     if blank:
         raise ValueError(
-            f'Class names number {blank[:5]} (from 0) are blank; remove '
-            'them or give them a name.'
+            f'{len(blank)} of {len(names)} class names are blank, the first '
+            f'in place {blank[0] + 1}; remove them or give them a name.'
         )
     for name in names:
         if len(name) > _MAX_LENGTH:
@@ -233,7 +233,9 @@ def _check_duplicates(names: Sequence[str]) -> None:
     for name in names:
         groups.setdefault(name_key(name), []).append(name)
     duplicates = [
-        ' = '.join(map(repr, g)) for g in groups.values() if len(g) > 1
+        ' = '.join(map(repr, g[:5])) + (' = ...' if len(g) > 5 else '')
+        for g in groups.values()
+        if len(g) > 1
     ]
     if duplicates:
         shown = '; '.join(duplicates[:5])
