@@ -291,7 +291,7 @@ def parse_args(argv: Any = None) -> argparse.Namespace:
         '--limit',
         type=float,
         default=60,
-        help='seconds of the processor for one input',
+        help='seconds of processor time for one input',
     )
     add('--workers', type=int, default=1, help='processes at a time')
     add('--json', help='write the counts and failures to this file too')

@@ -543,10 +543,8 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         tiling: Tiling | None,
         score_thr: float,
     ) -> Iterator[tuple[DetDataSample | None, Part]]:
-        """What was found in each picture, None if it cannot be read.
-
-        Of tiles the detections alone are kept until all of a picture are in.
-        """
+        """What was found in each picture, None if it cannot be read."""
+        # Of tiles the detections alone are kept until all of a picture are in.
         found: list[DetDataSample] = []
         for scene, part in self._encode(jobs, batch_size, draw, tiling):
             if scene is None:

@@ -73,10 +73,7 @@ def with_stems(images: Iterable[Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _scheme(item: Any) -> str:
-    """What comes before :// in an address; '' for what is none.
-
-    Of files there is a short form too, file:/path.
-    """
+    """What comes before :// or in file:/path; '' for what is no address."""
     if not isinstance(item, str):
         return ''
     before, colon, after = item.partition(':')
@@ -221,10 +218,8 @@ def _local(item: str) -> str:
 
 
 def _pictures_of(folder: Path) -> list[str]:
-    """Files of a folder that can be decoded, in the order of their names.
-
-    A link that leads nowhere is one of them, so that it is named.
-    """
+    """Files of a folder that can be decoded, in the order of their names."""
+    # A link that leads nowhere is one of them, so that it is named.
     shown = [p for p in folder.iterdir() if not p.name.startswith('.')]
     files = [p for p in shown if not p.is_dir()]
     suffixes = picture_suffixes()

@@ -332,10 +332,7 @@ def _frames_of(film: Film) -> int | None:
 
 @contextmanager
 def _stopped_by_signals(films: Sequence[Film], alone: bool) -> Iterator[None]:
-    """End cameras by Ctrl-C or SIGTERM, and keep what was read.
-
-    Recorded films too where there is nothing else to detect in.
-    """
+    """End cameras, or a film alone, by a signal; keep what was read."""
     ended = [film for film in films if film.live or alone]
     before = {}
 

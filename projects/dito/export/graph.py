@@ -219,11 +219,9 @@ class DetectorGraph(nn.Module):
         return shapes
 
     def _in_steps(self, images: Tensor) -> Tensor:
-        """The same images, (B, 3, r * step, c * step).
-
-        That their sides are multiples is then part of every size which is
-        computed from them, and most of the padding falls out of the graph.
-        """
+        """The same images, (B, 3, r * step, c * step)."""
+        # That their sides are multiples is then part of every size which is
+        # computed from them, and most of the padding falls out of the graph.
         step = self.step
         rows, columns = (side // step for side in images.shape[2:])
         blocks = images.unflatten(3, (columns, step))
@@ -374,10 +372,7 @@ def trace(graph: nn.Module) -> ExportedProgram:
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The best scores of rows (B, n), always ``count``; -1 where n is less.
-
-    Their indices are n or more where there is none.
-    """
+    """The best ``count`` of rows (B, n); where n is less -1, indices >= n."""
     return F.pad(scores, (0, count), value=_NONE).topk(count)
 
 
@@ -400,10 +395,7 @@ def _features(
 
 
 def _distinct(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Boxes (B, N, 4) of a level that none before equals; not all zeros.
-
-    Boxes without area stay, equal or not; see :func:`.distinct`.
-    """
+    """Boxes (B, N, 4) of a level that none before equals, as `distinct`."""
     count = boxes.shape[1]
     same = (boxes[:, :, None] == boxes[:, None]).all(-1)
     before = torch.ones(

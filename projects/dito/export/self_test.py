@@ -169,11 +169,9 @@ def _worst(every: list[Differences]) -> Differences:
 
 
 def _draw_names(model: nn.Module, count: int, rng: Any) -> Vocabulary:
-    """Classes with random embeddings, every third of them novel.
-
-    Like those of texts they are close to each other: of distant ones most
-    scores would be 0 or 1, and equal.
-    """
+    """Classes with random embeddings, every third of them novel."""
+    # Like those of texts they are close to each other: of distant ones most
+    # scores would be 0 or 1, and equal.
     dims = model.roi_head.bbox_head.embed_dims
     vectors = rng.normal(size=(1, dims))
     vectors = vectors + 0.3 * rng.normal(size=(count + 1, dims))

@@ -152,6 +152,49 @@ def detect(parser: ToolParser) -> None:
         'camera, or rtsp:// addresses',
     )
     shared.add_names(parser, 'what to look for', required=False)
+    _add_shown(parser)
+    _add_detector(parser)
+    shared.add_out_dir(
+        parser, 'folder for pictures (vis/) and results (preds/)', 'outputs'
+    )
+    _add_reading(parser)
+    _add_files(parser)
+    add(
+        '--score-thr',
+        type=shared.share,
+        default=0.3,
+        help='least score of what is written',
+    )
+    add(
+        '--agnostic-nms',
+        type=shared.share,
+        metavar='IOU',
+        help='of detections that overlap by more keep only the best, '
+        'whatever their names (0.5 gives one name per object)',
+    )
+    shared.add_device(parser)
+    add(
+        '--list-top-k',
+        type=natural,
+        metavar='K',
+        help='print the K best of each image, whatever their score (default: '
+        'those of --score-thr or more)',
+    )
+    parser.check(
+        lambda args: (
+            '--agnostic-nms is in (0, 1], got 0'
+            if args.agnostic_nms == 0
+            else None
+        )
+    )
+    parser.check(_something_to_look_for)
+    parser.check(_sound_tiles)
+    parser.check(_files_apart)
+
+
+def _add_shown(parser: ToolParser) -> None:
+    """Add what is looked for beside names."""
+    add = parser.add_argument
     add(
         '--example',
         type=named('NAME=PICTURE or NAME=PICTURE@x1,y1,x2,y2'),
@@ -175,10 +218,11 @@ def detect(parser: ToolParser) -> None:
         action='store_true',
         help="look for objects without names, by the detector's objectness",
     )
-    _add_detector(parser)
-    shared.add_out_dir(
-        parser, 'folder for pictures (vis/) and results (preds/)', 'outputs'
-    )
+
+
+def _add_reading(parser: ToolParser) -> None:
+    """Add how films and large pictures are looked at."""
+    add = parser.add_argument
     add(
         '--every',
         type=natural,
@@ -214,6 +258,11 @@ def detect(parser: ToolParser) -> None:
         help='least share of a tile that its neighbour has too, below 1; what '
         'is no longer is seen whole',
     )
+
+
+def _add_files(parser: ToolParser) -> None:
+    """Add the files of all detections."""
+    add = parser.add_argument
     add(
         '--save-json',
         type=shared.place,
@@ -234,37 +283,6 @@ def detect(parser: ToolParser) -> None:
         help='write it as tasks with predictions for Label Studio, and the '
         'labelling interface beside (.xml)',
     )
-    add(
-        '--score-thr',
-        type=shared.share,
-        default=0.3,
-        help='least score of what is written',
-    )
-    add(
-        '--agnostic-nms',
-        type=shared.share,
-        metavar='IOU',
-        help='of detections that overlap by more keep only the best, '
-        'whatever their names (0.5 gives one name per object)',
-    )
-    shared.add_device(parser)
-    add(
-        '--list-top-k',
-        type=natural,
-        metavar='K',
-        help='print the K best of each image, whatever their score (default: '
-        'those of --score-thr or more)',
-    )
-    parser.check(
-        lambda args: (
-            '--agnostic-nms is in (0, 1], got 0'
-            if args.agnostic_nms == 0
-            else None
-        )
-    )
-    parser.check(_something_to_look_for)
-    parser.check(_sound_tiles)
-    parser.check(_files_apart)
 
 
 def _sound_tiles(args: Namespace) -> str | None:
@@ -620,6 +638,29 @@ def ablation(parser: ToolParser) -> None:
         metavar='ROW',
         help='only these rows (default: all)',
     )
+    _add_trainings(parser)
+    shared.add_work_dir(
+        parser,
+        what='folder of runs and tables (default: work_dirs/ablation_DATASET)',
+    )
+    add(
+        '--dry-run',
+        action='store_true',
+        help='show the steps and how long they take, and run nothing',
+    )
+    shared.add_cfg_options(parser)
+    parser.check(
+        lambda args: (
+            f'--rep-checkpoint {args.rep_checkpoint} is not a file'
+            if args.rep_checkpoint and not args.rep_checkpoint.is_file()
+            else None
+        )
+    )
+
+
+def _add_trainings(parser: ToolParser) -> None:
+    """Add how the trainings of a table are made."""
+    add = parser.add_argument
     add(
         '--iters-scale',
         type=float,
@@ -653,23 +694,6 @@ def ablation(parser: ToolParser) -> None:
         default=1,
         metavar='N',
         help='processes of a run; see above',
-    )
-    shared.add_work_dir(
-        parser,
-        what='folder of runs and tables (default: work_dirs/ablation_DATASET)',
-    )
-    add(
-        '--dry-run',
-        action='store_true',
-        help='show the steps and how long they take, and run nothing',
-    )
-    shared.add_cfg_options(parser)
-    parser.check(
-        lambda args: (
-            f'--rep-checkpoint {args.rep_checkpoint} is not a file'
-            if args.rep_checkpoint and not args.rep_checkpoint.is_file()
-            else None
-        )
     )
 
 

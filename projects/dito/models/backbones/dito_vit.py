@@ -345,10 +345,8 @@ class DITOViT(BaseModule):
     def _forward_tokens(
         self, img: Tensor, pos_embed: Tensor | None, value_only: bool
     ) -> tuple[Tensor, Pair]:
-        """Normalised tokens (B, [1 +] h * w, C) of the last layer, and (h, w).
-
-        With ``value_only`` each token attends to itself alone in that layer.
-        """
+        """Normalised tokens (B, [1 +] h * w, C) of the last layer, (h, w)."""
+        # With value_only each token attends to itself alone in that layer.
         patches = self._embed_patches(img)
         # Plain numbers, unless a graph for any size is being exported.
         size: Pair = tuple(map(known_size, patches.shape[1:3]))

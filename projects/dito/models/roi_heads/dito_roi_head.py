@@ -586,11 +586,9 @@ class DITORoIHead(StandardRoIHead):
     def _mask_forward(
         self, x: tuple[Tensor, ...], rois: Tensor | None = None, **kwargs: Any
     ) -> dict:
-        """Mask logits; in tests of so many boxes at a time, filled up.
-
-        Convolutions of a processor round by the number of boxes, and a mask
-        must not depend on how many others are wanted. A GPU is given all.
-        """
+        """Mask logits; on a CPU of a fixed number of boxes at a time."""
+        # Convolutions of a CPU round by the number of boxes, and a mask must
+        # not depend on how many others are wanted. A GPU is given all.
         if self.training or rois is None or rois.device.type != 'cpu':
             return super()._mask_forward(x, rois, **kwargs)
         count = len(rois)
