@@ -129,71 +129,87 @@ def knowledge(
     return what
 
 
-def build_page(
-    demo: Demo, knows: str, folder: Path, samples: Sequence[tuple[str, str]]
-) -> Any:
-    """Lay out the page, with (path, names) of samples; not launched yet."""
-    import gradio as gr
+class _Answers:
+    """What the buttons of the page do; files go into ``folder``."""
 
-    shown = itertools.cycle(samples)
+    def __init__(self, demo: Demo, folder: Path) -> None:
+        self.demo = demo
+        self.folder = folder
 
-    def uploaded(payload: Any) -> str | None:
-        # Gradio has checked that it was uploaded.
-        return None if payload is None else payload.path
+    def find(self, *inputs: Any) -> tuple:
+        """Status, picture, table and both downloads of a question."""
+        import gradio as gr
 
-    def said(message: str) -> str:
-        return f'<div role="status">{html.escape(message)}</div>'
-
-    def find(*inputs: Any) -> tuple:
-        forget(folder, _KEPT)
+        forget(self.folder, _KEPT)
         try:
-            answer = demo.find(*inputs)
+            answer = self.demo.find(*inputs)
         except ValueError as error:
             off = gr.DownloadButton(interactive=False, value=None)
-            return said(str(error)), None, [], off, off
-        picture, record = write_answer(answer, folder)
+            return _said(str(error)), None, [], off, off
+        picture, record = write_answer(answer, self.folder)
         return (
-            said(answer.message),
+            _said(answer.message),
             picture,
             answer.rows,
             gr.DownloadButton(interactive=True, value=picture),
             gr.DownloadButton(interactive=True, value=record),
         )
 
-    def clicked(box: str, event: gr.SelectData) -> tuple:
-        box = add_corner(box, *map(int, event.index))
-        text = 'The box is whole; add it as an example.'
-        if box.count(',') < 3:
-            text = 'That is one corner; click the opposite one.'
-        return said(text), box
-
     def show(
-        path: str | None, box: str, name: str, before: list[Shown]
+        self, path: str | None, box: str, name: str, before: list[Shown]
     ) -> tuple:
+        """Status, box, examples, cut and list, with one example more."""
+        import gradio as gr
+
         try:
-            shown, crop = demo.show(path, box, name, before)
+            shown, crop = self.demo.show(path, box, name, before)
         except ValueError as error:
-            return said(str(error)), box, before, gr.Image(), gr.HTML()
-        file = Path(tempfile.mkdtemp(dir=folder)) / 'example.jpg'
-        write_picture(file, crop)
+            return _said(str(error)), box, before, gr.Image(), gr.HTML()
         every = [*before, shown]
-        return said('The example is added.'), '', every, str(file), told(every)
+        file = self._written('example.jpg', crop)
+        return _said('The example is added.'), '', every, file, _listed(every)
 
-    def told(examples: Sequence[Shown]) -> str:
-        counts = Counter(shown.name for shown in examples)
-        named = ', '.join(f'{name}: {n}' for name, n in counts.items())
-        return html.escape(f'Examples: {named or "none"}.')
+    def maps(self, path: str | None, names: str) -> tuple:
+        """Status and similarity maps."""
+        import gradio as gr
 
-    def maps(path: str | None, names: str) -> tuple:
         try:
-            drawn = demo.maps(path, names)
+            drawn = self.demo.maps(path, names)
         except ValueError as error:
-            return said(str(error)), gr.Image(visible=False, value=None)
-        file = Path(tempfile.mkdtemp(dir=folder)) / 'maps.jpg'
-        write_picture(file, drawn)
-        return said(_MAPS), gr.Image(visible=True, value=str(file))
+            return _said(str(error)), gr.Image(visible=False, value=None)
+        file = self._written('maps.jpg', drawn)
+        return _said(_MAPS), gr.Image(visible=True, value=file)
 
-    limits = demo.limits
+    def _written(self, name: str, picture: Any) -> str:
+        """Path of a picture that was written for a visitor."""
+        file = Path(tempfile.mkdtemp(dir=self.folder)) / name
+        write_picture(file, picture)
+        return str(file)
+
+
+def _uploaded(payload: Any) -> str | None:
+    """Path of a picture; Gradio has checked that it was uploaded."""
+    return None if payload is None else payload.path
+
+
+def _said(message: str) -> str:
+    """A status line."""
+    return f'<div role="status">{html.escape(message)}</div>'
+
+
+def _listed(examples: Sequence[Shown]) -> str:
+    """How many examples there are of each name."""
+    counts = Counter(shown.name for shown in examples)
+    named = ', '.join(f'{name}: {n}' for name, n in counts.items())
+    return html.escape(f'Examples: {named or "none"}.')
+
+
+def build_page(
+    demo: Demo, knows: str, folder: Path, samples: Sequence[tuple[str, str]]
+) -> Any:
+    """Lay out the page, with (path, names) of samples; not launched yet."""
+    import gradio as gr
+
     with gr.Blocks(
         title='DITO', analytics_enabled=False, fill_width=True
     ) as page:
@@ -201,104 +217,10 @@ def build_page(
         gr.HTML(f'<p id="knows">{html.escape(knows)}</p>')
         with gr.Row():
             with gr.Column(min_width=280):
-                picture = gr.Image(
-                    type='filepath',
-                    sources=['upload', 'webcam', 'clipboard'],
-                    label=f'Picture, up to {limits.mbytes} MB',
-                    height=320,
-                    elem_id='picture',
-                )
-                # Gradio's own opens the picture, and without these limits.
-                picture.preprocess = uploaded
-                sample = gr.Button('Sample picture', elem_id='sample')
-                names = gr.Textbox(
-                    '',
-                    label=f'Names, up to {limits.names:,}',
-                    info='separated by commas, or one per line',
-                    placeholder='red umbrella, anchor',
-                    lines=2,
-                    max_lines=6,
-                    elem_id='names',
-                )
-                with gr.Row():
-                    go = gr.Button('Find', variant='primary', elem_id='find')
-                    see = gr.Button(
-                        'Similarity maps',
-                        visible=demo.similarity is not None,
-                        elem_id='see',
-                    )
-                with gr.Accordion('Show an example', open=False):
-                    box = gr.Textbox(
-                        '',
-                        label='Its box in the picture',
-                        info='click two opposite corners, or type x1, y1, '
-                        'x2, y2 in pixels',
-                        elem_id='box',
-                    )
-                    called = gr.Textbox(
-                        '',
-                        label='What it is called',
-                        info='a name among those above gets the mean of both',
-                        placeholder='my mug',
-                        elem_id='called',
-                    )
-                    with gr.Row():
-                        add = gr.Button('Add example', elem_id='add')
-                        clear = gr.Button('Remove all', elem_id='clear')
-                    listed = gr.HTML(told([]), elem_id='examples')
-                    cut = gr.Image(
-                        label='The last example',
-                        interactive=False,
-                        height=120,
-                        buttons=[],
-                        elem_id='cut',
-                    )
-                examples = gr.State([], time_to_live=_KEPT)
-                with gr.Accordion('Options', open=False):
-                    score = gr.Slider(
-                        0, 1, 0.3, step=0.05, label='Least score'
-                    )
-                    masks = gr.Checkbox(True, label='Masks')
-                    one_name = gr.Checkbox(
-                        True, label='One name per object (NMS over all names)'
-                    )
-                    others = gr.Textbox(
-                        '',
-                        label='Negative names',
-                        info='not looked for, but they take part',
-                        elem_id='negative',
-                    )
-                    trained = gr.Checkbox(
-                        bool(demo.trained),
-                        label='The classes of the training are negative '
-                        'names too',
-                        visible=bool(demo.trained),
-                    )
+                asked = _lay_out_question(demo)
             with gr.Column(min_width=280):
-                status = gr.HTML(said(''), elem_id='status')
-                drawn = gr.Image(
-                    label='Found',
-                    type='filepath',
-                    interactive=False,
-                    buttons=['fullscreen'],
-                    elem_id='drawn',
-                )
-                with gr.Row():
-                    as_picture = gr.DownloadButton(
-                        'Picture (JPEG)', interactive=False, elem_id='jpeg'
-                    )
-                    as_json = gr.DownloadButton(
-                        'Data (JSON)', interactive=False, elem_id='json'
-                    )
-                table = gr.Dataframe(
-                    headers=_HEADERS,
-                    datatype=['str', *['number'] * 5],
-                    interactive=False,
-                    wrap=True,
-                    label='Found, boxes in pixels',
-                    elem_id='table',
-                )
-        heat = gr.Image(
+                found = _lay_out_answer()
+        found.heat = gr.Image(
             label='Similarity maps',
             show_label=False,
             interactive=False,
@@ -306,34 +228,202 @@ def build_page(
             buttons=['fullscreen'],
             elem_id='maps',
         )
-        asked: dict[str, Any] = dict(
-            api_visibility='private', concurrency_id='model'
-        )
-        inputs = [
-            *(picture, names, others, trained),
-            *(score, one_name, masks, examples),
-        ]
-        outputs = [status, drawn, table, as_picture, as_json]
-        go.click(find, inputs, outputs, **asked)
-        at_once: dict[str, Any] = dict(api_visibility='private', queue=False)
-        picture.select(clicked, [box], [status, box], **at_once)
-        # A corner of another picture means nothing in this one.
-        picture.change(lambda: '', None, [box], **at_once)
-        add.click(
-            show,
-            [picture, box, called, examples],
-            [status, box, examples, cut, listed],
-            **asked,
-        )
-        clear.click(
-            lambda: ([], None, told([])),
-            None,
-            [examples, cut, listed],
-            **at_once,
-        )
-        see.click(maps, [picture, names], [status, heat], **asked)
-        sample.click(lambda: next(shown), None, [picture, names], **asked)
+        _connect(asked, found, _Answers(demo, folder), samples)
     return page
+
+
+def _lay_out_question(demo: Demo) -> Namespace:
+    """The column of what a visitor gives; its parts by name."""
+    import gradio as gr
+
+    limits = demo.limits
+    picture = gr.Image(
+        type='filepath',
+        sources=['upload', 'webcam', 'clipboard'],
+        label=f'Picture, up to {limits.mbytes} MB',
+        height=320,
+        elem_id='picture',
+    )
+    # Gradio's own opens the picture, and without these limits.
+    picture.preprocess = _uploaded
+    sample = gr.Button('Sample picture', elem_id='sample')
+    names = gr.Textbox(
+        '',
+        label=f'Names, up to {limits.names:,}',
+        info='separated by commas, or one per line',
+        placeholder='red umbrella, anchor',
+        lines=2,
+        max_lines=6,
+        elem_id='names',
+    )
+    with gr.Row():
+        go = gr.Button('Find', variant='primary', elem_id='find')
+        see = gr.Button(
+            'Similarity maps',
+            visible=demo.similarity is not None,
+            elem_id='see',
+        )
+    return Namespace(
+        picture=picture,
+        sample=sample,
+        names=names,
+        go=go,
+        see=see,
+        **_lay_out_examples(),
+        examples=gr.State([], time_to_live=_KEPT),
+        **_lay_out_options(demo),
+    )
+
+
+def _lay_out_examples() -> dict[str, Any]:
+    """What a visitor shows of a thing."""
+    import gradio as gr
+
+    with gr.Accordion('Show an example', open=False):
+        box = gr.Textbox(
+            '',
+            label='Its box in the picture',
+            info='click two opposite corners, or type x1, y1, x2, y2 in '
+            'pixels',
+            elem_id='box',
+        )
+        called = gr.Textbox(
+            '',
+            label='What it is called',
+            info='a name among those above gets the mean of both',
+            placeholder='my mug',
+            elem_id='called',
+        )
+        with gr.Row():
+            add = gr.Button('Add example', elem_id='add')
+            clear = gr.Button('Remove all', elem_id='clear')
+        listed = gr.HTML(_listed([]), elem_id='examples')
+        cut = gr.Image(
+            label='The last example',
+            interactive=False,
+            height=120,
+            buttons=[],
+            elem_id='cut',
+        )
+    return dict(
+        box=box, called=called, add=add, clear=clear, listed=listed, cut=cut
+    )
+
+
+def _lay_out_options(demo: Demo) -> dict[str, Any]:
+    """How it is looked for."""
+    import gradio as gr
+
+    with gr.Accordion('Options', open=False):
+        return dict(
+            score=gr.Slider(0, 1, 0.3, step=0.05, label='Least score'),
+            masks=gr.Checkbox(True, label='Masks'),
+            one_name=gr.Checkbox(
+                True, label='One name per object (NMS over all names)'
+            ),
+            others=gr.Textbox(
+                '',
+                label='Negative names',
+                info='not looked for, but they take part',
+                elem_id='negative',
+            ),
+            trained=gr.Checkbox(
+                bool(demo.trained),
+                label='The classes of the training are negative names too',
+                visible=bool(demo.trained),
+            ),
+        )
+
+
+def _lay_out_answer() -> Namespace:
+    """The column of what was found; its parts by name."""
+    import gradio as gr
+
+    status = gr.HTML(_said(''), elem_id='status')
+    drawn = gr.Image(
+        label='Found',
+        type='filepath',
+        interactive=False,
+        buttons=['fullscreen'],
+        elem_id='drawn',
+    )
+    with gr.Row():
+        as_picture = gr.DownloadButton(
+            'Picture (JPEG)', interactive=False, elem_id='jpeg'
+        )
+        as_json = gr.DownloadButton(
+            'Data (JSON)', interactive=False, elem_id='json'
+        )
+    table = gr.Dataframe(
+        headers=_HEADERS,
+        datatype=['str', *['number'] * 5],
+        interactive=False,
+        wrap=True,
+        label='Found, boxes in pixels',
+        elem_id='table',
+    )
+    return Namespace(
+        status=status,
+        drawn=drawn,
+        as_picture=as_picture,
+        as_json=as_json,
+        table=table,
+    )
+
+
+def _connect(
+    asked: Namespace,
+    found: Namespace,
+    answers: _Answers,
+    samples: Sequence[tuple[str, str]],
+) -> None:
+    """Let the buttons of the page do something."""
+    import gradio as gr
+
+    shown = itertools.cycle(samples)
+    status, box, picture = found.status, asked.box, asked.picture
+    queued: dict[str, Any] = dict(
+        api_visibility='private', concurrency_id='model'
+    )
+    at_once: dict[str, Any] = dict(api_visibility='private', queue=False)
+
+    def clicked(box: str, event: gr.SelectData) -> tuple:
+        box = add_corner(box, *map(int, event.index))
+        text = 'The box is whole; add it as an example.'
+        if box.count(',') < 3:
+            text = 'That is one corner; click the opposite one.'
+        return _said(text), box
+
+    inputs = [
+        *(picture, asked.names, asked.others, asked.trained),
+        *(asked.score, asked.one_name, asked.masks, asked.examples),
+    ]
+    outputs = [
+        *(status, found.drawn, found.table),
+        *(found.as_picture, found.as_json),
+    ]
+    asked.go.click(answers.find, inputs, outputs, **queued)
+    picture.select(clicked, [box], [status, box], **at_once)
+    # A corner of another picture means nothing in this one.
+    picture.change(lambda: '', None, [box], **at_once)
+    asked.add.click(
+        answers.show,
+        [picture, box, asked.called, asked.examples],
+        [status, box, asked.examples, asked.cut, asked.listed],
+        **queued,
+    )
+    asked.clear.click(
+        lambda: ([], None, _listed([])),
+        None,
+        [asked.examples, asked.cut, asked.listed],
+        **at_once,
+    )
+    asked.see.click(
+        answers.maps, [picture, asked.names], [status, found.heat], **queued
+    )
+    asked.sample.click(
+        lambda: next(shown), None, [picture, asked.names], **queued
+    )
 
 
 def similarity_of(
