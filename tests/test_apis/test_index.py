@@ -271,6 +271,8 @@ def test_groups_in_a_query(detector: Any, truth: list) -> None:
             'not lie in',
         ),
         (dict(a=[]), 'empty list of examples'),
+        (dict(a=None), 'got NoneType'),
+        (dict(a=(TWENTY / 'images/01.jpg', (9, 9, 50))), 'got 3 values'),
         (['01.jpg'], 'given by name'),
         ({' ': np.zeros((9, 9, 3), np.uint8)}, 'blank'),
         ({}, 'no names and no examples'),
@@ -281,6 +283,16 @@ def test_examples_that_show_nothing(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         detector.embed(examples=examples)
+
+
+def test_groups_and_counts_of_no_kind(detector: Any, index: Index) -> None:
+    with pytest.raises(ValueError, match='given by label'):
+        detector.embed(groups=['toy'])
+    for count in (0, 1.5, '5', None, True):
+        with pytest.raises(ValueError, match='count is a whole number'):
+            index.search('anchor', count)
+        with pytest.raises(ValueError, match='regions is a whole number'):
+            Index.build(detector, TWENTY / 'images', regions=count)
 
 
 def test_a_missing_example(detector: Any) -> None:

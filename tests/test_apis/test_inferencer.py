@@ -535,6 +535,12 @@ def test_refuses_code_in_the_embedded_config(
             DITOInferencer(path)
 
 
+def test_refuses_a_config_without_model(tmp_path: Path) -> None:
+    (tmp_path / 'none.py').write_text('a = 1\n')
+    with pytest.raises(ValueError, match='none.py has no "model"'):
+        DITOInferencer(tmp_path / 'none.py')
+
+
 def test_refuses_weights_of_another_model(
     parts: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -49,8 +49,8 @@ def test_names(root: Path) -> None:
 
 
 def test_a_path_goes_first(root: Path) -> None:
-    Path('big').write_text('x = 2\n')
-    assert find_config('big') == Path('big')
+    Path('big.py').write_text('x = 2\n')
+    assert find_config('big.py') == Path('big.py')
 
 
 def test_errors(root: Path) -> None:
@@ -63,6 +63,26 @@ def test_errors(root: Path) -> None:
     Path('folder').mkdir()
     with pytest.raises(ValueError, match='is a folder'):
         find_config('folder')
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.jpg', b'\xff\xd8', 'a.jpg is no config, which ends in .py'),
+        ('a.py', b'model = dict(', 'is no Python .*never closed'),
+        ('a.py', b'a = 1\0', 'is no Python'),
+        ('a.json', b'[1]', 'holds a list, not settings'),
+        ('a.json', b'{', 'is not valid JSON'),
+        ('a.yaml', b'a: [', 'is no YAML of plain values'),
+        ('a.yaml', b'', 'holds a NoneType, not settings'),
+    ],
+)
+def test_files_that_are_no_configs(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        find_config(tmp_path / name)
 
 
 def test_without_configs(

@@ -8,7 +8,7 @@ difference is put where texts are, so that examples and names compete.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -84,6 +84,11 @@ def as_list(examples: Any) -> list[Any]:
         and not isinstance(examples[1], (str, Path))
         and np.shape(examples[1]) == (4,)
     )
+    if not one and not isinstance(examples, Iterable):
+        raise ValueError(
+            'An example is a picture, or (picture, box), got '
+            f'{type(examples).__name__}.'
+        )
     found = [examples] if one else list(examples)
     if not found:
         raise ValueError('An empty list of examples shows nothing; give one.')
@@ -141,6 +146,11 @@ def _region(detector: Any, example: Example) -> Tensor:
     box: Any = None
     picture: Any = example
     if isinstance(example, tuple):
+        if len(example) != 2:
+            raise ValueError(
+                'An example is a picture, or (picture, box) with a box x1, '
+                f'y1, x2, y2 in pixels, got {len(example)} values.'
+            )
         picture, box = example
     if not isinstance(picture, Scene):
         pixels, box = _on_canvas(detector.read_picture(picture), box, picture)

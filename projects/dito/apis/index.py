@@ -11,6 +11,7 @@ import torch
 
 from dito.utils.checkpoint import check_suffix
 
+from .results import check_count
 from .scene import Scene, check_encoded, load_encoded, save_encoded
 
 _FORMAT = 'dito-index-1'
@@ -90,10 +91,7 @@ class Index:
             ValueError: If there is no picture, none could be read, or an
                 option is out of its range.
         """
-        if isinstance(regions, bool) or regions < 1:
-            raise ValueError(
-                f'regions is a number of regions from 1 on, got {regions!r}.'
-            )
+        check_count(regions, 'regions')
         images = detector.list_images(inputs, check=False)
         scenes = detector.encode_each(
             images, batch_size=batch_size, maps=False, on_error='collect'
@@ -140,10 +138,7 @@ class Index:
             ValueError: If no names are known, or a vocabulary was made by
                 another text tower.
         """
-        if isinstance(count, bool) or count < 1:
-            raise ValueError(
-                f'count is a number of objects from 1 on, got {count!r}.'
-            )
+        check_count(count, 'count')
         query = self.detector.query(names, negative_names)
         asked = query.vocabulary
         if self.detector.model.text_encoder is not None:

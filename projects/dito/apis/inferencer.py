@@ -132,6 +132,11 @@ class DITOInferencer(VocabularyMixin, DetInferencer):
         self, cfg: Config, weights: None, device: str
     ) -> nn.Module:
         """Build the detector and load its weights, all of them."""
+        if 'model' not in cfg:
+            raise ValueError(
+                f'The config {cfg.filename or ""} has no "model"; give the '
+                'config of a detector.'
+            )
         cfg.model.pop('teacher', None)
         if self._checkpoint is not None:
             set_token_rows(cfg.model, state_dict_of(self._checkpoint))

@@ -292,6 +292,17 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         mmcv.imwrite(image[..., ::-1], str(unfinished))
 
 
+def check_count(value: Any, name: str) -> None:
+    """Refuse what is no whole number from 1 on.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    whole = isinstance(value, (int, np.integer)) and _is_number(value)
+    if not whole or value < 1:
+        raise ValueError(f'{name} is a whole number from 1 on, got {value!r}.')
+
+
 def check_options(
     score_thr: Any,
     batch_size: Any,
@@ -308,14 +319,7 @@ def check_options(
         raise ValueError(
             f'score_thr is a score from 0 to 1, got {score_thr!r}.'
         )
-    if not (
-        _is_number(batch_size)
-        and batch_size >= 1
-        and isinstance(batch_size, (int, np.integer))
-    ):
-        raise ValueError(
-            f'batch_size is a whole number from 1 on, got {batch_size!r}.'
-        )
+    check_count(batch_size, 'batch_size')
     if agnostic_nms is not None and not (
         _is_number(agnostic_nms) and 0 < agnostic_nms <= 1
     ):

@@ -116,6 +116,11 @@ class VocabularyMixin:
                 used, or no names are known to compare examples with.
         """
         given = check_examples(examples or {})
+        if groups and not isinstance(groups, Mapping):
+            raise ValueError(
+                "Groups are given by label: {'toy': ['kite', 'wheel']}, got "
+                f'{type(groups).__name__}.'
+            )
         found = None if names is None else self._resolve(names)
         own = set(map(name_key, found.names if found else ()))
         more = [

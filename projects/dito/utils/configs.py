@@ -1,6 +1,7 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Configs: found by path or name, in a clone or installed; other lengths."""
 
+import ast
 import difflib
 import functools
 import os
@@ -10,6 +11,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+
+from dito.utils.files import read_json
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: Keys of a part of ``param_scheduler`` that are iterations.
@@ -107,12 +110,12 @@ def find_config(name: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: If there is none; the message has close matches.
-        ValueError: If the name fits several configs, is a folder, or a YAML
-            file that asks for Python objects.
+        ValueError: If the name fits several configs, is a folder, or a file
+            that is no config, such as YAML that asks for Python objects.
     """
     path = Path(os.path.expanduser(name))
     if path.is_file():
-        _refuse_calls(path)
+        _check_content(path)
         return path
     wanted = str(name).removeprefix('dito::').removeprefix('./')
     wanted = wanted.removeprefix('configs/').removesuffix('.py')
@@ -134,12 +137,34 @@ def find_config(name: str | Path) -> Path:
     )
 
 
-def _refuse_calls(path: Path) -> None:
-    """Refuse YAML that names Python objects: mmengine would call them."""
-    if path.suffix not in ('.yaml', '.yml'):
+def _check_content(path: Path) -> None:
+    """Refuse what is no config, before mmengine reads it."""
+    if path.suffix == '.py':
+        try:
+            ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(
+                f'The config {path} is no Python ({error}); correct it.'
+            ) from error
         return
+    if path.suffix not in ('.yaml', '.yml', '.json'):
+        raise ValueError(
+            f'{path} is no config, which ends in .py, .yml, .yaml or .json; '
+            "give one of these, or the name of one of DITO's."
+        )
+    read = read_json if path.suffix == '.json' else _plain_yaml
+    content = read(path)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'The config {path} holds a {type(content).__name__}, not '
+            'settings by name.'
+        )
+
+
+def _plain_yaml(path: Path) -> Any:
+    """Read YAML; of one that names Python objects mmengine would call them."""
     try:
-        yaml.safe_load(path.read_text(encoding='utf-8'))
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(

@@ -168,11 +168,9 @@ def require_place(path: PathLike) -> None:
     ValueError about a folder, pipe or device in the place of the file.
     """
     _require_target(path)
-    folder = os.path.dirname(os.path.abspath(path))
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
+    folder = _nearest(path)
     if not os.path.isdir(folder):
-        raise _no_folder(path, folder)
+        raise _no_folder(path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(
             f'{path} cannot be written: there is no permission to write in '
@@ -180,9 +178,18 @@ def require_place(path: PathLike) -> None:
         )
 
 
-def _no_folder(path: PathLike, folder: PathLike) -> NotADirectoryError:
+def _nearest(path: PathLike) -> str:
+    """What is there of the folders above a path."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _no_folder(path: PathLike) -> NotADirectoryError:
     return NotADirectoryError(
-        f'{path} cannot be written: {folder} is no folder; give another path.'
+        f'{path} cannot be written: {_nearest(path)} is no folder; give '
+        'another path.'
     )
 
 
@@ -213,8 +220,8 @@ def replacing(path: PathLike, sync: bool = False) -> Iterator[Path]:
     _require_target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise _no_folder(path, error.filename) from None
+    except (FileExistsError, NotADirectoryError):
+        raise _no_folder(path) from None
     name = os.fsencode(path.name)
     short = (
         hashlib.sha256(name).hexdigest() + path.suffix
