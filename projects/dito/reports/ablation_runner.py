@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from dito.utils.configs import find_config, scale_schedule
-from dito.utils.files import write_json, write_text
+from dito.utils.files import read_json, write_json, write_text
 from dito.utils.printable import Console
 
 from .ablation_tables import FULL_REP, RUNS, Run, Table
@@ -395,7 +395,7 @@ def _quickstart_evaluation() -> float | None:
     path = _QUICKSTART / 'metrics.json'
     if not path.is_file():
         return None
-    figures = json.loads(path.read_text(encoding='utf-8'))
+    figures = read_json(path)
     return figures.get('stage_seconds', {}).get('evaluation')
 
 

@@ -1,7 +1,6 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """The quickstart: the whole chain on the embedded data set, and its report."""
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from dito.evaluation.report import print_table
 from dito.utils.configs import TIMES, config_root, scale_schedule
-from dito.utils.files import write_json
+from dito.utils.files import read_json, write_json
 
 from .logs import read_test_metrics
 from .steps import Cost, Reporter, Stage
@@ -243,7 +242,7 @@ def run_quickstart(plan: Plan, device: str = 'cpu') -> dict[str, Any]:
     write_json(path, metrics, indent=1)
     report = quickstart_report(plan.work_dir, DATA_ROOT, device=device)
     # With what the report has measured.
-    metrics = json.loads(path.read_text(encoding='utf-8'))
+    metrics = read_json(path)
     metrics['seconds'] = round(time.monotonic() - start, 1)
     write_json(path, metrics, indent=1)
     show(metrics, report)

@@ -3,7 +3,6 @@
 
 import base64
 import io
-import json
 import os
 import platform
 import re
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 from dito.apis import DITOInferencer
 from dito.engine.hooks.evaluation_report_hook import model_facts
 from dito.utils.env import TESTED
-from dito.utils.files import write_json, write_text
+from dito.utils.files import read_json, write_json, write_text
 from dito.version import __version__
 from dito.visualization.drawing import draw_heat_map, draw_objects, outline
 from dito.visualization.objects import HIT, LEGEND, SHOWN_IOU, WRONG
@@ -368,7 +367,7 @@ def quickstart_report(
         raise FileNotFoundError(
             f'There is no {path}; the report describes a finished quickstart.'
         )
-    metrics = json.loads(path.read_text(encoding='utf-8'))
+    metrics = read_json(path)
     stages = [
         read_stage_log(quickstart_dir / name, title)
         for name, title in _STAGES.items()

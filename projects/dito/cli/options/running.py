@@ -333,6 +333,7 @@ def index(parser: ToolParser) -> None:
         '--out',
         type=ending('.safetensors'),
         default='index.safetensors',
+        metavar='FILE',
         help='file to write',
     )
     add(
@@ -397,7 +398,7 @@ def demo(parser: ToolParser) -> None:
     shared.add_model(parser, _SHIPPED)
     add(
         '--rep-checkpoint',
-        metavar='FILE',
+        metavar='CHECKPOINT',
         help='result of stage 2 for the similarity maps (default: the '
         "shipped one of the shipped detector, else --checkpoint's own box "
         'head)',
