@@ -1,6 +1,8 @@
 # Copyright (c) DITO for MMDetection contributors. Licensed under Apache-2.0.
 """Tests of the search for config files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,12 @@ def test_files_that_are_no_configs(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         find_config(tmp_path / name)
+
+
+def test_the_reader_of_files_may_be_imported_first() -> None:
+    """It imports mmengine, whose import brings in the finder of configs."""
+    line = 'from dito.utils.files import read_json'
+    subprocess.run([sys.executable, '-c', line], check=True, timeout=300)
 
 
 def test_without_configs(

@@ -12,8 +12,6 @@ import yaml
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
-from dito.utils.files import read_json
-
 PACKAGE = Path(__file__).resolve().parents[1]
 #: Keys of a part of ``param_scheduler`` that are iterations.
 TIMES = ('begin', 'end', 'T_max', 'milestones', 'decay_iters')
@@ -152,6 +150,9 @@ def _check_content(path: Path) -> None:
             f'{path} is no config, which ends in .py, .yml, .yaml or .json; '
             "give one of these, or the name of one of DITO's."
         )
+    # That imports mmengine, whose import comes here.
+    from dito.utils.files import read_json
+
     read = read_json if path.suffix == '.json' else _plain_yaml
     content = read(path)
     if not isinstance(content, dict):
