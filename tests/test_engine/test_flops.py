@@ -110,23 +110,25 @@ def test_stages():
     )
     assert flops.step_flops(clip, batch) == 3 * towers
     rep = MODELS.build(rep_cfg())
-    heads = (
-        flops.step_flops(rep, batch)
-        - flops.vit_flops(rep.backbone, (32, 32))
-        - text_flops(
-            rep.text_encoder, text_length(rep.text_encoder, TEXTS[:2])
-        )
+    frozen = flops.vit_flops(rep.backbone, (32, 32)) + text_flops(
+        rep.text_encoder, text_length(rep.text_encoder, TEXTS[:2])
     )
     feat = torch.zeros(1, rep.backbone.embed_dims, 4, 4)
     # The coarsest map of 4 x 4 cells is 2 x 2: a quarter, as assumed.
-    forward = counted(rep.neck, (feat,))
-    forward += counted(rep.rpn_head.forward_objectness, rep.neck((feat,)))
+    maps = counted(rep.neck, (feat,))
+    maps += counted(rep.rpn_head.forward_objectness, rep.neck((feat,)))
     number = sum(rep.regions.num_regions)
     channels = rep.neck.fpn_convs[0].conv.out_channels
-    forward += counted(
-        rep.roi_head.bbox_head.embed, torch.zeros(number, channels, 7, 7)
+    boxes, levels = (
+        counted(
+            rep.roi_head.bbox_head.embed, torch.zeros(crops, channels, 7, 7)
+        )
+        for crops in (number, len(rep.regions.num_regions))
     )
-    assert heads == 3 * forward
+    assert flops.step_flops(rep, batch) == frozen + 3 * (maps + boxes)
+    # Boxes are then for the targets of the proposal head, without gradient.
+    rep.pooling = 'global_mean'
+    assert flops.step_flops(rep, batch) == frozen + 3 * (maps + levels) + boxes
     assert flops.step_flops(torch.nn.Linear(1, 1), batch) == 0
 
 

@@ -11,6 +11,7 @@ the model FLOP utilisation (Chowdhery et al., "PaLM", 2022).
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class ThroughputMeter:
         self._waited = time.perf_counter() - self._last
 
     def step(self, images: int) -> dict[str, float]:
-        """End an iteration with so many images of all processes.
+        """End an iteration with a number of images of all processes.
 
         ``loader_wait`` is the share of the time spent waiting for data.
         """
@@ -128,17 +129,19 @@ def step_flops(model: nn.Module, batch: dict[str, Any]) -> int:
     Towers may be of any make; all texts count as long as the longest.
     """
     parts = flops_by_part(model, batch)
-    return sum(
+    heads, targets = parts.pop('heads', 0), parts.pop('targets', 0)
+    towers = sum(
         flops * (3 if _trained(getattr(model, name)) else 1)
         for name, flops in parts.items()
-        if name != 'heads'
-    ) + 3 * parts.get('heads', 0)
+    )
+    return towers + 3 * heads + targets
 
 
 def flops_by_part(model: nn.Module, batch: dict[str, Any]) -> dict[str, int]:
     """Count the forward pass of one image with its text; nothing of others.
 
-    The parts are ``backbone``, ``text_encoder`` and ``heads``.
+    The parts are ``backbone``, ``text_encoder``, ``heads`` and ``targets``,
+    what the heads do without gradient.
     """
     tower = getattr(model, 'backbone', None)
     encoder = getattr(model, 'text_encoder', None)
@@ -147,17 +150,19 @@ def flops_by_part(model: nn.Module, batch: dict[str, Any]) -> dict[str, int]:
     size = tuple(batch['inputs'].shape[-2:])
     tokens = encoder.tokenize(batch['texts'])
     longest = tokens[tokens.argmax(dim=-1).argmax()]
+    heads, targets = _heads_flops(model, size)
     return dict(
         backbone=vit_flops(tower, size),
         text_encoder=forward_flops(encoder, longest[None]),
-        heads=_heads_flops(model, size),
+        heads=heads,
+        targets=targets,
     )
 
 
-def _heads_flops(model: nn.Module, size: Size) -> int:
-    """Count pyramid and heads of region-centric pretraining, forward."""
+def _heads_flops(model: nn.Module, size: Size) -> tuple[int, int]:
+    """Count pyramid and heads, forward: what learns, and what does not."""
     if getattr(model, 'neck', None) is None:
-        return 0
+        return 0, 0
     with torch.no_grad():
         feats = _without_weights(model.backbone)(
             _zeros(model.backbone, 1, 3, *size)
@@ -168,24 +173,23 @@ def _heads_flops(model: nn.Module, size: Size) -> int:
         total += forward_flops(
             model.rpn_head, maps, method='forward_objectness'
         )
-    if getattr(model, 'roi_head', None) is not None:
-        crops = _zeros(
-            model.neck,
-            _num_regions(model, len(maps)),
-            maps[0].shape[1],
-            *model.roi_head.bbox_roi_extractor.roi_layers[0].output_size,
-        )
-        total += forward_flops(model.roi_head.bbox_head, crops, method='embed')
-    return total
-
-
-def _num_regions(model: nn.Module, levels: int) -> int:
-    """Number of regions that are embedded for an image."""
-    boxes = sum(model.regions.num_regions)
+    if getattr(model, 'roi_head', None) is None:
+        return total, 0
+    boxes = _embed_flops(model, maps, sum(model.regions.num_regions))
     if not model.pooling.startswith('global_'):
-        return boxes
-    # Whole maps, and the boxes only for the proposal head.
-    return levels + (0 if model.rpn_head is None else boxes)
+        return total + boxes, 0
+    # Whole maps, and the boxes for the targets of the proposal head alone.
+    total += _embed_flops(model, maps, len(maps))
+    return total, 0 if model.rpn_head is None else boxes
+
+
+def _embed_flops(
+    model: nn.Module, maps: Sequence[Tensor], regions: int
+) -> int:
+    """Count the box head on a number of regions, forward."""
+    layer = model.roi_head.bbox_roi_extractor.roi_layers[0]
+    crops = _zeros(model.neck, regions, maps[0].shape[1], *layer.output_size)
+    return forward_flops(model.roi_head.bbox_head, crops, method='embed')
 
 
 def _trained(module: nn.Module) -> bool:
