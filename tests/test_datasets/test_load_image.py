@@ -95,6 +95,15 @@ def test_16_bits_are_scaled(kind, channels):
     np.testing.assert_array_equal(read, np.broadcast_to(pixels, (6, 8, 3)))
 
 
+@pytest.mark.parametrize('most, kind', [(1, 'F'), (300, 'F'), (70000, 'I')])
+def test_numbers_of_another_scale_are_not_cut_to_bytes(most, kind):
+    image = Image.fromarray(np.linspace(0, most, 48).reshape(6, 8))
+    stream = io.BytesIO()
+    image.convert(kind).save(stream, 'tiff')
+    with pytest.raises(ValueError, match=f'0 to {most:g}, must be scaled'):
+        DITOLoadImageFromFile().decode('a', stream.getvalue())
+
+
 @pytest.mark.parametrize('name, size', [('000003.jpg', 12), ('000005.jpg', 0)])
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 def test_broken_image_is_named(folder, name, size, backend):

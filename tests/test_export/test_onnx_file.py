@@ -209,6 +209,36 @@ def test_a_program_of_torch_gives_what_the_detector_gives(
     assert set(got) == set(own['predictions'][0])
 
 
+def test_a_broken_picture_beside_sound_ones(
+    exported: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad, good = tmp_path / 'bad.png', str(exported['images'][0])
+    bad.write_bytes(b'no picture')
+    start = [str(exported['file'])]
+    names = exported['folder'] / 'names.safetensors'
+    end = ['--vocabulary', str(names)]
+    for images, code in (
+        ([str(bad), good], 3),
+        ([str(bad), 'none.png'], 2),
+        ([good], 0),
+    ):
+        assert runner.main([*start, *images, *end]) == code
+        said = capsys.readouterr()
+        lines = said.out.splitlines()
+        assert [json.loads(x)['image'] for x in lines] == [
+            image for image in images if image == good
+        ]
+        assert len(said.err.splitlines()) == len(images) - len(lines)
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    assert runner.main([*start, good, '--engine', 'openvino']) == 2
+    assert 'openvino is not installed' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        runner.main([*start, good, '--score-thr', 'nan'])
+
+
 def test_openvino_finds_the_same(exported: dict[str, Any]) -> None:
     pytest.importorskip('openvino')
     found = self_test.self_test(

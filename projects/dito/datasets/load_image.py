@@ -163,6 +163,13 @@ class DITOLoadImageFromFile(LoadImageFromFile):
 
     def _by_pillow(self, content: bytes) -> np.ndarray:
         with open_image(content) as image:
+            if image.mode in ('I', 'F'):  # which Pillow would cut to bytes
+                low, high = image.getextrema()
+                if low < 0 or high > 255 or 0 < high <= 1:
+                    raise ValueError(
+                        f'its values, {low:g} to {high:g}, must be scaled to '
+                        '0 to 255'
+                    )
             return mmcv_io._pillow2array(image, self.color_type)
 
     def _count_skipped(self, error: Exception) -> None:

@@ -9,7 +9,9 @@ beside the exported one.
 """
 
 import argparse
+import importlib
 import json
+import signal
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -511,10 +513,19 @@ class Runner:
         return found
 
 
+def _library(name: str) -> Any:
+    """Import an engine; ValueError where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f'{name} is not installed: pip install {name}.'
+        ) from error
+
+
 def _onnxruntime(path: str) -> tuple[Engine, str | None]:
     """A function that runs the file, and its metadata."""
-    import onnxruntime
-
+    onnxruntime = _library('onnxruntime')
     try:
         session = onnxruntime.InferenceSession(
             path, providers=['CPUExecutionProvider']
@@ -527,9 +538,7 @@ def _onnxruntime(path: str) -> tuple[Engine, str | None]:
 
 def _openvino(path: str) -> tuple[Engine, str | None]:
     """The same with OpenVINO."""
-    import openvino
-
-    core = openvino.Core()
+    core = _library('openvino').Core()
     model = core.read_model(path)
     meta = model.get_rt_info()['framework']['dito'].value
     compiled = core.compile_model(
@@ -539,7 +548,10 @@ def _openvino(path: str) -> tuple[Engine, str | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what is found in pictures as json, one line per picture."""
+    """Print what is found in pictures as json, one line per picture.
+
+    Returns 3 where some of several pictures could not be read, 2 where none.
+    """
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('model', help='file of dito export')
     parser.add_argument('image', nargs='+', help='files of pictures')
@@ -547,16 +559,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--score-thr', type=float, default=0.3)
     parser.add_argument('--engine', default='onnxruntime')
     args = parser.parse_args(argv)
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr is from 0 to 1, got {args.score_thr}')
     try:
         runner = Runner(args.model, args.vocabulary, args.engine)
-        for image in args.image:
-            found = runner(image, args.score_thr)
-            print(json.dumps(dict(image=image, **found)))
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    failed = 0
+    for image in args.image:
+        try:
+            found = runner(image, args.score_thr)
+        except (OSError, ValueError) as error:
+            print(f'error: {error}', file=sys.stderr)
+            failed += 1
+            continue
+        print(json.dumps(dict(image=image, **found)))
+    if failed:
+        return 3 if failed < len(args.image) else 2
     return 0
 
 
 if __name__ == '__main__':
+    if hasattr(signal, 'SIGPIPE'):  # end quietly as in "| head"
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     raise SystemExit(main())
