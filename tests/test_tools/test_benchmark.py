@@ -138,7 +138,7 @@ def test_what_is_not_measured_any_more_is_found(
     assert tool.main(args) == 1
     out = capsys.readouterr().out
     assert out.count('measured before, now out of memory') == 2
-    assert 'forward: no ratio any more, was' in out
+    assert 'forward: ratio is missing, was' in out
 
 
 def test_figures_of_another_profile_are_refused(

@@ -304,7 +304,7 @@ def differences(
 
     Returns:
         list[str]: A sentence for each ratio, and for each case that was
-        measured and is not any more.
+        measured and no longer is.
 
     Raises:
         Refusal: If they are of different profiles or none.
@@ -338,7 +338,7 @@ def _differing(title: str, new: Row, old: Row, tolerance: float) -> list[str]:
         if key not in old:
             continue
         if key not in new:
-            found.append(f'{title}: no {key} any more, was {old[key]:.2f}')
+            found.append(f'{title}: {key} is missing, was {old[key]:.2f}')
         elif abs(new[key] / old[key] - 1) > tolerance:
             found.append(
                 f'{title}: {key} is {new[key]:.3g}, was {old[key]:.3g}'
